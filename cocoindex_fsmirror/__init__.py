@@ -1,0 +1,58 @@
+"""A directory target for CocoIndex that can be trusted.
+
+The names are those of ``cocoindex.connectors.localfs``; a flow moves over by its
+import alone. :class:`Mirror` looks at a mirrored directory without the engine.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":  # pragma: no cover
+    raise ImportError(
+        "cocoindex-fsmirror needs POSIX directory descriptors and atomic renames, "
+        "which Windows does not have; use WSL or cocoindex.connectors.localfs there"
+    )
+
+from ._errors import (
+    ApplyError,
+    BarrierError,
+    ConflictError,
+    FsMirrorError,
+    InvalidNameError,
+    LedgerError,
+    LockedError,
+    PathError,
+    RootError,
+)
+from ._mirror import Mirror, Status
+from ._target import (
+    DirTarget,
+    FilePath,
+    declare_dir_target,
+    declare_file,
+    dir_target,
+    mount_dir_target,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ApplyError",
+    "BarrierError",
+    "ConflictError",
+    "DirTarget",
+    "FilePath",
+    "FsMirrorError",
+    "InvalidNameError",
+    "LedgerError",
+    "LockedError",
+    "Mirror",
+    "PathError",
+    "RootError",
+    "Status",
+    "declare_dir_target",
+    "declare_file",
+    "dir_target",
+    "mount_dir_target",
+]

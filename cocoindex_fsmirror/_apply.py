@@ -1,0 +1,604 @@
+"""Apply: carry out a plan, so that neither a crash nor a power cut can hurt.
+
+:func:`apply_plan` is the batch, step by step; :func:`recover` is what the next
+batch does first, if one was cut short. Nothing is decided here, except what to
+do about bytes that appeared after the plan had looked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeVar
+
+from ._errors import BarrierError, ConflictError, PathError
+from ._fs import Slot, Staging, Tree, area_of, coarse_now_ns, remove_area
+from ._ledger import Ledger, Pending
+from ._paths import ROOT, Name, ancestors, join, leaf, parent
+from ._plan import Keep, Plan, Put, Remove, row_of
+from ._state import (
+    ABSENT,
+    Actual,
+    DirState,
+    Doubt,
+    FileState,
+    Kind,
+    OnConflict,
+    Row,
+    Signature,
+    proves,
+)
+
+__all__ = ["Outcome", "apply_plan", "recover"]
+
+_log = logging.getLogger("cocoindex_fsmirror")
+_T = TypeVar("_T")
+_LONGEST_TICK = 10_000_000  # nanoseconds: a kernel with HZ=100
+_STAMP = "%Y-%m-%dT%H%M%SZ"
+_ATTEMPTS = 8  # at placing a file whose path others keep changing under us
+
+_HINTS = {
+    errno.ENOSPC: "free some space, then update again",
+    errno.EDQUOT: "free some of the quota, then update again",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EACCES: "grant this user write access",
+    errno.EPERM: "is it immutable, or owned by someone else?",
+    errno.EROFS: "remount the file system writable",
+    errno.ENOTDIR: "a folder was replaced while we worked; update again",
+    errno.ELOOP: "a folder was replaced by a link while we worked; update again",
+}
+
+
+@dataclass
+class Outcome:
+    """What a batch did, by path relative to the root.
+
+    Attributes:
+        written: Files that were put in place.
+        kept: Files that were right already, and are recorded now.
+        removed: Files that were removed.
+        backed_up: Where foreign bytes went, by the path that they were at.
+        left: Paths that stay though nobody declares them, since they are foreign.
+        failures: One error for each path that failed.
+    """
+
+    written: list[Name] = field(default_factory=list)
+    kept: list[Name] = field(default_factory=list)
+    removed: list[Name] = field(default_factory=list)
+    backed_up: dict[Name, Name] = field(default_factory=dict)
+    left: list[Name] = field(default_factory=list)
+    failures: list[PathError] = field(default_factory=list)
+
+
+def apply_plan(
+    tree: Tree, ledger: Ledger, plan: Plan, *, batch: str, looked_ns: int, durable: bool
+) -> Outcome:
+    """Carries out a plan.
+
+    Args:
+        tree: The locked root.
+        ledger: Its ledger.
+        plan: What to do.
+        batch: A name for the batch that was never used before.
+        looked_ns: When the plan's view was taken, by the clock that stamps files.
+        durable: Whether the barriers are made.
+
+    Returns:
+        What was done; failures of single paths are in it, not raised.
+
+    Raises:
+        BarrierError: The disk did not confirm; nothing of the batch counts.
+        LedgerError: The ledger could not be written.
+    """
+    run = _Batch(tree, ledger, plan, batch=batch, looked_ns=looked_ns, durable=durable)
+    if not plan.changes_nothing:
+        with contextlib.closing(run):
+            _carry_out(run)
+    return run.outcome
+
+
+def _carry_out(run: _Batch) -> None:
+    """The steps 3 to 8 of a batch, in the order in which they happen."""
+    # A power cut here leaves at most the note of what was intended.
+    run.write_down()
+    # Here: staging files, perhaps torn, that recovery throws away.
+    run.stage()
+    run.first_barrier()
+    # From here on every name that appears points at bytes that are on the disk.
+    # A cut leaves some paths new and the others old, each of them whole.
+    run.clear()
+    run.make_folders()
+    run.place()
+    run.keep()
+    run.remove()
+    run.prune()
+    run.second_barrier()
+    # A cut here loses only the record; recovery finds what the notes announced.
+    run.commit()
+
+
+class _Batch:
+    """The state of one batch while it is applied."""
+
+    def __init__(
+        self, tree: Tree, ledger: Ledger, plan: Plan, *, batch: str, looked_ns: int, durable: bool
+    ) -> None:
+        self._tree = tree
+        self._ledger = ledger
+        self._plan = plan
+        self._looked_ns = looked_ns
+        self._durable = durable
+        self._staging = Staging(tree, batch)
+        self._stamp = time.strftime(_STAMP, time.gmtime())
+        self._homes: dict[Name, tuple[Name, int | None]] = {}
+        self._slots: dict[Name, Slot] = {}
+        self._staged: dict[Name, Signature] = {}
+        self._done: dict[Name, Row] = {}  # to be recorded with the signature of the disk
+        self._expected: dict[Name, Signature] = {}
+        self._gone: list[Name] = list(plan.forget)
+        self._failed: set[Name] = set()
+        self.outcome = Outcome(left=list(plan.left), failures=list(plan.failures))
+
+    def close(self) -> None:
+        """Gives the descriptors back."""
+        self._staging.close()
+
+    # Before anything is in place
+
+    def write_down(self) -> None:
+        """Step 3: the intents go to the ledger."""
+        plan, batch = self._plan, self._staging.batch
+        removes, files = (*plan.clear, *plan.remove), [put.intent.name for put in plan.files]
+        for number, name in enumerate((*files, *(step.name for step in removes))):
+            self._slots[name] = Slot(self._home_of(parent(name))[0], str(number))
+        notes = [self._note(row_of(put.intent), removal=False) for put in plan.files]
+        for gone in removes:
+            row = Row(gone.name, Kind.FILE, "", "", digest=_digest_of(gone.expected))
+            notes.append(self._note(row, removal=True))
+        for number, folder in enumerate(plan.folders, len(notes)):
+            notes.append(Pending(batch, ROOT, str(number), False, folder.row))
+        # An area outside the root's own can be found again only through its note.
+        elsewhere = any(slot.home != ROOT for slot in self._slots.values())
+        self._ledger.begin(notes, durable=self._durable and elsewhere)
+
+    def _note(self, row: Row, *, removal: bool) -> Pending:
+        """The note of a step that uses a slot."""
+        slot = self._slots[row.name]
+        return Pending(self._staging.batch, slot.home, slot.entry, removal, row)
+
+    def _home_of(self, folder: Name) -> tuple[Name, int | None]:
+        """Where to stage for a folder, and the group that its files inherit."""
+        known = self._homes.get(folder)
+        if known is not None:
+            return known
+        try:
+            result = os.fstat(self._tree.folder(folder))
+        except OSError:
+            found = self._home_of(parent(folder))  # It is to be made, and will inherit.
+        else:
+            gid = result.st_gid if result.st_mode & stat.S_ISGID else None
+            found = (self._tree.home_of(folder), gid)
+        self._homes[folder] = found
+        return found
+
+    def stage(self) -> None:
+        """Step 4: every content is written, away from where it will be."""
+        for put in self._plan.files:
+            name = put.intent.name
+            gid = self._home_of(parent(name))[1]
+            content = put.intent.content or b""
+            try:
+                slot = self._slots[name]
+                self._staged[name] = self._staging.write(slot, content, put.mode, gid)
+            except OSError as error:
+                self._fail(name, "write", error)
+        for gone in (*self._plan.clear, *self._plan.remove):
+            try:
+                self._staging.open(self._slots[gone.name].home)
+            except OSError as error:
+                self._fail(gone.name, "remove", error)
+
+    def first_barrier(self) -> None:
+        """Step 5: all bytes are on the disk before any name points at them."""
+        try:
+            self._barrier(())
+            self._staging.ready()
+        except OSError as error:
+            self._staging.abandon()
+            self._ledger.commit((), (), self._staging.batch)
+            raise self._barrier_error(error) from error
+
+    def _barrier(self, files: Iterable[Name]) -> None:
+        """Waits for the disk, if the batch is to be durable."""
+        if self._durable:
+            touched = {parent(name) for name in (*self._done, *self._gone, *self._expected)}
+            above = {folder for name in touched for folder in (*ancestors(name), ROOT)}
+            self._tree.sync(self._staging.descriptors, files, sorted(touched | above))
+
+    def _barrier_error(self, error: OSError) -> BarrierError:
+        """The error for a disk that did not confirm."""
+        hint = "check the disk and the kernel's log; the next update writes these files anew"
+        return BarrierError(f"{self._tree.path}: syncing failed: {error.strerror} ({hint})")
+
+    # Putting in place
+
+    def clear(self) -> None:
+        """Step 6a: what stands in the way goes."""
+        for step in self._plan.clear:
+            if step.on_behalf not in self._failed:
+                self._attempt(step.name, "remove", self._remove, step)
+        for name, on_behalf in self._plan.clear_folders:
+            if on_behalf in self._failed:
+                continue
+            if self._tree.remove_folder(name):
+                self._gone.append(name)
+            elif on_behalf not in self._failed:
+                problem = f"the folder {name!r} is in the way, and something appeared in it"
+                self._refuse(ConflictError(on_behalf, "write", problem, "move it away"))
+
+    def make_folders(self) -> None:
+        """Step 6b: the folders that hold what follows."""
+        needed = {folder for name in self._staged for folder in ancestors(name)}
+        declared = [step.row.name for step in self._plan.folders if step.row.declared]
+        needed.update(folder for name in declared for folder in (*ancestors(name), name))
+        for step in self._plan.folders:
+            if step.row.name in needed and step.on_behalf not in self._failed:
+                self._attempt(step.row.name, "make", self._make_folder, step.row)
+
+    def _make_folder(self, row: Row) -> None:
+        """Makes one folder, and remembers that we did."""
+        made = self._tree.make_folder(row.name)
+        self._tree.folder(row.name)  # Raises if something else took the name.
+        if made or row.declared:
+            self._done[row.name] = row._replace(made=made)
+
+    def place(self) -> None:
+        """Step 6c: the staged files take their names."""
+        for put in self._plan.files:
+            if put.intent.name in self._staged and put.intent.name not in self._failed:
+                self._attempt(put.intent.name, "write", self._place, put)
+
+    def _place(self, put: Put) -> None:
+        """Puts one file in place; whatever is there comes out, and is looked at."""
+        name, slot = put.intent.name, self._slots[put.intent.name]
+        expected = put.expected
+        for _ in range(_ATTEMPTS):
+            try:
+                if expected.state is ABSENT:
+                    self._staging.put(slot, name)
+                else:
+                    self._staging.exchange(slot, name)
+                    self._receive(put, slot, expected)
+            except FileExistsError:
+                expected = self._look_again(name, put.intent.on_conflict)
+            except FileNotFoundError:
+                if expected.state is ABSENT:
+                    raise
+                expected = Actual(ABSENT)
+            else:
+                self._expected[name] = self._staged[name]
+                self._done[name] = row_of(put.intent)
+                self.outcome.written.append(name)
+                return
+        problem = "the path kept changing while we tried to write it"
+        raise PathError(name, "write", problem, "find out who else writes there")
+
+    def _look_again(self, name: Name, policy: OnConflict) -> Actual:
+        """What appeared at a path; raises if it may not be moved."""
+        appeared = self._tree.look(name)
+        if isinstance(appeared.state, DirState) or policy == "error":
+            raise _appeared(name)
+        return appeared._replace(signature=None)
+
+    def _receive(self, put: Put, slot: Slot, expected: Actual) -> None:
+        """Decides about what an exchange brought out."""
+        name, policy = put.intent.name, put.intent.on_conflict
+        out = self._staging.look(slot)
+        if isinstance(out.state, DirState):
+            self._give_back(slot, name)
+        elif put.keep_copy:
+            self._back_up(slot, name)
+        elif policy == "overwrite" or self._is_expected(slot, out, expected, put.intent.ours):
+            self._staging.discard(slot)
+        elif policy == "backup":
+            self._back_up(slot, name)
+        else:
+            self._give_back(slot, name)
+
+    def _give_back(self, slot: Slot, name: Name) -> NoReturn:
+        """Undoes an exchange: the path holds again what it held."""
+        self._staging.exchange(slot, name)
+        out = self._staging.look(slot).signature
+        if out is not None and out.inode == self._staged[name].inode:
+            self._staging.discard(slot)
+        else:
+            self._back_up(slot, name)  # Somebody wrote there in between: that is kept too.
+        raise _appeared(name)
+
+    def _is_expected(
+        self, slot: Slot, out: Actual, expected: Actual, ours: frozenset[bytes]
+    ) -> bool:
+        """Whether what came out is the version of ours that the plan had seen.
+
+        A rename changes ctime, so mtime has to do; within one tick of the look
+        it proves nothing, and the content is read.
+        """
+        if not isinstance(expected.state, FileState) or not isinstance(out.state, FileState):
+            return False
+        if out.signature is not None and expected.signature is not None:
+            seen = out.signature._replace(ctime_ns=out.signature.mtime_ns)
+            known = expected.signature._replace(ctime_ns=expected.signature.mtime_ns)
+            if proves(seen, known, self._looked_ns):
+                return True
+        state = self._staging.look(slot, digest=True).state
+        if not isinstance(state, FileState) or state.digest is None:
+            return False
+        return state.digest == expected.state.digest or state.digest in ours
+
+    def keep(self) -> None:
+        """Step 6d: what was right already is recorded, with its mode set."""
+        for step in self._plan.keep:
+            self._attempt(step.row.name, "set the mode of", self._keep, step)
+
+    def _keep(self, step: Keep) -> None:
+        """Records one path."""
+        name, seen = step.row.name, step.actual.signature
+        if step.mode is not None and seen is not None:
+            self._tree.set_mode(name, step.mode, seen)
+        if step.row.kind == Kind.FILE and seen is not None:
+            self._expected[name] = seen
+        self._done[name] = step.row
+        self.outcome.kept.append(name)
+
+    def remove(self) -> None:
+        """Step 6e: what is no longer declared goes."""
+        for step in self._plan.remove:
+            self._attempt(step.name, "remove", self._remove, step)
+
+    def _remove(self, step: Remove) -> None:
+        """Takes one file out of its place, looks at it, and lets it go."""
+        name, slot = step.name, self._slots[step.name]
+        try:
+            self._staging.take(slot, name)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            self._gone.append(name)
+            return
+        out = self._staging.look(slot)
+        is_folder = isinstance(out.state, DirState)
+        is_ours = not step.keep_copy and self._is_expected(slot, out, step.expected, frozenset())
+        if is_ours or (step.policy == "overwrite" and not is_folder):
+            self._staging.discard(slot)
+            self.outcome.removed.append(name)
+        elif is_folder or step.policy in ("error", "keep"):
+            self._put_back(step, slot)
+        else:
+            self._back_up(slot, name)
+        self._gone.append(name)
+
+    def _put_back(self, step: Remove, slot: Slot) -> None:
+        """Returns what should not have been taken."""
+        try:
+            self._staging.put(slot, step.name)
+        except FileExistsError:
+            self._back_up(slot, step.name)
+        if step.policy == "error" or step.on_behalf is not None:
+            raise _appeared(step.name)
+        self.outcome.left.append(step.name)
+
+    def prune(self) -> None:
+        """Step 6f: the folders that we made and that became empty go."""
+        for row in self._plan.prune:
+            if any(name.startswith(f"{row.name}/") for name in self._done):
+                continue
+            if self._tree.remove_folder(row.name):
+                self._gone.append(row.name)
+
+    def _back_up(self, slot: Slot, name: Name) -> None:
+        """Keeps foreign bytes, and says where."""
+        where = self._staging.back_up(slot, name, self._stamp)
+        self.outcome.backed_up[name] = where
+        _log.warning("%s: foreign %r was moved to %r", self._tree.path, name, where)
+
+    # After everything is in place
+
+    def second_barrier(self) -> None:
+        """Step 7: all names are on the disk."""
+        self._staging.remove_areas()
+        try:
+            self._barrier(self._expected)
+        except OSError as error:
+            doubtful = [row._replace(doubt=Doubt.UNSYNCED) for row in self._done.values()]
+            self._ledger.commit(doubtful, (), self._staging.batch)
+            raise self._barrier_error(error) from error
+
+    def commit(self) -> None:
+        """Step 8: the ledger says what is so now."""
+        plan, prune = self._plan, {row.name: row for row in self._plan.prune}
+        for name, row in prune.items():
+            if name not in self._gone:
+                self._done.setdefault(name, row)
+        recorded = record(self._tree, self._done.values(), self._expected)
+        gone = [name for name in self._gone if name not in self._done]
+        self._ledger.commit(recorded, gone, self._staging.batch)
+        if plan.displaced or plan.settled:
+            stands = [note for note in plan.displaced if note.by in self._done]
+            self._ledger.set_displaced(stands, plan.settled)
+
+    # Failures
+
+    def _attempt(self, name: Name, operation: str, act: Callable[[_T], None], step: _T) -> None:
+        """Does one step; a failure stops only this path."""
+        try:
+            act(step)
+        except PathError as error:
+            self._refuse(error)
+        except OSError as error:
+            self._fail(name, operation, error)
+
+    def _fail(self, name: Name, operation: str, error: OSError) -> None:
+        """Notes that the system refused a path."""
+        problem = error.strerror or str(error)
+        self._refuse(PathError(name, operation, problem, _HINTS.get(error.errno or 0, "")), error)
+
+    def _refuse(self, failure: PathError, cause: OSError | None = None) -> None:
+        """Notes a failure."""
+        failure.__cause__ = cause
+        self._failed.add(Name(failure.path))
+        self.outcome.failures.append(failure)
+
+
+def _appeared(name: Name) -> ConflictError:
+    """The error for bytes that appeared while the batch was applied."""
+    problem = "something else appeared there while we worked, and was left alone"
+    return ConflictError(name, "write", problem, "update again")
+
+
+def _digest_of(actual: Actual) -> bytes | None:
+    """The digest of a file that was looked at."""
+    return actual.state.digest if isinstance(actual.state, FileState) else None
+
+
+def record(tree: Tree, rows: Iterable[Row], expected: dict[Name, Signature]) -> list[Row]:
+    """Rows with the signatures that the disk shows now.
+
+    A file that is not the one that was put there (its inode, size or mtime
+    differ) was edited meanwhile: its row keeps what was expected, and the next
+    look finds the drift.
+    """
+    recorded_ns, seen = _look_after_tick(tree, expected)
+    recorded = []
+    for row in rows:
+        known, now = expected.get(row.name), seen.get(row.name)
+        if known is None:
+            recorded.append(row)
+        elif now is not None and now[:3] == known[:3]:
+            recorded.append(row.seen(now, recorded_ns))
+        else:
+            recorded.append(row.seen(known, 0))
+    return recorded
+
+
+def _look_after_tick(tree: Tree, names: Iterable[Name]) -> tuple[int, dict[Name, Signature | None]]:
+    """Signatures, and a time before the look that is later than every stamp in them.
+
+    Waiting for the next tick of the clock that stamps files (1 to 10 ms), which
+    is rarely needed, saves reading the files at the next look. A stamp in the
+    future is not waited for, nor one of a file system that keeps whole seconds.
+    """
+    for _ in range(3):
+        recorded_ns = coarse_now_ns()
+        seen = {name: tree.look(name).signature for name in names}
+        newest = max((s.ctime_ns for s in seen.values() if s is not None), default=0)
+        if not recorded_ns <= newest < recorded_ns + _LONGEST_TICK:
+            break
+        time.sleep((newest - recorded_ns + _LONGEST_TICK) / 1e9)
+    return recorded_ns, seen
+
+
+def recover(tree: Tree, ledger: Ledger) -> None:
+    """Step 1: settles what an interrupted batch left.
+
+    Torn staging files go. Of whole ones, those that we wrote go, and anything
+    else was on its way to the backup area. Then each path tells by its content
+    whether its step had been done.
+
+    Raises:
+        BarrierError: What was found could not be synced.
+    """
+    pending = ledger.pending()
+    areas = [
+        area for home in sorted({ROOT, *(p.home for p in pending)}) for area in _areas(tree, home)
+    ]
+    if not pending and not areas:
+        return
+    _log.info("%s: recovering from an interrupted update", tree.path)
+    for home, area in areas:
+        _sort_out(tree, ledger, pending, home, area)
+    _sync_leftovers(tree, pending)
+    for batch in sorted({p.batch for p in pending}):
+        _settle(tree, ledger, [p for p in pending if p.batch == batch], batch)
+
+
+def _sync_leftovers(tree: Tree, pending: list[Pending]) -> None:
+    """Syncs what a dead process had put in place: it may still be only in memory."""
+    names = [p.row.name for p in pending]
+    try:
+        there = [name for name in names if isinstance(tree.look(name).state, FileState)]
+        folders = {folder for name in there for folder in (*ancestors(name), ROOT)}
+        homes = {p.home for p in pending if p.home}
+        mounts = [home for home in homes if isinstance(tree.look(home).state, DirState)]
+        tree.sync([tree.folder(home) for home in mounts], there, folders)
+    except OSError as error:
+        raise BarrierError(f"{tree.path}: syncing failed: {error.strerror}") from error
+
+
+def _areas(tree: Tree, home: Name) -> list[tuple[Name, Name]]:
+    """The staging areas of a folder that were left over."""
+    try:
+        return [(home, area) for area in tree.names_in(parent(area_of(home, "-")))]
+    except OSError:
+        return []
+
+
+def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, area: Name) -> None:
+    """Empties one area: what is ours goes, what is foreign is kept."""
+    batch, ready, _ = leaf(area).partition(Staging.READY)
+    if isinstance(tree.look(area).state, FileState):
+        os.unlink(leaf(area), dir_fd=tree.folder(parent(area)))  # Never made by us.
+        return
+    notes = {p.entry: p for p in pending if p.batch == batch}
+    for entry in os.listdir(tree.folder(area)):
+        name, note = join(area, Name(entry)), notes.get(entry.removesuffix(".old"))
+        if ready and not _is_ours(tree, ledger, note, name):
+            _keep_leftover(tree, home, name, note)
+        else:
+            os.unlink(entry, dir_fd=tree.folder(area))
+    tree.forget()
+    remove_area(tree, area)
+
+
+def _is_ours(tree: Tree, ledger: Ledger, note: Pending | None, leftover: Name) -> bool:
+    """Whether a whole file in a staging area holds a version that we wrote."""
+    digest = _digest_of(tree.look(leftover, digest=True))
+    if note is None or digest is None:
+        return False
+    row = ledger.rows_named([note.row.name]).get(note.row.name)
+    if row is not None and row.digest == digest:
+        return row.made
+    return not note.removal and note.row.digest == digest
+
+
+def _keep_leftover(tree: Tree, home: Name, leftover: Name, note: Pending | None) -> None:
+    """Moves a foreign leftover to the backup area."""
+    name = note.row.name if note is not None else Name(f"unknown/{leaf(leftover)}")
+    stamp = time.strftime(_STAMP, time.gmtime())
+    with contextlib.closing(Staging(tree, leaf(parent(leftover)))) as staging:
+        where = staging.back_up(Slot(home, leaf(leftover)), name, stamp)
+    _log.warning("%s: foreign %r, found in staging, was moved to %r", tree.path, name, where)
+
+
+def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> None:
+    """Records those steps of a batch that had been done."""
+    done: list[Row] = []
+    gone: list[Name] = []
+    expected: dict[Name, Signature] = {}
+    for note in pending:
+        row, actual = note.row, tree.look(note.row.name, digest=True)
+        if note.removal:
+            if actual.state is ABSENT:
+                gone.append(row.name)
+        elif row.kind == Kind.DIR:
+            if isinstance(actual.state, DirState):
+                done.append(row)
+        elif _digest_of(actual) == row.digest and actual.signature is not None:
+            done.append(row)
+            expected[row.name] = actual.signature
+    ledger.commit(record(tree, done, expected), gone, batch)

@@ -1,0 +1,55 @@
+"""What differs between the releases of the engine that we support."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import cocoindex as coco
+
+__all__ = ["HAS_CHILD_FACTORY", "make_sink"]
+
+_ActionT = TypeVar("_ActionT")
+
+HAS_CHILD_FACTORY: Final = (
+    "child_handler" in inspect.signature(coco.TargetActionSink.from_fn).parameters
+)
+"""Whether a sink takes the handler of children as a factory (from 1.0.23), which
+preview needs. Before, the sink returned a ``ChildTargetDef`` for each action."""
+
+# The types of the engine's context provider and handlers are not public.
+_Apply = Callable[[Any, Sequence[_ActionT]], None]
+_ChildHandler = Callable[[Any, _ActionT], Any]
+
+
+def make_sink(
+    apply: _Apply[_ActionT],
+    child_handler: _ChildHandler[_ActionT],
+    is_container: Callable[[_ActionT], bool],
+) -> coco.TargetActionSink[_ActionT]:
+    """A sync sink whose containers yield the handlers of their children.
+
+    Args:
+        apply: Carries out a batch of actions.
+        child_handler: The handler of the children of a container.
+        is_container: Whether an action creates or updates a container.
+    """
+    if HAS_CHILD_FACTORY:
+        return coco.TargetActionSink.from_fn(apply, child_handler=child_handler)
+
+    def apply_and_define(
+        context_provider: Any, actions: Sequence[_ActionT]
+    ) -> list[coco.ChildTargetDef[Any] | None]:
+        apply(context_provider, actions)
+        return [
+            coco.ChildTargetDef(handler=child_handler(context_provider, action))
+            if is_container(action)
+            else None
+            for action in actions
+        ]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return coco.TargetActionSink.from_fn(apply_and_define)

@@ -1,0 +1,113 @@
+"""What can go wrong, as one tree.
+
+FsMirrorError
+├── InvalidNameError   a name that no directory can hold (also a ValueError)
+├── RootError          the root directory cannot be used
+│   └── LockedError    another writer holds it
+├── BarrierError       the disk did not confirm that the bytes are on it
+├── LedgerError        the ledger could not be read or written
+├── PathError          one path could not be brought to its desired state
+│   └── ConflictError  because of foreign bytes, or of another declaration
+└── ApplyError         a group of what failed in one batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+__all__ = [
+    "ApplyError",
+    "BarrierError",
+    "ConflictError",
+    "FsMirrorError",
+    "InvalidNameError",
+    "LedgerError",
+    "LockedError",
+    "PathError",
+    "RootError",
+]
+
+
+class FsMirrorError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class InvalidNameError(FsMirrorError, ValueError):
+    """A name was declared that is refused.
+
+    Attributes:
+        name: The name as it was declared.
+        reason: Why it is refused, as half a sentence.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"invalid name {name!r}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class RootError(FsMirrorError):
+    """The root directory of a mirror cannot be used.
+
+    Attributes:
+        root: The path of the root.
+        hint: What to do about it.
+    """
+
+    def __init__(self, root: str, problem: str, hint: str) -> None:
+        super().__init__(f"{root}: {problem} ({hint})")
+        self.root = root
+        self.hint = hint
+
+
+class LockedError(RootError):
+    """Another writer held the root for longer than we wait."""
+
+
+class BarrierError(FsMirrorError):
+    """Syncing failed, so nothing of the batch counts as written."""
+
+
+class LedgerError(FsMirrorError):
+    """The ledger could not be read or written, a full disk included."""
+
+
+class PathError(FsMirrorError):
+    """One path could not be brought to its desired state.
+
+    Attributes:
+        path: The path, relative to the root.
+        operation: What was tried.
+        hint: What to do about it; may be empty.
+    """
+
+    def __init__(self, path: str, operation: str, problem: str, hint: str = "") -> None:
+        super().__init__(f"{operation} {path!r}: {problem}" + (f" ({hint})" if hint else ""))
+        self.path = path
+        self.operation = operation
+        self.hint = hint
+
+
+class ConflictError(PathError):
+    """Foreign bytes, or another declaration, are in the way of a declared path."""
+
+
+class ApplyError(FsMirrorError, ExceptionGroup[FsMirrorError]):
+    """Everything of one batch that failed; all the rest of it was applied.
+
+    Attributes:
+        exceptions: One error for each path, or root, that failed.
+    """
+
+    def __new__(cls, where: str, errors: Sequence[FsMirrorError]) -> Self:
+        lines = "".join(f"\n  {error}" for error in errors)
+        return super().__new__(cls, f"{where}: {len(errors)} failed{lines}", list(errors))
+
+    def __init__(self, where: str, errors: Sequence[FsMirrorError]) -> None:
+        super().__init__(where, errors)
+        self.where = where
+
+    def derive(self, errors: Sequence[FsMirrorError], /) -> ApplyError:  # type: ignore[override]
+        """Makes the smaller group that ``split`` and ``except*`` ask for."""
+        return ApplyError(self.where, errors)

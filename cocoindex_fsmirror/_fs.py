@@ -1,0 +1,608 @@
+"""The only module that changes the tree.
+
+Everything is reached from the descriptor of the root, one component at a time,
+never through a symbolic link. What is written is staged first, in
+``.fsmirror/tmp/``, and moved into place by renames that cannot lose what is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import xxhash
+
+from ._errors import LockedError, RootError
+from ._paths import RESERVED, ROOT, Folding, Name, join, leaf, parent
+from ._state import ABSENT, Actual, DirState, FileState, LinkState, OtherState, Signature
+
+__all__ = ["Slot", "Staging", "Tree", "coarse_now_ns", "open_root", "signature_of"]
+
+_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_CHUNK: Final = 1 << 20  # bytes
+_CACHED_FOLDERS: Final = 64  # descriptors; far below the usual limit of 1,024
+_NOREPLACE: Final = 1  # renameat2(2)
+_EXCHANGE: Final = 2
+_TICK: Final = getattr(time, "CLOCK_REALTIME_COARSE", 5 if sys.platform == "linux" else None)
+_NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+# File systems whose syncfs says nothing about what reached a disk.
+_NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
+
+_AREAS: Final = join(Name(RESERVED), Name("tmp"))
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def _foreign_call(name: str, *arguments: type) -> Callable[..., None] | None:
+    """A function of the C library that raises ``OSError``, or ``None`` if it has none."""
+    function = getattr(_libc, name, None)
+    if function is None:
+        return None
+    function.argtypes = arguments
+
+    def call(*values: int | bytes) -> None:
+        if function(*values) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
+    return call
+
+
+_Int: Final = ctypes.c_int
+_renameat2 = _foreign_call("renameat2", _Int, ctypes.c_char_p, _Int, ctypes.c_char_p, ctypes.c_uint)
+_syncfs = _foreign_call("syncfs", _Int)
+
+
+def coarse_now_ns() -> int:
+    """Now, in nanoseconds, by the clock that the kernel stamps files with."""
+    return time.time_ns() if _TICK is None else time.clock_gettime_ns(_TICK)
+
+
+def signature_of(result: os.stat_result) -> Signature:
+    """The signature in the result of a ``stat`` call.
+
+    Inode numbers lose their top bit, since SQLite's integers are signed; only
+    some FUSE file systems, which hash, have it set.
+    """
+    inode = result.st_ino & ~(1 << 63)
+    return Signature(inode, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
+
+
+def _actual_of(result: os.stat_result, target: Callable[[], str]) -> Actual:
+    """The actual state in the result of an ``lstat``; contents stay unread."""
+    mode = result.st_mode
+    if stat.S_ISREG(mode):
+        state = FileState(None, result.st_size, stat.S_IMODE(mode))
+        return Actual(state, signature_of(result))
+    if stat.S_ISDIR(mode):
+        return Actual(DirState(), signature_of(result))
+    if stat.S_ISLNK(mode):
+        return Actual(LinkState(target()), signature_of(result))
+    return Actual(OtherState(), signature_of(result))
+
+
+def _digest(fd: int) -> bytes:
+    """xxh3-128 of everything that a descriptor still has to read."""
+    hasher = xxhash.xxh3_128()
+    while chunk := os.read(fd, _CHUNK):
+        hasher.update(chunk)
+    return hasher.digest()
+
+
+def _look_at(base: str, folder: int, *, digest: bool) -> Actual:
+    """What is at an entry of an open folder."""
+    result = os.stat(base, dir_fd=folder, follow_symlinks=False)
+    actual = _actual_of(result, lambda: os.readlink(base, dir_fd=folder))
+    if digest and isinstance(actual.state, FileState):
+        return _read_at(base, folder, actual)
+    return actual
+
+
+def _read_at(base: str, folder: int, unread: Actual) -> Actual:
+    """The same with the digest, which stays ``None`` if the file can't be read in peace."""
+    try:
+        # A FIFO that took the name must not block us.
+        fd = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except PermissionError:
+        return unread
+    try:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            return unread
+        digest = _digest(fd)
+        if signature_of(os.fstat(fd)) != signature_of(before):
+            return unread
+    finally:
+        os.close(fd)
+    state = FileState(digest, before.st_size, stat.S_IMODE(before.st_mode))
+    return Actual(state, signature_of(before))
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in the staging area: the folder whose area it is, and the entry in it."""
+
+    home: Name
+    entry: str
+
+
+class Tree:
+    """One root directory, held by its descriptor for the length of a batch.
+
+    Args:
+        fd: The descriptor of the root, opened before anything is written, so
+            that a barrier on it hears of every write that failed.
+        path: The path of the root, for messages.
+    """
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path
+        self._folders: dict[Name, int] = {}
+        self.fstype, self.mounts = _mounts_below(fd)
+        self.can_syncfs = _syncfs is not None and not self.fstype.startswith(_NETWORK)
+
+    def close(self) -> None:
+        """Gives every descriptor back, and with them the lock."""
+        self.forget()
+        os.close(self.fd)
+
+    # Looking
+
+    def folder(self, name: Name) -> int:
+        """The descriptor of a folder, opened without following a link anywhere.
+
+        Raises:
+            OSError: It is not there (``ENOENT``), or a component of it is not a
+                directory (``ENOTDIR``, ``ELOOP``).
+        """
+        if not name:
+            return self.fd
+        cached = self._folders.get(name)
+        if cached is not None:
+            return cached
+        above = self.folder(parent(name))
+        try:
+            fd = os.open(leaf(name), _DIR, dir_fd=above)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._folders:
+                raise
+            self.forget()
+            fd = os.open(leaf(name), _DIR, dir_fd=self.folder(parent(name)))
+        if len(self._folders) >= _CACHED_FOLDERS:
+            self.forget()
+        self._folders[name] = fd
+        return fd
+
+    def forget(self) -> None:
+        """Closes the descriptors of all folders but the root's."""
+        for fd in self._folders.values():
+            os.close(fd)
+        self._folders.clear()
+
+    def look(self, name: Name, *, digest: bool = False) -> Actual:
+        """What is at a path now; an unreadable content has no digest."""
+        try:
+            return _look_at(leaf(name), self.folder(parent(name)), digest=digest)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return Actual(ABSENT)
+            raise
+
+    def names_in(self, name: Name) -> list[Name]:
+        """The names of the entries of a folder, sorted."""
+        return [join(name, Name(entry)) for entry in sorted(os.listdir(self.folder(name)))]
+
+    def folding(self) -> Folding:
+        """Which names this file system takes for one, tried on our own folder.
+
+        A file system that folds case also normalises Unicode as a rule, and APFS
+        normalises always; where one does not, we are stricter than it is.
+        """
+        try:
+            lower = os.stat(RESERVED, dir_fd=self.fd, follow_symlinks=False)
+            upper = os.stat(RESERVED.upper(), dir_fd=self.fd, follow_symlinks=False)
+            folds = os.path.samestat(lower, upper)
+        except FileNotFoundError:
+            folds = False
+        return Folding(case=folds, unicode=folds or sys.platform == "darwin")
+
+    def home_of(self, folder: Name) -> Name:
+        """Whose staging area serves a folder that exists: the root's, or another.
+
+        A rename can't cross mounts (also bind mounts, which share the device
+        number), and a default ACL is inherited only where a file is created.
+        """
+        try:
+            os.getxattr(self.folder(folder), "system.posix_acl_default")
+        except (OSError, AttributeError):
+            return max((m for m in self.mounts if _is_within(folder, m)), key=len, default=ROOT)
+        return folder
+
+    # Changing
+
+    def make_folder(self, name: Name, mode: int = 0o777) -> bool:
+        """Makes a folder that may exist already; tells whether it was made."""
+        try:
+            os.mkdir(leaf(name), mode, dir_fd=self.folder(parent(name)))
+        except FileExistsError:
+            return False
+        return True
+
+    def remove_folder(self, name: Name) -> bool:
+        """Removes a folder if it is there and empty; tells whether it is gone."""
+        self.forget()
+        try:
+            os.rmdir(leaf(name), dir_fd=self.folder(parent(name)))
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                return False
+            if error.errno not in _NOT_THERE:
+                raise
+        return True
+
+    def set_mode(self, name: Name, mode: int, expected: Signature) -> None:
+        """Sets the mode of the very file that was looked at; another one is left alone."""
+        fd = os.open(
+            leaf(name),
+            os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK,
+            dir_fd=self.folder(parent(name)),
+        )
+        try:
+            if os.fstat(fd).st_ino == expected.inode:
+                os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+
+    def sync(self, mounts: Iterable[int], files: Iterable[Name], folders: Iterable[Name]) -> None:
+        """A barrier: returns when all that was written is on the disk.
+
+        Args:
+            mounts: Descriptors on other mounts that were written to.
+            files: Synced one by one where ``syncfs`` is missing or says nothing.
+            folders: The same.
+        """
+        if self.can_syncfs and _syncfs is not None:
+            for fd in (self.fd, *mounts):
+                _syncfs(fd)
+            return
+        for name in files:
+            fd = os.open(leaf(name), os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self.folder(parent(name)))
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        for name in folders:
+            with contextlib.suppress(FileNotFoundError):
+                os.fsync(self.folder(name))
+
+
+class Staging:
+    """The staging area of one batch: a numbered slot for each step.
+
+    The folder of a batch is called ``<batch>`` while contents are written, and
+    ``<batch>.ready`` from the first barrier on. Whatever a crash leaves in the
+    former are torn bytes of ours; in the latter lie whole files, among them
+    perhaps a foreign one that was just taken out of the way.
+    """
+
+    READY: Final = ".ready"
+
+    def __init__(self, tree: Tree, batch: str) -> None:
+        self._tree = tree
+        self.batch = batch
+        self._areas: dict[Name, int] = {}
+        self._suffix = ""
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors of the areas in use, opened before anything was written there."""
+        return list(self._areas.values())
+
+    def open(self, home: Name) -> int:
+        """The descriptor of an area, made at its first use."""
+        fd = self._areas.get(home)
+        if fd is None:
+            folder = area_of(home, self.batch + self._suffix)
+            for name in (parent(parent(folder)), parent(folder), folder):
+                self._tree.make_folder(name, 0o700)
+            fd = self._areas[home] = os.dup(self._tree.folder(folder))
+        return fd
+
+    def write(self, slot: Slot, content: bytes, mode: int | None, gid: int | None) -> Signature:
+        """Writes a whole file into a slot, with its final mode and group.
+
+        A ``mode`` of ``None`` lets the umask, or a default ACL, decide.
+        """
+        area = self.open(slot.home)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        fd = os.open(slot.entry, flags, 0o666, dir_fd=area)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            if gid is not None:
+                os.fchown(fd, -1, gid)
+            if mode is not None:
+                os.fchmod(fd, mode)
+            if not self._tree.can_syncfs:
+                os.fsync(fd)
+            return signature_of(os.fstat(fd))
+        except BaseException:
+            os.unlink(slot.entry, dir_fd=area)
+            raise
+        finally:
+            os.close(fd)
+
+    def ready(self) -> None:
+        """Marks the areas: from here on a slot may hold a foreign file."""
+        self._suffix = self.READY
+        for home in self._areas:
+            area = area_of(home, self.batch)
+            tmp = self._tree.folder(parent(area))
+            os.rename(leaf(area), leaf(area) + self.READY, src_dir_fd=tmp, dst_dir_fd=tmp)
+        self._tree.forget()
+
+    def look(self, slot: Slot, *, digest: bool = False) -> Actual:
+        """What lies in a slot."""
+        return _look_at(slot.entry, self.open(slot.home), digest=digest)
+
+    def put(self, slot: Slot, name: Name) -> None:
+        """Moves a slot's file to a path where nothing is.
+
+        Raises:
+            FileExistsError: Something is there, and still is.
+        """
+        source, target = self.open(slot.home), self._tree.folder(parent(name))
+        _move(slot.entry, source, leaf(name), target)
+
+    def exchange(self, slot: Slot, name: Name) -> None:
+        """Swaps a slot's file with what is at a path, in one step.
+
+        Raises:
+            FileNotFoundError: Nothing is there.
+        """
+        source, target = self.open(slot.home), self._tree.folder(parent(name))
+        _swap(slot.entry, source, leaf(name), target)
+
+    def take(self, slot: Slot, name: Name) -> None:
+        """Moves what is at a path into an empty slot."""
+        source, target = self._tree.folder(parent(name)), self.open(slot.home)
+        _move(leaf(name), source, slot.entry, target)
+
+    def discard(self, slot: Slot) -> None:
+        """Unlinks what lies in a slot; it may be missing."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(slot.entry, dir_fd=self.open(slot.home))
+
+    def back_up(self, slot: Slot, name: Name, stamp: str) -> Name:
+        """Moves a slot's content to the backup area, where it replaces nothing.
+
+        Returns:
+            Where it is now, relative to the root.
+        """
+        for home in (ROOT, slot.home):
+            try:
+                return self._back_up_below(home, slot, name, stamp)
+            except OSError as error:
+                if error.errno != errno.EXDEV or home == slot.home:
+                    raise
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    def _back_up_below(self, home: Name, slot: Slot, name: Name, stamp: str) -> Name:
+        """The same, to the backup area of one folder."""
+        for attempt in range(10_000):
+            moment = Name(stamp if attempt == 0 else f"{stamp}.{attempt}")
+            backups = join(join(home, Name(RESERVED)), Name("backup"))
+            target = join(join(backups, moment), name)
+            try:
+                self._make_folders(join(home, Name(RESERVED)), parent(target))
+                folder = self._tree.folder(parent(target))
+                _move(slot.entry, self.open(slot.home), leaf(target), folder)
+            except (FileExistsError, NotADirectoryError):
+                continue
+            return target
+        raise FileExistsError(errno.EEXIST, "no free name in the backup area", name)
+
+    def _make_folders(self, top: Name, folder: Name) -> None:
+        """Makes the folders from one that may exist to another, private to us."""
+        if folder != top:
+            self._make_folders(top, parent(folder))
+        self._tree.make_folder(folder, 0o700)
+
+    def remove_areas(self) -> None:
+        """Removes the areas, which the batch has emptied."""
+        self._tree.forget()
+        for home in self._areas:
+            remove_area(self._tree, area_of(home, self.batch + self._suffix))
+
+    def abandon(self) -> None:
+        """Throws away everything that was staged; nothing is in place yet."""
+        for fd in self._areas.values():
+            for entry in os.listdir(fd):
+                os.unlink(entry, dir_fd=fd)
+        self.remove_areas()
+
+    def close(self) -> None:
+        """Gives the descriptors back."""
+        for fd in self._areas.values():
+            os.close(fd)
+        self._areas.clear()
+
+
+def _is_within(name: Name, folder: Name) -> bool:
+    """Whether a name is a folder or lies in it."""
+    return name == folder or name.startswith(f"{folder}/")
+
+
+def area_of(home: Name, batch: str) -> Name:
+    """Where a batch stages for a folder."""
+    return join(join(home, _AREAS), Name(batch))
+
+
+def remove_area(tree: Tree, area: Name) -> None:
+    """Removes an empty area, and below a home other than the root what held it."""
+    tree.remove_folder(area)
+    if parent(area) != _AREAS:
+        tree.remove_folder(parent(area))
+        tree.remove_folder(parent(parent(area)))
+
+
+def _move(source: str, source_fd: int, target: str, target_fd: int) -> None:
+    """Renames without replacing: ``FileExistsError`` if the target is there."""
+    if _renameat2 is not None:
+        try:
+            _renameat2(source_fd, os.fsencode(source), target_fd, os.fsencode(target), _NOREPLACE)
+            return
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+    # A hard link refuses to replace too; what can't be linked is checked first,
+    # which leaves a window that section "Where we stop" of the README names.
+    try:
+        os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:
+        if _exists(target, target_fd):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+        os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+    else:
+        os.unlink(source, dir_fd=source_fd)
+
+
+def _swap(source: str, source_fd: int, target: str, target_fd: int) -> None:
+    """Exchanges two entries."""
+    if _renameat2 is not None:
+        try:
+            _renameat2(source_fd, os.fsencode(source), target_fd, os.fsencode(target), _EXCHANGE)
+            return
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+    # Without an exchange: keep the old file by a second name, then rename over it.
+    aside = source + ".old"
+    os.link(target, aside, src_dir_fd=target_fd, dst_dir_fd=source_fd, follow_symlinks=False)
+    os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+    os.rename(aside, source, src_dir_fd=source_fd, dst_dir_fd=source_fd)
+
+
+def _exists(base: str, folder: int) -> bool:
+    """Whether an entry is there, of whatever kind."""
+    try:
+        os.stat(base, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _mounts_below(fd: int) -> tuple[str, frozenset[Name]]:
+    """The type of the root's file system, and the mount points inside the root."""
+    try:
+        root = os.readlink(f"/proc/self/fd/{fd}")
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+            mounts = [_parse_mount(line) for line in lines]
+    except OSError:
+        return "", frozenset()
+    prefix = root.rstrip("/") + "/"
+    inside = frozenset(
+        Name(point[len(prefix) :]) for point, _ in mounts if point.startswith(prefix)
+    )
+    holding = [(len(p), kind) for p, kind in mounts if prefix.startswith(p.rstrip("/") + "/")]
+    return max(holding, default=(0, ""))[1], inside
+
+
+def _parse_mount(line: str) -> tuple[str, str]:
+    """Mount point and type in a line of ``/proc/self/mountinfo``; see proc(5)."""
+    before, _, after = line.partition(" - ")
+    point = before.split(" ")[4]
+    for octal, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
+        point = point.replace(f"\\{octal}", character)
+    return point, after.split(" ")[0]
+
+
+def open_root(path: str, *, create: bool = False, parents: bool = True) -> tuple[Tree, int]:
+    """Opens a root directory.
+
+    Args:
+        path: Its path. A link is followed here, and nowhere below.
+        create: Whether to make it if it is missing.
+        parents: Whether to make missing folders above it too.
+
+    Returns:
+        The tree, and how many folders were made (the root and those above it).
+
+    Raises:
+        RootError: It can't be used, with what to do about it.
+    """
+    made = 0
+    try:
+        if create:
+            made = sum(1 for folder in _missing(path, parents=parents) if _make(folder))
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _root_error(path, error) from error
+    return Tree(fd, path), made
+
+
+def _missing(path: str, *, parents: bool) -> Iterator[str]:
+    """The folders to be made, from the top."""
+    missing = [path] if not os.path.isdir(path) else []
+    while missing and parents and not os.path.lexists(os.path.dirname(missing[-1])):
+        missing.append(os.path.dirname(missing[-1]))
+    return reversed(missing)
+
+
+def _make(folder: str) -> bool:
+    """Makes one folder; another process may have been faster."""
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _root_error(path: str, error: OSError) -> RootError:
+    """The error for a root that can't be opened, with its cure."""
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
+        return RootError(path, "is not a directory", "move away what is there, or name another")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return RootError(path, "may not be opened", "grant this user read and write access")
+    if error.errno == errno.EROFS:
+        return RootError(path, "is on a read-only file system", "remount it writable")
+    if error.errno == errno.ENOENT:
+        hint = "make it, or let create_parent_dirs stand at True"
+        return RootError(path, "is missing, or the folder above it is", hint)
+    return RootError(path, f"can't be opened: {os.strerror(error.errno or 0)}", "see the cause")
+
+
+def lock(tree: Tree, patience: float) -> None:
+    """Takes the root for us alone, until the tree is closed.
+
+    Args:
+        tree: The root.
+        patience: How long to wait for another writer, in seconds.
+
+    Raises:
+        LockedError: Somebody still held it then.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(tree.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                problem = f"another writer held it for {patience:g} seconds"
+                raise LockedError(tree.path, problem, "let it finish, or end it") from None
+            time.sleep(0.02)

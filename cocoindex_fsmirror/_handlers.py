@@ -1,0 +1,497 @@
+"""The handlers and the sink: between the engine and the mirrors.
+
+Keys and records are stored in users' databases and never change silently.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
+
+import cocoindex as coco
+
+from ._engine import make_sink
+from ._errors import ApplyError, FsMirrorError
+from ._mirror import Drift, Mirror
+from ._paths import ROOT, Name, join, parse_name
+from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests
+from ._state import ABSENT, Absent, DirState, FileState, Intent, Kind, digest_of
+
+__all__ = [
+    "ROOTS",
+    "ChildHandler",
+    "DirSpec",
+    "Durability",
+    "FileSpec",
+    "OnConflict",
+    "Options",
+    "RootKey",
+    "Spec",
+    "Verify",
+    "Watch",
+]
+
+Durability: TypeAlias = Literal["batch", "none"]
+Verify: TypeAlias = Literal["stat", "content", "none"]
+OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]
+
+_log = logging.getLogger("cocoindex_fsmirror")
+_OPEN_MIRRORS: Final = 32  # ledgers that stay open between batches
+
+
+# What a flow declares
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a directory target treats its files."""
+
+    durability: Durability = "batch"
+    verify: Verify = "stat"
+    on_conflict: OnConflict = "backup"
+
+    def __post_init__(self) -> None:
+        """Refuses a value that is none of the documented ones."""
+        for name, known in (
+            ("durability", Durability),
+            ("verify", Verify),
+            ("on_conflict", OnConflict),
+        ):
+            if getattr(self, name) not in get_args(known):
+                listed = ", ".join(repr(value) for value in get_args(known))
+                raise ValueError(f"{name}={getattr(self, name)!r} is none of {listed}")
+
+    @property
+    def durable(self) -> bool:
+        """Whether barriers are made."""
+        return self.durability != "none"
+
+
+class Watch:
+    """What was seen of a root when it was mounted, and whose mirror it is."""
+
+    def __init__(self, drift: Drift | None = None) -> None:
+        self.drift = drift or Drift()
+        self.has_looked = drift is not None
+        self.owner = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """A declared file."""
+
+    content: bytes
+    mode: int | None
+    create_parent_dirs: bool
+    component: str
+    options: Options = field(default_factory=Options)
+    fresh_owner: str = ""
+    drifted: bool = False
+
+    @property
+    def state(self) -> FileState:
+        """The desired state."""
+        return FileState(digest_of(self.content), len(self.content), self.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class DirSpec:
+    """A declared directory; options that are ``None`` are inherited."""
+
+    create_parent_dirs: bool
+    component: str = ""
+    durability: Durability | None = None
+    verify: Verify | None = None
+    on_conflict: OnConflict | None = None
+    fresh_owner: str = ""
+    watch: Watch | None = None
+
+    def options(self, inherited: Options) -> Options:
+        """The options that hold here."""
+        return Options(
+            self.durability or inherited.durability,
+            self.verify or inherited.verify,
+            self.on_conflict or inherited.on_conflict,
+        )
+
+
+Spec: TypeAlias = FileSpec | DirSpec
+
+
+class RootKey(NamedTuple):
+    """The engine's key of a root: a context key and a path below it, or an absolute path."""
+
+    base_dir_key: str | None
+    path: str
+
+    def resolve(self, context_provider: Any) -> str:
+        """The absolute path, by what the context says now."""
+        if self.base_dir_key is None:
+            return self.path
+        base = context_provider.get(self.base_dir_key, Path)
+        return os.path.abspath(os.path.join(base, self.path))
+
+    def __str__(self) -> str:
+        return self.path if self.base_dir_key is None else f"{self.base_dir_key}:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A directory target: the root it belongs to, and where in it."""
+
+    root: RootKey
+    owner: str
+    options: Options
+    watch: Watch = field(repr=False, compare=False)
+    prefix: Name = ROOT
+    container: str = ""
+
+    def inside(self, key: Name, spec: DirSpec) -> _Place:
+        """The directory target that is declared below this one."""
+        return replace(
+            self,
+            prefix=join(self.prefix, key),
+            container=f"{self.container}{key}//",
+            options=spec.options(self.options),
+        )
+
+
+# What the engine is asked to apply
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One path below a root. ``child`` is set for a directory that is declared."""
+
+    root: RootKey
+    intent: Intent
+    closed: tuple[tuple[str, str], ...] = ()
+    child: _Place | None = None
+
+    def __repr__(self) -> str:
+        return _line(str(self.intent.name), self.intent.desired)
+
+
+@dataclass(frozen=True, slots=True)
+class _Single:
+    """A file that is declared by itself; its mirror is the folder that holds it."""
+
+    path: RootKey
+    intent: Intent
+    was_dir: bool
+
+    def __repr__(self) -> str:
+        return _line(str(self.path), self.intent.desired)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    """A root that is declared."""
+
+    child: _Place
+    create_parent_dirs: bool
+    why_all_run: str
+    was_file: Intent | None
+
+    def __repr__(self) -> str:
+        return f"mirror {self.child.root}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Drop:
+    """A root that is no longer declared."""
+
+    root: RootKey
+    owner: str
+
+    def __repr__(self) -> str:
+        return f"drop {self.root}"
+
+
+_Action: TypeAlias = _Change | _Single | _Mount | _Drop
+
+
+def _line(name: str, desired: FileState | DirState | Absent) -> str:
+    """One short line for a preview."""
+    shown = name if name.isprintable() else repr(name)
+    if isinstance(desired, FileState):
+        return f"write {shown} ({_size(desired.size)})"
+    return f"make {shown}/" if isinstance(desired, DirState) else f"delete {shown}"
+
+
+def _size(count: int) -> str:
+    """A number of bytes for people."""
+    if count < 1024:
+        return f"{count} B"
+    power = min((count.bit_length() - 1) // 10, 4)
+    return f"{count / 1024**power:.1f} {'KMGT'[power - 1]}iB"
+
+
+# Reconcile
+
+
+class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
+    """Reconciles the files and directories declared below a directory target."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: _Place) -> None:
+        self._place = place
+
+    def reconcile(
+        self,
+        key: coco.StableKey,
+        desired_target_state: Spec | coco.NonExistenceType,
+        prev_possible_records: Collection[Record],
+        prev_may_be_missing: bool,
+        /,
+    ) -> coco.TargetReconcileOutput[_Action, Record, ChildHandler] | None:
+        """Decides what one path needs."""
+        place, spec = self._place, desired_target_state
+        own = Name(cast("str", key))
+        name = join(place.prefix, own)
+        desired = _desired(spec)
+        component = "" if coco.is_non_existence(spec) else spec.component
+        record = record_of(desired, component)
+        is_dir = isinstance(spec, DirSpec)
+        drifted = name in place.watch.drift.names
+        if not is_dir and is_settled(
+            record, prev_possible_records, may_be_missing=prev_may_be_missing, drifted=drifted
+        ):
+            return None
+        intent = Intent(
+            name,
+            desired,
+            place.owner,
+            place.container,
+            component,
+            spec.content if isinstance(spec, FileSpec) else None,
+            remembered_digests(prev_possible_records),
+            place.options.on_conflict,
+            coco.is_non_existence(spec) or spec.create_parent_dirs,
+            place.options.durable,
+        )
+        was_dir = any(previous.kind == Kind.DIR for previous in prev_possible_records)
+        closed = ((place.owner, f"{place.container}{own}//"),) if was_dir and not is_dir else ()
+        child = place.inside(own, spec) if isinstance(spec, DirSpec) else None
+        return _output(_Change(place.root, intent, closed, child), record)
+
+
+class _RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
+    """Reconciles root directories, and files that are declared by themselves."""
+
+    def reconcile(
+        self,
+        key: coco.StableKey,
+        desired_target_state: Spec | coco.NonExistenceType,
+        prev_possible_records: Collection[Record],
+        prev_may_be_missing: bool,
+        /,
+    ) -> coco.TargetReconcileOutput[_Action, Record, ChildHandler] | None:
+        """Decides what one root needs."""
+        root, spec = RootKey(*cast("tuple[str | None, str]", key)), desired_target_state
+        kinds = {record.kind for record in prev_possible_records}
+        ours = remembered_digests(prev_possible_records)
+        if coco.is_non_existence(spec):
+            owner = owner_of(prev_possible_records, "")
+            if Kind.FILE in kinds:
+                gone = Intent(ROOT, ABSENT, owner, ours=ours)
+                return _output(_Single(root, gone, Kind.DIR in kinds), ABSENT)
+            return _output(_Drop(root, owner), ABSENT)
+        owner = owner_of(prev_possible_records, spec.fresh_owner)
+        if isinstance(spec, FileSpec):
+            record = record_of(spec.state, spec.component, owner)
+            if is_settled(
+                record,
+                prev_possible_records,
+                may_be_missing=prev_may_be_missing,
+                drifted=spec.drifted,
+            ):
+                return None
+            return _output(_Single(root, _single(spec, owner, ours), Kind.DIR in kinds), record)
+        watch = spec.watch or Watch()
+        why = _why_all_run(watch, owner, prev_possible_records)
+        was_file = Intent(ROOT, ABSENT, owner, ours=ours) if Kind.FILE in kinds else None
+        place = _Place(root, owner, spec.options(Options()), watch)
+        action = _Mount(place, spec.create_parent_dirs, why, was_file)
+        return coco.TargetReconcileOutput(
+            action=action,
+            sink=_sink,
+            tracking_record=cast("Record", record_of(DirState(), "", owner)),
+            child_invalidation="lossy" if why else None,
+        )
+
+
+def _desired(spec: Spec | coco.NonExistenceType) -> FileState | DirState | Absent:
+    """The desired state in the terms of the core."""
+    if isinstance(spec, FileSpec):
+        return spec.state
+    return DirState() if isinstance(spec, DirSpec) else ABSENT
+
+
+def _single(spec: FileSpec, owner: str, ours: frozenset[bytes]) -> Intent:
+    """The intent of a file that is declared by itself; its name is known when it is applied."""
+    return Intent(
+        ROOT,
+        spec.state,
+        owner,
+        "",
+        spec.component,
+        spec.content,
+        ours,
+        spec.options.on_conflict,
+        spec.create_parent_dirs,
+        spec.options.durable,
+    )
+
+
+def _why_all_run(watch: Watch, owner: str, previous: Collection[Record]) -> str:
+    """Why every component below a root has to run again; empty if it has not."""
+    if not watch.has_looked or not previous:
+        return ""
+    if owner not in watch.drift.known:
+        return "its ledger, or all of it, is gone"
+    if owner in watch.drift.stale:
+        return "files drifted, and the component that declares them did not run again by itself"
+    return ""
+
+
+def _output(
+    action: _Action, record: Record | Absent
+) -> coco.TargetReconcileOutput[_Action, Record, ChildHandler]:
+    """An action, with the record that holds once it is applied."""
+    tracking = coco.NON_EXISTENCE if isinstance(record, Absent) else record
+    return coco.TargetReconcileOutput(action=action, sink=_sink, tracking_record=tracking)
+
+
+# Apply
+
+
+def _apply_actions(context_provider: Any, actions: Sequence[_Action]) -> None:
+    """The sink: every root gets its part, and no failure hides another."""
+    errors: list[FsMirrorError] = []
+    for step in _steps(context_provider, actions):
+        try:
+            step()
+        except ApplyError as error:
+            errors.extend(e for e in error.exceptions if isinstance(e, FsMirrorError))
+        except FsMirrorError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ApplyError("cocoindex_fsmirror", errors)
+
+
+def _steps(context_provider: Any, actions: Sequence[_Action]) -> list[Callable[[], object]]:
+    """What a batch asks of each root: to be there, to change, to be given up."""
+    mounts: list[Callable[[], object]] = []
+    drops: list[Callable[[], object]] = []
+    changes: dict[str, list[_Change]] = {}
+    for action in actions:
+        if isinstance(action, _Mount):
+            mounts.append(partial(_mount, context_provider, action))
+        elif isinstance(action, _Change):
+            changes.setdefault(action.root.resolve(context_provider), []).append(action)
+        elif isinstance(action, _Single):
+            drops.append(partial(_write_single, context_provider, action))
+        else:
+            root = action.root.resolve(context_provider)
+            drops.append(partial(_mirror_at(root).tear_down, action.owner))
+    return [*mounts, *(partial(_change, *pair) for pair in changes.items()), *drops]
+
+
+def _change(root: str, changes: list[_Change]) -> None:
+    """Brings the paths of one root to their desired states."""
+    closed = [pair for change in changes for pair in change.closed]
+    _mirror_at(root).apply([change.intent for change in changes], closed)
+
+
+def _mount(context_provider: Any, action: _Mount) -> None:
+    """Makes a root ready."""
+    place = action.child
+    root = place.root.resolve(context_provider)
+    if action.was_file is not None:
+        _write_single(context_provider, _Single(place.root, action.was_file, False))
+    if action.why_all_run:
+        _log.warning("%s: every component below it runs again: %s", root, action.why_all_run)
+    _mirror_at(root).prepare(
+        place.owner,
+        place.watch.drift,
+        parents=action.create_parent_dirs,
+        durable=place.options.durable,
+    )
+
+
+def _write_single(context_provider: Any, action: _Single) -> None:
+    """Brings a file that is declared by itself to its desired state."""
+    path = action.path.resolve(context_provider)
+    intent = replace(action.intent, name=parse_name(os.path.basename(path)))
+    if action.was_dir:
+        _mirror_at(path).tear_down(intent.owner, durable=intent.durable)
+    mirror = _mirror_at(os.path.dirname(path))
+    if intent.desired is not ABSENT:
+        mirror.prepare(intent.owner, Drift(), parents=intent.create_parents, durable=intent.durable)
+        mirror.apply([intent])
+    elif os.path.isdir(mirror.root):
+        mirror.apply([intent])
+        mirror.tear_down(intent.owner, durable=intent.durable)
+
+
+def _child_of(_context_provider: Any, action: _Action) -> ChildHandler:
+    """The handler of what is declared below a directory."""
+    assert isinstance(action, _Mount | _Change)
+    assert action.child is not None
+    action.child.watch.owner = action.child.owner
+    return ChildHandler(action.child)
+
+
+def _is_container(action: _Action) -> bool:
+    """Whether an action is about a directory that is declared."""
+    return isinstance(action, _Mount | _Change) and action.child is not None
+
+
+_sink = make_sink(_apply_actions, _child_of, _is_container)
+
+ROOTS = coco.register_root_target_states_provider("cocoindex_fsmirror/root", _RootHandler())
+
+_mirrors: dict[str, Mirror] = {}
+_mirrors_lock = threading.Lock()
+_abandoned: list[Mirror] = []
+
+
+def _mirror_at(root: str) -> Mirror:
+    """The mirror of a root; its ledger stays open between batches."""
+    with _mirrors_lock:
+        mirror = _mirrors.pop(root, None) or Mirror(root)
+        _mirrors[root] = mirror
+        if len(_mirrors) > _OPEN_MIRRORS:
+            _mirrors.pop(next(iter(_mirrors))).close()
+        return mirror
+
+
+@atexit.register
+def _close_mirrors() -> None:
+    """Folds each ledger's log into its file."""
+    with _mirrors_lock:
+        for mirror in _mirrors.values():
+            mirror.close()
+        _mirrors.clear()
+
+
+def _forget_mirrors() -> None:
+    """In a forked child: SQLite forbids to use, or even to close, a parent's connection."""
+    global _mirrors_lock  # noqa: PLW0603  # The old one may be held by a thread that is not here.
+    _mirrors_lock = threading.Lock()
+    _abandoned.extend(_mirrors.values())
+    _mirrors.clear()
+
+
+os.register_at_fork(after_in_child=_forget_mirrors)

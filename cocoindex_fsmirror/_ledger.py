@@ -1,0 +1,313 @@
+"""The ledger: our memory of what we wrote, in ``<root>/.fsmirror/ledger.sqlite3``.
+
+The engine forgets the children of a directory that is no longer declared, so
+without this nobody could tell our files from the user's. SQLite in WAL mode
+with ``synchronous=NORMAL`` loses its last commits in a power cut, but never its
+consistency; what must not be lost is written before the first barrier of a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from ._errors import LedgerError
+from ._paths import RESERVED, Name, join
+from ._state import Displaced, Doubt, Row
+
+__all__ = ["FILE", "CorruptLedgerError", "Ledger", "Pending"]
+
+_log = logging.getLogger("cocoindex_fsmirror")
+_T = TypeVar("_T")
+
+FOLDER: Final = Name(RESERVED)
+FILE: Final = join(FOLDER, Name("ledger.sqlite3"))
+_FORMAT: Final = 1
+_IN: Final = 500  # values in one IN (...); SQLite's limit was 999 for long
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+_FIELDS: Final = ", ".join(Row._fields)
+_ROW: Final = ", ".join("?" * len(Row._fields))
+_SCHEMA: Final = f"""
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows (
+    name TEXT PRIMARY KEY, kind TEXT NOT NULL, owner TEXT NOT NULL, container TEXT NOT NULL,
+    component TEXT NOT NULL, digest BLOB, size INTEGER NOT NULL, mode INTEGER,
+    inode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+    recorded_ns INTEGER NOT NULL, made INTEGER NOT NULL, declared INTEGER NOT NULL,
+    doubt INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS displaced (
+    name TEXT NOT NULL, owner TEXT NOT NULL, container TEXT NOT NULL,
+    component TEXT NOT NULL, "by" TEXT NOT NULL, PRIMARY KEY (name, owner, container)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS intents (
+    batch TEXT NOT NULL, home TEXT NOT NULL, entry TEXT NOT NULL, removal INTEGER NOT NULL,
+    {", ".join(Row._fields)}, PRIMARY KEY (batch, entry)
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO meta VALUES ('format', {_FORMAT});
+"""
+
+
+class CorruptLedgerError(LedgerError):
+    """The ledger is not a database any more."""
+
+
+class Pending(NamedTuple):
+    """An intent that was written down before its step: what a crash may have left.
+
+    ``home`` and ``entry`` tell the slot in the staging area of ``batch``;
+    ``row`` is what the path should hold afterwards, unless it is a ``removal``.
+    """
+
+    batch: str
+    home: Name
+    entry: str
+    removal: bool
+    row: Row
+
+
+class Ledger:
+    """An open ledger. Every method raises :class:`LedgerError` if SQLite fails."""
+
+    def __init__(self, connection: sqlite3.Connection, inode: int) -> None:
+        self._connection = connection
+        self.inode = inode
+
+    @classmethod
+    def open(cls, path: str, *, network: bool) -> Ledger:
+        """Opens the ledger for writing, and makes it if it is missing.
+
+        Args:
+            path: The path of the root.
+            network: The root is on a network file system, where WAL does not work.
+
+        Raises:
+            CorruptLedgerError: What is there is no ledger.
+        """
+        file = os.path.join(path, FILE)
+        if os.path.lexists(file) and not stat.S_ISREG(os.lstat(file).st_mode):
+            raise CorruptLedgerError(f"{file}: not a regular file")
+        with _translated(file):
+            connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+            try:
+                mode, synchronous = ("DELETE", "FULL") if network else ("WAL", "NORMAL")
+                connection.execute(f"PRAGMA journal_mode={mode}")
+                connection.execute(f"PRAGMA synchronous={synchronous}")
+                ledger = cls(connection, os.stat(file).st_ino)
+                if ledger._is_new():
+                    connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
+                ledger._check(file)
+            except BaseException:
+                connection.close()
+                raise
+        return ledger
+
+    @classmethod
+    def peek(cls, path: str) -> Ledger | None:
+        """Opens the ledger for reading, and changes nothing; ``None`` if there is none.
+
+        Without a write-ahead log nobody has it open, so that not even the lock
+        files of a WAL reader are needed (SQLite's ``immutable``).
+        """
+        file = os.path.join(path, FILE)
+        try:
+            inode = os.lstat(file).st_ino
+        except OSError:
+            return None
+        quoted = file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        options = "mode=ro" if os.path.exists(f"{file}-wal") else "mode=ro&immutable=1"
+        with _translated(file):
+            connection = sqlite3.connect(
+                f"file:{quoted}?{options}", uri=True, isolation_level=None, check_same_thread=False
+            )
+            return cls(connection, inode)
+
+    def close(self) -> None:
+        """Closes the database; the last one to do so folds the log into it."""
+        self._connection.close()
+
+    def _is_new(self) -> bool:
+        """Whether it still has no tables."""
+        return not self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+
+    def _check(self, file: str) -> None:
+        """Refuses a format that we don't know, and disbelieves a copy."""
+        if self._connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise CorruptLedgerError(f"{file}: damaged")
+        found = self.get_meta("format")
+        if found != _FORMAT:
+            raise LedgerError(f"{file}: has format {found!r}; this version knows {_FORMAT}")
+        if self.get_meta("inode") not in (None, self.inode):
+            _log.warning("%s: was copied or restored; every file is read anew", file)
+            self._connection.execute("UPDATE rows SET recorded_ns = 0")
+        if self.get_meta("inode") != self.inode:
+            self.set_meta("inode", self.inode)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what is done inside."""
+        with _translated("ledger"):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # SQLite has rolled back by itself if the disk was full.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    # Reading
+
+    @property
+    def is_believed(self) -> bool:
+        """Whether its signatures were recorded by this very file, not by a copy's original."""
+        return self.get_meta("inode") == self.inode
+
+    def get_meta(self, key: str) -> object:
+        """A value that belongs to the whole mirror, or ``None``."""
+        with _translated("ledger"):
+            row = self._connection.execute(
+                "SELECT value FROM meta WHERE key = ?", (key,)
+            ).fetchone()
+        return None if row is None else row[0]
+
+    def rows(self, where: str = "TRUE", *values: str) -> list[Row]:
+        """The rows that satisfy a condition, in the order of their names."""
+        sql = f"SELECT {_FIELDS} FROM rows WHERE {where} ORDER BY name"
+        with _translated("ledger"):
+            return [Row._make(found) for found in self._connection.execute(sql, values)]
+
+    def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
+        """The rows of some names."""
+        found: dict[Name, Row] = {}
+        for chunk in _chunks(sorted(set(names))):
+            marks = ",".join("?" * len(chunk))
+            found.update((row.name, row) for row in self.rows(f"name IN ({marks})", *chunk))
+        return found
+
+    def rows_below(self, name: Name) -> list[Row]:
+        """The rows of everything inside a folder."""
+        return self.rows("name > ? AND name < ?", f"{name}/", f"{name}0")  # "0" follows "/"
+
+    def rows_of(self, owner: str, container: str = "") -> list[Row]:
+        """The rows of an owner, or of one of its containers and those below it."""
+        return self.rows(
+            "owner = ? AND substr(container, 1, length(?)) = ?", owner, container, container
+        )
+
+    def is_empty(self) -> bool:
+        """Whether nothing at all is managed."""
+        with _translated("ledger"):
+            sql = "SELECT 1 FROM rows UNION ALL SELECT 1 FROM intents LIMIT 1"
+            return self._connection.execute(sql).fetchone() is None
+
+    def displaced(self) -> list[Displaced]:
+        """Every declared path that had to give way."""
+        with _translated("ledger"):
+            sql = 'SELECT name, owner, container, component, "by" FROM displaced'
+            return [Displaced._make(found) for found in self._connection.execute(sql)]
+
+    def pending(self) -> list[Pending]:
+        """The intents that an interrupted batch left."""
+        sql = f"SELECT batch, home, entry, removal, {_FIELDS} FROM intents ORDER BY batch, name"
+        with _translated("ledger"):
+            found = self._connection.execute(sql).fetchall()
+        return [Pending(r[0], r[1], r[2], bool(r[3]), Row._make(r[4:])) for r in found]
+
+    def owners(self) -> frozenset[str]:
+        """Who writes here, according to this very file."""
+        sql = "SELECT substr(key, 7) FROM meta WHERE key LIKE 'owner:%'"
+        with _translated("ledger"):
+            return frozenset(row[0] for row in self._connection.execute(sql))
+
+    # Writing
+
+    def set_meta(self, key: str, value: object) -> None:
+        """Stores a value that belongs to the whole mirror."""
+        with _translated("ledger"):
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def begin(self, intents: Sequence[Pending], *, durable: bool) -> None:
+        """Writes down what a batch is about to do.
+
+        Args:
+            intents: Its steps.
+            durable: Whether it must be on the disk now, instead of with the first barrier.
+        """
+        with _translated("ledger"):
+            if durable:
+                self._connection.execute("PRAGMA synchronous=FULL")
+            with self.transaction():
+                self._connection.executemany(
+                    f"INSERT INTO intents VALUES (?, ?, ?, ?, {_ROW})",
+                    ((*intent[:4], *intent.row) for intent in intents),
+                )
+            if durable:
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+
+    def commit(self, rows: Iterable[Row], gone: Iterable[Name], batch: str | None = None) -> None:
+        """Records what is true now, and ends a batch.
+
+        Args:
+            rows: The rows to be stored.
+            gone: The names that are no longer ours.
+            batch: The batch whose intents are settled by this.
+        """
+        with self.transaction():
+            execute = self._connection.executemany
+            execute("DELETE FROM rows WHERE name = ?", ((name,) for name in gone))
+            execute(f"INSERT OR REPLACE INTO rows VALUES ({_ROW})", rows)
+            if batch is not None:
+                self._connection.execute("DELETE FROM intents WHERE batch = ?", (batch,))
+
+    def set_displaced(self, added: Iterable[Displaced], settled: Iterable[Displaced]) -> None:
+        """Stores and removes notes of declarations that had to give way."""
+        with self.transaction():
+            self._connection.executemany(
+                "DELETE FROM displaced WHERE name = ? AND owner = ? AND container = ?",
+                (note[:3] for note in settled),
+            )
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO displaced VALUES (?, ?, ?, ?, ?)", added
+            )
+
+    def forget(self, owner: str) -> None:
+        """Drops everything that is known of an owner."""
+        with self.transaction():
+            for table in ("rows", "displaced", "intents"):
+                self._connection.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
+            self._connection.execute("DELETE FROM meta WHERE key = ?", (f"owner:{owner}",))
+
+    def set_doubt(self, names: Iterable[Name], doubt: Doubt) -> None:
+        """Notes why some rows are not to be believed; a failed barrier is not forgotten."""
+        with self.transaction():
+            self._connection.executemany(
+                "UPDATE rows SET doubt = ? WHERE name = ? AND doubt <> ?",
+                ((doubt, name, Doubt.UNSYNCED) for name in names),
+            )
+
+
+def _chunks(names: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Runs of at most as many as one statement takes."""
+    return (names[start : start + _IN] for start in range(0, len(names), _IN))
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Raises our errors instead of SQLite's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        damaged = code is not None and code & 0xFF in _CORRUPT
+        kind = (
+            CorruptLedgerError if damaged or type(error) is sqlite3.DatabaseError else LedgerError
+        )
+        raise kind(f"{what}: {error}") from error

@@ -1,0 +1,144 @@
+"""Names: parsed once, into a normal form that is safe to walk.
+
+A :data:`Name` is a relative path below the root: one or more components joined
+by ``/``, none of them empty, ``.`` or ``..``. Equal names are one path.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Final, NewType
+
+from ._errors import InvalidNameError
+
+__all__ = [
+    "RESERVED",
+    "ROOT",
+    "Folding",
+    "Name",
+    "ancestors",
+    "join",
+    "leaf",
+    "parent",
+    "parse_name",
+]
+
+Name = NewType("Name", str)
+
+ROOT: Final = Name("")
+"""The root itself. Never the result of :func:`parse_name`."""
+
+RESERVED: Final = ".fsmirror"
+"""The folder that holds our ledger, staging area and backups."""
+
+_MAX_COMPONENT: Final = 255  # bytes; NAME_MAX of ext4, xfs, btrfs, tmpfs and APFS
+
+# Most names. They need none of the slower checks, so they skip them.
+_PLAIN: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,100}(?:/(?!\.)[A-Za-z0-9_.-]{1,100})*")
+
+
+def parse_name(declared: str | PurePath) -> Name:
+    """Turns a declared name into its normal form.
+
+    Args:
+        declared: A relative path, with ``/`` between its components.
+
+    Returns:
+        The name without empty and ``.`` components.
+
+    Raises:
+        InvalidNameError: The name is empty, absolute, holds ``..``, NUL, a lone
+            surrogate, a component of more than 255 bytes, or our own folder.
+        TypeError: ``declared`` is neither text nor a path.
+    """
+    if not isinstance(declared, (str, PurePath)):
+        raise TypeError(f"a name is a str or a PurePath, not {type(declared).__name__}")
+    text = declared.as_posix() if isinstance(declared, PurePath) else declared
+    if _PLAIN.fullmatch(text):
+        return Name(text)
+    if text.startswith("/"):
+        raise InvalidNameError(text, "it is absolute; names are relative to the directory")
+    components = [part for part in text.split("/") if part not in ("", ".")]
+    if not components:
+        raise InvalidNameError(text, "it names no file")
+    for component in components:
+        _check_component(text, component)
+    return Name("/".join(components))
+
+
+def _check_component(text: str, component: str) -> None:
+    """Raises for a component that may not stand in a name."""
+    if component == "..":
+        raise InvalidNameError(text, "it holds '..', which could leave the directory")
+    if "\0" in component:
+        raise InvalidNameError(text, "it holds a NUL character, which no file system can store")
+    try:
+        encoded = component.encode()
+    except UnicodeEncodeError:
+        raise InvalidNameError(text, "it holds a lone surrogate, which is not text") from None
+    if len(encoded) > _MAX_COMPONENT:
+        problem = f"a component has {len(encoded)} bytes, and {_MAX_COMPONENT} is the limit"
+        raise InvalidNameError(text, problem)
+    if _means_reserved(component):
+        raise InvalidNameError(text, f"{component!r} is, or may be taken for, our own {RESERVED!r}")
+
+
+def _means_reserved(component: str) -> bool:
+    """Whether some file system reads this component as ``.fsmirror``.
+
+    HFS+ ignores format characters, many fold case and compatibility forms, and
+    the FAT family drops trailing dots and spaces and knows short names. Git
+    guards ``.git`` in the same way (CVE-2014-9390).
+    """
+    visible = "".join(c for c in component if unicodedata.category(c) != "Cf")
+    folded = unicodedata.normalize("NFKC", visible).casefold().split(":")[0].rstrip(". ")
+    return folded == RESERVED or re.fullmatch(r"fsmirr~\d+", folded) is not None
+
+
+def join(base: Name, name: Name) -> Name:
+    """The name below a folder; ``base`` may be :data:`ROOT`."""
+    return Name(f"{base}/{name}") if base else name
+
+
+def parent(name: Name) -> Name:
+    """The folder that holds the name; :data:`ROOT` at the top."""
+    return Name(name.rpartition("/")[0])
+
+
+def leaf(name: Name) -> str:
+    """The last component."""
+    return name.rpartition("/")[2]
+
+
+def ancestors(name: Name) -> Iterator[Name]:
+    """The folders above a name, from the top, without :data:`ROOT`."""
+    slash = name.find("/")
+    while slash != -1:
+        yield Name(name[:slash])
+        slash = name.find("/", slash + 1)
+
+
+class Folding:
+    """Which names a file system takes for one and the same.
+
+    Args:
+        case: It ignores case.
+        unicode: It ignores how Unicode characters are composed.
+    """
+
+    def __init__(self, *, case: bool = False, unicode: bool = False) -> None:
+        self.case = case
+        self.unicode = unicode
+
+    def __call__(self, name: Name) -> str:
+        """A key that is equal for names that meet."""
+        key = unicodedata.normalize("NFC", name) if self.unicode else str(name)
+        if not self.case:
+            return key
+        return unicodedata.normalize("NFC", key.casefold()) if self.unicode else key.casefold()
+
+    def __bool__(self) -> bool:
+        return self.case or self.unicode

@@ -1,0 +1,514 @@
+"""Plan: intents, the ledger and the disk become an ordered list of steps. Pure.
+
+Whether bytes may be touched is decided here and only here, by :func:`judge`. A
+plan is a frozen value that can be printed; applying it decides nothing more,
+except to look again at what a rename brings out.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ._errors import ConflictError, PathError
+from ._paths import Folding, Name, ancestors
+from ._state import (
+    ABSENT,
+    Actual,
+    DirState,
+    Displaced,
+    Doubt,
+    FileState,
+    Intent,
+    Kind,
+    OnConflict,
+    Row,
+    same,
+)
+
+__all__ = ["Keep", "MakeFolder", "Plan", "Put", "Remove", "Verdict", "View", "judge", "make_plan"]
+
+_NOWHERE = Actual(ABSENT)
+
+
+class Verdict(enum.Enum):
+    """Whose bytes are these?"""
+
+    ABSENT = "nothing is there"
+    RIGHT = "the desired bytes are there already"
+    OURS = "a version that we wrote"
+    FOREIGN = "bytes that we did not write"
+    FOLDER = "a directory"
+
+
+def judge(intent: Intent, row: Row | None, actual: Actual) -> Verdict:
+    """Tells what may be done with what is at a path.
+
+    Args:
+        intent: Who asks, and for what.
+        row: The last-written state of this very path, if there is one.
+        actual: What is there; a regular file with its digest, if it could be read.
+    """
+    state = actual.state
+    if state is ABSENT:
+        return Verdict.ABSENT
+    if isinstance(state, DirState):
+        return Verdict.FOLDER
+    if not isinstance(state, FileState) or state.digest is None:
+        return Verdict.FOREIGN
+    if isinstance(intent.desired, FileState) and state.digest == intent.desired.digest:
+        return Verdict.RIGHT
+    if row is not None and row.owner == intent.owner and row.digest == state.digest:
+        return Verdict.OURS if row.made else Verdict.FOREIGN
+    return Verdict.OURS if state.digest in intent.ours else Verdict.FOREIGN
+
+
+class Remove(NamedTuple):
+    """Take away a file.
+
+    ``keep_copy`` moves it to the backup area. ``on_behalf`` is the declared path
+    that it gives way to, if that is why it goes; without that, it stays.
+    """
+
+    name: Name
+    expected: Actual
+    keep_copy: bool
+    policy: OnConflict
+    on_behalf: Name | None = None
+
+
+class MakeFolder(NamedTuple):
+    """Make a folder; ``row`` is what the ledger will say of it."""
+
+    row: Row
+    on_behalf: Name
+
+
+class Put(NamedTuple):
+    """Put a file in place; ``expected`` is what it replaces, ``mode`` what it gets."""
+
+    intent: Intent
+    expected: Actual
+    keep_copy: bool
+    mode: int | None
+
+
+class Keep(NamedTuple):
+    """Record what is right on the disk; ``mode`` is to be set, unless ``None``."""
+
+    row: Row
+    actual: Actual
+    mode: int | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """What a plan is made from.
+
+    Attributes:
+        rows: The ledger's rows of every path that matters.
+        actual: The actual states of the same paths; a folder in the way of a
+            file comes with everything in it.
+        displaced: Declarations that had to give way in earlier batches.
+        folding: Which names the file system takes for one.
+    """
+
+    rows: Mapping[Name, Row]
+    actual: Mapping[Name, Actual]
+    displaced: Collection[Displaced] = ()
+    folding: Folding = field(default_factory=Folding)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a batch, in the order in which they are applied."""
+
+    clear: tuple[Remove, ...] = ()
+    clear_folders: tuple[tuple[Name, Name], ...] = ()
+    """Folder, and the declared path that it gives way to; the deepest first."""
+    folders: tuple[MakeFolder, ...] = ()
+    files: tuple[Put, ...] = ()
+    keep: tuple[Keep, ...] = ()
+    remove: tuple[Remove, ...] = ()
+    prune: tuple[Row, ...] = ()
+    """Folders that we made and that may be empty afterwards; the deepest first."""
+    forget: tuple[Name, ...] = ()
+    left: tuple[Name, ...] = ()
+    """Paths that were ours once, hold foreign bytes now, and stay."""
+    displaced: tuple[Displaced, ...] = ()
+    settled: tuple[Displaced, ...] = ()
+    failures: tuple[PathError, ...] = ()
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether neither the disk nor the ledger has to be touched."""
+        return self == Plan(left=self.left, failures=self.failures)
+
+
+def make_plan(intents: Iterable[Intent], view: View) -> Plan:
+    """Orders a batch: what clears the way, folders, files, removals, prune."""
+    planner = _Planner(view)
+    wanted = planner.coalesce(intents)
+    for intent in wanted:
+        if intent.desired is ABSENT:
+            planner.plan_absence(intent)
+    for intent in wanted:
+        if intent.desired is not ABSENT:
+            planner.plan_presence(intent)
+    return planner.finish()
+
+
+class _Planner:
+    """The plan in the making."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._absent: dict[Name, Intent] = {}
+        self._present: dict[Name, Intent] = {}
+        self._removes: dict[Name, Remove] = {}
+        self._clears: dict[Name, Remove] = {}
+        self._clear_folders: dict[Name, Name] = {}
+        self._folders: dict[Name, MakeFolder] = {}
+        self._files: list[Put] = []
+        self._keep: list[Keep] = []
+        self._prune: dict[Name, Row] = {}
+        self._forget: list[Name] = []
+        self._left: list[Name] = []
+        self._displaced: list[Displaced] = []
+        self._settled: list[Displaced] = []
+        self._failures: list[PathError] = []
+        self._notes = {(note.name, note.owner, note.container): note for note in view.displaced}
+
+    # What is asked for
+
+    def coalesce(self, intents: Iterable[Intent]) -> list[Intent]:
+        """One intent a path, in the order of the names; contradictions fail."""
+        by_name: defaultdict[Name, dict[tuple[str, str], Intent]] = defaultdict(dict)
+        for intent in intents:
+            known = by_name[intent.name].get((intent.owner, intent.container))
+            ours = intent.ours | known.ours if known else intent.ours
+            merged = replace(intent, ours=ours) if known else intent
+            by_name[intent.name][intent.owner, intent.container] = merged
+        wanted = [self._one_of(list(by_name[name].values())) for name in sorted(by_name)]
+        kept = [intent for intent in wanted if intent is not None]
+        self._absent = {i.name: i for i in kept if i.desired is ABSENT}
+        self._present = {i.name: i for i in kept if i.desired is not ABSENT}
+        self._refuse_below_files()
+        self._refuse_folded()
+        return [*self._absent.values(), *self._present.values()]
+
+    def _one_of(self, intents: list[Intent]) -> Intent | None:
+        """The one intent that stands for those of several declarers."""
+        present = [intent for intent in intents if intent.desired is not ABSENT]
+        if any(intent.desired != present[0].desired for intent in present[1:]):
+            places = " and ".join(sorted({_place(intent) for intent in present}))
+            for intent in present[:1]:
+                self._fail_conflict(intent, f"it is declared differently in {places}")
+            return None
+        if present:
+            ours = frozenset[bytes]().union(*(intent.ours for intent in intents))
+            return replace(present[0], ours=ours) if len(intents) > 1 else present[0]
+        row = self._view.rows.get(intents[0].name)
+        return next((i for i in intents if row and _declares(i, row)), intents[0])
+
+    def _refuse_below_files(self) -> None:
+        """``a`` as a file and ``a/b`` together are an error that names both."""
+        for name in list(self._present):
+            for above in ancestors(name):
+                other = self._present.get(above)
+                if other is not None and isinstance(other.desired, FileState):
+                    self._fail_pair(self._present.get(name), other)
+                    break
+        for failure in self._failures:
+            self._present.pop(Name(failure.path), None)
+
+    def _fail_pair(self, below: Intent | None, above: Intent) -> None:
+        """Fails both; the upper one only once."""
+        if below is not None:
+            self._fail_conflict(below, f"{above.name!r} is declared as a file")
+            if not any(failure.path == above.name for failure in self._failures):
+                self._fail_conflict(above, f"{below.name!r} is declared below it")
+
+    def _refuse_folded(self) -> None:
+        """Two names that this file system takes for one are an error that names both."""
+        folding = self._view.folding
+        if not folding:
+            return
+        staying = (name for name in self._view.rows if name not in self._absent)
+        meeting: defaultdict[str, set[Name]] = defaultdict(set)
+        for name in {*staying, *self._present}:
+            for part in (*ancestors(name), name):
+                meeting[folding(part)].add(part)
+        for name in list(self._present):
+            for part in (*ancestors(name), name):
+                twins = sorted(meeting[folding(part)] - {part})
+                if twins:
+                    problem = f"this file system takes {part!r} and {twins[0]!r} for one name"
+                    self._fail_conflict(self._present.pop(name), problem)
+                    break
+
+    # Absence
+
+    def plan_absence(self, intent: Intent) -> None:
+        """Plans to remove a path that is no longer declared."""
+        note = self._notes.get((intent.name, intent.owner, intent.container))
+        if note is not None:
+            self._settled.append(note)
+        row = self._view.rows.get(intent.name)
+        if row is not None and not _declares(intent, row):
+            return  # Another declaration has taken the path over.
+        if row is not None and row.kind == Kind.DIR:
+            self._leave_folder(row)
+            return
+        actual = self._actual(intent.name)
+        verdict = judge(intent, row, actual)
+        if verdict is Verdict.OURS:
+            self._removes[intent.name] = Remove(intent.name, actual, False, intent.on_conflict)
+        elif verdict is Verdict.FOREIGN and self._may_move(intent, row):
+            keep_copy = intent.on_conflict != "overwrite"
+            self._removes[intent.name] = Remove(intent.name, actual, keep_copy, intent.on_conflict)
+        elif row is not None:
+            self._forget.append(intent.name)
+        self._prune_above(intent)
+
+    def _may_move(self, intent: Intent, row: Row | None) -> bool:
+        """Whether foreign bytes at an undeclared path go out of the way."""
+        if intent.on_conflict == "keep":
+            self._left.append(intent.name)
+            return False
+        if row is None and not intent.ours:
+            return False  # Nothing of ours was ever here.
+        if intent.on_conflict == "error":
+            problem = "it is no longer declared, but was edited since we wrote it"
+            self._fail_conflict(intent, problem, "move it away, or restore it")
+            return False
+        return True
+
+    def _leave_folder(self, row: Row) -> None:
+        """A directory target is gone: its folder goes with its last file."""
+        if row.made:
+            self._prune[row.name] = row._replace(declared=False)
+        else:
+            self._forget.append(row.name)
+
+    def _prune_above(self, intent: Intent) -> None:
+        """The folders above a removed path may be empty now."""
+        for name in ancestors(intent.name):
+            row = self._view.rows.get(name)
+            if row is not None and row.kind == Kind.DIR and row.made and not row.declared:
+                self._prune.setdefault(name, row)
+
+    # Presence
+
+    def plan_presence(self, intent: Intent) -> None:
+        """Plans to bring a path to its desired state."""
+        if self._is_contested(intent):
+            return
+        try:
+            self._clear_way(intent)
+            if isinstance(intent.desired, DirState):
+                self._plan_folder(intent)
+            else:
+                self._plan_file(intent)
+        except PathError as error:
+            self._failures.append(error)
+
+    def _is_contested(self, intent: Intent) -> bool:
+        """Whether this path gave way before, to a declaration that still stands."""
+        note = self._notes.get((intent.name, intent.owner, intent.container))
+        if note is None:
+            return False
+        by = self._view.rows.get(note.by)
+        is_itself = by is not None and note.by == intent.name and _declares(intent, by)
+        if by is None or note.by in self._absent or is_itself:
+            self._settled.append(note)
+            return False
+        where = f" in {_place(by)}" if note.by == intent.name else ""
+        self._fail_conflict(intent, f"{note.by!r} is declared too{where}, and is in place")
+        return True
+
+    def _clear_way(self, intent: Intent) -> None:
+        """Plans for every folder above a path to be there."""
+        for name in ancestors(intent.name):
+            actual = self._actual(name)
+            is_folder = isinstance(actual.state, DirState) and name not in self._clear_folders
+            if is_folder or name in self._folders:
+                continue
+            if not intent.create_parents:
+                problem = f"its folder {name!r} does not exist"
+                hint = "declare it, or let create_parent_dirs stand at True"
+                raise PathError(intent.name, "write", problem, hint)
+            if actual.state is not ABSENT:
+                self._clear_file(intent, name)
+            row = Row(name, Kind.DIR, intent.owner, "", declared=False)
+            self._folders[name] = MakeFolder(row, intent.name)
+
+    def _clear_file(self, intent: Intent, name: Name) -> None:
+        """Plans to take away a file that stands where a folder, or another kind, should be."""
+        row, actual = self._view.rows.get(name), self._actual(name)
+        planned = self._removes.pop(name, None)
+        if planned is not None or name in self._clears:
+            if planned is not None:
+                self._clears[name] = planned
+            return
+        asking = self._absent.get(name) or replace(intent, desired=ABSENT, ours=frozenset())
+        if name == intent.name:
+            asking = replace(asking, ours=intent.ours)
+        keep_copy = False
+        if judge(asking, row, actual) is not Verdict.OURS:
+            keep_copy = self._foreign_in_way(intent, name)
+        self._clears[name] = Remove(name, actual, keep_copy, intent.on_conflict, intent.name)
+        self._displace(name, row, intent)
+
+    def _foreign_in_way(self, intent: Intent, name: Name) -> bool:
+        """Whether the foreign bytes in the way are kept; raises if they may not be moved."""
+        if intent.on_conflict in ("error", "keep"):
+            problem = f"foreign bytes are in the way, at {name!r}"
+            hint = "move them away, or choose on_conflict='backup'"
+            raise ConflictError(intent.name, "write", problem, hint)
+        return intent.on_conflict == "backup"
+
+    def _displace(self, name: Name, row: Row | None, intent: Intent) -> None:
+        """Notes that a declared path gives way, unless it is known to be undeclared."""
+        if row is None or name in self._absent or (name == intent.name and _declares(intent, row)):
+            return
+        if row.owner == intent.owner and row.declared:
+            self._displaced.append(
+                Displaced(name, row.owner, row.container, row.component, intent.name)
+            )
+
+    def _plan_folder(self, intent: Intent) -> None:
+        """Plans for a declared directory."""
+        row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
+        made = row is not None and row.owner == intent.owner and row.made
+        wanted = Row(
+            intent.name, Kind.DIR, intent.owner, intent.container, intent.component, made=made
+        )
+        if isinstance(actual.state, DirState) and intent.name not in self._clear_folders:
+            if row != wanted:
+                self._keep.append(Keep(wanted, actual))
+            return
+        if actual.state is not ABSENT:
+            self._clear_file(intent, intent.name)
+        self._folders[intent.name] = MakeFolder(wanted._replace(made=True), intent.name)
+
+    def _plan_file(self, intent: Intent) -> None:
+        """Plans for a declared file."""
+        assert isinstance(intent.desired, FileState)
+        row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
+        verdict = judge(intent, row, actual)
+        if verdict is Verdict.RIGHT and not (row and row.doubt is Doubt.UNSYNCED):
+            self._keep_file(intent, row, actual)
+            return
+        keep_copy = False
+        if verdict is Verdict.FOLDER:
+            self._clear_folder(intent)
+            actual = _NOWHERE
+        elif verdict is Verdict.FOREIGN:
+            keep_copy = self._foreign_in_way(intent, intent.name)
+        if row is not None and not _declares(intent, row):
+            self._displace(intent.name, row, intent)
+        mode = intent.desired.mode
+        if mode is None and isinstance(actual.state, FileState):
+            mode = actual.state.mode
+        self._files.append(Put(intent, actual, keep_copy, mode))
+
+    def _keep_file(self, intent: Intent, row: Row | None, actual: Actual) -> None:
+        """Adopts a file that already holds the desired bytes."""
+        assert isinstance(intent.desired, FileState)
+        desired = intent.desired
+        if row is not None and row.digest == desired.digest:
+            made = row.made
+        else:
+            made = desired.digest in intent.ours
+        kept = row_of(intent, made=made)
+        right_mode = same(desired, actual.state)
+        known = row is not None and row.declaration == kept and not row.doubt
+        if known and right_mode and row is not None and row.signature == actual.signature:
+            return
+        self._keep.append(Keep(kept, actual, None if right_mode else desired.mode))
+        if row is not None and not _declares(intent, row):
+            self._displace(intent.name, row, intent)
+
+    def _clear_folder(self, intent: Intent) -> None:
+        """Plans to take away a folder where a file should be, if all in it is ours."""
+        inside = f"{intent.name}/"
+        names = [name for name in self._view.actual if name.startswith(inside)]
+        entries = [name for name in names if self._actual(name).state is not ABSENT]
+        foreign = sorted(n for n in (*entries, intent.name) if not self._is_ours(intent, n))
+        if foreign:
+            listed = ", ".join(repr(name) for name in foreign[:5])
+            more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+            problem = f"a directory is in the way, with what is not ours: {listed}{more}"
+            raise ConflictError(intent.name, "write", problem, "move it away")
+        for name in sorted((*entries, intent.name), reverse=True):
+            if isinstance(self._actual(name).state, DirState):
+                self._clear_folders[name] = intent.name
+            else:
+                self._clear_file(intent, name)
+
+    def _is_ours(self, intent: Intent, name: Name) -> bool:
+        """Whether an entry of a folder in the way was made by us, and is unchanged."""
+        row, actual = self._view.rows.get(name), self._actual(name)
+        if isinstance(actual.state, DirState):
+            return row is not None and row.owner == intent.owner and row.made
+        asking = self._absent.get(name) or replace(intent, desired=ABSENT, ours=frozenset())
+        return judge(asking, row, actual) is Verdict.OURS
+
+    # The result
+
+    def finish(self) -> Plan:
+        """The plan, with folders from the top and removals from the bottom."""
+        prune = {n: row for n, row in self._prune.items() if n not in self._clear_folders}
+        return Plan(
+            clear=tuple(self._clears[name] for name in sorted(self._clears)),
+            clear_folders=tuple(sorted(self._clear_folders.items(), reverse=True)),
+            folders=tuple(self._folders[name] for name in sorted(self._folders)),
+            files=tuple(self._files),
+            keep=tuple(self._keep),
+            remove=tuple(self._removes[name] for name in sorted(self._removes)),
+            prune=tuple(prune[name] for name in sorted(prune, reverse=True)),
+            forget=tuple(self._forget),
+            left=tuple(self._left),
+            displaced=tuple(self._displaced),
+            settled=tuple(self._settled),
+            failures=tuple(self._failures),
+        )
+
+    def _actual(self, name: Name) -> Actual:
+        """What was seen at a path."""
+        return self._view.actual.get(name, _NOWHERE)
+
+    def _fail_conflict(self, intent: Intent, problem: str, hint: str = "undeclare one") -> None:
+        """Adds a failure for a path that is contested."""
+        operation = "remove" if intent.desired is ABSENT else "write"
+        self._failures.append(ConflictError(intent.name, operation, problem, hint))
+
+
+def row_of(intent: Intent, *, made: bool = True) -> Row:
+    """The row of a declared file, still without a signature."""
+    assert isinstance(intent.desired, FileState)
+    return Row(
+        intent.name,
+        Kind.FILE,
+        intent.owner,
+        intent.container,
+        intent.component,
+        intent.desired.digest,
+        intent.desired.size,
+        intent.desired.mode,
+        made=made,
+    )
+
+
+def _declares(intent: Intent, row: Row) -> bool:
+    """Whether a row stems from the same declaration as an intent."""
+    return (row.owner, row.container) == (intent.owner, intent.container)
+
+
+def _place(declared: Intent | Row) -> str:
+    """The directory target that declared a path, for messages."""
+    return repr(declared.container.removesuffix("//")) if declared.container else "the root"

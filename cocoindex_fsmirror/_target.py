@@ -1,0 +1,343 @@
+"""The public face: the functions that flows call.
+
+The names, positions and keywords are those of ``cocoindex.connectors.localfs``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from pathlib import Path, PurePath
+from typing import Generic, TypeAlias, cast
+
+import cocoindex as coco
+from cocoindex.connectors.localfs import FilePath
+
+from ._handlers import (
+    ROOTS,
+    ChildHandler,
+    DirSpec,
+    Durability,
+    FileSpec,
+    OnConflict,
+    Options,
+    RootKey,
+    Spec,
+    Verify,
+    Watch,
+)
+from ._mirror import Mirror
+from ._paths import parse_name
+
+__all__ = [
+    "DirTarget",
+    "FilePath",
+    "declare_dir_target",
+    "declare_file",
+    "dir_target",
+    "mount_dir_target",
+]
+
+_Where: TypeAlias = FilePath | Path | coco.ContextKey[Path]
+
+
+class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
+    """A local directory whose files a flow declares.
+
+    Given to a memoized component as an argument, it also makes that component
+    run again if one of the files that it declared has drifted.
+    """
+
+    def __init__(
+        self,
+        provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS],
+        _watch: Watch | None = None,
+    ) -> None:
+        self._provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS] = provider
+        self._watch = _watch or Watch()
+
+    def declare_file(
+        self: DirTarget,
+        filename: str | PurePath,
+        content: bytes | str,
+        *,
+        create_parent_dirs: bool = True,
+        mode: int | None = None,
+    ) -> None:
+        """Declares a file in this directory.
+
+        Args:
+            filename: Its path relative to the directory.
+            content: Its content; text is stored as UTF-8.
+            create_parent_dirs: Whether to make missing folders above it. Unlike
+                in ``localfs``, they are made unless this is false.
+            mode: Its permission bits, such as ``0o640``; by default a new file
+                gets what the umask leaves, and an existing one keeps its own.
+
+        Raises:
+            InvalidNameError: The name is refused.
+            TypeError: The name, the content or the mode is of a wrong type.
+            ValueError: The mode is out of range.
+        """
+        name = parse_name(filename)
+        spec = FileSpec(
+            _to_bytes(content),
+            _checked_mode(mode),
+            create_parent_dirs,
+            str(coco.get_component_context()),
+        )
+        state = self._provider.target_state(name, spec)
+        coco.declare_target_state(cast("coco.TargetState[None]", state))
+
+    def declare_dir_target(
+        self: DirTarget,
+        path: str | PurePath,
+        *,
+        create_parent_dirs: bool = True,
+        durability: Durability | None = None,
+        verify: Verify | None = None,
+        on_conflict: OnConflict | None = None,
+    ) -> DirTarget[coco.PendingS]:
+        """Declares a directory target inside this one.
+
+        Args:
+            path: Its path relative to this directory.
+            create_parent_dirs: Whether to make missing folders above it.
+            durability: As in :func:`mount_dir_target`; inherited if ``None``.
+            verify: Inherited if ``None``. Drift is looked for when the root is
+                mounted, so only the root's value has an effect.
+            on_conflict: As in :func:`mount_dir_target`; inherited if ``None``.
+
+        Raises:
+            InvalidNameError: The name is refused.
+            TypeError: The name is of a wrong type.
+            ValueError: An option has an unknown value.
+        """
+        name = parse_name(path)
+        component = str(coco.get_component_context())
+        spec = DirSpec(create_parent_dirs, component, durability, verify, on_conflict)
+        spec.options(Options())  # Refuses unknown values here, where the mistake is.
+        provider = coco.declare_target_state_with_child(self._provider.target_state(name, spec))
+        return DirTarget(provider, self._watch)
+
+    def __coco_memo_key__(self) -> object:
+        return self._provider.memo_key
+
+    def __coco_memo_state__(self, prev_state: int | coco.NonExistenceType) -> coco.MemoStateOutcome:
+        owned = (self._watch.owner, str(coco.get_component_context()))
+        return coco.MemoStateOutcome(state=1, memo_valid=owned not in self._watch.drift.components)
+
+
+def dir_target(
+    path: _Where,
+    *,
+    create_parent_dirs: bool = True,
+    durability: Durability = "batch",
+    verify: Verify = "stat",
+    on_conflict: OnConflict = "backup",
+) -> coco.TargetState[ChildHandler]:
+    """A target state for a directory, to be given to ``coco.mount_target()``.
+
+    Drift is looked for here and now, so make it anew for each update;
+    :func:`mount_dir_target` does, and looks without blocking the event loop.
+
+    Args:
+        path: Where it is. A relative path counts from the working directory of
+            now; a ``ContextKey`` is looked up when the files are written.
+        create_parent_dirs: Whether to make missing folders above it.
+        durability: As in :func:`mount_dir_target`.
+        verify: As in :func:`mount_dir_target`.
+        on_conflict: As in :func:`mount_dir_target`.
+
+    Raises:
+        ValueError: An option has an unknown value.
+    """
+    options = Options(durability, verify, on_conflict)
+    return _dir_state(path, create_parent_dirs, options, _look(path, options))
+
+
+@coco.fn
+def declare_dir_target(
+    path: _Where,
+    *,
+    create_parent_dirs: bool = True,
+    durability: Durability = "batch",
+    verify: Verify = "stat",
+    on_conflict: OnConflict = "backup",
+) -> DirTarget[coco.PendingS]:
+    """Declares a directory target; for use with ``coco.use_mount()``.
+
+    Args:
+        path: As in :func:`dir_target`.
+        create_parent_dirs: Whether to make missing folders above it.
+        durability: As in :func:`mount_dir_target`.
+        verify: As in :func:`mount_dir_target`; the look blocks the caller.
+        on_conflict: As in :func:`mount_dir_target`.
+
+    Raises:
+        ValueError: An option has an unknown value.
+    """
+    options = Options(durability, verify, on_conflict)
+    watch = _look(path, options)
+    state = _dir_state(path, create_parent_dirs, options, watch)
+    return DirTarget(coco.declare_target_state_with_child(state), watch)
+
+
+async def mount_dir_target(
+    path: _Where,
+    *,
+    create_parent_dirs: bool = True,
+    durability: Durability = "batch",
+    verify: Verify = "stat",
+    on_conflict: OnConflict = "backup",
+) -> DirTarget[coco.ResolvedS]:
+    """Mounts a directory target and returns it ready to be used.
+
+    Args:
+        path: As in :func:`dir_target`.
+        create_parent_dirs: Whether to make missing folders above it.
+        durability: ``"batch"`` returns from a batch when a power cut can take
+            nothing of it any more; ``"none"`` leaves that to the system.
+        verify: How drift is looked for now: ``"stat"`` compares size, times and
+            inode, ``"content"`` reads every file, ``"none"`` looks at nothing.
+        on_conflict: What happens to foreign bytes in the way of a declared file:
+            ``"backup"`` moves them to ``.fsmirror/backup/``, ``"overwrite"``
+            destroys them, ``"error"`` fails that file. A foreign directory in
+            the way is an error under each.
+
+    Raises:
+        RootError: The directory can't be used, with what to do about it.
+        ValueError: An option has an unknown value.
+    """
+    options = Options(durability, verify, on_conflict)
+    if verify == "content":
+        resolved = _resolved_now(path)
+        drift = None if resolved is None else await Mirror(resolved).observe_content()
+        watch = Watch(drift)
+    else:
+        watch = await asyncio.to_thread(_look, path, options)
+    provider = await coco.mount_target(_dir_state(path, create_parent_dirs, options, watch))
+    return DirTarget(provider, watch)
+
+
+@coco.fn
+def declare_file(
+    path: _Where,
+    content: bytes | str,
+    *,
+    create_parent_dirs: bool = True,
+    mode: int | None = None,
+    durability: Durability = "batch",
+    verify: Verify = "stat",
+    on_conflict: OnConflict = "backup",
+) -> None:
+    """Declares a single file, without a directory target.
+
+    The folder that holds it becomes its mirror, with a ``.fsmirror/`` of its own.
+
+    Args:
+        path: Where it is, as in :func:`dir_target`.
+        content: Its content; text is stored as UTF-8.
+        create_parent_dirs: Whether to make missing folders above it.
+        mode: Its permission bits, as in :meth:`DirTarget.declare_file`.
+        durability: As in :func:`mount_dir_target`.
+        verify: As in :func:`mount_dir_target`; ``"content"`` counts as
+            ``"stat"``. A memoized component that is not run does not look.
+        on_conflict: As in :func:`mount_dir_target`.
+
+    Raises:
+        InvalidNameError: The name is refused.
+        TypeError: The content or the mode is of a wrong type.
+        ValueError: The mode is out of range, or an option has an unknown value.
+    """
+    key = _root_key(path)
+    if key.base_dir_key is None or PurePath(key.path).name:
+        parse_name(PurePath(key.path).name)
+    resolved = _resolved_now(path)
+    folder, name = os.path.split(resolved or "")
+    spec = FileSpec(
+        _to_bytes(content),
+        _checked_mode(mode),
+        create_parent_dirs,
+        str(coco.get_component_context()),
+        Options(durability, verify, on_conflict),
+        uuid.uuid4().hex,
+        bool(resolved and verify != "none" and Mirror(folder).has_drifted(parse_name(name))),
+    )
+    coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key, spec)))
+
+
+def _dir_state(
+    path: _Where, create_parent_dirs: bool, options: Options, watch: Watch
+) -> coco.TargetState[ChildHandler]:
+    """The target state of a root."""
+    spec = DirSpec(
+        create_parent_dirs,
+        "",
+        options.durability,
+        options.verify,
+        options.on_conflict,
+        uuid.uuid4().hex,
+        watch,
+    )
+    return ROOTS.target_state(_root_key(path), spec)
+
+
+def _root_key(path: _Where) -> RootKey:
+    """The engine's key of a root.
+
+    A path that counts from the working directory is made absolute: from another
+    directory the same words mean another target.
+    """
+    where = _file_path(path)
+    if where.base_dir is not None:
+        return RootKey(where.base_dir.key, where.path.as_posix())
+    return RootKey(None, os.path.abspath(where.path))
+
+
+def _file_path(path: _Where) -> FilePath:
+    """A path in the one form that the engine has for all."""
+    if isinstance(path, FilePath):
+        return path
+    return FilePath(base_dir=path) if isinstance(path, coco.ContextKey) else FilePath(path)
+
+
+def _resolved_now(path: _Where) -> str | None:
+    """The absolute path of a root, or ``None`` if its context is not known here."""
+    where = _file_path(path)
+    if where.base_dir is None:
+        return os.path.abspath(where.path)
+    try:
+        base = coco.use_context(where.base_dir)
+    except (KeyError, LookupError, RuntimeError):
+        return None
+    return os.path.abspath(os.path.join(base, where.path))
+
+
+def _look(path: _Where, options: Options) -> Watch:
+    """Looks for drift, if it is to be looked for."""
+    resolved = None if options.verify == "none" else _resolved_now(path)
+    if resolved is None:
+        return Watch()
+    return Watch(Mirror(resolved).observe(content=options.verify == "content"))
+
+
+def _to_bytes(content: bytes | str) -> bytes:
+    """The content of a file as it is stored."""
+    if isinstance(content, str):
+        return content.encode()
+    if not isinstance(content, bytes):
+        raise TypeError(f"a content is bytes or str, not {type(content).__name__}")
+    return content
+
+
+def _checked_mode(mode: int | None) -> int | None:
+    """Refuses what are no permission bits."""
+    if mode is None:
+        return None
+    if not isinstance(mode, int) or isinstance(mode, bool):
+        raise TypeError(f"a mode is an int, not {type(mode).__name__}")
+    if not 0 <= mode <= 0o7777:
+        raise ValueError(f"mode {mode:#o} is not between 0 and 0o7777")
+    return mode
