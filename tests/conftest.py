@@ -1,0 +1,37 @@
+"""What every test shares."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports cocoindex: it would send a usage event.
+os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from cocoindex_fsmirror import Mirror
+
+settings.register_profile(
+    "dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True)
+settings.register_profile("nightly", settings.get_profile("dev"), max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where a mirror may be made; it does not exist yet."""
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def mirror(root: Path) -> Iterator[Mirror]:
+    """A mirror whose root exists."""
+    root.mkdir()
+    with Mirror(root, patience=0.3) as opened:
+        yield opened

@@ -1,0 +1,85 @@
+"""Intents to write, and a look at the disk that shares no code with the package."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from cocoindex_fsmirror._paths import Name, parse_name
+from cocoindex_fsmirror._state import ABSENT, DirState, FileState, Intent, digest_of
+
+OWNER = "owner-a"
+Tree: TypeAlias = dict[str, bytes | str]
+"""By relative path: the bytes of a file, ``-> target`` of a link, ``dir`` of a folder."""
+
+
+def write(name: str, content: bytes = b"", *, mode: int | None = None, **more: Any) -> Intent:
+    """The intent that a file holds a content."""
+    state = FileState(digest_of(content), len(content), mode)
+    return Intent(parse_name(name), state, **{"owner": OWNER, "content": content} | more)
+
+
+def delete(name: str, **more: Any) -> Intent:
+    """The intent that nothing is at a path."""
+    return Intent(parse_name(name), ABSENT, **{"owner": OWNER} | more)
+
+
+def folder(name: str, **more: Any) -> Intent:
+    """The intent that a directory is at a path."""
+    return Intent(Name(parse_name(name)), DirState(), **{"owner": OWNER} | more)
+
+
+def snapshot(root: Path, *, ours: bool = False) -> Tree:
+    """What is below a folder; ``ours`` shows what is in ``.fsmirror/`` instead."""
+    top = root / ".fsmirror" if ours else root
+    found: Tree = {}
+    for at, folders, files in os.walk(top):
+        if not ours and at == str(root) and ".fsmirror" in folders:
+            folders.remove(".fsmirror")
+        for entry in (*folders, *files):
+            path = os.path.join(at, entry)
+            found[os.path.relpath(path, top)] = _shown(path)
+    return found
+
+
+def _shown(path: str) -> bytes | str:
+    """One entry of a snapshot."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        return f"-> {os.readlink(path)}"
+    if stat.S_ISDIR(mode):
+        return "dir"
+    if not stat.S_ISREG(mode):
+        return "other"
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def contents(tree: Tree) -> dict[str, bytes]:
+    """The regular files of a snapshot."""
+    return {name: found for name, found in tree.items() if isinstance(found, bytes)}
+
+
+def backups(root: Path) -> list[bytes]:
+    """The contents of all backups, sorted."""
+    found = contents(snapshot(root, ours=True))
+    return sorted(content for name, content in found.items() if name.startswith("backup/"))
+
+
+def exact_state(root: Path) -> str:
+    """A digest of everything below a folder, to the last timestamp.
+
+    SQLite's ``-shm`` file is left out: its readers keep their marks in it.
+    """
+    lines = []
+    for at, folders, files in os.walk(root):
+        for entry in (*folders, *(file for file in files if not file.endswith("-shm"))):
+            path = os.path.join(at, entry)
+            seen = os.lstat(path)
+            times = (seen.st_mtime_ns, seen.st_ctime_ns)
+            shown = hashlib.sha256(repr(_shown(path)).encode()).hexdigest()
+            lines.append(f"{path} {seen.st_ino} {seen.st_mode:o} {times} {shown}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
