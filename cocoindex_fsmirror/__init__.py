@@ -7,12 +7,7 @@ import alone. :class:`Mirror` looks at a mirrored directory without the engine.
 from __future__ import annotations
 
 import sys
-
-if sys.platform == "win32":  # pragma: no cover
-    raise ImportError(
-        "cocoindex-fsmirror needs POSIX directory descriptors and atomic renames, "
-        "which Windows does not have; use WSL or cocoindex.connectors.localfs there"
-    )
+from typing import TYPE_CHECKING
 
 from ._errors import (
     ApplyError,
@@ -26,14 +21,22 @@ from ._errors import (
     RootError,
 )
 from ._mirror import Mirror, Status
-from ._target import (
-    DirTarget,
-    FilePath,
-    declare_dir_target,
-    declare_file,
-    dir_target,
-    mount_dir_target,
-)
+
+if TYPE_CHECKING:
+    from ._target import (
+        DirTarget,
+        FilePath,
+        declare_dir_target,
+        declare_file,
+        dir_target,
+        mount_dir_target,
+    )
+
+if sys.platform == "win32":  # pragma: no cover
+    raise ImportError(
+        "cocoindex-fsmirror needs POSIX directory descriptors and atomic renames, "
+        "which Windows does not have; use WSL or cocoindex.connectors.localfs there"
+    )
 
 __version__ = "0.1.0"
 
@@ -56,3 +59,17 @@ __all__ = [
     "dir_target",
     "mount_dir_target",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Imports the engine when a name that needs it is asked for, and not before."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import _target  # noqa: PLC0415
+
+    return getattr(_target, name)
+
+
+def __dir__() -> list[str]:
+    """All public names, whether loaded or not."""
+    return [*__all__, "__version__"]

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import logging
 import os
 import stat
 import sys
@@ -40,6 +41,7 @@ _NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
 
 _AREAS: Final = join(Name(RESERVED), Name("tmp"))
 
+_log = logging.getLogger("cocoindex_fsmirror")
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -61,6 +63,16 @@ def _foreign_call(name: str, *arguments: type) -> Callable[..., None] | None:
 _Int: Final = ctypes.c_int
 _renameat2 = _foreign_call("renameat2", _Int, ctypes.c_char_p, _Int, ctypes.c_char_p, ctypes.c_uint)
 _syncfs = _foreign_call("syncfs", _Int)
+
+
+_said: set[str] = set()
+
+
+def _say_once(message: str) -> None:
+    """Tells, once in a process, where less is achieved than was promised."""
+    if message not in _said:
+        _said.add(message)
+        _log.warning("%s", message)
 
 
 def coarse_now_ns() -> int:
@@ -151,6 +163,9 @@ class Tree:
         self._folders: dict[Name, int] = {}
         self.fstype, self.mounts = _mounts_below(fd)
         self.can_syncfs = _syncfs is not None and not self.fstype.startswith(_NETWORK)
+        if not self.can_syncfs:
+            kind = f"this file system ({self.fstype or 'of unknown type'})"
+            _say_once(f"{path}: {kind} has no syncfs to rely on; files are synced one by one")
 
     def close(self) -> None:
         """Gives every descriptor back, and with them the lock."""
@@ -283,8 +298,19 @@ class Tree:
             finally:
                 os.close(fd)
         for name in folders:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.fsync(self.folder(name))
+
+    def sync_above(self, levels: int) -> None:
+        """Syncs the folders above the root, one by one, in which folders were made."""
+        folder = self.path
+        for _ in range(levels):
+            folder = os.path.dirname(folder)
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
 
 class Staging:
@@ -467,8 +493,7 @@ def _move(source: str, source_fd: int, target: str, target_fd: int) -> None:
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
-    # A hard link refuses to replace too; what can't be linked is checked first,
-    # which leaves a window that section "Where we stop" of the README names.
+    # A hard link refuses to replace too. What can't be linked is checked first.
     try:
         os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
     except FileExistsError:
@@ -490,7 +515,8 @@ def _swap(source: str, source_fd: int, target: str, target_fd: int) -> None:
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
-    # Without an exchange: keep the old file by a second name, then rename over it.
+    _say_once("no atomic exchange here: a file that replaces ours while we replace it may be lost")
+    # Keep the old file by a second name, then rename over it.
     aside = source + ".old"
     os.link(target, aside, src_dir_fd=target_fd, dst_dir_fd=source_fd, follow_symlinks=False)
     os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)

@@ -36,6 +36,7 @@ __all__ = [
     "Spec",
     "Verify",
     "Watch",
+    "share",
 ]
 
 Durability: TypeAlias = Literal["batch", "none"]
@@ -475,6 +476,12 @@ def _mirror_at(root: str) -> Mirror:
         if len(_mirrors) > _OPEN_MIRRORS:
             _mirrors.pop(next(iter(_mirrors))).close()
         return mirror
+
+
+def share(mirror: Mirror) -> None:
+    """Makes the target use this very mirror for its root."""
+    with _mirrors_lock:
+        _mirrors[mirror.root] = mirror
 
 
 @atexit.register

@@ -34,6 +34,7 @@ from ._state import (
     FileState,
     Intent,
     Kind,
+    OtherState,
     Row,
     proves,
     same,
@@ -93,11 +94,19 @@ class Mirror:
     Args:
         root: The directory. It need not exist yet.
         patience: How long to wait for another writer, in seconds.
+        on_outcome: Is told what each batch did, also if some of its paths failed.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, patience: float = _PATIENCE) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        patience: float = _PATIENCE,
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ) -> None:
         self.root = os.path.abspath(root)
         self._patience = patience
+        self._on_outcome = on_outcome
         self._mutex = threading.RLock()
         self._ledger: Ledger | None = None
 
@@ -191,6 +200,14 @@ class Mirror:
 
     # Change
 
+    def create(self) -> None:
+        """Makes the root, and what we keep in it, unless they are there.
+
+        Raises:
+            RootError: The root can't be used.
+        """
+        self._run(lambda _tree, _ledger: None, create=True)
+
     def prepare(
         self, owner: str, drift: Drift, *, parents: bool = True, durable: bool = True
     ) -> None:
@@ -276,7 +293,7 @@ class Mirror:
                 ledger.forget(owner)
                 self._leave_if_empty(tree, ledger)
                 if durable:
-                    tree.sync((), (), ())
+                    tree.sync((), (), (ROOT,))
             return outcome
 
         outcome = self._run(act)
@@ -292,6 +309,8 @@ class Mirror:
         outcome = apply_plan(
             tree, ledger, plan, batch=uuid.uuid4().hex, looked_ns=looked_ns, durable=durable
         )
+        if self._on_outcome is not None:
+            self._on_outcome(outcome)
         if outcome.failures:
             # Whoever declared these was told: no wider invalidation is needed.
             ledger.set_doubt((Name(f.path) for f in outcome.failures), Doubt.NONE)
@@ -501,7 +520,18 @@ async def _read(look: _Look, name: Name, actual: Actual) -> Actual:
 
 
 def _look(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> Actual:
-    """What is at a path; a content is read unless the row proves it."""
+    """What is at a path; a content is read unless the row proves it.
+
+    What can't be looked at counts as foreign: touching it will fail, by name.
+    """
+    try:
+        return _look_closely(tree, name, row, read=read)
+    except OSError:
+        return Actual(OtherState())
+
+
+def _look_closely(tree: Tree, name: Name, row: Row | None, *, read: bool) -> Actual:
+    """The same, with what the system refuses raised."""
     actual = tree.look(name)
     if not isinstance(actual.state, FileState) or actual.signature is None:
         return actual
@@ -577,7 +607,9 @@ def _remember_made(tree: Tree, ledger: Ledger, made: int, *, durable: bool) -> N
     """Records how many folders we made: the root, and those above it."""
     ledger.set_meta("made", made)
     if durable:
-        tree.sync((), (), ())
+        tree.sync((), (), (ROOT,))
+        if not tree.can_syncfs:
+            tree.sync_above(made)
 
 
 def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:

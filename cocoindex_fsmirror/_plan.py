@@ -174,6 +174,7 @@ class _Planner:
         self._folders: dict[Name, MakeFolder] = {}
         self._files: list[Put] = []
         self._keep: list[Keep] = []
+        self._taken: dict[Name, Keep] = {}
         self._prune: dict[Name, Row] = {}
         self._forget: list[Name] = []
         self._left: list[Name] = []
@@ -432,6 +433,15 @@ class _Planner:
         self._keep.append(Keep(kept, actual, None if right_mode else desired.mode))
         if row is not None and not _declares(intent, row):
             self._displace(intent.name, row, intent)
+            self._take_folders_over(intent, row.owner)
+
+    def _take_folders_over(self, intent: Intent, previous: str) -> None:
+        """With a file that we adopt from another owner come the folders it made for it."""
+        for name in ancestors(intent.name):
+            row = self._view.rows.get(name)
+            if row is not None and row.made and previous == row.owner != intent.owner:
+                taken = row._replace(owner=intent.owner, container="", declared=False)
+                self._taken[name] = Keep(taken, self._actual(name))
 
     def _clear_folder(self, intent: Intent) -> None:
         """Plans to take away a folder where a file should be, if all in it is ours."""
@@ -468,7 +478,7 @@ class _Planner:
             clear_folders=tuple(sorted(self._clear_folders.items(), reverse=True)),
             folders=tuple(self._folders[name] for name in sorted(self._folders)),
             files=tuple(self._files),
-            keep=tuple(self._keep),
+            keep=(*self._taken.values(), *self._keep),
             remove=tuple(self._removes[name] for name in sorted(self._removes)),
             prune=tuple(prune[name] for name in sorted(prune, reverse=True)),
             forget=tuple(self._forget),
