@@ -290,6 +290,7 @@ class Mirror:
             outcome = self._apply(tree, ledger, ending)
             self._say_what_stays(tree, ending, outcome)
             if not outcome.failures:
+                ledger.commit(_handed_over(ledger, owner), ())
                 ledger.forget(owner)
                 self._leave_if_empty(tree, ledger)
                 if durable:
@@ -579,6 +580,17 @@ def _entries(tree: Tree, folder: Name) -> list[Name]:
 def _ending(row: Row) -> Intent:
     """The intent to remove a path because its directory target is gone."""
     return Intent(row.name, ABSENT, row.owner, row.container, on_conflict="keep")
+
+
+def _handed_over(ledger: Ledger, owner: str) -> list[Row]:
+    """The folders that an owner made and that now hold only another owner's files."""
+    handed = []
+    for row in ledger.rows_of(owner):
+        heirs = (below.owner for below in ledger.rows_below(row.name) if below.owner != owner)
+        heir = next(heirs, None)
+        if row.kind == Kind.DIR and row.made and heir is not None:
+            handed.append(row._replace(owner=heir, container="", declared=False))
+    return handed
 
 
 def _is_current(refreshed: Row, current: dict[Name, Row]) -> bool:

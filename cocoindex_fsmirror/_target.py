@@ -13,6 +13,7 @@ from typing import Generic, TypeAlias, cast
 
 import cocoindex as coco
 from cocoindex.connectors.localfs import FilePath
+from cocoindex.connectors.localfs import _target as _localfs_target
 
 from ._handlers import (
     ROOTS,
@@ -28,6 +29,7 @@ from ._handlers import (
     Watch,
 )
 from ._mirror import Mirror
+from ._moving import guard
 from ._paths import parse_name
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "dir_target",
     "mount_dir_target",
 ]
+
+guard(_localfs_target)
 
 _Where: TypeAlias = FilePath | Path | coco.ContextKey[Path]
 

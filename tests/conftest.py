@@ -7,7 +7,7 @@ import os
 # Before anything imports cocoindex: it would send a usage event.
 os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +35,13 @@ def mirror(root: Path) -> Iterator[Mirror]:
     root.mkdir()
     with Mirror(root, patience=0.3) as opened:
         yield opened
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where everything is installed, a skipped test is a failed one."""
+    report = yield
+    if report.skipped and "FSMIRROR_NO_SKIPS" in os.environ and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be: {report.longrepr}"
+    return report
