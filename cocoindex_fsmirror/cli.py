@@ -27,7 +27,7 @@ from rich.console import Console
 
 from . import __version__, _handlers, _target
 from ._apply import Outcome
-from ._errors import ApplyError, FsMirrorError, InvalidNameError
+from ._errors import FsMirrorError, InvalidNameError
 from ._mirror import Mirror
 from ._paths import RESERVED, parse_name
 
@@ -78,6 +78,7 @@ class _Tally:
     adopted: int = 0
     removed: int = 0
     backed_up: int = 0
+    failures: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
@@ -86,6 +87,16 @@ class _Tally:
         self.adopted += len(outcome.kept)
         self.removed += len(outcome.removed)
         self.backed_up += len(outcome.backed_up)
+        self.failures.extend(str(failure) for failure in outcome.failures)
+
+    def messages(self) -> list[str]:
+        """One line for each thing that failed.
+
+        The engine may hand an error of a path on as a text with a traceback; the
+        path has told of it already.
+        """
+        others = (e for e in self.errors if not any(known in e for known in self.failures))
+        return [*self.failures, *(other.strip().rpartition("\n")[2] for other in others)]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -127,7 +138,7 @@ def sync(src: Path, dst: Path) -> None:
         f"{tally.removed:,} removed, {tally.backed_up:,} backed up, "
         f"{unchanged:,} unchanged, {time.monotonic() - started:.1f} s"
     )
-    if survey.errors or tally.errors:
+    if survey.errors or tally.messages():
         raise SystemExit(_FAILED)
 
 
@@ -209,8 +220,7 @@ async def _mirror_all(target: str, survey: _Survey, tally: _Tally) -> None:
     """The flow: one component for each folder."""
 
     async def note(error: BaseException, _context: object) -> None:
-        members = error.exceptions if isinstance(error, ApplyError) else (error,)
-        tally.errors.extend(str(member) for member in members)
+        tally.errors.append(str(error))
 
     out = await _target.mount_dir_target(Path(target))
     for path in survey.empty:
@@ -232,7 +242,7 @@ def _run(mirror: Mirror, survey: _Survey, tally: _Tally) -> None:
 
 def _report(errors: Console, survey: _Survey, tally: _Tally) -> None:
     """Says on stderr what was left out, and what failed."""
-    for line in dict.fromkeys((*survey.errors, *tally.errors)):
+    for line in dict.fromkeys((*survey.errors, *tally.messages())):
         errors.print(f"fsmirror: {line}")
     if survey.skipped:
         shown = ", ".join(survey.skipped[:3]) + (", ..." if len(survey.skipped) > 3 else "")
