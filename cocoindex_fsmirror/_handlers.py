@@ -175,9 +175,11 @@ class _Change:
     intent: Intent
     closed: tuple[tuple[str, str], ...] = ()
     child: _Place | None = None
+    is_settled: bool = False
 
     def __repr__(self) -> str:
-        return _line(str(self.intent.name), self.intent.desired)
+        line = _line(str(self.intent.name), self.intent.desired)
+        return line.replace("make", "keep", 1) if self.is_settled else line
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,9 +265,10 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         record = record_of(desired, component)
         is_dir = isinstance(spec, DirSpec)
         drifted = name in place.watch.drift.names
-        if not is_dir and is_settled(
+        settled = is_settled(
             record, prev_possible_records, may_be_missing=prev_may_be_missing, drifted=drifted
-        ):
+        )
+        if settled and not is_dir:
             return None
         intent = Intent(
             name,
@@ -282,7 +285,7 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         was_dir = any(previous.kind == Kind.DIR for previous in prev_possible_records)
         closed = ((place.owner, f"{place.container}{own}//"),) if was_dir and not is_dir else ()
         child = place.inside(own, spec) if isinstance(spec, DirSpec) else None
-        return _output(_Change(place.root, intent, closed, child), record)
+        return _output(_Change(place.root, intent, closed, child, settled), record)
 
 
 class _RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
@@ -381,14 +384,12 @@ def _apply_actions(context_provider: Any, actions: Sequence[_Action]) -> None:
     for step in _steps(context_provider, actions):
         try:
             step()
-        except ApplyError as error:
-            errors.extend(e for e in error.exceptions if isinstance(e, FsMirrorError))
         except FsMirrorError as error:
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        raise ApplyError("cocoindex_fsmirror", errors)
+        raise ApplyError(f"{len(errors)} mirrors", errors)
 
 
 def _steps(context_provider: Any, actions: Sequence[_Action]) -> list[Callable[[], object]]:

@@ -536,7 +536,7 @@ def _look_closely(tree: Tree, name: Name, row: Row | None, *, read: bool) -> Act
     actual = tree.look(name)
     if not isinstance(actual.state, FileState) or actual.signature is None:
         return actual
-    if row is not None and not read and proves(actual.signature, row.signature, row.recorded_ns):
+    if row is not None and not read and _is_proven(row, actual):
         return actual._replace(state=replace(actual.state, digest=row.digest))
     return tree.look(name, digest=True)
 

@@ -39,6 +39,14 @@ _MAX_COMPONENT: Final = 255  # bytes; NAME_MAX of ext4, xfs, btrfs, tmpfs and AP
 # Most names. They need none of the slower checks, so they skip them.
 _PLAIN: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,100}(?:/(?!\.)[A-Za-z0-9_.-]{1,100})*")
 
+# Default_Ignorable_Code_Point of Unicode 16, DerivedCoreProperties.txt: HFS+, and ext4
+# and f2fs where they fold case, compare names without these.
+_IGNORABLE: Final = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
 
 def parse_name(declared: str | PurePath) -> Name:
     """Turns a declared name into its normal form.
@@ -89,11 +97,11 @@ def _check_component(text: str, component: str) -> None:
 def _means_reserved(component: str) -> bool:
     """Whether some file system reads this component as ``.fsmirror``.
 
-    HFS+ ignores format characters, many fold case and compatibility forms, and
+    Some ignore invisible characters, many fold case and compatibility forms, and
     the FAT family drops trailing dots and spaces and knows short names. Git
     guards ``.git`` in the same way (CVE-2014-9390).
     """
-    visible = "".join(c for c in component if unicodedata.category(c) != "Cf")
+    visible = _IGNORABLE.sub("", component)
     folded = unicodedata.normalize("NFKC", visible).casefold().split(":")[0].rstrip(". ")
     return folded == RESERVED or re.fullmatch(r"fsmirr~\d+", folded) is not None
 

@@ -181,6 +181,7 @@ class _Planner:
         self._displaced: list[Displaced] = []
         self._settled: list[Displaced] = []
         self._failures: list[PathError] = []
+        self._given_up: set[tuple[Name, str, str]] = set()
         self._notes = {(note.name, note.owner, note.container): note for note in view.displaced}
 
     # What is asked for
@@ -193,6 +194,8 @@ class _Planner:
             ours = intent.ours | known.ours if known else intent.ours
             merged = replace(intent, ours=ours) if known else intent
             by_name[intent.name][intent.owner, intent.container] = merged
+            if intent.desired is ABSENT:
+                self._give_up(intent)
         wanted = [self._one_of(list(by_name[name].values())) for name in sorted(by_name)]
         kept = [intent for intent in wanted if intent is not None]
         self._absent = {i.name: i for i in kept if i.desired is ABSENT}
@@ -200,6 +203,13 @@ class _Planner:
         self._refuse_below_files()
         self._refuse_folded()
         return [*self._absent.values(), *self._present.values()]
+
+    def _give_up(self, intent: Intent) -> None:
+        """A declaration is gone, also if another one takes its path over."""
+        declaration = (intent.name, intent.owner, intent.container)
+        self._given_up.add(declaration)
+        if declaration in self._notes:
+            self._settled.append(self._notes[declaration])
 
     def _one_of(self, intents: list[Intent]) -> Intent | None:
         """The one intent that stands for those of several declarers."""
@@ -255,9 +265,6 @@ class _Planner:
 
     def plan_absence(self, intent: Intent) -> None:
         """Plans to remove a path that is no longer declared."""
-        note = self._notes.get((intent.name, intent.owner, intent.container))
-        if note is not None:
-            self._settled.append(note)
         row = self._view.rows.get(intent.name)
         if row is not None and not _declares(intent, row):
             return  # Another declaration has taken the path over.

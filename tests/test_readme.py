@@ -1,0 +1,85 @@
+"""The README says what is so: its code runs, and its tables point at tests that exist."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import cocoindex as coco
+import pytest
+
+from cocoindex_fsmirror import Mirror, _handlers, mount_dir_target
+from tests.support import contents, snapshot, write
+
+TOP = Path(__file__).parents[1]
+README = (TOP / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def _section(heading: str) -> str:
+    """The text below a heading, up to the next one."""
+    return re.split(r"^##+ ", README.partition(f"## {heading}\n")[2], flags=re.MULTILINE)[0]
+
+
+def test_the_flow_renders_and_heals_what_was_tampered_with(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(BLOCKS[0], "README.md", "exec"), names)  # The README's own code.
+    source, out = tmp_path / "docs", tmp_path / "out"
+    (source / "sub").mkdir(parents=True)
+    (source / "a.md").write_text("A")
+    (source / "sub" / "b.md").write_text("B")
+    environment = coco.Environment(coco.Settings(db_path=tmp_path / "db"))
+    environment.context_provider.provide(names["DOCS"], source)
+    environment.context_provider.provide(names["OUT"], out)
+    app = coco.App(coco.AppConfig(name="readme", environment=environment), names["main"])
+    app.update_blocking()
+    expected = {"a.html": b"<pre>A</pre>\n", "sub/b.html": b"<pre>B</pre>\n"}
+    assert contents(snapshot(out)) == expected
+    (out / "a.html").write_text("tampered")
+    app.update_blocking()
+    assert contents(snapshot(out)) == expected
+
+
+def test_the_mirror_tells_about_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Mirror("site") as mirror:
+        mirror.create()
+        mirror.apply([write("a", b"1"), write("b", b"2")])
+    (tmp_path / "site" / "b").unlink()
+    exec(compile(BLOCKS[1], "README.md", "exec"), {})  # The README's own code.
+    status, managed, verified = capsys.readouterr().out.splitlines()
+    assert "files=2" in status
+    assert (managed, verified) == ("['a', 'b']", "['b']")
+
+
+def test_no_block_of_code_is_left_untried() -> None:
+    assert len(BLOCKS) == 2
+
+
+def test_every_guarantee_names_tests_that_exist() -> None:
+    rows = [line for line in _section("Guarantees").splitlines() if line.startswith("| ")]
+    numbered = [row for row in rows if re.match(r"\| \d+ ", row)]
+    assert len(numbered) == 12
+    for row in numbered:
+        named = re.findall(
+            r"`([a-z_/]+)(?:::([a-z_0-9]+))?`", row.rpartition("|")[0].rpartition("|")[2]
+        )
+        assert named, row
+        for path, function in named:
+            file = TOP / "tests" / f"{path}.py"
+            assert file.is_file(), f"{file} does not exist"
+            assert f"def {function}" in file.read_text(encoding="utf-8"), (path, function)
+
+
+def test_the_options_and_their_values_are_all_there() -> None:
+    table = _section("Options")
+    offered = inspect.signature(mount_dir_target).parameters
+    for option in ("durability", "verify", "on_conflict"):
+        assert option in offered
+        values = get_args(getattr(_handlers, option.title().replace("_", "")))
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{option}`"))
+        assert re.findall(r'`"([a-z]+)"`', row.split("|")[2]) == list(values)
