@@ -381,7 +381,9 @@ class _Planner:
 
     def _displace(self, name: Name, row: Row | None, intent: Intent) -> None:
         """Notes that a declared path gives way, unless it is known to be undeclared."""
-        if row is None or name in self._absent or (name == intent.name and _declares(intent, row)):
+        if row is None or (name, row.owner, row.container) in self._given_up:
+            return
+        if name == intent.name and _declares(intent, row):
             return
         if row.owner == intent.owner and row.declared:
             self._displaced.append(
