@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
 
-from ._errors import BarrierError, ConflictError, PathError
+from ._errors import BarrierError, ConflictError, LedgerError, PathError
 from ._fs import Slot, Staging, Tree, area_of, coarse_now_ns, remove_area
 from ._ledger import Ledger, Pending
 from ._paths import ROOT, Name, ancestors, join, leaf, parent
@@ -210,8 +210,10 @@ class _Batch:
             self._barrier(())
             self._staging.ready()
         except OSError as error:
-            self._staging.abandon()
-            self._ledger.commit((), (), self._staging.batch)
+            # A disk that failed may refuse this too; then recovery does it.
+            with contextlib.suppress(OSError, LedgerError):
+                self._staging.abandon()
+                self._ledger.commit((), (), self._staging.batch)
             raise self._barrier_error(error) from error
 
     def _barrier(self, files: Iterable[Name]) -> None:
@@ -411,26 +413,27 @@ class _Batch:
 
     def second_barrier(self) -> None:
         """Step 7: all names are on the disk."""
-        self._staging.remove_areas()
         try:
+            self._staging.remove_areas()
             self._barrier(self._expected)
         except OSError as error:
             doubtful = [row._replace(doubt=Doubt.UNSYNCED) for row in self._done.values()]
-            self._ledger.commit(doubtful, (), self._staging.batch)
+            with contextlib.suppress(LedgerError):
+                self._ledger.commit(doubtful, (), self._staging.batch)
             raise self._barrier_error(error) from error
 
     def commit(self) -> None:
         """Step 8: the ledger says what is so now."""
-        plan, prune = self._plan, {row.name: row for row in self._plan.prune}
-        for name, row in prune.items():
-            if name not in self._gone:
-                self._done.setdefault(name, row)
+        plan, known = self._plan, self._ledger.rows_named(row.name for row in self._plan.prune)
+        for row in plan.prune:
+            if row.name not in self._gone and known.get(row.name) != row:
+                self._done.setdefault(row.name, row)
         recorded = record(self._tree, self._done.values(), self._expected)
         gone = [name for name in self._gone if name not in self._done]
         self._ledger.commit(recorded, gone, self._staging.batch)
-        if plan.displaced or plan.settled:
-            stands = [note for note in plan.displaced if note.by in self._done]
-            self._ledger.set_displaced(stands, plan.settled)
+        stands = [note for note in plan.displaced if note.by in self._done]
+        if stands or plan.contested or plan.settled:
+            self._ledger.set_displaced((*stands, *plan.contested), plan.settled)
 
     # Failures
 

@@ -9,7 +9,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import cocoindex as coco
 from ._engine import make_sink
 from ._errors import ApplyError, FsMirrorError
 from ._mirror import Drift, Mirror
-from ._paths import ROOT, Name, join, parse_name
+from ._paths import ROOT, Name, ancestors, join, parse_name
 from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests
 from ._state import ABSENT, Absent, DirState, FileState, Intent, Kind, digest_of
 
@@ -76,12 +76,67 @@ class Options:
 
 
 class Watch:
-    """What was seen of a root when it was mounted, and whose mirror it is."""
+    """What was seen of a root when it was mounted, whose mirror it is, and what is declared.
+
+    Components declare from several threads.
+    """
 
     def __init__(self, drift: Drift | None = None) -> None:
         self.drift = drift or Drift()
         self.has_looked = drift is not None
         self.owner = ""
+        self._lock = threading.Lock()
+        self._files: dict[Name, _Declared] = {}
+        self._below: dict[Name, _Declared] = {}  # by folder: one of the paths in it
+
+    def declare(self, name: Name, place: str, component: str, *, is_file: bool) -> Name:
+        """Notes a declaration.
+
+        Args:
+            name: The path below the root.
+            place: The directory target that declares it, as a chain.
+            component: The component that declares it.
+            is_file: Whether it is a file, not a directory.
+
+        Returns:
+            What another component has declared, during this update, and can't be
+            there together with it; :data:`ROOT` if there is nothing like that.
+        """
+        mine = _Declared(name, place, component)
+        with self._lock:
+            for rival in self._rivals(name, is_file=is_file):
+                if rival.component != component and (rival.name, rival.place) != (name, place):
+                    return rival.name
+            if is_file:
+                self._files[name] = mine
+            for folder in ancestors(name):
+                self._below.setdefault(folder, mine)
+        return ROOT
+
+    def _rivals(self, name: Name, *, is_file: bool) -> Iterator[_Declared]:
+        """What was declared that may contradict a declaration."""
+        for path in (name, *ancestors(name)):
+            if path in self._files:
+                yield self._files[path]
+        if is_file and name in self._below:
+            yield self._below[name]
+
+    def withdraw(self, name: Name, place: str) -> None:
+        """Forgets a declaration."""
+        with self._lock:
+            for known in (self._files, self._below):
+                for path in (name, *ancestors(name)):
+                    declared = known.get(path)
+                    if declared is not None and declared[:2] == (name, place):
+                        del known[path]
+
+
+class _Declared(NamedTuple):
+    """A path, and who declared it."""
+
+    name: Name
+    place: str
+    component: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +147,7 @@ class FileSpec:
     mode: int | None
     create_parent_dirs: bool
     component: str
+    rival: Name = ROOT
     options: Options = field(default_factory=Options)
     fresh_owner: str = ""
     drifted: bool = False
@@ -108,6 +164,7 @@ class DirSpec:
 
     create_parent_dirs: bool
     component: str = ""
+    rival: Name = ROOT
     durability: Durability | None = None
     verify: Verify | None = None
     on_conflict: OnConflict | None = None
@@ -173,6 +230,7 @@ class _Change:
 
     root: RootKey
     intent: Intent
+    watch: Watch = field(compare=False)
     closed: tuple[tuple[str, str], ...] = ()
     child: _Place | None = None
     is_settled: bool = False
@@ -264,7 +322,8 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         component = "" if coco.is_non_existence(spec) else spec.component
         record = record_of(desired, component)
         is_dir = isinstance(spec, DirSpec)
-        drifted = name in place.watch.drift.names
+        rival = ROOT if coco.is_non_existence(spec) else spec.rival
+        drifted = name in place.watch.drift.names or bool(rival)
         settled = is_settled(
             record, prev_possible_records, may_be_missing=prev_may_be_missing, drifted=drifted
         )
@@ -281,11 +340,13 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
             place.options.on_conflict,
             coco.is_non_existence(spec) or spec.create_parent_dirs,
             place.options.durable,
+            rival,
         )
         was_dir = any(previous.kind == Kind.DIR for previous in prev_possible_records)
         closed = ((place.owner, f"{place.container}{own}//"),) if was_dir and not is_dir else ()
         child = place.inside(own, spec) if isinstance(spec, DirSpec) else None
-        return _output(_Change(place.root, intent, closed, child, settled), record)
+        change = _Change(place.root, intent, place.watch, closed, child, settled)
+        return _output(change, record)
 
 
 class _RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
@@ -413,6 +474,9 @@ def _steps(context_provider: Any, actions: Sequence[_Action]) -> list[Callable[[
 def _change(root: str, changes: list[_Change]) -> None:
     """Brings the paths of one root to their desired states."""
     closed = [pair for change in changes for pair in change.closed]
+    for change in changes:
+        if change.intent.desired is ABSENT:
+            change.watch.withdraw(change.intent.name, change.intent.container)
     _mirror_at(root).apply([change.intent for change in changes], closed)
 
 

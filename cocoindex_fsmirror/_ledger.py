@@ -44,7 +44,8 @@ CREATE TABLE IF NOT EXISTS rows (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS displaced (
     name TEXT NOT NULL, owner TEXT NOT NULL, container TEXT NOT NULL,
-    component TEXT NOT NULL, "by" TEXT NOT NULL, PRIMARY KEY (name, owner, container)
+    component TEXT NOT NULL, "by" TEXT NOT NULL, seen INTEGER NOT NULL,
+    PRIMARY KEY (name, owner, container)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS intents (
     batch TEXT NOT NULL, home TEXT NOT NULL, entry TEXT NOT NULL, removal INTEGER NOT NULL,
@@ -211,7 +212,7 @@ class Ledger:
     def displaced(self) -> list[Displaced]:
         """Every declared path that had to give way."""
         with _translated("ledger"):
-            sql = 'SELECT name, owner, container, component, "by" FROM displaced'
+            sql = 'SELECT name, owner, container, component, "by", seen FROM displaced'
             return [Displaced._make(found) for found in self._connection.execute(sql)]
 
     def pending(self) -> list[Pending]:
@@ -275,7 +276,7 @@ class Ledger:
                 (note[:3] for note in settled),
             )
             self._connection.executemany(
-                "INSERT OR REPLACE INTO displaced VALUES (?, ?, ?, ?, ?)", added
+                "INSERT OR REPLACE INTO displaced VALUES (?, ?, ?, ?, ?, ?)", added
             )
 
     def forget(self, owner: str) -> None:

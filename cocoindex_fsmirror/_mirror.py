@@ -30,6 +30,7 @@ from ._state import (
     ABSENT,
     Actual,
     DirState,
+    Displaced,
     Doubt,
     FileState,
     Intent,
@@ -226,10 +227,13 @@ class Mirror:
         def act(_tree: Tree, ledger: Ledger) -> None:
             if owner not in ledger.owners():
                 ledger.set_meta(f"owner:{owner}", coarse_now_ns())
-            mine = {row.name: row for row in ledger.rows_named(drift.names).values()}
-            seen = [n for n, row in mine.items() if row.owner == owner and row.doubt == Doubt.NONE]
-            if seen:
-                ledger.set_doubt(seen, Doubt.SEEN)
+            drifted = ledger.rows_named(drift.names).values()
+            mine = [row for row in drifted if row.owner == owner and row.declared and not row.doubt]
+            if mine:
+                ledger.set_doubt((row.name for row in mine), Doubt.SEEN)
+            noted = [note for note in ledger.displaced() if note.owner == owner and not note.seen]
+            if noted:
+                ledger.set_displaced((note._replace(seen=True) for note in noted), ())
             if drift.refreshed:
                 current = ledger.rows_named(row.name for row in drift.refreshed)
                 ledger.commit((r for r in drift.refreshed if _is_current(r, current)), ())
@@ -256,7 +260,7 @@ class Mirror:
         wanted, gone = list(intents), list(closed)
 
         def act(tree: Tree, ledger: Ledger) -> Outcome:
-            ending = [_ending(row) for pair in gone for row in ledger.rows_of(*pair)]
+            ending = [_ending(row) for pair in gone for row in _of(ledger, *pair)]
             outcome = self._apply(tree, ledger, [*ending, *wanted])
             if gone:
                 self._say_what_stays(tree, ending, outcome)
@@ -451,11 +455,19 @@ class _Look:
             for note in ledger.pending():
                 self._add(note.row)
             for displaced in ledger.displaced():
-                self._names.add(displaced.name)
-                self._components.add((displaced.owner, displaced.component))
+                self._add_displaced(displaced, ledger)
             self._known = ledger.owners() if believed else frozenset()
         if not believed:
             self.rows = [row._replace(recorded_ns=0) for row in self.rows]
+
+    def _add_displaced(self, note: Displaced, ledger: Ledger) -> None:
+        """Has both sides of a contest declared again, if they still are."""
+        self._names |= {note.name, note.by}
+        self._components.add((note.owner, note.component))
+        for row in ledger.rows_named([note.by]).values():
+            self._components.add((row.owner, row.component))
+        if note.seen:
+            self._stale.add(note.owner)
 
     def close(self) -> None:
         """Lets go of the root."""
@@ -474,7 +486,9 @@ class _Look:
             self._add(row)
         elif row.kind == Kind.FILE and not _is_proven(row, actual):
             now = row.seen(actual.signature or row.signature, self._looked_ns)
-            self._refreshed.append(now._replace(doubt=Doubt.NONE))
+            now = now._replace(doubt=Doubt.NONE)
+            if _is_proven(now, actual):  # Else it was touched just now: the next look tells.
+                self._refreshed.append(now)
 
     def _add(self, row: Row) -> None:
         """Notes a path that drifted."""
@@ -547,10 +561,7 @@ def _view(tree: Tree, ledger: Ledger, intents: list[Intent]) -> View:
     asked = {intent.name for intent in intents}
     names = {*asked, *(above for name in asked for above in ancestors(name))}
     folding = tree.folding()
-    if folding:
-        rows = {row.name: row for row in ledger.rows()}
-    else:
-        rows = ledger.rows_named({*names, *(note.by for note in displaced)})
+    rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
     actual = {name: _look(tree, name, rows.get(name)) for name in sorted(names)}
     files = (intent.name for intent in intents if isinstance(intent.desired, FileState))
     for name in [name for name in files if isinstance(actual[name].state, DirState)]:
@@ -577,7 +588,14 @@ def _entries(tree: Tree, folder: Name) -> list[Name]:
         return []
 
 
-def _ending(row: Row) -> Intent:
+def _of(ledger: Ledger, owner: str, container: str) -> list[Row | Displaced]:
+    """What was declared through a directory target, also if it had to give way."""
+    notes = (note for note in ledger.displaced() if note.owner == owner)
+    given_way = [note for note in notes if note.container.startswith(container)]
+    return [*ledger.rows_of(owner, container), *given_way]
+
+
+def _ending(row: Row | Displaced) -> Intent:
     """The intent to remove a path because its directory target is gone."""
     return Intent(row.name, ABSENT, row.owner, row.container, on_conflict="keep")
 
@@ -596,7 +614,9 @@ def _handed_over(ledger: Ledger, owner: str) -> list[Row]:
 def _is_current(refreshed: Row, current: dict[Name, Row]) -> bool:
     """Whether a row that a look refreshed has not been written since."""
     row = current.get(refreshed.name)
-    return row is not None and row.declaration == refreshed.declaration
+    if row is None or row.recorded_ns > refreshed.recorded_ns:
+        return False
+    return row.declaration == refreshed.declaration
 
 
 def _prepare_folder(tree: Tree) -> None:
@@ -605,8 +625,9 @@ def _prepare_folder(tree: Tree) -> None:
     if os.fstatvfs(tree.fd).f_flag & os.ST_RDONLY:
         raise RootError(tree.path, "is on a read-only file system", "remount it writable")
     try:
-        if tree.make_folder(FOLDER, 0o700):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        tree.make_folder(FOLDER, 0o700)
+        if tree.look(FILE).state is ABSENT:  # The ledger is made last.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
             fd = os.open(".gitignore", flags, 0o600, dir_fd=tree.folder(FOLDER))
             with os.fdopen(fd, "w") as file:
                 file.write("*\n")

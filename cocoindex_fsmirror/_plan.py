@@ -139,6 +139,7 @@ class Plan:
     left: tuple[Name, ...] = ()
     """Paths that were ours once, hold foreign bytes now, and stay."""
     displaced: tuple[Displaced, ...] = ()
+    contested: tuple[Displaced, ...] = ()
     settled: tuple[Displaced, ...] = ()
     failures: tuple[PathError, ...] = ()
 
@@ -179,6 +180,7 @@ class _Planner:
         self._forget: list[Name] = []
         self._left: list[Name] = []
         self._displaced: list[Displaced] = []
+        self._contested: list[Displaced] = []
         self._settled: list[Displaced] = []
         self._failures: list[PathError] = []
         self._given_up: set[tuple[Name, str, str]] = set()
@@ -313,7 +315,11 @@ class _Planner:
 
     def plan_presence(self, intent: Intent) -> None:
         """Plans to bring a path to its desired state."""
-        if self._is_contested(intent):
+        note = self._notes.get((intent.name, intent.owner, intent.container))
+        if note is not None:
+            self._settled.append(note)
+        if intent.rival:
+            self._refuse_rival(intent)
             return
         try:
             self._clear_way(intent)
@@ -324,19 +330,11 @@ class _Planner:
         except PathError as error:
             self._failures.append(error)
 
-    def _is_contested(self, intent: Intent) -> bool:
-        """Whether this path gave way before, to a declaration that still stands."""
-        note = self._notes.get((intent.name, intent.owner, intent.container))
-        if note is None:
-            return False
-        by = self._view.rows.get(note.by)
-        is_itself = by is not None and note.by == intent.name and _declares(intent, by)
-        if by is None or note.by in self._absent or is_itself:
-            self._settled.append(note)
-            return False
-        where = f" in {_place(by)}" if note.by == intent.name else ""
-        self._fail_conflict(intent, f"{note.by!r} is declared too{where}, and is in place")
-        return True
+    def _refuse_rival(self, intent: Intent) -> None:
+        """Fails a contested path, and has both sides declared again at the next update."""
+        declaration = (intent.name, intent.owner, intent.container, intent.component)
+        self._contested.append(Displaced(*declaration, intent.rival))
+        self._fail_conflict(intent, f"{intent.rival!r} is declared too, and both can't be there")
 
     def _clear_way(self, intent: Intent) -> None:
         """Plans for every folder above a path to be there."""
@@ -410,7 +408,7 @@ class _Planner:
         assert isinstance(intent.desired, FileState)
         row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
         verdict = judge(intent, row, actual)
-        if verdict is Verdict.RIGHT and not (row and row.doubt is Doubt.UNSYNCED):
+        if verdict is Verdict.RIGHT and not (row and row.doubt == Doubt.UNSYNCED):
             self._keep_file(intent, row, actual)
             return
         keep_copy = False
@@ -493,6 +491,7 @@ class _Planner:
             forget=tuple(self._forget),
             left=tuple(self._left),
             displaced=tuple(self._displaced),
+            contested=tuple(self._contested),
             settled=tuple(self._settled),
             failures=tuple(self._failures),
         )

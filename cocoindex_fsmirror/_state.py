@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 import xxhash
 
-from ._paths import Name
+from ._paths import ROOT, Name
 
 __all__ = [
     "ABSENT",
@@ -202,13 +202,19 @@ def proves(signature: Signature, recorded: Signature, recorded_ns: int) -> bool:
 
 
 class Displaced(NamedTuple):
-    """A declared path that had to give way to another declaration."""
+    """A declared path that had to give way to another declaration.
+
+    The other may have come just before the news that this one is gone. If it is
+    still there at the next update, both are declared again, which is refused.
+    ``seen`` tells that an update began with this note.
+    """
 
     name: Name
     owner: str
     container: str
     component: str
     by: Name
+    seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +233,8 @@ class Intent:
         on_conflict: What to do about foreign bytes.
         create_parents: Whether missing parent folders are made.
         durable: Whether the batch has to survive a power cut.
+        rival: A path that is declared too and can't be there together with this
+            one; :data:`ROOT` if there is none.
     """
 
     name: Name
@@ -239,3 +247,4 @@ class Intent:
     on_conflict: OnConflict = "backup"
     create_parents: bool = True
     durable: bool = True
+    rival: Name = ROOT

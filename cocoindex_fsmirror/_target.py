@@ -30,7 +30,7 @@ from ._handlers import (
 )
 from ._mirror import Mirror
 from ._moving import guard
-from ._paths import parse_name
+from ._paths import ROOT, Name, parse_name
 
 __all__ = [
     "DirTarget",
@@ -57,9 +57,11 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         self,
         provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS],
         _watch: Watch | None = None,
+        _chain: tuple[Name, ...] = (),
     ) -> None:
         self._provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS] = provider
         self._watch = _watch or Watch()
+        self._chain = _chain  # the directory targets between the root and this one
 
     def declare_file(
         self: DirTarget,
@@ -85,12 +87,10 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
             ValueError: The mode is out of range.
         """
         name = parse_name(filename)
-        spec = FileSpec(
-            _to_bytes(content),
-            _checked_mode(mode),
-            create_parent_dirs,
-            str(coco.get_component_context()),
-        )
+        component = str(coco.get_component_context())
+        checked = _to_bytes(content), _checked_mode(mode)
+        rival = self._note(name, component, is_file=True)
+        spec = FileSpec(*checked, create_parent_dirs, component, rival)
         state = self._provider.target_state(name, spec)
         coco.declare_target_state(cast("coco.TargetState[None]", state))
 
@@ -120,10 +120,17 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         """
         name = parse_name(path)
         component = str(coco.get_component_context())
-        spec = DirSpec(create_parent_dirs, component, durability, verify, on_conflict)
-        spec.options(Options())  # Refuses unknown values here, where the mistake is.
+        Options(durability or "batch", verify or "stat", on_conflict or "backup")
+        rival = self._note(name, component, is_file=False)
+        spec = DirSpec(create_parent_dirs, component, rival, durability, verify, on_conflict)
         provider = coco.declare_target_state_with_child(self._provider.target_state(name, spec))
-        return DirTarget(provider, self._watch)
+        return DirTarget(provider, self._watch, (*self._chain, name))
+
+    def _note(self, name: Name, component: str, *, is_file: bool) -> Name:
+        """What contradicts a declaration, among those of this update."""
+        path = Name("/".join((*self._chain, name)))
+        place = "".join(f"{part}//" for part in self._chain)
+        return self._watch.declare(path, place, component, is_file=is_file)
 
     def __coco_memo_key__(self) -> object:
         return self._provider.memo_key
@@ -265,6 +272,7 @@ def declare_file(
         _checked_mode(mode),
         create_parent_dirs,
         str(coco.get_component_context()),
+        ROOT,
         Options(durability, verify, on_conflict),
         uuid.uuid4().hex,
         bool(resolved and verify != "none" and Mirror(folder).has_drifted(parse_name(name))),
@@ -279,6 +287,7 @@ def _dir_state(
     spec = DirSpec(
         create_parent_dirs,
         "",
+        ROOT,
         options.durability,
         options.verify,
         options.on_conflict,

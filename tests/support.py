@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from pathlib import Path
@@ -69,17 +68,17 @@ def backups(root: Path) -> list[bytes]:
     return sorted(content for name, content in found.items() if name.startswith("backup/"))
 
 
-def exact_state(root: Path) -> str:
-    """A digest of everything below a folder, to the last timestamp.
+def exact_state(root: Path) -> dict[str, tuple[object, ...]]:
+    """Everything below a folder, to the last timestamp, by path.
 
-    SQLite's ``-shm`` file is left out: its readers keep their marks in it.
+    Left out are SQLite's ``-shm``, in which readers keep their marks, and the
+    ctime of its ``-wal``: a SQLite that runs as root sets its owner at each opening.
     """
-    lines = []
+    found: dict[str, tuple[object, ...]] = {}
     for at, folders, files in os.walk(root):
-        for entry in (*folders, *(file for file in files if not file.endswith("-shm"))):
-            path = os.path.join(at, entry)
+        for path in (os.path.join(at, entry) for entry in (*folders, *files)):
             seen = os.lstat(path)
-            times = (seen.st_mtime_ns, seen.st_ctime_ns)
-            shown = hashlib.sha256(repr(_shown(path)).encode()).hexdigest()
-            lines.append(f"{path} {seen.st_ino} {seen.st_mode:o} {times} {shown}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+            if not path.endswith("-shm"):
+                ctime = None if path.endswith("-wal") else seen.st_ctime_ns
+                found[path] = (seen.st_ino, seen.st_mode, seen.st_mtime_ns, ctime, _shown(path))
+    return found

@@ -1,0 +1,211 @@
+"""File systems in image files, whose power can be cut."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+_SIZES: Final = {
+    "btrfs": 128,
+    "ext4": 32,
+    "xfs": 320,
+}  # MiB: the least that each accepts, or little more
+_SHUTDOWN: Final = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
+_LOG_FLUSHED: Final = 1
+_LOG_LOST: Final = 2
+_SBIN: Final = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A way to cut the power.
+
+    Attributes:
+        kind: The file system: ext4, xfs or btrfs.
+        how: ``log lost`` drops all that is only in memory; ``log flushed`` writes the
+            journal first, so that names may be on the disk whose bytes are not; ``copy``
+            goes on with a copy of the disk that was taken at that moment.
+    """
+
+    kind: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.how}"
+
+
+CUTS: Final = [
+    Cut("ext4", "log lost"),
+    Cut("ext4", "log flushed"),
+    Cut("ext4", "copy"),
+    Cut("xfs", "log lost"),
+    Cut("xfs", "log flushed"),
+    Cut("xfs", "copy"),
+    Cut("btrfs", "copy"),
+]
+
+
+class Disk:
+    """A mounted file system in an image file.
+
+    Nothing reaches the image by the passing of time: what is not synced is lost.
+
+    Args:
+        cut: What to make, and how its power will be cut.
+        folder: Where the image and the mount point are put.
+    """
+
+    def __init__(self, cut: Cut, folder: Path) -> None:
+        self._cut = cut
+        self._image, self._copy = folder / "image", folder / "copy"
+        self.at = folder / "disk"
+        self.at.mkdir()
+        self._make()
+        self._mount()
+
+    def _make(self) -> None:
+        """Makes the image, and an empty file system in it."""
+        with self._image.open("wb") as file:
+            file.truncate(_SIZES[self._cut.kind] << 20)
+        run(f"mkfs.{self._cut.kind}", "-q", str(self._image))
+
+    def _mount(self) -> None:
+        """Mounts what is in the image."""
+        options = "loop,nouuid" if self._cut.kind == "xfs" else "loop,commit=300"
+        run("mount", "-o", options, str(self._image), str(self.at))
+
+    def cut_power(self) -> None:
+        """From here on nothing reaches the disk."""
+        if self._cut.how == "copy":
+            run("cp", "--sparse=always", str(self._image), str(self._copy))
+            return
+        flag = _LOG_LOST if self._cut.how == "log lost" else _LOG_FLUSHED
+        fd = os.open(self.at, os.O_RDONLY)
+        fcntl.ioctl(fd, _SHUTDOWN, struct.pack("I", flag))
+        os.close(fd)
+
+    def restart(self) -> None:
+        """Mounts again what the cut has left."""
+        run("umount", str(self.at))
+        if self._cut.how == "copy":
+            self._copy.replace(self._image)
+        self._mount()
+
+    def sync(self) -> None:
+        """Brings all that was written to the disk."""
+        run("sync", "-f", str(self.at))
+
+    def destroy(self) -> None:
+        """Unmounts, whatever state a test has left behind."""
+        unmount(self.at)
+        assert run("losetup", "-j", str(self._image)) == ""
+
+
+class ThinDisk(Disk):
+    """A disk that can't keep what it promised to: its blocks get their space when they are written.
+
+    Args:
+        folder: Where the memory is mounted that holds the image.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._memory = folder
+        run("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder))
+        super().__init__(Cut("ext4", "log lost"), folder)
+        # Only what is free gives its space back: the journal and the tables keep theirs.
+        run("fstrim", str(self.at))
+
+    def _make(self) -> None:
+        """The same, with no holes in the image."""
+        super()._make()
+        self._image.write_bytes(self._image.read_bytes())
+
+    def fill(self) -> None:
+        """Takes away all space: what is written from now on never arrives."""
+        with contextlib.suppress(OSError), (self._memory / "filler").open("ab", 0) as file:
+            while file.write(bytes(4096)):
+                pass
+
+    def make_room(self) -> None:
+        """Gives the space back."""
+        (self._memory / "filler").unlink()
+
+    def destroy(self) -> None:
+        """Unmounts the memory too."""
+        try:
+            super().destroy()
+        finally:
+            unmount(self._memory)
+
+
+def run(*command: str) -> str:
+    """Runs a command; returns what it prints."""
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env={"PATH": _SBIN, "LC_ALL": "C"}
+    )
+    if done.returncode:
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def unmount(at: Path) -> None:
+    """Unmounts what may be mounted, at the latest when its last user ends."""
+    # A disk that was shut down can't be asked, as os.path.ismount would.
+    if f" {at} " not in Path("/proc/self/mounts").read_text():
+        return
+    try:
+        run("umount", str(at))
+    except OSError:
+        run("umount", "-l", str(at))
+        raise
+
+
+def need(*commands: str) -> None:
+    """Skips a test where there is no root, or a command is missing."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    for command in commands:
+        if shutil.which(command, path=_SBIN) is None:
+            pytest.skip(f"{command} is not installed")
+
+
+@contextlib.contextmanager
+def made_disk(cut: Cut, folder: Path) -> Iterator[Disk]:
+    """A disk that is gone in the end."""
+    need(f"mkfs.{cut.kind}", "mount", "losetup")
+    folder.mkdir()
+    try:
+        disk = Disk(cut, folder)
+    except OSError as error:
+        pytest.skip(f"no loop-mounted {cut.kind} here: {error}")
+    try:
+        yield disk
+    finally:
+        disk.destroy()
+
+
+@contextlib.contextmanager
+def made_thin_disk(folder: Path) -> Iterator[ThinDisk]:
+    """A thin disk that is gone in the end."""
+    need("mkfs.ext4", "mount", "losetup", "fstrim")
+    folder.mkdir()
+    try:
+        disk = ThinDisk(folder)
+    except OSError as error:
+        unmount(folder / "disk")
+        unmount(folder)
+        pytest.skip(f"no loop-mounted ext4 on a tmpfs here: {error}")
+    try:
+        yield disk
+    finally:
+        disk.destroy()

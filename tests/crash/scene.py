@@ -1,0 +1,227 @@
+"""A root, and a batch that does to it everything that a batch can do."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import stat
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._state import Intent
+from tests.support import Tree, delete, folder, snapshot, write
+
+_OLD: Final = {
+    "asked.txt": b"asked, old",
+    "deep/er/gone.txt": b"deep, old",
+    "edited.txt": b"edited, old",
+    "edited_and_gone.txt": b"edited and gone, old",
+    "gone.txt": b"gone, old",
+    "kept_mode.txt": b"kept mode, old",
+    "left.txt": b"one of two",
+    "mixed/gone.txt": b"mixed, old",
+    "replaced.txt": b"replaced, old",
+    "right.txt": b"two of two",
+    "theirs_first.txt": b"theirs, then declared",
+    "to_file/a.txt": b"a, old",
+    "to_file/sub/b.txt": b"b, old",
+    "to_folder": b"to folder, old",
+    "untouched.txt": b"untouched",
+}
+_USERS: Final = {
+    "adopted.txt": b"adopted",
+    "clash.txt": b"the user's clash",
+    "edited.txt": b"the user's edit",
+    "edited_and_gone.txt": b"the user's edit of what goes",
+    "in_the_way": b"the user's file where a folder should be",
+    "mixed/user.txt": b"the user's neighbour",
+}
+
+NEW: Final[Tree] = {
+    "adopted.txt": b"adopted",
+    "asked.txt": b"asked, new",
+    "clash.txt": b"clash, new",
+    "declared": "dir",
+    "edited.txt": b"edited, new",
+    "in_the_way": "dir",
+    "in_the_way/below.txt": b"below",
+    "kept_mode.txt": b"kept mode, new",
+    "left.txt": b"two of two",
+    "link.txt": b"no link",
+    "mixed": "dir",
+    "mixed/user.txt": b"the user's neighbour",
+    "new": "dir",
+    "new/folder": "dir",
+    "new/folder/file.txt": b"new" * 5_000,
+    "replaced.txt": b"replaced, new",
+    "right.txt": b"one of two",
+    "theirs_first.txt": b"theirs first, new",
+    "to_file": b"to file, new",
+    "to_folder": "dir",
+    "to_folder/inner.txt": b"inner",
+    "untouched.txt": b"untouched",
+}
+"""What the batch is to make of the scene."""
+
+MODES: Final = {"asked.txt": 0o751, "kept_mode.txt": 0o604}
+"""The modes in the end: one was asked for, the other belongs to the old version."""
+
+BACKUPS: Final = Counter[bytes | str](
+    [
+        _USERS["clash.txt"],
+        _USERS["edited.txt"],
+        _USERS["edited_and_gone.txt"],
+        _USERS["in_the_way"],
+        _OLD["theirs_first.txt"],
+        "-> the user's target",
+    ]
+)
+"""What has to be in the backup area in the end, each of it once."""
+
+FOREIGN: Final = {*BACKUPS, _USERS["mixed/user.txt"], _USERS["adopted.txt"]}
+"""What must be somewhere at any time."""
+
+
+_KEPT: Final = {*FOREIGN, "dir"}
+
+
+def lay_out(root: Path) -> Tree:
+    """Makes the scene; returns what is seen there."""
+    root.mkdir()
+    _write(root / "theirs_first.txt", _OLD["theirs_first.txt"])
+    with Mirror(root) as mirror:
+        mirror.apply([write(name, content) for name, content in _OLD.items()])
+    for name, content in _USERS.items():
+        _write(root / name, content)
+    (root / "link.txt").symlink_to("the user's target")
+    (root / "kept_mode.txt").chmod(MODES["kept_mode.txt"])
+    return snapshot(root)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes as a user would."""
+    path.write_bytes(content)
+
+
+def intents() -> list[Intent]:
+    """The batch."""
+    files = {name: content for name, content in NEW.items() if isinstance(content, bytes)}
+    del files["mixed/user.txt"]
+    modes = {"asked.txt": MODES["asked.txt"]}
+    return [
+        folder("declared"),
+        *(write(name, content, mode=modes.get(name)) for name, content in files.items()),
+        *(delete(name) for name in _OLD if name not in files),
+    ]
+
+
+def apply(root: Path) -> None:
+    """Applies the batch once."""
+    with Mirror(root) as mirror:
+        mirror.apply(intents())
+
+
+def problems(root: Path, old: Tree) -> list[str]:
+    """What is wrong at any time: a path that is neither old nor new, foreign bytes lost."""
+    found, own = snapshot(root), snapshot(root, ours=True)
+    wrong = [
+        f"{name} holds {found.get(name)!r}"
+        for name in sorted({*found, *old, *NEW})
+        if found.get(name) not in _legal(name, old)
+    ]
+    somewhere = {*found.values(), *own.values()}
+    return [*wrong, *(f"lost: {lost!r}" for lost in FOREIGN - somewhere)]
+
+
+def _legal(name: str, old: Tree) -> set[bytes | str | None]:
+    """The versions that a path may hold: the old, the new, and nothing between two kinds."""
+    versions = {old.get(name), NEW.get(name)}
+    return {*versions, None} if "dir" in versions else versions
+
+
+def problems_in_the_end(root: Path, rows: object) -> list[str]:
+    """What is wrong after the batch was applied to its end.
+
+    Args:
+        root: The root.
+        rows: What the ledger holds where nothing was interrupted.
+    """
+    own, found = snapshot(root, ours=True), snapshot(root)
+    wrong = [
+        f"{name} holds {found.get(name)!r}, not {NEW.get(name)!r}"
+        for name in sorted({*found, *NEW})
+        if found.get(name) != NEW.get(name)
+    ]
+    wrong += [
+        f"{name} has another mode" for name, mode in MODES.items() if _mode(root, name) != mode
+    ]
+    wrong += [f"residue: {name}" for name in own if name.startswith("tmp/")]
+    backups = Counter(shown for name, shown in own.items() if name.startswith("backup/"))
+    del backups["dir"]
+    wrong += [f"ours in the backup area: {shown!r}" for shown in backups if shown not in BACKUPS]
+    wrong += [f"twice in the backup area: {shown!r}" for shown in BACKUPS & (backups - BACKUPS)]
+    wrong += [f"missing from the backup area: {less!r}" for less in BACKUPS - backups]
+    if own.get(".gitignore") != b"*\n":
+        wrong.append(f".gitignore holds {own.get('.gitignore')!r}")
+    if ledger_rows(root) != rows:
+        wrong.append("the ledger differs from one of an uninterrupted update")
+    return wrong
+
+
+def intents_to_go_back() -> list[Intent]:
+    """The opposite of the batch: what was declared before it."""
+    gone = [name for name, shown in NEW.items() if shown != "dir" and name not in _OLD]
+    gone.remove("mixed/user.txt")
+    back = [write(name, content) for name, content in _OLD.items()]
+    return [*back, *(delete(name) for name in (*gone, "declared"))]
+
+
+def problems_after_going_back(root: Path, old: Tree) -> list[str]:
+    """What is wrong after that: all that was declared is there, and nothing foreign is lost."""
+    found, own = snapshot(root), snapshot(root, ours=True)
+    wrong = [f"{name} holds {found.get(name)!r}" for name in _OLD if found.get(name) != _OLD[name]]
+    users = {*_USERS, "link.txt"}
+    wrong += [
+        f"{name} stays as {shown!r}"
+        for name, shown in found.items()
+        if shown != "dir" and name not in _OLD and (name not in users or shown != old[name])
+    ]
+    wrong += [f"residue: {name}" for name in own if name.startswith("tmp/")]
+    backups = [shown for name, shown in own.items() if name.startswith("backup/")]
+    wrong += [f"ours in the backup area: {shown!r}" for shown in backups if shown not in _KEPT]
+    return wrong + [f"lost: {lost!r}" for lost in FOREIGN - {*found.values(), *own.values()}]
+
+
+def _mode(root: Path, name: str) -> int:
+    """The permission bits of a file."""
+    return stat.S_IMODE((root / name).lstat().st_mode)
+
+
+def ledger_rows(root: Path) -> list[Any]:
+    """What the ledger holds, but for inodes and times; read without the package."""
+    connection = sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")
+    try:
+        sql = (
+            "SELECT name, kind, owner, container, component, digest, size, mode, made, declared,"
+            " doubt FROM rows ORDER BY name"
+        )
+        left = connection.execute("SELECT name FROM intents").fetchall()
+        return [*connection.execute(sql).fetchall(), *left]
+    finally:
+        connection.close()
+
+
+def undisturbed(root: Path) -> list[Any]:
+    """The ledger's rows after the batch was applied without an interruption."""
+    lay_out(root)
+    with Mirror(root) as mirror:
+        mirror.apply(intents())
+        return ledger_rows(root)
+
+
+if __name__ == "__main__":
+    logging.disable()
+    apply(Path(sys.argv[1]))

@@ -1,0 +1,146 @@
+"""A disk may refuse bytes long after they were written: the kernel says so once, at a barrier."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import BarrierError, Mirror, _fs
+from cocoindex_fsmirror._fs import Staging
+from cocoindex_fsmirror._mirror import Drift
+from cocoindex_fsmirror._state import Intent
+from tests.crash.disks import Cut, Disk, ThinDisk, made_disk, made_thin_disk
+from tests.crash.harness import die_at, lose_power_after
+from tests.support import OWNER, Tree, snapshot, write
+
+pytestmark = pytest.mark.root
+
+_OLD: Tree = {"kept.txt": b"kept" * 1_000, "replaced.txt": b"old" * 1_000}
+_NEW: Tree = {**_OLD, "made.txt": b"made" * 500_000, "replaced.txt": b"new" * 500_000}
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """No log."""
+    caplog.set_level("CRITICAL")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[ThinDisk]:
+    """A disk that can be made to fail late."""
+    with made_thin_disk(tmp_path / "memory") as disk:
+        yield disk
+
+
+def _intents(tree: Tree) -> list[Intent]:
+    """The declaration of the files of a tree."""
+    return [write(name, found) for name, found in tree.items() if isinstance(found, bytes)]
+
+
+def _open(disk: Disk) -> tuple[Mirror, Path]:
+    """A mirror with the old files; like an engine's, it stays open."""
+    root = disk.at / "root"
+    mirror = Mirror(root)
+    mirror.prepare(OWNER, Drift())
+    mirror.apply(_intents(_OLD))
+    return mirror, root
+
+
+def _report(disk: Disk) -> None:
+    """Asks the kernel for what it has not reported yet."""
+    fd = os.open(disk.at, os.O_RDONLY)
+    try:
+        assert _fs._syncfs is not None
+        _fs._syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+def _check_that_a_new_process_goes_on(root: Path) -> None:
+    """After the power cut all is there, and the next update works."""
+    assert snapshot(root) == _NEW
+    with Mirror(root) as mirror:
+        mirror.apply([*_intents(_NEW), write("after.txt", b"after")])
+        assert mirror.verify(content=True) == []
+    assert snapshot(root) == {**_NEW, "after.txt": b"after"}
+
+
+def test_a_batch_whose_bytes_do_not_arrive_fails_and_is_written_anew(disk: ThinDisk) -> None:
+    def act() -> None:
+        mirror, root = _open(disk)
+        disk.fill()
+        with pytest.raises(BarrierError):
+            mirror.apply(_intents(_NEW))
+        assert snapshot(root) == _OLD
+        assert [name for name in snapshot(root, ours=True) if name.startswith("tmp/")] == []
+        with contextlib.suppress(OSError):
+            _report(disk)  # Of what the ledger wrote since.
+        _report(disk)  # It says nothing: whoever only syncs again believes a lie.
+        disk.make_room()
+        mirror.apply(_intents(_NEW))
+
+    lose_power_after(disk, act)
+    _check_that_a_new_process_goes_on(disk.at / "root")
+
+
+def test_a_batch_whose_second_barrier_fails_is_written_anew(
+    disk: ThinDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, ready = ("made.txt", "replaced.txt"), Staging.ready
+
+    def ready_but_then_full(staging: Staging) -> None:
+        ready(staging)
+        disk.fill()
+        (disk.at / "bystander").write_bytes(b"x" * 2_000_000)
+
+    def act() -> None:
+        mirror, root = _open(disk)
+        with monkeypatch.context() as patch:
+            patch.setattr(Staging, "ready", ready_but_then_full)
+            with pytest.raises(BarrierError):
+                mirror.apply(_intents(_NEW))
+        assert mirror.verify() == [*names]
+        disk.make_room()
+        doubtful = {name: (root / name).stat().st_ino for name in names}
+        mirror.apply(_intents(_NEW))
+        assert mirror.verify() == []
+        assert not [name for name in names if (root / name).stat().st_ino in doubtful.values()]
+
+    lose_power_after(disk, act)
+    _check_that_a_new_process_goes_on(disk.at / "root")
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+@pytest.mark.parametrize("at_barrier", [1, 2])
+def test_a_disk_that_dies_at_a_barrier_is_told_by_an_error_that_names_it(
+    kind: str, at_barrier: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, barriers = _fs._syncfs, iter(range(1, 10))
+    assert sync is not None
+
+    def act(disk: Disk) -> None:
+        mirror, root = _open(disk)
+
+        def sync_of_a_dying_disk(fd: int) -> None:
+            # A barrier syncs the root's descriptor and that of the staging area.
+            if next(barriers) > (at_barrier - 1) * 2:
+                disk.cut_power()
+                raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(_fs, "_syncfs", sync_of_a_dying_disk)
+        with pytest.raises(BarrierError, match=str(root)):
+            mirror.apply(_intents(_NEW))
+
+    with made_disk(Cut(kind, "log lost"), tmp_path / "machine") as disk:
+        assert die_at(0, lambda: act(disk)) is None
+        disk.restart()
+        found = snapshot(disk.at / "root")
+        assert found == _OLD
+        with Mirror(disk.at / "root") as mirror:
+            monkeypatch.undo()
+            mirror.apply(_intents(_NEW))
+            assert snapshot(disk.at / "root") == _NEW
