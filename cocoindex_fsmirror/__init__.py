@@ -9,6 +9,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+if sys.platform == "win32":  # pragma: no cover
+    raise ImportError(
+        "cocoindex-fsmirror needs POSIX directory descriptors and atomic renames, "
+        "which Windows does not have; use WSL or cocoindex.connectors.localfs there"
+    )
+
 from ._errors import (
     ApplyError,
     BarrierError,
@@ -30,12 +36,6 @@ if TYPE_CHECKING:
         declare_file,
         dir_target,
         mount_dir_target,
-    )
-
-if sys.platform == "win32":  # pragma: no cover
-    raise ImportError(
-        "cocoindex-fsmirror needs POSIX directory descriptors and atomic renames, "
-        "which Windows does not have; use WSL or cocoindex.connectors.localfs there"
     )
 
 __version__ = "0.1.0"

@@ -232,8 +232,9 @@ class _Batch:
 
     def clear(self) -> None:
         """Step 6a: what stands in the way goes."""
+        needed = self._needed_folders()
         for step in self._plan.clear:
-            if step.on_behalf not in self._failed:
+            if step.on_behalf not in self._failed or step.name in needed:
                 self._attempt(step.name, "remove", self._remove, step)
         for name, on_behalf in self._plan.clear_folders:
             if on_behalf in self._failed:
@@ -244,13 +245,17 @@ class _Batch:
                 problem = f"the folder {name!r} is in the way, and something appeared in it"
                 self._refuse(ConflictError(on_behalf, "write", problem, "move it away"))
 
+    def _needed_folders(self) -> set[Name]:
+        """The folders of what is staged or declared; more than one file may need one."""
+        declared = [step.row.name for step in self._plan.folders if step.row.declared]
+        needed = {folder for name in (*self._staged, *declared) for folder in ancestors(name)}
+        return needed | set(declared)
+
     def make_folders(self) -> None:
         """Step 6b: the folders that hold what follows."""
-        needed = {folder for name in self._staged for folder in ancestors(name)}
-        declared = [step.row.name for step in self._plan.folders if step.row.declared]
-        needed.update(folder for name in declared for folder in (*ancestors(name), name))
+        needed = self._needed_folders()
         for step in self._plan.folders:
-            if step.row.name in needed and step.on_behalf not in self._failed:
+            if step.row.name in needed and step.row.name not in self._failed:
                 self._attempt(step.row.name, "make", self._make_folder, step.row)
 
     def _make_folder(self, row: Row) -> None:
@@ -555,7 +560,7 @@ def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, ar
     """Empties one area: what is ours goes, what is foreign is kept."""
     batch, ready, _ = leaf(area).partition(Staging.READY)
     if isinstance(tree.look(area).state, FileState):
-        os.unlink(leaf(area), dir_fd=tree.folder(parent(area)))  # Never made by us.
+        tree.remove_file(area)  # Never made by us.
         return
     notes = {p.entry: p for p in pending if p.batch == batch}
     for entry in os.listdir(tree.folder(area)):
@@ -563,7 +568,7 @@ def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, ar
         if ready and not _is_ours(tree, ledger, note, name):
             _keep_leftover(tree, home, name, note)
         else:
-            os.unlink(entry, dir_fd=tree.folder(area))
+            tree.remove_file(name)
     tree.forget()
     remove_area(tree, area)
 

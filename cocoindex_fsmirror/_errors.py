@@ -32,6 +32,19 @@ __all__ = [
 class FsMirrorError(Exception):
     """The base of every error that this package raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survives pickling, though constructors take more than the message."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[FsMirrorError], args: tuple[object, ...], state: dict[str, object]
+) -> FsMirrorError:
+    """An error that was pickled."""
+    error: FsMirrorError = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class InvalidNameError(FsMirrorError, ValueError):
     """A name was declared that is refused.
@@ -98,6 +111,7 @@ class ApplyError(FsMirrorError, ExceptionGroup[FsMirrorError]):
 
     Attributes:
         exceptions: One error for each path, or root, that failed.
+        where: The root, or who applied the batch if several roots failed.
     """
 
     def __new__(cls, where: str, errors: Sequence[FsMirrorError]) -> Self:

@@ -266,6 +266,36 @@ class Tree:
                 raise
         return True
 
+    def remove_file(self, name: Name) -> None:
+        """Unlinks a file of our own folder; it may be missing."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(leaf(name), dir_fd=self.folder(parent(name)))
+
+    def write_file(self, name: Name, content: bytes) -> None:
+        """Writes a file of our own folder."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        fd = os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name)))
+        try:
+            os.write(fd, content)
+        finally:
+            os.close(fd)
+
+    def rename(self, name: Name, base: str) -> None:
+        """Renames a file of our own folder within it; it may be missing."""
+        folder = self.folder(parent(name))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(leaf(name), base, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def remove_root(self, levels: int) -> None:
+        """Removes the root and the folders above it, as far as they are empty."""
+        folder = self.path
+        for _ in range(levels):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                return
+            folder = os.path.dirname(folder)
+
     def set_mode(self, name: Name, mode: int, expected: Signature) -> None:
         """Sets the mode of the very file that was looked at; another one is left alone."""
         fd = os.open(

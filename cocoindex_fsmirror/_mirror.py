@@ -192,7 +192,11 @@ class Mirror:
             return look.drift()
 
     def has_drifted(self, name: Name) -> bool:
-        """Whether one declared path differs from its last-written state, or is not known."""
+        """Whether one declared path differs from its last-written state, or is not known.
+
+        Args:
+            name: The path, relative to the root.
+        """
         look = _Look(self.root, name)
         with contextlib.closing(look):
             for row in look.rows:
@@ -402,13 +406,7 @@ class Mirror:
         _remove_own_folder(tree)
         if not isinstance(made, int) or isinstance(tree.look(FOLDER).state, DirState):
             return
-        folder = self.root
-        for _ in range(made):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                return
-            folder = os.path.dirname(folder)
+        tree.remove_root(made)
 
 
 @dataclass
@@ -627,10 +625,7 @@ def _prepare_folder(tree: Tree) -> None:
     try:
         tree.make_folder(FOLDER, 0o700)
         if tree.look(FILE).state is ABSENT:  # The ledger is made last.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-            fd = os.open(".gitignore", flags, 0o600, dir_fd=tree.folder(FOLDER))
-            with os.fdopen(fd, "w") as file:
-                file.write("*\n")
+            tree.write_file(join(FOLDER, Name(".gitignore")), b"*\n")
         tree.folder(FOLDER)
     except OSError as error:
         raise RootError(tree.path, f"can't be written: {error.strerror}", hint) from error
@@ -647,15 +642,13 @@ def _remember_made(tree: Tree, ledger: Ledger, made: int, *, durable: bool) -> N
 
 def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:
     """Moves a corrupt ledger out of the way; an empty one takes its place."""
-    folder = tree.folder(FOLDER)
     stamp = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
     for attempt in itertools.count():
         aside = f"{leaf(FILE)}.corrupt-{stamp}" + (f".{attempt}" if attempt else "")
-        if isinstance(tree.look(join(FOLDER, Name(aside))).state, type(ABSENT)):
+        if tree.look(join(FOLDER, Name(aside))).state is ABSENT:
             break
     for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(leaf(FILE) + suffix, aside + suffix, src_dir_fd=folder, dst_dir_fd=folder)
+        tree.rename(Name(FILE + suffix), aside + suffix)
     _log.warning(
         "%s: the ledger was corrupt (%s) and was set aside as %s; identical files are adopted",
         tree.path,
@@ -666,16 +659,14 @@ def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:
 
 def _remove_own_folder(tree: Tree) -> None:
     """Removes our folder, unless it holds backups or what else is to be kept."""
-    folder = tree.folder(FOLDER)
     for inner in ("tmp", "backup"):
         tree.remove_folder(join(FOLDER, Name(inner)))
-    folder = tree.folder(FOLDER)
-    rest = set(os.listdir(folder)) - {".gitignore"}
-    if rest <= {leaf(FILE), f"{leaf(FILE)}-wal", f"{leaf(FILE)}-shm"}:
-        for entry in os.listdir(folder):
-            os.unlink(entry, dir_fd=folder)
+    ledger = {FILE, Name(f"{FILE}-wal"), Name(f"{FILE}-shm")}
+    note = join(FOLDER, Name(".gitignore"))
+    rest = set(tree.names_in(FOLDER)) - ledger - {note}
+    for name in ledger if rest else (*ledger, note):
+        tree.remove_file(name)
+    if rest:
+        _log.info("%s: %s stays, since it holds what is to be kept", tree.path, FOLDER)
+    else:
         tree.remove_folder(FOLDER)
-        return
-    for entry in rest & {leaf(FILE), f"{leaf(FILE)}-wal", f"{leaf(FILE)}-shm"}:
-        os.unlink(entry, dir_fd=folder)
-    _log.info("%s: %s stays, since it holds what is to be kept", tree.path, FOLDER)

@@ -156,7 +156,8 @@ def make_plan(intents: Iterable[Intent], view: View) -> Plan:
     for intent in wanted:
         if intent.desired is ABSENT:
             planner.plan_absence(intent)
-    for intent in wanted:
+    # Those that make folders come first: what makes none may rely on them.
+    for intent in sorted(wanted, key=lambda intent: not intent.create_parents):
         if intent.desired is not ABSENT:
             planner.plan_presence(intent)
     return planner.finish()
@@ -175,7 +176,6 @@ class _Planner:
         self._folders: dict[Name, MakeFolder] = {}
         self._files: list[Put] = []
         self._keep: list[Keep] = []
-        self._taken: dict[Name, Keep] = {}
         self._prune: dict[Name, Row] = {}
         self._forget: list[Name] = []
         self._left: list[Name] = []
@@ -185,6 +185,8 @@ class _Planner:
         self._failures: list[PathError] = []
         self._given_up: set[tuple[Name, str, str]] = set()
         self._notes = {(note.name, note.owner, note.container): note for note in view.displaced}
+        self._twins: set[str] = set()  # Folded names that are about to be used.
+        self._vacated: set[str] = set()  # Those of them that are cleared first.
 
     # What is asked for
 
@@ -216,10 +218,9 @@ class _Planner:
     def _one_of(self, intents: list[Intent]) -> Intent | None:
         """The one intent that stands for those of several declarers."""
         present = [intent for intent in intents if intent.desired is not ABSENT]
-        if any(intent.desired != present[0].desired for intent in present[1:]):
+        if any(intent.desired != DirState() for intent in present) and len(present) > 1:
             places = " and ".join(sorted({_place(intent) for intent in present}))
-            for intent in present[:1]:
-                self._fail_conflict(intent, f"it is declared differently in {places}")
+            self._fail_conflict(present[0], f"it is declared in {places}")
             return None
         if present:
             ours = frozenset[bytes]().union(*(intent.ours for intent in intents))
@@ -250,7 +251,8 @@ class _Planner:
         folding = self._view.folding
         if not folding:
             return
-        staying = (name for name in self._view.rows if name not in self._absent)
+        rows = self._view.rows.values()
+        staying = (row.name for row in rows if row.declared and not self._is_given_up(row))
         meeting: defaultdict[str, set[Name]] = defaultdict(set)
         for name in {*staying, *self._present}:
             for part in (*ancestors(name), name):
@@ -262,6 +264,8 @@ class _Planner:
                     problem = f"this file system takes {part!r} and {twins[0]!r} for one name"
                     self._fail_conflict(self._present.pop(name), problem)
                     break
+        parts = (part for name in self._present for part in (*ancestors(name), name))
+        self._twins = {folding(part) for part in parts}
 
     # Absence
 
@@ -272,17 +276,31 @@ class _Planner:
             return  # Another declaration has taken the path over.
         if row is not None and row.kind == Kind.DIR:
             self._leave_folder(row)
+            self._prune_above(intent)
             return
         actual = self._actual(intent.name)
         verdict = judge(intent, row, actual)
         if verdict is Verdict.OURS:
-            self._removes[intent.name] = Remove(intent.name, actual, False, intent.on_conflict)
+            self._take(Remove(intent.name, actual, False, intent.on_conflict))
         elif verdict is Verdict.FOREIGN and self._may_move(intent, row):
             keep_copy = intent.on_conflict != "overwrite"
-            self._removes[intent.name] = Remove(intent.name, actual, keep_copy, intent.on_conflict)
-        elif row is not None:
+            self._take(Remove(intent.name, actual, keep_copy, intent.on_conflict))
+        elif row is not None and not self._has_failed(intent):
             self._forget.append(intent.name)
         self._prune_above(intent)
+
+    def _take(self, step: Remove) -> None:
+        """Plans a removal: last, unless this disk takes the name for one that is to be used."""
+        key = self._view.folding(step.name)
+        if key in self._twins:
+            self._vacated.add(key)
+            self._clears[step.name] = step
+        else:
+            self._removes[step.name] = step
+
+    def _has_failed(self, intent: Intent) -> bool:
+        """Whether a path has failed: what is known of it is still needed then."""
+        return any(failure.path == intent.name for failure in self._failures)
 
     def _may_move(self, intent: Intent, row: Row | None) -> bool:
         """Whether foreign bytes at an undeclared path go out of the way."""
@@ -377,9 +395,13 @@ class _Planner:
             raise ConflictError(intent.name, "write", problem, hint)
         return intent.on_conflict == "backup"
 
+    def _is_given_up(self, row: Row) -> bool:
+        """Whether the one that declared a path withdraws it in this batch."""
+        return (row.name, row.owner, row.container) in self._given_up
+
     def _displace(self, name: Name, row: Row | None, intent: Intent) -> None:
         """Notes that a declared path gives way, unless it is known to be undeclared."""
-        if row is None or (name, row.owner, row.container) in self._given_up:
+        if row is None or self._is_given_up(row):
             return
         if name == intent.name and _declares(intent, row):
             return
@@ -391,7 +413,7 @@ class _Planner:
     def _plan_folder(self, intent: Intent) -> None:
         """Plans for a declared directory."""
         row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
-        made = row is not None and row.owner == intent.owner and row.made
+        made = _made_folder(intent, row)
         wanted = Row(
             intent.name, Kind.DIR, intent.owner, intent.container, intent.component, made=made
         )
@@ -428,7 +450,7 @@ class _Planner:
         """Adopts a file that already holds the desired bytes."""
         assert isinstance(intent.desired, FileState)
         desired = intent.desired
-        if row is not None and row.digest == desired.digest:
+        if row is not None and row.owner == intent.owner and row.digest == desired.digest:
             made = row.made
         else:
             made = desired.digest in intent.ours
@@ -440,15 +462,6 @@ class _Planner:
         self._keep.append(Keep(kept, actual, None if right_mode else desired.mode))
         if row is not None and not _declares(intent, row):
             self._displace(intent.name, row, intent)
-            self._take_folders_over(intent, row.owner)
-
-    def _take_folders_over(self, intent: Intent, previous: str) -> None:
-        """With a file that we adopt from another owner come the folders it made for it."""
-        for name in ancestors(intent.name):
-            row = self._view.rows.get(name)
-            if row is not None and row.made and previous == row.owner != intent.owner:
-                taken = row._replace(owner=intent.owner, container="", declared=False)
-                self._taken[name] = Keep(taken, self._actual(name))
 
     def _clear_folder(self, intent: Intent) -> None:
         """Plans to take away a folder where a file should be, if all in it is ours."""
@@ -471,7 +484,7 @@ class _Planner:
         """Whether an entry of a folder in the way was made by us, and is unchanged."""
         row, actual = self._view.rows.get(name), self._actual(name)
         if isinstance(actual.state, DirState):
-            return row is not None and row.owner == intent.owner and row.made
+            return _made_folder(intent, row)
         asking = self._absent.get(name) or replace(intent, desired=ABSENT, ours=frozenset())
         return judge(asking, row, actual) is Verdict.OURS
 
@@ -479,13 +492,14 @@ class _Planner:
 
     def finish(self) -> Plan:
         """The plan, with folders from the top and removals from the bottom."""
-        prune = {n: row for n, row in self._prune.items() if n not in self._clear_folders}
+        stays = {*self._clear_folders, *self._present}
+        prune = {name: row for name, row in self._prune.items() if name not in stays}
         return Plan(
             clear=tuple(self._clears[name] for name in sorted(self._clears)),
             clear_folders=tuple(sorted(self._clear_folders.items(), reverse=True)),
             folders=tuple(self._folders[name] for name in sorted(self._folders)),
             files=tuple(self._files),
-            keep=(*self._taken.values(), *self._keep),
+            keep=tuple(self._keep),
             remove=tuple(self._removes[name] for name in sorted(self._removes)),
             prune=tuple(prune[name] for name in sorted(prune, reverse=True)),
             forget=tuple(self._forget),
@@ -498,6 +512,8 @@ class _Planner:
 
     def _actual(self, name: Name) -> Actual:
         """What was seen at a path."""
+        if self._vacated and self._view.folding(name) in self._vacated:
+            return _NOWHERE
         return self._view.actual.get(name, _NOWHERE)
 
     def _fail_conflict(self, intent: Intent, problem: str, hint: str = "undeclare one") -> None:
@@ -520,6 +536,13 @@ def row_of(intent: Intent, *, made: bool = True) -> Row:
         intent.desired.mode,
         made=made,
     )
+
+
+def _made_folder(intent: Intent, row: Row | None) -> bool:
+    """Whether a folder was made by the owner who asks."""
+    if row is None or row.kind != Kind.DIR:
+        return False
+    return row.owner == intent.owner and row.made
 
 
 def _declares(intent: Intent, row: Row) -> bool:

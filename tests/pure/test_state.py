@@ -1,0 +1,160 @@
+"""The one notion of "the same", and when an unchanged signature proves something."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cocoindex_fsmirror._paths import Name
+from cocoindex_fsmirror._state import (
+    ABSENT,
+    Absent,
+    DirState,
+    Doubt,
+    FileState,
+    Kind,
+    LinkState,
+    OtherState,
+    Row,
+    Signature,
+    digest_of,
+    proves,
+    same,
+)
+from tests.support import write
+
+State = FileState | LinkState | DirState | OtherState | Absent
+
+STATES: dict[str, State] = {
+    "file A": FileState(b"A", 1, 0o644),
+    "file A, another mode": FileState(b"A", 1, 0o600),
+    "file A, any mode": FileState(b"A", 1),
+    "file B": FileState(b"B", 1, 0o644),
+    "file, unread": FileState(None, 1, 0o644),
+    "link to x": LinkState("x"),
+    "link to y": LinkState("y"),
+    "dir": DirState(),
+    "other": OtherState(),
+    "absent": ABSENT,
+}
+
+# Every pair that is "the same", as (desired, actual).
+SAME = {
+    *((name, name) for name in STATES if name != "file, unread"),
+    ("file A, any mode", "file A"),
+    ("file A, any mode", "file A, another mode"),
+}
+
+SECOND = 1_000_000_000
+NOON = 1_700_000_000 * SECOND
+
+
+def _signature(ctime_ns: int) -> Signature:
+    """The signature of some file that last changed at that time."""
+    return Signature(inode=7, size=3, mtime_ns=ctime_ns, ctime_ns=ctime_ns)
+
+
+@pytest.mark.parametrize(("desired", "actual"), list(itertools.product(STATES, STATES)))
+def test_same_means_that_the_actual_state_satisfies_the_desired_one(
+    desired: str, actual: str
+) -> None:
+    assert same(STATES[desired], STATES[actual]) is ((desired, actual) in SAME)
+
+
+def test_a_content_that_was_not_read_is_never_the_same() -> None:
+    assert not same(FileState(None, 3), FileState(None, 3))
+
+
+def test_a_digest_is_xxh3_128_of_the_content() -> None:
+    assert digest_of(b"some content") == xxhash.xxh3_128(b"some content").digest()
+    assert len(digest_of(b"")) == 16
+
+
+def test_an_older_change_with_an_unchanged_signature_proves_the_content() -> None:
+    seen = _signature(NOON + 5)
+    assert proves(seen, seen, NOON + 6)
+
+
+@pytest.mark.parametrize("field", Signature._fields)
+def test_a_signature_that_changed_in_any_part_proves_nothing(field: str) -> None:
+    recorded = _signature(NOON + 5)
+    seen = recorded._replace(**{field: getattr(recorded, field) + 1})
+    assert not proves(seen, recorded, NOON + 10 * SECOND)
+
+
+@pytest.mark.parametrize("later", [0, 1, SECOND])
+def test_a_change_in_the_tick_of_the_record_or_after_it_proves_nothing(later: int) -> None:
+    seen = _signature(NOON + 5 + later)
+    assert not proves(seen, seen, NOON + 5)
+
+
+@pytest.mark.parametrize(
+    ("recorded_ns", "proven"),
+    [
+        (NOON - 1, False),
+        (NOON, False),
+        (NOON + 1, False),
+        (NOON + SECOND - 1, False),
+        (NOON + SECOND, True),
+        (NOON + SECOND + 1, True),
+    ],
+)
+def test_whole_seconds_prove_nothing_before_the_next_second(recorded_ns: int, proven: bool) -> None:
+    seen = _signature(NOON)
+    assert proves(seen, seen, recorded_ns) is proven
+
+
+def test_a_row_that_was_never_recorded_proves_nothing() -> None:
+    assert not proves(_signature(NOON), _signature(NOON), 0)
+
+
+@given(st.integers(0, 4 * SECOND), st.integers(0, 4 * SECOND), st.integers(0, 4 * SECOND))
+def test_no_later_change_can_hide_behind_the_same_stamp(
+    changed: int, recorded: int, edited: int
+) -> None:
+    """An edit at or after the record is stamped by either clock; ``proves`` must not be fooled."""
+    edited = max(edited, recorded)
+    for tick in (1, SECOND):
+        stamp = _signature(NOON + changed // tick * tick)
+        after = _signature(NOON + edited // tick * tick)
+        assert not (after == stamp and proves(after, stamp, NOON + recorded))
+
+
+def test_a_row_takes_over_what_was_seen_and_nothing_else() -> None:
+    row = Row(Name("a"), Kind.FILE, "o", "c", "x", b"A", 3, 0o600, doubt=Doubt.SEEN)
+    seen = row.seen(Signature(1, 99, 3, 4), 5)
+    assert seen.signature == Signature(1, 3, 3, 4)  # The size is that of what was written.
+    assert seen.recorded_ns == 5
+    assert seen.declaration == row.declaration
+    assert seen.doubt is Doubt.SEEN
+
+
+def test_the_declaration_of_a_row_tells_every_difference_but_what_was_seen() -> None:
+    row = Row(Name("a"), Kind.FILE, "o", "c", "x", b"A", 3, 0o600)
+    observed: dict[str, Any] = {
+        "inode": 9,
+        "mtime_ns": 9,
+        "ctime_ns": 9,
+        "recorded_ns": 9,
+        "doubt": Doubt.UNSYNCED,
+    }
+    assert row._replace(**observed).declaration == row.declaration
+    declared = row._asdict().keys() - observed.keys()
+    for field in declared:
+        other: dict[str, Any] = {field: "other"}
+        assert row._replace(**other).declaration != row.declaration, field
+
+
+def test_the_state_of_a_row_is_what_it_was_last_written_as() -> None:
+    row = Row(Name("a"), Kind.FILE, "o", "", "", b"A", 3, 0o600)
+    assert row.state == FileState(b"A", 3, 0o600)
+    assert row._replace(kind=Kind.DIR).state == DirState()
+
+
+def test_an_intent_never_shows_its_content() -> None:
+    assert "secret" not in repr(write("a", b"secret"))

@@ -1,0 +1,173 @@
+"""Who may know whom: the imports of the package, and who changes the disk, read from its source."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cocoindex_fsmirror
+
+PACKAGE = Path(cocoindex_fsmirror.__file__).parent
+SOURCES = {path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*.py"))}
+
+# Module: those right below it. It may import these, and all that is below them.
+PICTURE = {
+    "_errors": set[str](),
+    "_paths": {"_errors"},
+    "_state": {"_paths"},
+    "_reconcile": {"_state"},
+    "_plan": {"_state"},
+    "_fs": {"_state"},
+    "_ledger": {"_state"},
+    "_apply": {"_plan", "_fs", "_ledger"},
+    "_mirror": {"_apply"},
+    "_engine": set[str](),
+    "_moving": {"_ledger"},
+    "_handlers": {"_mirror", "_reconcile", "_engine"},
+    "_target": {"_handlers", "_moving"},
+    "cli": {"_target", "__init__"},
+    "__init__": {"_target"},
+}
+PURE = ("_errors", "_paths", "_state", "_reconcile", "_plan")
+IMPURE = {"os", "io", "sqlite3", "cocoindex", "pathlib", "time", "random", "logging", "threading"}
+
+# The command runs an app of its own, so it is the one module outside the target that needs it.
+KNOW_THE_ENGINE = {"_engine", "_handlers", "_target", "cli"}
+
+# Of the module ``os``.
+CHANGES_THE_TREE = {
+    *("chmod", "chown", "fchmod", "fchown", "lchown", "utime", "setxattr", "removexattr"),
+    *("mkdir", "makedirs", "mkfifo", "mknod", "link", "symlink"),
+    *("remove", "unlink", "rmdir", "removedirs", "rename", "renames", "replace"),
+    *("write", "writev", "pwrite", "pwritev", "truncate", "ftruncate", "posix_fallocate"),
+    *("O_CREAT", "O_RDWR", "O_TRUNC", "O_WRONLY"),
+}
+CHANGES_A_PATH = {"hardlink_to", "symlink_to", "touch", "write_bytes", "write_text"}
+
+
+def _imports(module: str) -> Iterator[str]:
+    """What a module imports: ``.name`` from the package, else the top of another."""
+    for node in ast.walk(SOURCES[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield (node.module or "").partition(".")[0]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield f".{node.module.partition('.')[0]}"
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield f".{alias.name}" if alias.name in SOURCES else ".__init__"
+
+
+def _below(module: str) -> set[str]:
+    """All that is below a module in the picture."""
+    return PICTURE[module].union(*(_below(lower) for lower in PICTURE[module]))
+
+
+def test_the_picture_shows_every_module_and_no_other() -> None:
+    assert set(SOURCES) == set(PICTURE)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_point_downwards_only(module: str) -> None:
+    ours = {name.removeprefix(".") for name in _imports(module) if name.startswith(".")}
+    assert ours <= _below(module)
+    assert "cocoindex_fsmirror" not in set(_imports(module))  # Always relative.
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_pure_modules_know_neither_disk_nor_clock_nor_engine(module: str) -> None:
+    allowed = {"pathlib"} if module == "_paths" else set()  # Only for the type PurePath.
+    assert set(_imports(module)) & IMPURE <= allowed
+
+
+def test_a_pure_module_takes_nothing_but_pure_paths_from_pathlib() -> None:
+    nodes = [n for n in ast.walk(SOURCES["_paths"]) if isinstance(n, ast.ImportFrom)]
+    taken = {alias.name for node in nodes if node.module == "pathlib" for alias in node.names}
+    assert taken == {"PurePath"}
+
+
+@pytest.mark.parametrize(
+    ("library", "knowers"),
+    [
+        ("cocoindex", KNOW_THE_ENGINE),
+        ("click", {"cli"}),
+        ("rich", {"cli"}),
+        ("sqlite3", {"_ledger"}),
+        ("ctypes", {"_fs"}),
+        ("fcntl", {"_fs"}),
+        ("shutil", set()),
+        ("tempfile", set()),
+    ],
+)
+def test_each_library_is_known_where_it_belongs(library: str, knowers: set[str]) -> None:
+    assert {module for module in SOURCES if library in set(_imports(module))} == knowers
+
+
+def _changes(module: str) -> Iterator[str]:
+    """Where a module's source changes something on the disk, by line."""
+    for node in ast.walk(SOURCES[module]):
+        if isinstance(node, ast.Attribute):
+            of_os = ast.unparse(node.value) == "os" and node.attr in CHANGES_THE_TREE
+            if of_os or node.attr in CHANGES_A_PATH:
+                yield f"{module}.py:{node.lineno}: {ast.unparse(node)}"
+        elif isinstance(node, ast.Call) and _opens_to_write(node):
+            yield f"{module}.py:{node.lineno}: {ast.unparse(node)}"
+
+
+def _opens_to_write(call: ast.Call) -> bool:
+    """Whether a call is an ``open`` with a mode that writes."""
+    name = ast.unparse(call.func).rpartition(".")[2]
+    values = [*call.args[1:], *(keyword.value for keyword in call.keywords)]
+    modes = [value.value for value in values if isinstance(value, ast.Constant)]
+    texts = [mode for mode in modes if isinstance(mode, str)]
+    return name in ("open", "fdopen") and any(set(mode) & set("wax+") for mode in texts)
+
+
+@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"_fs"}))
+def test_only_one_module_changes_the_tree(module: str) -> None:
+    assert list(_changes(module)) == []
+
+
+def test_the_module_that_changes_the_tree_is_seen_to_do_so() -> None:
+    found = " ".join(_changes("_fs"))
+    for call in ("os.rename", "os.unlink", "os.mkdir", "os.rmdir", "os.write", "os.fchmod"):
+        assert call in found
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_function_of_the_system_goes_under_another_name(module: str) -> None:
+    """``from os import unlink`` would hide from the test above."""
+    nodes = [n for n in ast.walk(SOURCES[module]) if isinstance(n, (ast.Import, ast.ImportFrom))]
+    for node in nodes:
+        assert not (isinstance(node, ast.ImportFrom) and node.module in ("os", "io", "builtins"))
+        assert not any(alias.name == "os" and alias.asname for alias in node.names)
+
+
+@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"cli"}))
+def test_the_library_prints_nothing(module: str) -> None:
+    calls = [n for n in ast.walk(SOURCES[module]) if isinstance(n, ast.Call)]
+    assert not {"print", "sys.stdout.write", "sys.stderr.write"} & {
+        ast.unparse(call.func) for call in calls
+    }
+
+
+def test_a_mirror_is_used_without_loading_the_engine() -> None:
+    code = (
+        "import sys, cocoindex_fsmirror; cocoindex_fsmirror.Mirror('.');"
+        "assert 'cocoindex' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_the_oracles_of_these_tests_share_no_decision_with_the_planner() -> None:
+    """What judges the planner may call it, but decides nothing with its parts."""
+    decisions = {"judge", "same", "is_settled", "_declares", "_Planner"}
+    for name in ("simulation", "reconciling"):
+        tree = ast.parse((Path(__file__).parent / "pure" / f"{name}.py").read_text())
+        assert not decisions & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -1,0 +1,335 @@
+"""The public face: complete, documented, and that of ``localfs``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import pickle
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cocoindex.connectors import localfs
+
+import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror import (
+    ApplyError,
+    BarrierError,
+    ConflictError,
+    FsMirrorError,
+    InvalidNameError,
+    LedgerError,
+    LockedError,
+    PathError,
+    RootError,
+    _errors,
+)
+
+PACKAGE = Path(fsmirror.__file__).parent
+OURS = [name for name in fsmirror.__all__ if name != "FilePath"]  # That one is the engine's.
+
+SHARED: dict[str, Callable[[types.ModuleType], object]] = {
+    "FilePath": lambda module: module.FilePath,
+    "DirTarget.declare_file": lambda module: module.DirTarget.declare_file,
+    "DirTarget.declare_dir_target": lambda module: module.DirTarget.declare_dir_target,
+    "dir_target": lambda module: module.dir_target,
+    "declare_dir_target": lambda module: module.declare_dir_target,
+    "mount_dir_target": lambda module: module.mount_dir_target,
+    "declare_file": lambda module: module.declare_file,
+}
+
+
+# What is there
+
+
+def test_the_list_of_public_names_is_sorted_and_has_no_gaps() -> None:
+    assert fsmirror.__all__ == sorted(set(fsmirror.__all__))
+    for name in fsmirror.__all__:
+        assert getattr(fsmirror, name) is not None
+    assert set(fsmirror.__all__) <= set(dir(fsmirror))
+
+
+def test_whatever_the_package_imports_for_users_is_listed() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    relative = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level and n.module]
+    imported = {alias.asname or alias.name for node in relative for alias in node.names}
+    assert imported == set(fsmirror.__all__)
+
+
+def test_every_error_and_every_public_name_of_the_target_is_exported() -> None:
+    from cocoindex_fsmirror import _target
+
+    assert {*_errors.__all__, *_target.__all__} <= set(fsmirror.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        fsmirror.no_such_name  # noqa: B018
+
+
+def test_a_star_import_brings_everything() -> None:
+    names: dict[str, object] = {}
+    exec("from cocoindex_fsmirror import *", names)
+    assert set(fsmirror.__all__) <= names.keys()
+
+
+def test_windows_is_refused_in_a_sentence() -> None:
+    code = """
+        import sys
+        sys.platform = "win32"
+        sys.modules["fcntl"] = None
+        try:
+            import cocoindex_fsmirror
+        except ImportError as error:
+            print(error)
+    """
+    command = [sys.executable, "-c", inspect.cleandoc(code)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert "cocoindex-fsmirror" in run.stdout
+    assert "Windows" in run.stdout
+
+
+def test_types_are_shipped() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+
+
+# Documentation
+
+
+def _documented() -> Iterator[tuple[str, object]]:
+    """Every public class, function and method."""
+    for name in OURS:
+        public = getattr(fsmirror, name)
+        yield name, public
+        for part, member in vars(public).items() if inspect.isclass(public) else ():
+            if part.startswith("_") or part == "derive":  # That one belongs to Python's protocol.
+                continue
+            if inspect.isfunction(member) or _is_property(member):
+                yield f"{name}.{part}", member
+
+
+def _is_property(member: object) -> bool:
+    """Whether a member of a class is a property."""
+    return isinstance(member, property)
+
+
+DOCUMENTED = dict(_documented())
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_public_name_is_documented_in_googles_style(name: str) -> None:
+    documented = DOCUMENTED[name]
+    doc = inspect.cleandoc(documented.__doc__ or "")
+    assert re.fullmatch(r"[A-Z].*[.]", doc.partition("\n\n")[0], re.DOTALL), doc
+    for parameter in _parameters(documented):
+        assert re.search(rf"^    {parameter}: \S", _section(doc, "Args"), re.MULTILINE), parameter
+
+
+@pytest.mark.parametrize("name", ["Status", *(n for n in OURS if n.endswith("Error"))])
+def test_every_public_attribute_is_documented(name: str) -> None:
+    public = getattr(fsmirror, name)
+    attributes = set(getattr(public, "__dataclass_fields__", ()))
+    if not attributes and "__init__" in vars(public):
+        attributes |= set(re.findall(r"self\.(\w+) =", inspect.getsource(public.__init__)))
+    section = _section(inspect.cleandoc(public.__doc__ or ""), "Attributes")
+    for attribute in attributes:
+        assert re.search(rf"^    {attribute}: \S", section, re.MULTILINE), attribute
+
+
+def _section(doc: str, title: str) -> str:
+    """One section of a docstring."""
+    found = re.search(rf"^{title}:\n((?:    .*\n?|\n)*)", doc, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _parameters(documented: object) -> list[str]:
+    """The parameters that a docstring has to explain; errors are ours to raise."""
+    if isinstance(documented, type) and issubclass(documented, (BaseException, fsmirror.DirTarget)):
+        return []
+    if _is_property(documented) or hasattr(documented, "__dataclass_fields__"):
+        return []
+    parameters = inspect.signature(_function(documented)).parameters
+    return [name for name in parameters if name != "self" and not name.startswith("_")]
+
+
+def _function(public: object) -> Callable[..., object]:
+    """The function as it was written, below the engine's decorator."""
+    assert callable(public)
+    function: Callable[..., object] = inspect.unwrap(public)
+    return function
+
+
+# The same as localfs
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_flow_moves_over_by_its_import_alone(name: str) -> None:
+    theirs = inspect.signature(_function(SHARED[name](localfs))).parameters
+    ours = inspect.signature(_function(SHARED[name](fsmirror))).parameters
+    assert [(p.name, p.kind) for p in ours.values()][: len(theirs)] == [
+        (p.name, p.kind) for p in theirs.values()
+    ]
+    for parameter in list(ours.values())[len(theirs) :]:
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameter.default is not inspect.Parameter.empty
+    for parameter in theirs.values():
+        needed = parameter.default is inspect.Parameter.empty
+        assert (ours[parameter.name].default is inspect.Parameter.empty) is needed
+        if parameter.name != "create_parent_dirs" and not needed:
+            assert ours[parameter.name].default == parameter.default
+
+
+@pytest.mark.parametrize("name", [name for name in SHARED if name != "FilePath"])
+def test_parents_are_made_by_default(name: str) -> None:
+    parameters = inspect.signature(_function(SHARED[name](fsmirror))).parameters
+    assert parameters["create_parent_dirs"].default is True
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_what_is_async_in_localfs_is_async_here(name: str) -> None:
+    theirs, ours = _function(SHARED[name](localfs)), _function(SHARED[name](fsmirror))
+    assert inspect.iscoroutinefunction(theirs) is inspect.iscoroutinefunction(ours)
+
+
+def test_the_path_type_is_the_very_one_of_localfs() -> None:
+    assert fsmirror.FilePath is localfs.FilePath
+
+
+SNIPPET = """
+from pathlib import Path
+import cocoindex as coco
+from cocoindex_fsmirror import DirTarget, declare_dir_target, mount_dir_target
+
+async def good(given: DirTarget) -> None:
+    given.declare_file("a", b"")
+    mounted = await mount_dir_target(Path("out"), on_conflict="error")
+    mounted.declare_file(Path("a"), "text", mode=0o600)
+    used = await coco.use_mount(declare_dir_target, Path("out"))
+    used.declare_file("a", b"")
+
+async def bad(given: DirTarget) -> None:
+    declare_dir_target(Path("out")).declare_file("a", b"")  # error: misc
+    given.declare_dir_target("sub").declare_file("a", b"")  # error: misc
+    given.declare_dir_target("sub").declare_dir_target("x")  # error: misc
+    given.declare_file("a", 1)  # error: arg-type
+    await mount_dir_target(Path("out"), verify="sometimes")  # error: arg-type
+"""
+
+
+def test_a_type_checker_finds_a_target_used_too_early_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(SNIPPET)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    environment = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
+    run = subprocess.run(
+        [*command, str(snippet)],
+        check=False,  # It is meant to find errors.
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    found = re.findall(r"snippet\.py:(\d+): error: .*\[([\w-]+)\]", run.stdout)
+    lines = enumerate(SNIPPET.splitlines(), 1)
+    expected = [
+        (str(number), line.split("# error: ")[1]) for number, line in lines if "# e" in line
+    ]
+    assert found == expected, run.stdout + run.stderr
+
+
+# Errors
+
+
+def _drawn() -> dict[str, str]:
+    """Each error and the one above it, by the drawing at the top of the module."""
+    above: dict[str, str] = {}
+    path: list[str] = []
+    for line in (_errors.__doc__ or "").splitlines():
+        drawn = re.match(r"([│├└─ ]*)([A-Z]\w+Error)\b", line)
+        if drawn:
+            depth = len(drawn[1]) // 4
+            path = [*path[:depth], drawn[2]]
+            above[drawn[2]] = path[-2] if depth else "Exception"
+    return above
+
+
+def test_the_tree_of_errors_is_as_drawn() -> None:
+    drawn = _drawn()
+    assert set(drawn) == set(_errors.__all__)
+    for name, above in drawn.items():
+        assert getattr(_errors, name).__bases__[0].__name__ == above
+
+
+ERRORS: dict[str, FsMirrorError] = {
+    "InvalidNameError": InvalidNameError("../x", "it leaves"),
+    "RootError": RootError("/r", "is a file", "choose another"),
+    "LockedError": LockedError("/r", "is locked", "wait"),
+    "BarrierError": BarrierError("syncing failed"),
+    "LedgerError": LedgerError("disk full"),
+    "PathError": PathError("a/b", "write", "no space", "free some"),
+    "ConflictError": ConflictError("a", "write", "foreign"),
+}
+GROUP = ApplyError("/r", list(ERRORS.values()))
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_survives_the_way_to_another_process(name: str) -> None:
+    error = ERRORS[name]
+    copied = pickle.loads(pickle.dumps(error))
+    assert type(copied) is type(error)
+    assert str(copied) == str(error)
+    assert vars(copied) == vars(error)
+
+
+def test_a_group_survives_the_way_to_another_process() -> None:
+    copied = pickle.loads(pickle.dumps(GROUP))
+    assert type(copied) is ApplyError
+    assert (str(copied), copied.where) == (str(GROUP), "/r")
+    assert list(map(str, copied.exceptions)) == list(map(str, ERRORS.values()))
+
+
+def test_a_group_names_every_failure_in_its_message() -> None:
+    for error in ERRORS.values():
+        assert str(error) in str(GROUP)
+    assert str(GROUP).startswith(f"/r: {len(ERRORS)} failed")
+
+
+def test_a_group_splits_by_kind() -> None:
+    paths, rest = GROUP.split(PathError)
+    assert isinstance(paths, ApplyError)
+    assert isinstance(rest, ApplyError)
+    assert {type(error) for error in paths.exceptions} == {PathError, ConflictError}
+    assert len(rest.exceptions) == len(ERRORS) - 2
+    assert paths.where == rest.where == "/r"
+    assert str(paths).startswith("/r: 2 failed")
+
+
+def test_except_star_takes_each_kind_of_failure() -> None:
+    taken: list[type[BaseException]] = []
+    try:
+        raise ApplyError("/r", [ERRORS["ConflictError"], ERRORS["BarrierError"]])
+    except* ConflictError as group:
+        taken += [type(error) for error in group.exceptions]
+    except* FsMirrorError as group:
+        taken += [type(error) for error in group.exceptions]
+    assert taken == [ConflictError, BarrierError]
+
+
+def test_a_group_is_caught_as_any_error_of_ours() -> None:
+    with pytest.raises(FsMirrorError):
+        raise GROUP
+    with pytest.raises(ExceptionGroup):
+        raise GROUP
+
+
+@pytest.mark.parametrize("name", ["PathError", "ConflictError", "RootError", "InvalidNameError"])
+def test_an_error_says_which_path_and_what_to_do(name: str) -> None:
+    error = ERRORS[name]
+    for value in vars(error).values():
+        assert str(value) in str(error)
