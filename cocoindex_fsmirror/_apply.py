@@ -143,6 +143,8 @@ class _Batch:
         self._expected: dict[Name, Signature] = {}
         self._gone: list[Name] = list(plan.forget)
         self._failed: set[Name] = set()
+        self._kept_back = False
+        self._backups: list[Name] = []
         self.outcome = Outcome(left=list(plan.left), failures=list(plan.failures))
 
     def close(self) -> None:
@@ -174,18 +176,18 @@ class _Batch:
 
     def _home_of(self, folder: Name) -> tuple[Name, int | None]:
         """Where to stage for a folder, and the group that its files inherit."""
-        known = self._homes.get(folder)
-        if known is not None:
-            return known
-        try:
-            result = os.fstat(self._tree.folder(folder))
-        except OSError:
-            found = self._home_of(parent(folder))  # It is to be made, and will inherit.
-        else:
-            gid = result.st_gid if result.st_mode & stat.S_ISGID else None
-            found = (self._tree.home_of(folder), gid)
-        self._homes[folder] = found
-        return found
+        for there in (folder, *reversed([*ancestors(folder)]), ROOT):
+            found = self._homes.get(there)
+            if found is None:
+                try:
+                    result = os.fstat(self._tree.folder(there))
+                except OSError:
+                    continue  # It is to be made, and will inherit.
+                gid = result.st_gid if result.st_mode & stat.S_ISGID else None
+                found = (self._tree.home_of(there), gid)
+            self._homes[there] = self._homes[folder] = found
+            return found
+        raise AssertionError("unreachable: the root is there")
 
     def stage(self) -> None:
         """Step 4: every content is written, away from where it will be."""
@@ -219,7 +221,8 @@ class _Batch:
     def _barrier(self, files: Iterable[Name]) -> None:
         """Waits for the disk, if the batch is to be durable."""
         if self._durable:
-            touched = {parent(name) for name in (*self._done, *self._gone, *self._expected)}
+            names = (*self._done, *self._gone, *self._expected, *self._backups)
+            touched = {parent(name) for name in names}
             above = {folder for name in touched for folder in (*ancestors(name), ROOT)}
             self._tree.sync(self._staging.descriptors, files, sorted(touched | above))
 
@@ -289,12 +292,21 @@ class _Batch:
                     raise
                 expected = Actual(ABSENT)
             else:
-                self._expected[name] = self._staged[name]
-                self._done[name] = row_of(put.intent)
+                self._expected[name] = self._placed(name)
+                self._done[name] = row_of(put.intent, made=put.made)
                 self.outcome.written.append(name)
                 return
         problem = "the path kept changing while we tried to write it"
         raise PathError(name, "write", problem, "find out who else writes there")
+
+    def _placed(self, name: Name) -> Signature:
+        """The signature after the rename, whose ctime tells of any later edit."""
+        return self._look_after(name, self._staged[name])
+
+    def _look_after(self, name: Name, before: Signature) -> Signature:
+        """The signature after a change of ours that moves only ctime."""
+        now = self._tree.look(name).signature
+        return now if now is not None and now[:3] == before[:3] else before
 
     def _look_again(self, name: Name, policy: OnConflict) -> Actual:
         """What appeared at a path; raises if it may not be moved."""
@@ -358,6 +370,7 @@ class _Batch:
         name, seen = step.row.name, step.actual.signature
         if step.mode is not None and seen is not None:
             self._tree.set_mode(name, step.mode, seen)
+            seen = self._look_after(name, seen)
         if step.row.kind == Kind.FILE and seen is not None:
             self._expected[name] = seen
         self._done[name] = step.row
@@ -411,6 +424,7 @@ class _Batch:
     def _back_up(self, slot: Slot, name: Name) -> None:
         """Keeps foreign bytes, and says where."""
         where = self._staging.back_up(slot, name, self._stamp)
+        self._backups.append(where)
         self.outcome.backed_up[name] = where
         _log.warning("%s: foreign %r was moved to %r", self._tree.path, name, where)
 
@@ -419,13 +433,23 @@ class _Batch:
     def second_barrier(self) -> None:
         """Step 7: all names are on the disk."""
         try:
-            self._staging.remove_areas()
+            self._discard_unplaced()
+            self._kept_back = not self._staging.remove_areas()
             self._barrier(self._expected)
         except OSError as error:
             doubtful = [row._replace(doubt=Doubt.UNSYNCED) for row in self._done.values()]
             with contextlib.suppress(LedgerError):
                 self._ledger.commit(doubtful, (), self._staging.batch)
             raise self._barrier_error(error) from error
+
+    def _discard_unplaced(self) -> None:
+        """What was staged but could not be put in place goes; what is not ours stays."""
+        for name, staged in self._staged.items():
+            if name not in self._expected:
+                with contextlib.suppress(OSError):
+                    left = self._staging.look(self._slots[name]).signature
+                    if left is not None and left.inode == staged.inode:
+                        self._staging.discard(self._slots[name])
 
     def commit(self) -> None:
         """Step 8: the ledger says what is so now."""
@@ -435,7 +459,9 @@ class _Batch:
                 self._done.setdefault(row.name, row)
         recorded = record(self._tree, self._done.values(), self._expected)
         gone = [name for name in self._gone if name not in self._done]
-        self._ledger.commit(recorded, gone, self._staging.batch)
+        # Foreign bytes that could not be moved on are found through the batch's notes.
+        settled = None if self._kept_back else self._staging.batch
+        self._ledger.commit(recorded, gone, settled)
         stands = [note for note in plan.displaced if note.by in self._done]
         if stands or plan.contested or plan.settled:
             self._ledger.set_displaced((*stands, *plan.contested), plan.settled)
@@ -487,7 +513,7 @@ def record(tree: Tree, rows: Iterable[Row], expected: dict[Name, Signature]) -> 
         known, now = expected.get(row.name), seen.get(row.name)
         if known is None:
             recorded.append(row)
-        elif now is not None and now[:3] == known[:3]:
+        elif now == known:
             recorded.append(row.seen(now, recorded_ns))
         else:
             recorded.append(row.seen(known, 0))
@@ -528,8 +554,12 @@ def recover(tree: Tree, ledger: Ledger) -> None:
     if not pending and not areas:
         return
     _log.info("%s: recovering from an interrupted update", tree.path)
-    for home, area in areas:
-        _sort_out(tree, ledger, pending, home, area)
+    stuck = {
+        leaf(area).removesuffix(Staging.READY)
+        for home, area in areas
+        if not _sort_out(tree, ledger, pending, home, area)
+    }
+    pending = [p for p in pending if p.batch not in stuck]
     _sync_leftovers(tree, pending)
     for batch in sorted({p.batch for p in pending}):
         _settle(tree, ledger, [p for p in pending if p.batch == batch], batch)
@@ -556,21 +586,28 @@ def _areas(tree: Tree, home: Name) -> list[tuple[Name, Name]]:
         return []
 
 
-def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, area: Name) -> None:
-    """Empties one area: what is ours goes, what is foreign is kept."""
+def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, area: Name) -> bool:
+    """Empties one area: what is ours goes, what is foreign is kept; whether all could be."""
     batch, ready, _ = leaf(area).partition(Staging.READY)
-    if isinstance(tree.look(area).state, FileState):
+    if not isinstance(tree.look(area).state, DirState):
         tree.remove_file(area)  # Never made by us.
-        return
+        return True
     notes = {p.entry: p for p in pending if p.batch == batch}
+    kept = True
     for entry in os.listdir(tree.folder(area)):
         name, note = join(area, Name(entry)), notes.get(entry.removesuffix(".old"))
-        if ready and not _is_ours(tree, ledger, note, name):
-            _keep_leftover(tree, home, name, note)
-        else:
-            tree.remove_file(name)
+        try:
+            is_folder = isinstance(tree.look(name).state, DirState)
+            if is_folder or (ready and not _is_ours(tree, ledger, note, name)):
+                _keep_leftover(tree, home, name, note)
+            else:
+                tree.remove_file(name)
+        except OSError as error:
+            kept = False
+            _log.warning("%s: %r can't be moved on: %s", tree.path, name, error.strerror)
     tree.forget()
     remove_area(tree, area)
+    return kept
 
 
 def _is_ours(tree: Tree, ledger: Ledger, note: Pending | None, leftover: Name) -> bool:

@@ -23,7 +23,7 @@ from typing import Final
 import xxhash
 
 from ._errors import LockedError, RootError
-from ._paths import RESERVED, ROOT, Folding, Name, join, leaf, parent
+from ._paths import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
 from ._state import ABSENT, Actual, DirState, FileState, LinkState, OtherState, Signature
 
 __all__ = ["Slot", "Staging", "Tree", "coarse_now_ns", "open_root", "signature_of"]
@@ -186,14 +186,22 @@ class Tree:
         cached = self._folders.get(name)
         if cached is not None:
             return cached
-        above = self.folder(parent(name))
+        to_open = [name]
+        while (above := parent(to_open[-1])) and above not in self._folders:
+            to_open.append(above)
+        fd = self._folders.get(above, self.fd)
         try:
-            fd = os.open(leaf(name), _DIR, dir_fd=above)
+            for part in reversed(to_open):
+                fd = self._keep(part, os.open(leaf(part), _DIR, dir_fd=fd))
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._folders:
                 raise
             self.forget()
-            fd = os.open(leaf(name), _DIR, dir_fd=self.folder(parent(name)))
+            return self.folder(name)
+        return fd
+
+    def _keep(self, name: Name, fd: int) -> int:
+        """Keeps the descriptor of a folder that was opened."""
         if len(self._folders) >= _CACHED_FOLDERS:
             self.forget()
         self._folders[name] = fd
@@ -238,11 +246,29 @@ class Tree:
         A rename can't cross mounts (also bind mounts, which share the device
         number), and a default ACL is inherited only where a file is created.
         """
+        home, acl, device = folder, self._default_acl(folder), self._device(folder)
+        mount = self.mount_of(folder)
+        while home != mount:
+            above = parent(home)
+            if self._device(above) != device or (acl and self._default_acl(above) != acl):
+                return home
+            home = above
+        return home
+
+    def mount_of(self, folder: Name) -> Name:
+        """The mount point that a folder lies on; the root's own is the root."""
+        return max((m for m in self.mounts if _is_within(folder, m)), key=len, default=ROOT)
+
+    def _default_acl(self, folder: Name) -> bytes:
+        """The ACL that new files in a folder inherit; empty if there is none."""
         try:
-            os.getxattr(self.folder(folder), "system.posix_acl_default")
+            return os.getxattr(self.folder(folder), "system.posix_acl_default")
         except (OSError, AttributeError):
-            return max((m for m in self.mounts if _is_within(folder, m)), key=len, default=ROOT)
-        return folder
+            return b""
+
+    def _device(self, folder: Name) -> int:
+        """The device of a folder; a subvolume of btrfs is one of its own."""
+        return os.fstat(self.folder(folder)).st_dev
 
     # Changing
 
@@ -270,6 +296,12 @@ class Tree:
         """Unlinks a file of our own folder; it may be missing."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(leaf(name), dir_fd=self.folder(parent(name)))
+
+    def make_file(self, name: Name) -> None:
+        """Makes an empty file of our own folder, unless something is there."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name))))
 
     def write_file(self, name: Name, content: bytes) -> None:
         """Writes a file of our own folder."""
@@ -318,7 +350,9 @@ class Tree:
             folders: The same.
         """
         if self.can_syncfs and _syncfs is not None:
-            for fd in (self.fd, *mounts):
+            others = {os.fstat(fd).st_dev: fd for fd in mounts}
+            others.pop(os.fstat(self.fd).st_dev, None)
+            for fd in (self.fd, *others.values()):
                 _syncfs(fd)
             return
         for name in files:
@@ -457,9 +491,11 @@ class Staging:
 
     def _back_up_below(self, home: Name, slot: Slot, name: Name, stamp: str) -> Name:
         """The same, to the backup area of one folder."""
+        backups = join(join(home, Name(RESERVED)), Name("backup"))
+        self._make_folders(join(home, Name(RESERVED)), backups)
+        self._tree.folder(backups)  # Raises if something else took the name.
         for attempt in range(10_000):
             moment = Name(stamp if attempt == 0 else f"{stamp}.{attempt}")
-            backups = join(join(home, Name(RESERVED)), Name("backup"))
             target = join(join(backups, moment), name)
             try:
                 self._make_folders(join(home, Name(RESERVED)), parent(target))
@@ -472,15 +508,16 @@ class Staging:
 
     def _make_folders(self, top: Name, folder: Name) -> None:
         """Makes the folders from one that may exist to another, private to us."""
-        if folder != top:
-            self._make_folders(top, parent(folder))
-        self._tree.make_folder(folder, 0o700)
+        for name in (*ancestors(folder), folder):
+            if len(name) >= len(top):
+                self._tree.make_folder(name, 0o700)
 
-    def remove_areas(self) -> None:
-        """Removes the areas, which the batch has emptied."""
+    def remove_areas(self) -> bool:
+        """Removes the areas that the batch has emptied; tells whether that was all of them."""
         self._tree.forget()
-        for home in self._areas:
-            remove_area(self._tree, area_of(home, self.batch + self._suffix))
+        areas = [area_of(home, self.batch + self._suffix) for home in self._areas]
+        left = [area for area in areas if not remove_area(self._tree, area)]
+        return not left
 
     def abandon(self) -> None:
         """Throws away everything that was staged; nothing is in place yet."""
@@ -506,12 +543,13 @@ def area_of(home: Name, batch: str) -> Name:
     return join(join(home, _AREAS), Name(batch))
 
 
-def remove_area(tree: Tree, area: Name) -> None:
+def remove_area(tree: Tree, area: Name) -> bool:
     """Removes an empty area, and below a home other than the root what held it."""
-    tree.remove_folder(area)
+    gone = tree.remove_folder(area)
     if parent(area) != _AREAS:
         tree.remove_folder(parent(area))
         tree.remove_folder(parent(parent(area)))
+    return gone
 
 
 def _move(source: str, source_fd: int, target: str, target_fd: int) -> None:

@@ -14,10 +14,10 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from ._errors import LedgerError
-from ._paths import RESERVED, Name, join
+from ._errors import InvalidNameError, LedgerError
+from ._paths import RESERVED, Name, join, leaf, parse_name
 from ._state import Displaced, Doubt, Row
 
 __all__ = ["FILE", "CorruptLedgerError", "Ledger", "Pending"]
@@ -29,7 +29,13 @@ FOLDER: Final = Name(RESERVED)
 FILE: Final = join(FOLDER, Name("ledger.sqlite3"))
 _FORMAT: Final = 1
 _IN: Final = 500  # values in one IN (...); SQLite's limit was 999 for long
-_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+_HINTS: Final = {
+    sqlite3.SQLITE_FULL: "free some space, then update again",
+    sqlite3.SQLITE_READONLY: "grant this user write access",
+    sqlite3.SQLITE_CANTOPEN: "grant this user write access",
+    sqlite3.SQLITE_IOERR: "is there space left? else check the disk",
+}
 
 _FIELDS: Final = ", ".join(Row._fields)
 _ROW: Final = ", ".join("?" * len(Row._fields))
@@ -76,31 +82,43 @@ class Pending(NamedTuple):
 class Ledger:
     """An open ledger. Every method raises :class:`LedgerError` if SQLite fails."""
 
-    def __init__(self, connection: sqlite3.Connection, inode: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, inode: int, file: str) -> None:
         self._connection = connection
+        self.file = file
         self.inode = inode
 
     @classmethod
-    def open(cls, path: str, *, network: bool) -> Ledger:
-        """Opens the ledger for writing, and makes it if it is missing.
+    def open(cls, path: str, folder: int, *, network: bool) -> Ledger:
+        """Opens the ledger for writing; an empty file becomes one.
 
         Args:
             path: The path of the root.
+            folder: The descriptor of our folder in it, which no link has led to.
             network: The root is on a network file system, where WAL does not work.
 
         Raises:
             CorruptLedgerError: What is there is no ledger.
+            FileNotFoundError: Nothing is there.
         """
         file = os.path.join(path, FILE)
-        if os.path.lexists(file) and not stat.S_ISREG(os.lstat(file).st_mode):
+        there = os.stat(leaf(FILE), dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISREG(there.st_mode):
             raise CorruptLedgerError(f"{file}: not a regular file")
         with _translated(file):
-            connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                f"file:{_quoted(file)}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            )
             try:
+                # SQLite knows paths only, and a folder above may have become a link.
+                if not _leads_to(file, there):
+                    raise LedgerError(f"{file}: was replaced while we opened it")
                 mode, synchronous = ("DELETE", "FULL") if network else ("WAL", "NORMAL")
                 connection.execute(f"PRAGMA journal_mode={mode}")
                 connection.execute(f"PRAGMA synchronous={synchronous}")
-                ledger = cls(connection, os.stat(file).st_ino)
+                ledger = cls(connection, there.st_ino, file)
                 if ledger._is_new():
                     connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
                 ledger._check(file)
@@ -118,16 +136,21 @@ class Ledger:
         """
         file = os.path.join(path, FILE)
         try:
-            inode = os.lstat(file).st_ino
+            found = os.lstat(file)
         except OSError:
             return None
-        quoted = file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        if not stat.S_ISREG(found.st_mode):
+            raise CorruptLedgerError(f"{file}: not a regular file")
+        inode = found.st_ino
         options = "mode=ro" if os.path.exists(f"{file}-wal") else "mode=ro&immutable=1"
         with _translated(file):
             connection = sqlite3.connect(
-                f"file:{quoted}?{options}", uri=True, isolation_level=None, check_same_thread=False
+                f"file:{_quoted(file)}?{options}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
             )
-            return cls(connection, inode)
+            return cls(connection, inode, file)
 
     def close(self) -> None:
         """Closes the database; the last one to do so folds the log into it."""
@@ -142,6 +165,8 @@ class Ledger:
         if self._connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise CorruptLedgerError(f"{file}: damaged")
         found = self.get_meta("format")
+        if not isinstance(found, int):
+            raise CorruptLedgerError(f"{file}: has no format")
         if found != _FORMAT:
             raise LedgerError(f"{file}: has format {found!r}; this version knows {_FORMAT}")
         if self.get_meta("inode") not in (None, self.inode):
@@ -153,7 +178,7 @@ class Ledger:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing of what is done inside."""
-        with _translated("ledger"):
+        with _translated(self.file):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -173,7 +198,7 @@ class Ledger:
 
     def get_meta(self, key: str) -> object:
         """A value that belongs to the whole mirror, or ``None``."""
-        with _translated("ledger"):
+        with _translated(self.file):
             row = self._connection.execute(
                 "SELECT value FROM meta WHERE key = ?", (key,)
             ).fetchone()
@@ -182,8 +207,8 @@ class Ledger:
     def rows(self, where: str = "TRUE", *values: str) -> list[Row]:
         """The rows that satisfy a condition, in the order of their names."""
         sql = f"SELECT {_FIELDS} FROM rows WHERE {where} ORDER BY name"
-        with _translated("ledger"):
-            return [Row._make(found) for found in self._connection.execute(sql, values)]
+        with _translated(self.file):
+            return [_row(found) for found in self._connection.execute(sql, values)]
 
     def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
         """The rows of some names."""
@@ -205,34 +230,34 @@ class Ledger:
 
     def is_empty(self) -> bool:
         """Whether nothing at all is managed."""
-        with _translated("ledger"):
+        with _translated(self.file):
             sql = "SELECT 1 FROM rows UNION ALL SELECT 1 FROM intents LIMIT 1"
             return self._connection.execute(sql).fetchone() is None
 
     def displaced(self) -> list[Displaced]:
         """Every declared path that had to give way."""
-        with _translated("ledger"):
+        with _translated(self.file):
             sql = 'SELECT name, owner, container, component, "by", seen FROM displaced'
             return [Displaced._make(found) for found in self._connection.execute(sql)]
 
     def pending(self) -> list[Pending]:
         """The intents that an interrupted batch left."""
         sql = f"SELECT batch, home, entry, removal, {_FIELDS} FROM intents ORDER BY batch, name"
-        with _translated("ledger"):
+        with _translated(self.file):
             found = self._connection.execute(sql).fetchall()
-        return [Pending(r[0], r[1], r[2], bool(r[3]), Row._make(r[4:])) for r in found]
+        return [Pending(r[0], r[1], r[2], bool(r[3]), _row(r[4:])) for r in found]
 
     def owners(self) -> frozenset[str]:
         """Who writes here, according to this very file."""
         sql = "SELECT substr(key, 7) FROM meta WHERE key LIKE 'owner:%'"
-        with _translated("ledger"):
+        with _translated(self.file):
             return frozenset(row[0] for row in self._connection.execute(sql))
 
     # Writing
 
     def set_meta(self, key: str, value: object) -> None:
         """Stores a value that belongs to the whole mirror."""
-        with _translated("ledger"):
+        with _translated(self.file):
             self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def begin(self, intents: Sequence[Pending], *, durable: bool) -> None:
@@ -242,7 +267,7 @@ class Ledger:
             intents: Its steps.
             durable: Whether it must be on the disk now, instead of with the first barrier.
         """
-        with _translated("ledger"):
+        with _translated(self.file):
             if durable:
                 self._connection.execute("PRAGMA synchronous=FULL")
             with self.transaction():
@@ -295,6 +320,30 @@ class Ledger:
             )
 
 
+def _leads_to(file: str, there: os.stat_result) -> bool:
+    """Whether a path leads to the file that was found in another way."""
+    try:
+        return os.path.samestat(os.stat(file), there)
+    except OSError:
+        return False
+
+
+def _quoted(file: str) -> str:
+    """A path in a URI."""
+    return file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _row(found: Sequence[Any]) -> Row:
+    """A row whose name is safe to walk; the file could have been made by anybody."""
+    row = Row._make(found)
+    try:
+        if parse_name(row.name) == row.name:
+            return row
+    except (InvalidNameError, TypeError):
+        pass
+    raise CorruptLedgerError(f"holds {row.name!r}, which is no name")
+
+
 def _chunks(names: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """Runs of at most as many as one statement takes."""
     return (names[start : start + _IN] for start in range(0, len(names), _IN))
@@ -305,10 +354,12 @@ def _translated(what: str) -> Iterator[None]:
     """Raises our errors instead of SQLite's."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise CorruptLedgerError(f"{what}: holds what is no text") from error
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        damaged = code is not None and code & 0xFF in _CORRUPT
-        kind = (
-            CorruptLedgerError if damaged or type(error) is sqlite3.DatabaseError else LedgerError
-        )
-        raise kind(f"{what}: {error}") from error
+        # Without a code it is Python's complaint about a value that can't be decoded.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code in _CORRUPT:
+            raise CorruptLedgerError(f"{what}: {error}") from error
+        hint = _HINTS.get(code, "")
+        raise LedgerError(f"{what}: {error}" + (f" ({hint})" if hint else "")) from error

@@ -379,7 +379,8 @@ class Mirror:
         if self._ledger is not None and (there is None or there.inode != self._ledger.inode):
             self.close()
         if self._ledger is None:
-            self._ledger = Ledger.open(self.root, network=not tree.can_syncfs)
+            tree.make_file(FILE)
+            self._ledger = Ledger.open(self.root, tree.folder(FOLDER), network=not tree.can_syncfs)
         return self._ledger
 
     # Leaving
@@ -570,7 +571,7 @@ def _view(tree: Tree, ledger: Ledger, intents: list[Intent]) -> View:
 
 def _walk(tree: Tree, folder: Name) -> Iterator[Name]:
     """Everything in a folder, from the top; our own folder is left out."""
-    for name in tree.names_in(folder):
+    for name in _entries(tree, folder):
         if name == FOLDER:
             continue
         yield name

@@ -94,6 +94,7 @@ class Put(NamedTuple):
     expected: Actual
     keep_copy: bool
     mode: int | None
+    made: bool = True
 
 
 class Keep(NamedTuple):
@@ -443,8 +444,9 @@ class _Planner:
             self._displace(intent.name, row, intent)
         mode = intent.desired.mode
         if mode is None and isinstance(actual.state, FileState):
-            mode = actual.state.mode
-        self._files.append(Put(intent, actual, keep_copy, mode))
+            mode = (actual.state.mode or 0) & 0o777  # A privilege was given to other bytes.
+        was_adopted = verdict is Verdict.RIGHT and row is not None and not row.made
+        self._files.append(Put(intent, actual, keep_copy, mode, made=not was_adopted))
 
     def _keep_file(self, intent: Intent, row: Row | None, actual: Actual) -> None:
         """Adopts a file that already holds the desired bytes."""

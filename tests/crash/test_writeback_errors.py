@@ -126,8 +126,7 @@ def test_a_disk_that_dies_at_a_barrier_is_told_by_an_error_that_names_it(
         mirror, root = _open(disk)
 
         def sync_of_a_dying_disk(fd: int) -> None:
-            # A barrier syncs the root's descriptor and that of the staging area.
-            if next(barriers) > (at_barrier - 1) * 2:
+            if next(barriers) == at_barrier:
                 disk.cut_power()
                 raise OSError(5, "Input/output error")
 

@@ -1,0 +1,166 @@
+"""Something happens before the k-th system call of a batch; or all calls are recorded.
+
+Only the calls of the package itself are seen: its modules get a stand-in for ``os``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+from cocoindex_fsmirror import _apply, _fs, _ledger, _mirror
+from cocoindex_fsmirror._ledger import Ledger
+
+_PLACES = ["mkdir", "rmdir", "unlink", "rename", "renameat2", "link"]
+CHANGES: Final = frozenset([*_PLACES, "write", "fchmod", "fchown", "syncfs", "begin", "commit"])
+LOOKS: Final = frozenset(
+    ["open", "stat", "fstat", "lstat", "listdir", "readlink", "getxattr", "fsync", "connect"]
+)
+
+Before = Callable[[str, tuple[Any, ...]], None]
+Hear = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
+
+
+class _Os:
+    """The module ``os``, telling of each call before it is made."""
+
+    def __init__(self, hear: Hear) -> None:
+        self._hear = hear
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        return _telling(name, real, self._hear) if name in CHANGES | LOOKS else real
+
+
+def _telling(name: str, real: Callable[..., Any], hear: Hear) -> Callable[..., Any]:
+    """A function that tells of each call."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        hear(name, args, options)
+        return real(*args, **options)
+
+    return call
+
+
+@contextlib.contextmanager
+def overheard(hear: Hear) -> Iterator[None]:
+    """Tells of every system call that the package makes, and of the ledger's writes."""
+    with contextlib.ExitStack() as stack:
+        for module in (_fs, _apply, _mirror, _ledger):
+            stack.enter_context(mock.patch.object(module, "os", _Os(hear)))
+        connect = _telling("connect", sqlite3.connect, hear)
+        stack.enter_context(mock.patch.object(sqlite3, "connect", connect))
+        for name in ("renameat2", "syncfs"):
+            real = getattr(_fs, f"_{name}")
+            if real is not None:
+                stack.enter_context(mock.patch.object(_fs, f"_{name}", _telling(name, real, hear)))
+        for name in ("begin", "commit"):
+            real = getattr(Ledger, name)
+            stack.enter_context(mock.patch.object(Ledger, name, _telling(name, real, hear)))
+        yield
+
+
+def watched(before: Before) -> contextlib.AbstractContextManager[None]:
+    """The same without keyword arguments."""
+    return overheard(lambda name, args, _options: before(name, args))
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
+    """Collects name and arguments of every call."""
+    calls: list[tuple[str, tuple[Any, ...]]] = []
+    with watched(lambda name, args: calls.append((name, args))):
+        yield calls
+
+
+def run_with_event(batch: Callable[[], None], event: Callable[[], None], k: int) -> bool:
+    """Runs a batch, with an event before its k-th call (from 0); false if it has fewer calls."""
+    seen, happening = 0, False
+
+    def before(_name: str, _args: tuple[Any, ...]) -> None:
+        nonlocal seen, happening
+        if happening:
+            return
+        seen += 1
+        if seen == k + 1:
+            happening = True
+            try:
+                event()
+            finally:
+                happening = False
+
+    with watched(before):
+        batch()
+    return seen > k
+
+
+def run_failing(
+    batch: Callable[[], None], fails: Callable[[str, tuple[Any, ...]], bool], code: int
+) -> int:
+    """Runs a batch in which the chosen calls fail with an errno; tells how many did."""
+    failed = 0
+
+    def before(name: str, args: tuple[Any, ...]) -> None:
+        nonlocal failed
+        if fails(name, args):
+            failed += 1
+            raise OSError(code, os.strerror(code))
+
+    with watched(before):
+        batch()
+    return failed
+
+
+def crashes(batch: Callable[[], None], k: int) -> bool:
+    """Runs a batch in a process that dies before its k-th call; false if it has fewer calls."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Threads of others are not used.
+        child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os._exit(0 if run_with_event(batch, lambda: os._exit(42), k) else 1)
+        os._exit(2)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (42, 1), status
+    return status == 42
+
+
+def identity(path: Path) -> tuple[int, int, int, int]:
+    """What a write, or any other change, would alter; reading does not."""
+    seen = path.lstat()
+    return seen.st_ino, seen.st_mode, seen.st_mtime_ns, seen.st_ctime_ns
+
+
+def stamps(root: Path) -> dict[str, tuple[int, int, int]]:
+    """Inode, mtime and ctime of everything below a folder, without what is in ``.fsmirror``."""
+    found = {}
+    for at, folders, files in os.walk(root):
+        if at == str(root) and ".fsmirror" in folders:
+            folders.remove(".fsmirror")
+        for entry in (*folders, *files):
+            seen = os.lstat(os.path.join(at, entry))
+            found[os.path.join(at, entry)] = (seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns)
+    return found
+
+
+def quiet_state(root: Path) -> dict[str, tuple[object, ...]]:
+    """Everything below a folder, but what a reader of SQLite's log touches as root.
+
+    That is the ``-shm`` file, and the ctime of the ``-wal`` file, which it chowns.
+    """
+    found: dict[str, tuple[object, ...]] = {}
+    for at, folders, files in os.walk(root):
+        for entry in (*folders, *(file for file in files if not file.endswith("-shm"))):
+            path = Path(at, entry)
+            seen = path.lstat()
+            content = path.read_bytes() if stat.S_ISREG(seen.st_mode) else b""
+            ctime = 0 if entry.endswith("-wal") else seen.st_ctime_ns
+            found[str(path)] = (seen.st_ino, seen.st_mode, seen.st_mtime_ns, ctime, content)
+    return found

@@ -1,0 +1,266 @@
+"""Drift is noticed: by a look, within a tick, and by content where a look can't tell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import Mirror, RootError, _apply, _fs
+from cocoindex_fsmirror import _mirror as mirror_module
+from cocoindex_fsmirror._fs import coarse_now_ns
+from cocoindex_fsmirror._mirror import Drift
+from tests.io.steps import quiet_state
+from tests.support import OWNER, delete, folder, write
+
+
+@pytest.fixture
+def x(mirror: Mirror, root: Path) -> Path:
+    """A managed file among others."""
+    mirror.apply([write("d/x", b"abc", component="/one"), write("y", b"1", mode=0o644)])
+    return root / "d" / "x"
+
+
+def _edit(x: Path) -> None:
+    x.write_bytes(b"longer than before")
+
+
+def _same_size(x: Path) -> None:
+    with x.open("r+b") as file:
+        file.write(b"ABC")
+
+
+def _same_size_and_time(x: Path) -> None:
+    before = x.stat()
+    _same_size(x)
+    os.utime(x, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _replace(x: Path) -> None:
+    other = x.with_name("other")
+    other.write_bytes(b"ABC")
+    shutil.copystat(x, other)
+    other.rename(x)
+
+
+def _link(x: Path) -> None:
+    x.rename(x.with_name("moved"))
+    x.symlink_to("moved")
+
+
+def _parent_link(x: Path) -> None:
+    x.parent.rename(x.parent.with_name("moved"))
+    x.parent.symlink_to("moved")
+
+
+def _folder(x: Path) -> None:
+    x.unlink()
+    x.mkdir()
+
+
+def _fifo(x: Path) -> None:
+    x.unlink()
+    os.mkfifo(x)
+
+
+def _parent_gone(x: Path) -> None:
+    shutil.rmtree(x.parent)
+
+
+DRIFTS = [
+    _edit,
+    _same_size,
+    _same_size_and_time,
+    _replace,
+    _link,
+    _parent_link,
+    _folder,
+    _fifo,
+    Path.unlink,
+    _parent_gone,
+]
+
+
+def _looks(mirror: Mirror) -> list[Drift]:
+    """What each way of looking finds."""
+    return [
+        mirror.observe(),
+        mirror.observe(content=True),
+        asyncio.run(mirror.observe_content()),
+    ]
+
+
+@pytest.mark.parametrize("happens", DRIFTS)
+def test_drift_is_noticed_and_healed(
+    mirror: Mirror, root: Path, x: Path, happens: Callable[[Path], None]
+) -> None:
+    happens(x)
+    before = quiet_state(root)
+    for found in _looks(mirror):
+        assert found.names == {"d/x"}
+        assert found.components == {(OWNER, "/one")}
+    assert mirror.has_drifted(write("d/x").name)
+    assert not mirror.has_drifted(write("y").name)
+    assert quiet_state(root) == before
+    if happens is not _folder:
+        mirror.apply([write("d/x", b"abc")])
+        assert not x.parent.is_symlink()
+        assert x.read_bytes() == b"abc"
+        assert mirror.verify(content=True) == []
+
+
+def test_a_mode_is_drift_only_if_it_was_asked_for(mirror: Mirror, root: Path, x: Path) -> None:
+    x.chmod(0o600)
+    assert mirror.verify() == []
+    (root / "y").chmod(0o600)
+    assert mirror.verify() == ["y"]
+
+
+def test_a_touched_file_is_refreshed_and_no_drift(mirror: Mirror, x: Path) -> None:
+    os.utime(x, ns=(1, 1))
+    while coarse_now_ns() <= x.lstat().st_ctime_ns:
+        os.sched_yield()  # A touch within this tick of the clock could hide an edit.
+    for found in _looks(mirror):
+        assert found.names == set()
+        assert [row.name for row in found.refreshed] == ["d/x"]
+    mirror.prepare(OWNER, mirror.observe())
+    assert mirror.observe().refreshed == ()
+
+
+def test_a_refreshed_row_does_not_overwrite_a_newer_one(mirror: Mirror, x: Path) -> None:
+    os.utime(x, ns=(1, 1))
+    found = mirror.observe()
+    mirror.apply([write("d/x", b"newer")])
+    mirror.prepare(OWNER, found)
+    assert mirror.verify() == []
+    assert mirror.verify(content=True) == []
+
+
+def test_the_whole_root_gone_is_drift_of_everything(mirror: Mirror, root: Path, x: Path) -> None:
+    (root / "y").unlink()
+    before = {"d/x", "y"}
+    ledger = root.with_name("ledger")
+    shutil.copytree(root / ".fsmirror", ledger)
+    shutil.rmtree(root)
+    assert mirror.observe() == Drift()
+    with pytest.raises(RootError, match="no mirror"):
+        mirror.verify()
+    root.mkdir()
+    shutil.move(ledger, root / ".fsmirror")
+    assert set(mirror.verify()) == before
+    assert not root.joinpath("y").exists()
+
+
+def test_a_declared_folder_that_was_removed_or_replaced_is_drift(
+    mirror: Mirror, root: Path
+) -> None:
+    mirror.apply([folder("d"), folder("e"), write("f/x", b"1")])
+    (root / "d").rmdir()
+    (root / "e").rmdir()
+    (root / "e").write_bytes(b"file")
+    assert mirror.verify() == ["d", "e"]
+
+
+def test_an_unfinished_batch_counts_as_drift(mirror: Mirror, root: Path, x: Path) -> None:
+    def dies(_run: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cocoindex_fsmirror._apply._Batch.commit", dies)
+        with pytest.raises(KeyboardInterrupt):
+            mirror.apply([write("d/x", b"2"), delete("y")])
+    assert {"d/x", "y"} <= mirror.observe().names
+    mirror.apply([write("d/x", b"2"), delete("y")])
+    assert mirror.verify() == []
+
+
+class _Clock:
+    """A clock that stands still, at the latest stamp of the files that are there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self) -> int:
+        return self._path.lstat().st_ctime_ns
+
+
+def test_an_edit_in_the_tick_of_the_record_is_noticed(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, no_waiting: None
+) -> None:
+    mirror.apply([write("x", b"abc")])
+    (root / "x").write_bytes(b"old")
+    for module in (_fs, _apply, mirror_module):
+        monkeypatch.setattr(module, "coarse_now_ns", _Clock(root / "x"))
+    mirror.apply([write("x", b"abc")])
+    (root / "x").write_bytes(b"ABC")
+    _pretend_unchanged(root, "x")
+    assert mirror.verify() == ["x"]
+
+
+def test_whole_second_stamps_are_believed_only_after_their_second(mirror: Mirror) -> None:
+    from cocoindex_fsmirror._state import Signature, proves
+
+    second = 1_000_000_000
+    stamped = Signature(1, 3, 5 * second, 5 * second)
+    assert not proves(stamped, stamped, 5 * second + second // 2)
+    assert proves(stamped, stamped, 6 * second)
+
+
+def _pretend_unchanged(root: Path, name: str, *, recorded: bool = False) -> None:
+    """Makes the row of a file agree with what ``lstat`` says of it now."""
+    seen = (root / name).lstat()
+    with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
+        ledger.execute(
+            "UPDATE rows SET inode = ?, size = ?, mtime_ns = ?, ctime_ns = ? WHERE name = ?",
+            (seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, name),
+        )
+        if recorded:
+            later = seen.st_ctime_ns + 10**9
+            ledger.execute("UPDATE rows SET recorded_ns = ? WHERE name = ?", (later, name))
+        ledger.commit()
+
+
+def test_an_edit_that_kept_size_times_and_inode_is_found_by_content(
+    mirror: Mirror, root: Path, x: Path
+) -> None:
+    _same_size(x)
+    _pretend_unchanged(root, "d/x", recorded=True)
+    assert mirror.verify() == []
+    assert mirror.verify(content=True) == ["d/x"]
+    assert asyncio.run(mirror.observe_content()).names == {"d/x"}
+
+
+def test_an_edit_is_noticed_by_its_ctime_though_the_clock_was_set_back(
+    mirror: Mirror, root: Path, x: Path
+) -> None:
+    _pretend_unchanged(root, "d/x", recorded=True)
+    assert mirror.verify() == []
+    _same_size_and_time(x)
+    assert mirror.verify() == ["d/x"]
+
+
+def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path) -> None:
+    size = 32 << 20
+    mirror.apply([write("large", b"x" * size)])
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def both() -> Drift:
+        other = asyncio.create_task(others())
+        found = await mirror.observe_content()
+        other.cancel()
+        return found
+
+    assert asyncio.run(both()).names == set()
+    assert turns >= size // mirror_module._CHUNK

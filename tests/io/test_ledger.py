@@ -1,0 +1,289 @@
+"""The ledger is damaged, lost, old or copied: nothing is lost, and the work goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import FsMirrorError, LedgerError, Mirror
+from cocoindex_fsmirror._ledger import Ledger
+from tests.io.steps import identity, quiet_state
+from tests.support import OWNER, backups, contents, delete, exact_state, snapshot, write
+
+FILES = {"x": b"1", "d/y": b"2", "d/ä\n": b"3"}
+INTENTS = [write(name, content, durable=False) for name, content in FILES.items()]
+
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
+
+@pytest.fixture
+def ledger(root: Path) -> Path:
+    """The closed ledger of a root with some files of ours, and a foreign one."""
+    root.mkdir()
+    with Mirror(root) as mirror:
+        mirror.apply(INTENTS)
+    (root / "d" / "theirs").write_bytes(b"foreign")
+    return root / ".fsmirror" / "ledger.sqlite3"
+
+
+def _truncate(ledger: Path) -> None:
+    os.truncate(ledger, ledger.stat().st_size // 2 + 100)
+
+
+def _scramble(ledger: Path) -> None:
+    ledger.write_bytes(bytes(range(256)) * 40)
+
+
+def _head_only(ledger: Path) -> None:
+    os.truncate(ledger, 100)
+
+
+def _replace_by_folder(ledger: Path) -> None:
+    ledger.unlink()
+    ledger.mkdir()
+    (ledger / "inside").write_bytes(b"foreign")
+
+
+def _replace_by_fifo(ledger: Path) -> None:
+    ledger.unlink()
+    os.mkfifo(ledger)
+
+
+def _other_database(ledger: Path) -> None:
+    ledger.unlink()
+    with contextlib.closing(sqlite3.connect(ledger)) as database:
+        database.execute("CREATE TABLE theirs (a)")
+        database.commit()
+
+
+DAMAGES = [_truncate, _scramble, _head_only, _replace_by_folder, _replace_by_fifo, _other_database]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_corrupt_ledger_is_set_aside_and_said_so_and_the_files_are_adopted(
+    ledger: Path, root: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(ledger)
+    before = {name: identity(root / name) for name in FILES}
+    with Mirror(root) as mirror, caplog.at_level(logging.WARNING, "cocoindex_fsmirror"):
+        mirror.apply(INTENTS)
+        assert mirror.managed() == sorted(FILES)
+        assert mirror.verify() == []
+    assert {name: identity(root / name) for name in FILES} == before
+    (message,) = caplog.messages
+    aside = [path for path in ledger.parent.iterdir() if "corrupt" in path.name]
+    assert [path.name for path in aside if path.name in message] != []
+    assert str(root) in message
+    assert backups(root) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_look_at_a_corrupt_ledger_raises_nothing_and_never_hangs(
+    ledger: Path, root: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(ledger)
+    call = "import sys; from cocoindex_fsmirror import Mirror; Mirror(sys.argv[1]).observe()"
+    command = [sys.executable, "-c", call, str(root)]
+    before = exact_state(root)
+    assert subprocess.run(command, check=False, timeout=15).returncode == 0
+    assert exact_state(root) == before
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_ledger_of_no_length_is_carried_on_from(ledger: Path, root: Path, suffix: str) -> None:
+    Path(f"{ledger}{suffix}").write_bytes(b"")
+    with Mirror(root) as mirror:
+        mirror.apply(INTENTS)
+        assert mirror.managed() == sorted(FILES)
+    assert contents(snapshot(root)) == FILES | {"d/theirs": b"foreign"}
+
+
+def test_after_a_lost_ledger_nothing_counts_as_ours(ledger: Path, root: Path) -> None:
+    ledger.write_bytes(b"garbage" * 1_000)
+    with Mirror(root) as mirror:
+        mirror.tear_down(OWNER)
+    assert contents(snapshot(root)) == FILES | {"d/theirs": b"foreign"}
+
+
+def test_what_was_set_aside_never_replaces_what_was_set_aside_before(
+    ledger: Path, root: Path
+) -> None:
+    for number in range(3):
+        ledger.write_bytes(b"garbage %d" % number * 1_000)
+        with Mirror(root) as mirror:
+            mirror.apply(INTENTS)
+    aside = [path for path in ledger.parent.iterdir() if "corrupt" in path.name]
+    assert len([path for path in aside if path.read_bytes().startswith(b"garbage")]) == 3
+
+
+@pytest.mark.parametrize("start", range(0, 8, 2))
+def test_a_flipped_bit_anywhere_loses_nothing_and_never_stops_us(
+    ledger: Path, root: Path, start: int
+) -> None:
+    good = ledger.read_bytes()
+    used = [at for at in range(len(good)) if good[at] != 0]
+    for at in [*range(24, 100, 8), *used][start :: max(8, len(used) // 60)]:
+        flipped = bytearray(good)
+        flipped[at] ^= 1 << (at + start) % 8
+        for suffix in ("-wal", "-shm"):
+            Path(f"{ledger}{suffix}").unlink(missing_ok=True)
+        ledger.write_bytes(flipped)
+        with Mirror(root) as mirror:
+            mirror.observe()
+            refused = _refusal(mirror)
+            assert refused is None or "format" in refused, f"byte {at}: {refused}"
+            if refused is not None:
+                continue
+            assert not set(mirror.verify()) & set(FILES), f"byte {at}"
+        assert contents(snapshot(root)).items() >= (FILES | {"d/theirs": b"foreign"}).items()
+
+
+def _refusal(mirror: Mirror) -> str | None:
+    """What a mirror has to say against an update; ``None`` if it was applied."""
+    try:
+        mirror.apply(INTENTS)
+    except FsMirrorError as error:
+        return str(error)
+    return None
+
+
+def test_a_name_that_is_no_text_any_more_is_a_corrupt_ledger(ledger: Path, root: Path) -> None:
+    with contextlib.closing(sqlite3.connect(ledger)) as database:
+        database.execute("UPDATE rows SET name = CAST(x'ff41' AS TEXT) WHERE name = 'x'")
+        database.commit()
+    with Mirror(root) as mirror:
+        mirror.observe()
+        mirror.apply([], closed=[(OWNER, "")])
+        mirror.apply(INTENTS)
+    assert contents(snapshot(root)).items() >= {"x": b"1", "d/theirs": b"foreign"}.items()
+
+
+def test_a_format_from_the_future_is_one_clear_error(ledger: Path, root: Path) -> None:
+    with contextlib.closing(sqlite3.connect(ledger)) as database:
+        database.execute("UPDATE meta SET value = 7 WHERE key = 'format'")
+        database.commit()
+    before = exact_state(root / "d")
+    with Mirror(root) as mirror:
+        with pytest.raises(LedgerError, match=f"{ledger}.*7") as error:
+            mirror.apply(INTENTS)
+        assert type(error.value) is LedgerError
+        with pytest.raises(LedgerError):
+            mirror.apply(INTENTS)
+    assert ledger.exists()
+    assert contents(snapshot(root)) == FILES | {"d/theirs": b"foreign"}
+    assert exact_state(root / "d") == before
+
+
+@pytest.mark.parametrize("what", ["ledger", "folder"])
+def test_a_deleted_ledger_makes_everything_adopted_and_nothing_ours(
+    ledger: Path, root: Path, what: str
+) -> None:
+    ledger.unlink() if what == "ledger" else shutil.rmtree(ledger.parent)
+    before = {name: identity(root / name) for name in FILES}
+    with Mirror(root) as mirror:
+        mirror.apply(INTENTS)
+        assert {name: identity(root / name) for name in FILES} == before
+        assert mirror.managed() == sorted(FILES)
+        mirror.tear_down(OWNER)
+    assert contents(snapshot(root)) == FILES | {"d/theirs": b"foreign"}
+
+
+@pytest.mark.parametrize("what", ["ledger", "folder"])
+def test_a_ledger_that_vanishes_while_a_mirror_is_open_is_made_anew(
+    ledger: Path, root: Path, what: str
+) -> None:
+    with Mirror(root) as mirror:
+        mirror.apply([write("new", b"4")])
+        if what == "folder":
+            shutil.rmtree(ledger.parent)
+        else:
+            for path in ledger.parent.glob("ledger*"):
+                path.unlink()
+        mirror.apply([*INTENTS, write("new", b"4"), write("later", b"5")])
+        assert mirror.managed() == sorted([*FILES, "new", "later"])
+    with Mirror(root) as other:
+        assert other.managed() == sorted([*FILES, "new", "later"])
+
+
+def test_an_edit_is_found_though_the_ledger_was_copied_with_its_root(
+    ledger: Path, root: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (copy / "x").write_bytes(b"7")
+    with Mirror(copy) as mirror:
+        assert mirror.verify() == ["x"]
+        assert OWNER not in mirror.observe().known
+        mirror.apply(INTENTS)
+        assert mirror.verify() == []
+    assert contents(snapshot(copy)) == FILES | {"d/theirs": b"foreign"}
+    assert backups(copy) == [b"7"]
+
+
+def test_a_restored_ledger_is_not_believed_blindly(
+    ledger: Path, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = ledger.with_name("old")
+    shutil.copy2(ledger, old)
+    with Mirror(root) as mirror:
+        mirror.apply([write("x", b"newer"), delete("d/y"), write("z", b"4")])
+    (root / "d" / "y").write_bytes(b"foreign y")
+    for path in ledger.parent.glob("ledger*"):
+        path.unlink()
+    os.rename(old, ledger)
+    with Mirror(root) as mirror:
+        mirror.apply([write("x", b"newest"), write("z", b"4"), delete("d/y")])
+        assert mirror.verify() == []
+    assert any("copied or restored" in message for message in caplog.messages)
+    assert contents(snapshot(root)).items() >= {"x": b"newest", "z": b"4"}.items()
+    assert set(backups(root)) == {b"newer", b"foreign y"}
+
+
+def test_an_older_ledger_put_back_into_the_same_file_loses_nothing(
+    ledger: Path, root: Path
+) -> None:
+    old = ledger.read_bytes()
+    with Mirror(root) as mirror:
+        mirror.apply([write("x", b"7"), delete("d/y")])
+    (root / "d" / "y").write_bytes(b"8")
+    ledger.write_bytes(old)
+    with Mirror(root) as mirror:
+        mirror.apply([write("x", b"9"), delete("d/y")])
+    assert (root / "x").read_bytes() == b"9"
+    assert backups(root) == [b"7", b"8"]
+
+
+@pytest.mark.parametrize("log", ["no log", "a log", "the log of a dead process"])
+def test_a_peek_changes_nothing_at_all(ledger: Path, root: Path, log: str) -> None:
+    with contextlib.ExitStack() as stack:
+        if log != "no log":
+            mirror = stack.enter_context(Mirror(root))
+            mirror.apply([write("new", b"4")])
+            assert Path(f"{ledger}-wal").stat().st_size > 0
+        if log == "the log of a dead process":
+            copy = root.with_name("copy")
+            shutil.copytree(root, copy)
+            mirror.close()
+            root = copy
+        before = quiet_state(root)
+        peeked = Ledger.peek(str(root))
+        assert peeked is not None
+        names = {row.name for row in peeked.rows()}
+        peeked.close()
+        assert names == {*FILES, "d"} | ({"new"} if log != "no log" else set())
+        assert quiet_state(root) == before
+
+
+def test_a_peek_at_what_is_no_mirror_makes_none(root: Path) -> None:
+    root.mkdir()
+    assert Ledger.peek(str(root)) is None
+    assert list(root.iterdir()) == []

@@ -1,0 +1,261 @@
+"""Modes, groups, default ACLs, and other mounts inside the root."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import stat
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import Mirror
+from tests.io.conftest import Mount
+from tests.support import OWNER, contents, delete, snapshot, write
+
+
+def _mode(path: Path) -> int:
+    """The permission bits of a path."""
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o002])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A umask for the length of a test."""
+    before = os.umask(request.param)
+    yield int(request.param)
+    os.umask(before)
+
+
+def test_new_files_and_folders_respect_the_umask(mirror: Mirror, root: Path, umask: int) -> None:
+    mirror.apply([write("d/x", b"1")])
+    assert _mode(root / "d" / "x") == 0o666 & ~umask
+    assert _mode(root / "d") == 0o777 & ~umask
+
+
+def test_a_mode_that_was_asked_for_does_not_depend_on_the_umask(
+    mirror: Mirror, root: Path, umask: int
+) -> None:
+    mirror.apply([write("x", b"1", mode=0o775)])
+    assert _mode(root / "x") == 0o775
+
+
+@pytest.mark.parametrize("content", [b"ours", b"foreign"])
+def test_the_mode_of_an_existing_file_is_kept(mirror: Mirror, root: Path, content: bytes) -> None:
+    mirror.apply([write("x", b"ours")])
+    (root / "x").write_bytes(content)
+    (root / "x").chmod(0o604)
+    assert mirror.verify() == (["x"] if content == b"foreign" else [])
+    mirror.apply([write("x", b"new")])
+    assert (root / "x").read_bytes() == b"new"
+    assert _mode(root / "x") == 0o604
+
+
+def test_a_privilege_of_an_existing_file_is_not_given_to_new_bytes(
+    mirror: Mirror, root: Path
+) -> None:
+    (root / "x").write_bytes(b"foreign")
+    (root / "x").chmod(0o6755)
+    mirror.apply([write("x", b"new")])
+    assert _mode(root / "x") == 0o755
+
+
+@pytest.mark.parametrize("content", [b"1", b"2"])
+def test_an_asked_mode_that_was_changed_is_drift_and_is_healed(
+    mirror: Mirror, root: Path, content: bytes
+) -> None:
+    mirror.apply([write("x", b"1", mode=0o640)])
+    (root / "x").chmod(0o666)
+    assert mirror.verify() == ["x"]
+    mirror.apply([write("x", content, mode=0o640)])
+    assert _mode(root / "x") == 0o640
+    assert mirror.verify() == []
+
+
+def test_healing_a_mode_writes_no_bytes(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("x", b"1", mode=0o640)])
+    (root / "x").chmod(0o666)
+    before = (root / "x").lstat()
+    mirror.apply([write("x", b"1", mode=0o640)])
+    after = (root / "x").lstat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_setgid_folder_gives_its_group(mirror: Mirror, root: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("giving a folder to another group needs root")
+    (root / "team").mkdir()
+    os.chown(root / "team", -1, 4242)
+    (root / "team").chmod(0o2775)
+    mirror.apply([write("team/x", b"1"), write("team/new/y", b"2"), write("z", b"3")])
+    assert (root / "team" / "x").lstat().st_gid == 4242
+    assert (root / "team" / "new" / "y").lstat().st_gid == 4242
+    assert (root / "team" / "new").lstat().st_gid == 4242
+    assert _mode(root / "team" / "new") & stat.S_ISGID
+    assert (root / "z").lstat().st_gid != 4242
+    assert _mode(root / "team" / "x") == _mode(root / "z")
+
+
+USER = 4343
+_FEW = 96  # descriptors; fewer than the test has folders
+
+
+def _give_default_acl(path: Path) -> None:
+    """Gives a folder a default ACL with ``user:4343:rwx``; the kernel's format, version 2."""
+    entries = [(0x01, 7, -1), (0x02, 7, USER), (0x04, 5, -1), (0x10, 7, -1), (0x20, 0, -1)]
+    packed = b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_default", struct.pack("<I", 2) + packed)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        pytest.skip("this file system has no ACLs")
+
+
+def _acl(path: Path) -> bytes:
+    """The access ACL of a path as the kernel tells it; empty if it has none."""
+    try:
+        return os.getxattr(path, "system.posix_acl_access")
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        return b""
+
+
+def _residue(root: Path) -> set[str]:
+    """Our folders anywhere but at the top, and what is staged."""
+    inner = {
+        os.path.join(at, ".fsmirror")
+        for at, folders, _ in os.walk(root)
+        if at != str(root) and ".fsmirror" in folders
+    }
+    staged = {name for name in snapshot(root, ours=True) if name.startswith("tmp/")}
+    return inner | staged
+
+
+@pytest.fixture
+def shared(root: Path, mirror: Mirror) -> Path:
+    """A folder with a default ACL."""
+    (root / "shared").mkdir()
+    _give_default_acl(root / "shared")
+    return root / "shared"
+
+
+def test_files_in_a_folder_with_a_default_acl_get_the_acl_that_a_plain_write_gives(
+    mirror: Mirror, shared: Path, root: Path
+) -> None:
+    (shared / "plain").write_bytes(b"0")
+    mirror.apply([write("shared/x", b"1"), write("shared/new/y", b"2"), write("z", b"3")])
+    assert _acl(shared / "plain") != b""
+    assert _acl(shared / "x") == _acl(shared / "new" / "y") == _acl(shared / "plain")
+    assert _acl(root / "z") == b""
+    mirror.apply([write("shared/x", b"4")])
+    assert _acl(shared / "x") == _acl(shared / "plain")
+    assert _residue(root) == set()
+
+
+def test_files_of_ours_in_a_folder_with_a_default_acl_go_with_their_folders(
+    mirror: Mirror, shared: Path, root: Path
+) -> None:
+    mirror.apply([write("shared/new/er/x", b"1"), write("shared/new/y", b"2")])
+    mirror.apply([delete("shared/new/er/x"), delete("shared/new/y")])
+    assert snapshot(root) == {"shared": "dir"}
+    assert _residue(root) == set()
+
+
+def test_a_folder_below_a_default_acl_becomes_a_file(
+    mirror: Mirror, shared: Path, root: Path
+) -> None:
+    mirror.apply([write("shared/new/er/x", b"1")])
+    mirror.apply([write("shared/new", b"2"), delete("shared/new/er/x")])
+    assert contents(snapshot(root)) == {"shared/new": b"2"}
+    assert _residue(root) == set()
+
+
+def test_very_many_folders_with_default_acls_are_no_trouble(
+    mirror: Mirror, shared: Path, root: Path
+) -> None:
+    was = resource.getrlimit(resource.RLIMIT_NOFILE)
+    names = [f"shared/{number}/x" for number in range(100)]
+    mirror.apply([write(name, b"1") for name in names])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_FEW, was[1]))
+    try:
+        mirror.apply([write(name, b"2") for name in names])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, was)
+    assert contents(snapshot(root)) == dict.fromkeys(names, b"2")
+    assert _residue(root) == set()
+
+
+@pytest.fixture
+def bound(mirror: Mirror, root: Path, tmp_path: Path, mount: Mount) -> Path:
+    """A folder of another place that is bound into the root."""
+    (tmp_path / "elsewhere").mkdir()
+    return mount(root / "bound", "--bind", str(tmp_path / "elsewhere"))
+
+
+@pytest.mark.root
+def test_a_mount_inside_the_root_is_written_to_and_deleted_from(
+    mirror: Mirror, root: Path, bound: Path
+) -> None:
+    mirror.apply([write("bound/x", b"1"), write("bound/new/y", b"2"), write("z", b"3")])
+    assert contents(snapshot(root)) == {"bound/x": b"1", "bound/new/y": b"2", "z": b"3"}
+    mirror.apply([write("bound/x", b"4"), delete("bound/new/y")])
+    assert contents(snapshot(root)) == {"bound/x": b"4", "z": b"3"}
+    assert list(bound.iterdir()) == [bound / "x"]
+    mirror.tear_down(OWNER)
+    assert snapshot(root) == {"bound": "dir"}
+    assert _residue(root) == set()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("undeclared", [False, True])
+def test_foreign_bytes_on_a_mount_inside_the_root_are_backed_up_there(
+    mirror: Mirror, root: Path, bound: Path, undeclared: bool
+) -> None:
+    mirror.apply([write("bound/d/x", b"1")])
+    (bound / "d" / "x").write_bytes(b"foreign")
+    mirror.apply([delete("bound/d/x") if undeclared else write("bound/d/x", b"2")])
+    (moment,) = (bound / ".fsmirror" / "backup").iterdir()
+    assert contents(snapshot(moment)) == {"bound/d/x": b"foreign"}
+    assert [path.name for path in (bound / ".fsmirror").iterdir()] == ["backup"]
+
+
+@pytest.mark.root
+def test_a_mount_below_another_mount_inside_the_root(
+    mirror: Mirror, root: Path, bound: Path, tmp_path: Path, mount: Mount
+) -> None:
+    inner = mount(bound / "in ner", "-t", "tmpfs", "tmpfs")
+    mirror.apply([write("bound/x", b"1"), write("bound/in ner/y", b"2")])
+    assert (inner / "y").read_bytes() == b"2"
+    assert not (tmp_path / "elsewhere" / "in ner" / "y").exists()
+    mirror.apply([delete("bound/x"), delete("bound/in ner/y")])
+    assert contents(snapshot(root)) == {}
+    assert _residue(root) == set()
+
+
+@pytest.mark.root
+def test_a_subvolume_inside_the_root_is_written_to(tmp_path: Path, mount: Mount) -> None:
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("btrfs-progs are not installed")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(128 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True)
+    top = mount(tmp_path / "btrfs", "-o", "loop", str(image))
+    root = top / "root"
+    root.mkdir()
+    made = ["btrfs", "subvolume", "create", str(root / "sub")]
+    subprocess.run(made, check=True, capture_output=True)
+    with Mirror(root) as mirror:
+        mirror.apply([write("sub/x", b"1"), write("y", b"2")])
+        assert contents(snapshot(root)) == {"sub/x": b"1", "y": b"2"}
+        mirror.apply([write("sub/x", b"3"), delete("y")])
+        mirror.apply([delete("sub/x")])
+    assert contents(snapshot(root)) == {}
+    assert _residue(root) == set()

@@ -1,0 +1,210 @@
+"""Others write where we write, at any step of a batch: their bytes survive somewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._state import Intent, OnConflict
+from tests.io.steps import run_with_event, watched
+from tests.support import backups, delete, snapshot, write
+
+POLICIES: tuple[OnConflict, ...] = ("backup", "overwrite", "error")
+Event = Callable[[Path, bytes], None]
+STEPS = 90  # more than a batch here has calls
+OLD, NEW = b"old", b"new"
+
+
+def _appears(path: Path, foreign: bytes) -> None:
+    """A foreign file is at the path from now on, another file than before."""
+    other = path.with_name(path.name + ".other")
+    other.write_bytes(foreign)
+    os.replace(other, path)
+
+
+def _edited(path: Path, foreign: bytes) -> None:
+    """What is at the path holds foreign bytes now; a new file if nothing is there."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.write(foreign)
+        file.truncate()
+
+
+def _edited_same_size(path: Path, foreign: bytes) -> None:
+    """The same, and the file is as long as before."""
+    if path.exists():
+        assert len(foreign[:3]) == path.stat().st_size
+    _edited(path, foreign[:3])
+
+
+def _edited_same_times(path: Path, foreign: bytes) -> None:
+    """The same, and the clock has not ticked since the file was written."""
+    times = path.stat() if path.exists() else None
+    _edited_same_size(path, foreign)
+    if times is not None:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _becomes_folder(path: Path, foreign: bytes) -> None:
+    """A folder with a foreign file takes the place."""
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    (path / "inside").write_bytes(foreign)
+
+
+def _becomes_link(path: Path, foreign: bytes) -> None:
+    """A link takes the place; its text stands for the bytes."""
+    path.unlink(missing_ok=True)
+    path.symlink_to(foreign.decode())
+
+
+def _vanishes(path: Path, foreign: bytes) -> None:
+    """Nothing is at the path from now on."""
+    path.unlink(missing_ok=True)
+
+
+EVENTS: list[Event] = [
+    _appears,
+    _edited,
+    _edited_same_size,
+    _becomes_folder,
+    _becomes_link,
+    _vanishes,
+]
+
+
+def _batch(operation: str, name: str, policy: OnConflict) -> list[Intent]:
+    """The intents of an operation on one path."""
+    if operation == "delete":
+        return [delete(name, durable=False, on_conflict=policy)]
+    return [write(name, NEW, durable=False, on_conflict=policy)]
+
+
+def _everything(root: Path) -> set[bytes]:
+    """All bytes and link texts, in place and in the backup area."""
+    places = [snapshot(root), snapshot(root, ours=True)]
+    return {
+        found if isinstance(found, bytes) else found.removeprefix("-> ").encode()
+        for place in places
+        for name, found in place.items()
+        if not name.startswith("tmp/")
+    }
+
+
+def _foreign(event: Event, k: int) -> bytes:
+    """Bytes that tell the step that they appeared at; three are enough for each to be its own."""
+    return b"%03d" % k + (b"" if event is _edited_same_size else b" foreign")
+
+
+def _prepare(mirror: Mirror, operation: str) -> None:
+    """A folder for each step, with a neighbour, and with the file that the batch is about."""
+    for k in range(STEPS):
+        (Path(mirror.root) / f"{k}").mkdir()
+        (Path(mirror.root) / f"{k}" / "neighbour").touch()
+    if operation != "write new":
+        mirror.apply([write(f"{k}/x", OLD, durable=False) for k in range(STEPS)])
+
+
+@pytest.mark.parametrize(
+    ("policy", "event"),
+    [
+        *((policy, event) for policy in ("backup", "error") for event in EVENTS),
+        *(("overwrite", event) for event in (_edited, _becomes_folder, _vanishes)),
+    ],
+)
+@pytest.mark.parametrize("operation", ["write new", "replace", "delete"])
+def test_whatever_others_do_at_any_step_their_bytes_survive_and_the_next_run_converges(
+    mirror: Mirror, root: Path, operation: str, policy: OnConflict, event: Event
+) -> None:
+    _prepare(mirror, operation)
+    appeared, names = set(), []
+    for k in range(STEPS):
+        name, foreign, failed = f"{k}/x", _foreign(event, k), list[str]()
+        batch = partial(_apply, mirror, _batch(operation, name, policy), failed)
+        if not run_with_event(batch, partial(event, root / name, foreign), k):
+            break
+        names.append(name)
+        appeared.add(foreign)
+        assert set(failed) <= {name}
+        if not failed and operation != "delete" and not _is_right(root / name):
+            assert name in mirror.observe().names, f"drift at step {k} was not noticed"
+    assert STEPS - 1 > k > 15
+    if policy != "error" and event is not _becomes_folder:
+        mirror.apply([write(name, NEW, on_conflict=policy) for name in names])
+        assert [name for name in names if not _is_right(root / name)] == []
+        assert mirror.verify(content=True) == []
+    mirror.apply([write("last", b"1")])
+    if policy != "overwrite" and event is not _vanishes:
+        assert appeared <= _everything(root)
+    assert [name for name in snapshot(root, ours=True) if name.startswith("tmp/")] == []
+    assert event is not _vanishes or backups(root) == []
+
+
+def _is_right(path: Path) -> bool:
+    """Whether a path holds the desired bytes."""
+    return path.is_file() and not path.is_symlink() and path.read_bytes() == NEW
+
+
+def _apply(mirror: Mirror, intents: list[Intent], failed: list[str]) -> None:
+    """Applies, and collects the paths that failed."""
+    try:
+        mirror.apply(intents)
+    except ApplyError as error:
+        failed.extend(getattr(failure, "path", "?") for failure in error.exceptions)
+
+
+@pytest.mark.parametrize("policy", ["backup", "error"])
+def test_an_edit_within_the_tick_of_our_own_write_is_noticed(
+    mirror: Mirror, root: Path, policy: OnConflict
+) -> None:
+    _prepare(mirror, "write new")
+    unnoticed = []
+    for k in range(STEPS):
+        name, foreign, failed = f"{k}/x", b"%03d" % k, list[str]()
+        batch = partial(_apply, mirror, _batch("write new", name, policy), failed)
+        if not run_with_event(batch, partial(_edited_same_times, root / name, foreign), k):
+            break
+        if not failed and not _is_right(root / name) and name not in mirror.observe().names:
+            unnoticed.append(k)
+    # Between our rename and the look that follows it nothing could tell.
+    assert len(unnoticed) <= 1
+
+
+def test_a_path_that_never_comes_to_rest_is_an_error_that_names_it(
+    mirror: Mirror, root: Path
+) -> None:
+    def toggle(call: str, _args: tuple[object, ...]) -> None:
+        if call == "renameat2":
+            if (root / "x").exists():
+                (root / "x").unlink()
+            else:
+                (root / "x").write_bytes(b"foreign")
+
+    (root / "x").write_bytes(b"foreign")
+    with watched(toggle), pytest.raises(ApplyError, match=r"'x'.*kept changing"):
+        mirror.apply([write("x", NEW)])
+
+
+def test_a_folder_that_vanishes_at_any_step_stops_only_what_is_in_it(
+    mirror: Mirror, root: Path
+) -> None:
+    start = [write(f"{k}/{name}", OLD) for k in range(STEPS) for name in ("d/x", "e/y")]
+    mirror.apply(start)
+    for k in range(STEPS):
+        names = [f"{k}/d/x", f"{k}/d/z", f"{k}/e/y"]
+        failed: list[str] = []
+        intents = [write(name, NEW, durable=False) for name in names]
+        vanish = partial(shutil.rmtree, root / f"{k}" / "d", ignore_errors=True)
+        if not run_with_event(partial(_apply, mirror, intents, failed), vanish, k):
+            break
+        assert set(failed) <= {f"{k}/d/x", f"{k}/d/z"}
+        assert (root / f"{k}" / "e" / "y").read_bytes() == NEW
+        with contextlib.suppress(FileNotFoundError):
+            assert (root / f"{k}" / "d" / "x").read_bytes() in (OLD, NEW)
+    assert STEPS - 1 > k > 20

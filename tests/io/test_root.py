@@ -1,0 +1,159 @@
+"""A root that can't be used is one error that names it and says what to do."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import LockedError, Mirror, RootError
+from tests.io.conftest import Mount
+from tests.support import OWNER, snapshot, write
+
+
+def _without_privileges(act: Callable[[], object]) -> str:
+    """Runs something in a process that no permission is waived for; tells what it raised."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Threads of others are not used.
+        child = os.fork()
+    if child == 0:
+        # capset(2): version 3, for this process, with no capability left.
+        libc = ctypes.CDLL(None)
+        said = ""
+        if libc.capset(struct.pack("Ii", 0x20080522, 0), b"\0" * 24) != 0:
+            said = "capset failed"
+        else:
+            try:
+                act()
+            except BaseException as error:
+                said = f"{type(error).__name__}: {error}"
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def _write_in(root: Path) -> None:
+    """A batch with a mirror of its own."""
+    with Mirror(root) as mirror:
+        mirror.apply([write("x", b"2"), write("d/y", b"2"), write("open/z", b"2")])
+
+
+def test_a_root_that_is_a_file(root: Path) -> None:
+    root.write_bytes(b"file")
+    for act in ("create", "verify"):
+        with Mirror(root) as mirror, pytest.raises(RootError, match=f"{root}: .*") as error:
+            getattr(mirror, act)()
+        assert error.value.hint
+    with Mirror(root) as mirror, pytest.raises(RootError, match="not a directory"):
+        mirror.apply([write("x")])
+    assert root.read_bytes() == b"file"
+
+
+def test_a_root_below_a_file(root: Path) -> None:
+    root.write_bytes(b"file")
+    with Mirror(root / "below") as mirror, pytest.raises(RootError, match="not a directory"):
+        mirror.create()
+
+
+def test_a_root_whose_parent_is_missing_may_not_be_made_without_parents(root: Path) -> None:
+    with Mirror(root / "below") as mirror, pytest.raises(RootError, match="missing"):
+        mirror.prepare(OWNER, mirror.observe(), parents=False)
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o500, 0o300])
+def test_a_root_without_permission(root: Path, mode: int) -> None:
+    root.mkdir(mode=mode)
+    said = _without_privileges(lambda: _write_in(root))
+    assert said.startswith(f"RootError: {root}: ")
+    assert "access" in said
+    assert list(root.iterdir()) == []
+
+
+def test_our_folder_in_the_root_may_not_be_written(root: Path) -> None:
+    root.mkdir()
+    with Mirror(root) as mirror:
+        mirror.apply([write("x", b"1")])
+    (root / ".fsmirror").chmod(0o500)
+    (root / ".fsmirror" / "ledger.sqlite3").chmod(0o400)
+    said = _without_privileges(lambda: _write_in(root))
+    assert str(root) in said
+    assert "access" in said
+    assert (root / "x").read_bytes() == b"1"
+
+
+def test_a_folder_without_permission_stops_only_what_is_in_it(root: Path) -> None:
+    root.mkdir()
+    with Mirror(root) as mirror:
+        mirror.apply([write("x", b"1"), write("d/y", b"1"), write("open/z", b"1")])
+    (root / "d").chmod(0o000)
+    said = _without_privileges(lambda: _write_in(root))
+    (root / "d").chmod(0o755)
+    assert said.startswith("ApplyError: ")
+    assert "'d/y'" in said
+    assert "grant this user" in said
+    assert [(root / name).read_bytes() for name in ("x", "d/y", "open/z")] == [b"2", b"1", b"2"]
+
+
+def test_an_unreadable_file_in_the_way_is_moved_all_the_same(root: Path) -> None:
+    root.mkdir()
+    (root / "x").write_bytes(b"secret")
+    (root / "x").chmod(0o000)
+    assert _without_privileges(lambda: _write_in(root)) == ""
+    assert (root / "x").read_bytes() == b"2"
+    (moment,) = (root / ".fsmirror" / "backup").iterdir()
+    assert (moment / "x").read_bytes() == b"secret"
+
+
+@pytest.mark.root
+def test_a_root_that_became_read_only(mount: Mount, tmp_path: Path) -> None:
+    disk = mount(tmp_path / "disk", "-t", "tmpfs", "tmpfs")
+    (disk / "root").mkdir()
+    with Mirror(disk / "root") as mirror:
+        mirror.apply([write("x", b"1")])
+        mirror.close()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(RootError, match=r"read-only.*writable") as error:
+            mirror.apply([write("x", b"2")])
+        assert str(disk / "root") in str(error.value)
+        with pytest.raises(RootError, match="read-only"):
+            Mirror(disk / "new").create()
+        assert mirror.verify() == []
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        mirror.apply([write("x", b"2")])
+    assert snapshot(disk / "root") == {"x": b"2"}
+
+
+HOLDER = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(fd, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_root_that_another_process_holds_is_waited_for_and_then_an_error(
+    mirror: Mirror, root: Path
+) -> None:
+    command = [sys.executable, "-c", HOLDER, str(root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(LockedError, match=f"{root}.*0.3 seconds.*end it"):
+            mirror.apply([write("x", b"1")])
+        holder.communicate()
+    mirror.apply([write("x", b"1")])
+    assert snapshot(root) == {"x": b"1"}
