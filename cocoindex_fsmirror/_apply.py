@@ -573,7 +573,8 @@ def _sync_leftovers(tree: Tree, pending: list[Pending]) -> None:
         folders = {folder for name in there for folder in (*ancestors(name), ROOT)}
         homes = {p.home for p in pending if p.home}
         mounts = [home for home in homes if isinstance(tree.look(home).state, DirState)]
-        tree.sync([tree.folder(home) for home in mounts], there, folders)
+        devices = {tree.device(home): home for home in mounts}
+        tree.sync([tree.folder(home) for home in devices.values()], there, folders)
     except OSError as error:
         raise BarrierError(f"{tree.path}: syncing failed: {error.strerror}") from error
 

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import stat
 import sys
 import time
@@ -30,7 +31,7 @@ __all__ = ["Slot", "Staging", "Tree", "coarse_now_ns", "open_root", "signature_o
 
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _CHUNK: Final = 1 << 20  # bytes
-_CACHED_FOLDERS: Final = 64  # descriptors; far below the usual limit of 1,024
+_CACHED_FOLDERS: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
 _NOREPLACE: Final = 1  # renameat2(2)
 _EXCHANGE: Final = 2
 _TICK: Final = getattr(time, "CLOCK_REALTIME_COARSE", 5 if sys.platform == "linux" else None)
@@ -161,6 +162,8 @@ class Tree:
         self.fd = fd
         self.path = path
         self._folders: dict[Name, int] = {}
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0] % (1 << 63)  # -1 is no limit.
+        self._room = min(_CACHED_FOLDERS, allowed // 16)
         self.fstype, self.mounts = _mounts_below(fd)
         self.can_syncfs = _syncfs is not None and not self.fstype.startswith(_NETWORK)
         if not self.can_syncfs:
@@ -197,12 +200,23 @@ class Tree:
             if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._folders:
                 raise
             self.forget()
-            return self.folder(name)
+            return self._keep(name, self._open_frugally(name))
+        return fd
+
+    def _open_frugally(self, name: Name) -> int:
+        """Opens a folder with no more than two descriptors at a time."""
+        fd = os.dup(self.fd)
+        for part in (*ancestors(name), name):
+            above = fd
+            try:
+                fd = os.open(leaf(part), _DIR, dir_fd=above)
+            finally:
+                os.close(above)
         return fd
 
     def _keep(self, name: Name, fd: int) -> int:
         """Keeps the descriptor of a folder that was opened."""
-        if len(self._folders) >= _CACHED_FOLDERS:
+        if len(self._folders) >= self._room:
             self.forget()
         self._folders[name] = fd
         return fd
@@ -246,11 +260,11 @@ class Tree:
         A rename can't cross mounts (also bind mounts, which share the device
         number), and a default ACL is inherited only where a file is created.
         """
-        home, acl, device = folder, self._default_acl(folder), self._device(folder)
+        home, acl, device = folder, self._default_acl(folder), self.device(folder)
         mount = self.mount_of(folder)
         while home != mount:
             above = parent(home)
-            if self._device(above) != device or (acl and self._default_acl(above) != acl):
+            if self.device(above) != device or (acl and self._default_acl(above) != acl):
                 return home
             home = above
         return home
@@ -266,7 +280,7 @@ class Tree:
         except (OSError, AttributeError):
             return b""
 
-    def _device(self, folder: Name) -> int:
+    def device(self, folder: Name) -> int:
         """The device of a folder; a subvolume of btrfs is one of its own."""
         return os.fstat(self.folder(folder)).st_dev
 

@@ -183,7 +183,8 @@ def test_very_many_folders_with_default_acls_are_no_trouble(
     was = resource.getrlimit(resource.RLIMIT_NOFILE)
     names = [f"shared/{number}/x" for number in range(100)]
     mirror.apply([write(name, b"1") for name in names])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_FEW, was[1]))
+    few = max(map(int, os.listdir("/proc/self/fd"))) + _FEW
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, was[1]))
     try:
         mirror.apply([write(name, b"2") for name in names])
     finally:
