@@ -1,8 +1,7 @@
 """Apply: carry out a plan, so that neither a crash nor a power cut can hurt.
 
-:func:`apply_plan` is the batch, step by step; :func:`recover` is what the next
-batch does first, if one was cut short. Nothing is decided here, except what to
-do about bytes that appeared after the plan had looked.
+:func:`apply_plan` is the batch, step by step. Nothing is decided here, except what
+to do about bytes that appeared after the plan had looked.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ import errno
 import logging
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
 
 from ._errors import BarrierError, ConflictError, LedgerError, PathError
-from ._fs import Slot, Staging, Tree, area_of, coarse_now_ns, remove_area
+from ._fs import Slot, Staging, Tree, stamp_now
 from ._ledger import Ledger, Pending
-from ._paths import ROOT, Name, ancestors, join, leaf, parent
+from ._observe import record
+from ._paths import ROOT, Name, ancestors, parent
 from ._plan import Keep, Plan, Put, Remove, row_of
 from ._state import (
     ABSENT,
@@ -35,12 +34,10 @@ from ._state import (
     proves,
 )
 
-__all__ = ["Outcome", "apply_plan", "recover"]
+__all__ = ["Outcome", "apply_plan"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
-_LONGEST_TICK = 10_000_000  # nanoseconds: a kernel with HZ=100
-_STAMP = "%Y-%m-%dT%H%M%SZ"
 _ATTEMPTS = 8  # at placing a file whose path others keep changing under us
 
 _HINTS = {
@@ -135,7 +132,7 @@ class _Batch:
         self._looked_ns = looked_ns
         self._durable = durable
         self._staging = Staging(tree, batch)
-        self._stamp = time.strftime(_STAMP, time.gmtime())
+        self._stamp = stamp_now()
         self._homes: dict[Name, tuple[Name, int | None]] = {}
         self._slots: dict[Name, Slot] = {}
         self._staged: dict[Name, Signature] = {}
@@ -161,7 +158,7 @@ class _Batch:
             self._slots[name] = Slot(self._home_of(parent(name))[0], str(number))
         notes = [self._note(row_of(put.intent), removal=False) for put in plan.files]
         for gone in removes:
-            row = Row(gone.name, Kind.FILE, "", "", digest=_digest_of(gone.expected))
+            row = Row(gone.name, Kind.FILE, "", "", digest=gone.expected.digest)
             notes.append(self._note(row, removal=True))
         for number, folder in enumerate(plan.folders, len(notes)):
             notes.append(Pending(batch, ROOT, str(number), False, folder.row))
@@ -415,10 +412,9 @@ class _Batch:
 
     def prune(self) -> None:
         """Step 6f: the folders that we made and that became empty go."""
+        holding = {folder for name in self._done for folder in ancestors(name)}
         for row in self._plan.prune:
-            if any(name.startswith(f"{row.name}/") for name in self._done):
-                continue
-            if self._tree.remove_folder(row.name):
+            if row.name not in holding and self._tree.remove_folder(row.name):
                 self._gone.append(row.name)
 
     def _back_up(self, slot: Slot, name: Name) -> None:
@@ -493,158 +489,3 @@ def _appeared(name: Name) -> ConflictError:
     """The error for bytes that appeared while the batch was applied."""
     problem = "something else appeared there while we worked, and was left alone"
     return ConflictError(name, "write", problem, "update again")
-
-
-def _digest_of(actual: Actual) -> bytes | None:
-    """The digest of a file that was looked at."""
-    return actual.state.digest if isinstance(actual.state, FileState) else None
-
-
-def record(tree: Tree, rows: Iterable[Row], expected: dict[Name, Signature]) -> list[Row]:
-    """Rows with the signatures that the disk shows now.
-
-    A file that is not the one that was put there (its inode, size or mtime
-    differ) was edited meanwhile: its row keeps what was expected, and the next
-    look finds the drift.
-    """
-    recorded_ns, seen = _look_after_tick(tree, expected)
-    recorded = []
-    for row in rows:
-        known, now = expected.get(row.name), seen.get(row.name)
-        if known is None:
-            recorded.append(row)
-        elif now == known:
-            recorded.append(row.seen(now, recorded_ns))
-        else:
-            recorded.append(row.seen(known, 0))
-    return recorded
-
-
-def _look_after_tick(tree: Tree, names: Iterable[Name]) -> tuple[int, dict[Name, Signature | None]]:
-    """Signatures, and a time before the look that is later than every stamp in them.
-
-    Waiting for the next tick of the clock that stamps files (1 to 10 ms), which
-    is rarely needed, saves reading the files at the next look. A stamp in the
-    future is not waited for, nor one of a file system that keeps whole seconds.
-    """
-    for _ in range(3):
-        recorded_ns = coarse_now_ns()
-        seen = {name: tree.look(name).signature for name in names}
-        newest = max((s.ctime_ns for s in seen.values() if s is not None), default=0)
-        if not recorded_ns <= newest < recorded_ns + _LONGEST_TICK:
-            break
-        time.sleep((newest - recorded_ns + _LONGEST_TICK) / 1e9)
-    return recorded_ns, seen
-
-
-def recover(tree: Tree, ledger: Ledger) -> None:
-    """Step 1: settles what an interrupted batch left.
-
-    Torn staging files go. Of whole ones, those that we wrote go, and anything
-    else was on its way to the backup area. Then each path tells by its content
-    whether its step had been done.
-
-    Raises:
-        BarrierError: What was found could not be synced.
-    """
-    pending = ledger.pending()
-    areas = [
-        area for home in sorted({ROOT, *(p.home for p in pending)}) for area in _areas(tree, home)
-    ]
-    if not pending and not areas:
-        return
-    _log.info("%s: recovering from an interrupted update", tree.path)
-    stuck = {
-        leaf(area).removesuffix(Staging.READY)
-        for home, area in areas
-        if not _sort_out(tree, ledger, pending, home, area)
-    }
-    pending = [p for p in pending if p.batch not in stuck]
-    _sync_leftovers(tree, pending)
-    for batch in sorted({p.batch for p in pending}):
-        _settle(tree, ledger, [p for p in pending if p.batch == batch], batch)
-
-
-def _sync_leftovers(tree: Tree, pending: list[Pending]) -> None:
-    """Syncs what a dead process had put in place: it may still be only in memory."""
-    names = [p.row.name for p in pending]
-    try:
-        there = [name for name in names if isinstance(tree.look(name).state, FileState)]
-        folders = {folder for name in there for folder in (*ancestors(name), ROOT)}
-        homes = {p.home for p in pending if p.home}
-        mounts = [home for home in homes if isinstance(tree.look(home).state, DirState)]
-        devices = {tree.device(home): home for home in mounts}
-        tree.sync([tree.folder(home) for home in devices.values()], there, folders)
-    except OSError as error:
-        raise BarrierError(f"{tree.path}: syncing failed: {error.strerror}") from error
-
-
-def _areas(tree: Tree, home: Name) -> list[tuple[Name, Name]]:
-    """The staging areas of a folder that were left over."""
-    try:
-        return [(home, area) for area in tree.names_in(parent(area_of(home, "-")))]
-    except OSError:
-        return []
-
-
-def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, area: Name) -> bool:
-    """Empties one area: what is ours goes, what is foreign is kept; whether all could be."""
-    batch, ready, _ = leaf(area).partition(Staging.READY)
-    if not isinstance(tree.look(area).state, DirState):
-        tree.remove_file(area)  # Never made by us.
-        return True
-    notes = {p.entry: p for p in pending if p.batch == batch}
-    kept = True
-    for entry in os.listdir(tree.folder(area)):
-        name, note = join(area, Name(entry)), notes.get(entry.removesuffix(".old"))
-        try:
-            is_folder = isinstance(tree.look(name).state, DirState)
-            if is_folder or (ready and not _is_ours(tree, ledger, note, name)):
-                _keep_leftover(tree, home, name, note)
-            else:
-                tree.remove_file(name)
-        except OSError as error:
-            kept = False
-            _log.warning("%s: %r can't be moved on: %s", tree.path, name, error.strerror)
-    tree.forget()
-    remove_area(tree, area)
-    return kept
-
-
-def _is_ours(tree: Tree, ledger: Ledger, note: Pending | None, leftover: Name) -> bool:
-    """Whether a whole file in a staging area holds a version that we wrote."""
-    digest = _digest_of(tree.look(leftover, digest=True))
-    if note is None or digest is None:
-        return False
-    row = ledger.rows_named([note.row.name]).get(note.row.name)
-    if row is not None and row.digest == digest:
-        return row.made
-    return not note.removal and note.row.digest == digest
-
-
-def _keep_leftover(tree: Tree, home: Name, leftover: Name, note: Pending | None) -> None:
-    """Moves a foreign leftover to the backup area."""
-    name = note.row.name if note is not None else Name(f"unknown/{leaf(leftover)}")
-    stamp = time.strftime(_STAMP, time.gmtime())
-    with contextlib.closing(Staging(tree, leaf(parent(leftover)))) as staging:
-        where = staging.back_up(Slot(home, leaf(leftover)), name, stamp)
-    _log.warning("%s: foreign %r, found in staging, was moved to %r", tree.path, name, where)
-
-
-def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> None:
-    """Records those steps of a batch that had been done."""
-    done: list[Row] = []
-    gone: list[Name] = []
-    expected: dict[Name, Signature] = {}
-    for note in pending:
-        row, actual = note.row, tree.look(note.row.name, digest=True)
-        if note.removal:
-            if actual.state is ABSENT:
-                gone.append(row.name)
-        elif row.kind == Kind.DIR:
-            if isinstance(actual.state, DirState):
-                done.append(row)
-        elif _digest_of(actual) == row.digest and actual.signature is not None:
-            done.append(row)
-            expected[row.name] = actual.signature
-    ledger.commit(record(tree, done, expected), gone, batch)

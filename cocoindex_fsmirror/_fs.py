@@ -81,6 +81,11 @@ def coarse_now_ns() -> int:
     return time.time_ns() if _TICK is None else time.clock_gettime_ns(_TICK)
 
 
+def stamp_now() -> str:
+    """Now, in UTC, as it stands in the names of backups."""
+    return time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
+
+
 def signature_of(result: os.stat_result) -> Signature:
     """The signature in the result of a ``stat`` call.
 

@@ -11,34 +11,28 @@ import itertools
 import logging
 import os
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Final, Self, TypeVar
 
-import aiofiles
-import xxhash
-
-from ._apply import Outcome, apply_plan, recover
-from ._errors import ApplyError, LedgerError, RootError
-from ._fs import Tree, coarse_now_ns, lock, open_root
+from ._apply import Outcome, apply_plan
+from ._errors import ApplyError, RootError
+from ._fs import Tree, coarse_now_ns, lock, open_root, stamp_now
 from ._ledger import FILE, FOLDER, CorruptLedgerError, Ledger
-from ._paths import ROOT, Name, ancestors, join, leaf, parent
-from ._plan import View, make_plan
+from ._observe import Drift, Look, entries, read, view_of
+from ._paths import ROOT, Name, join, leaf, parent
+from ._plan import make_plan
+from ._recover import recover
 from ._state import (
     ABSENT,
-    Actual,
     DirState,
     Displaced,
     Doubt,
     FileState,
     Intent,
     Kind,
-    OtherState,
     Row,
-    proves,
-    same,
 )
 
 __all__ = ["Drift", "Mirror", "Status"]
@@ -47,27 +41,6 @@ _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
 _PATIENCE: Final = 10.0  # seconds to wait for another writer
 _NAMED: Final = 10  # paths that a log line names before it says how many more
-_CHUNK: Final = 1 << 20  # bytes
-
-
-@dataclass(frozen=True)
-class Drift:
-    """What a look at a mirror found.
-
-    Attributes:
-        names: Declared paths whose actual state is not the last-written one.
-        components: Owner and component of each of them.
-        stale: Owners with a path that had drifted at an earlier update already,
-            and that nobody has healed since.
-        known: Owners that the ledger remembers. One that is missing lost its memory.
-        refreshed: Rows of files that were touched, but still hold their content.
-    """
-
-    names: frozenset[Name] = frozenset()
-    components: frozenset[tuple[str, str]] = frozenset()
-    stale: frozenset[str] = frozenset()
-    known: frozenset[str] = frozenset()
-    refreshed: tuple[Row, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -174,7 +147,7 @@ class Mirror:
         Args:
             content: Read every file, instead of trusting an unchanged ``lstat``.
         """
-        look = _Look(self.root)
+        look = Look(self.root)
         with contextlib.closing(look):
             for row in look.rows:
                 look.compare(row, look.seen(row, read=content))
@@ -182,12 +155,12 @@ class Mirror:
 
     async def observe_content(self) -> Drift:
         """The same with every file read, while the event loop stays free."""
-        look = _Look(self.root)
+        look = Look(self.root)
         with contextlib.closing(look):
             for row in look.rows:
                 actual = look.seen(row, read=False)
                 if isinstance(actual.state, FileState):
-                    actual = await _read(look, row.name, actual)
+                    actual = await read(look, row.name, actual)
                 look.compare(row, actual)
             return look.drift()
 
@@ -197,7 +170,7 @@ class Mirror:
         Args:
             name: The path, relative to the root.
         """
-        look = _Look(self.root, name)
+        look = Look(self.root, name)
         with contextlib.closing(look):
             for row in look.rows:
                 look.compare(row, look.seen(row, read=False))
@@ -313,7 +286,7 @@ class Mirror:
     def _apply(self, tree: Tree, ledger: Ledger, intents: list[Intent]) -> Outcome:
         """Steps 2 to 8 of a batch."""
         looked_ns = coarse_now_ns()
-        plan = make_plan(intents, _view(tree, ledger, intents))
+        plan = make_plan(intents, view_of(tree, ledger, intents))
         durable = any(intent.durable for intent in intents)
         outcome = apply_plan(
             tree, ledger, plan, batch=uuid.uuid4().hex, looked_ns=looked_ns, durable=durable
@@ -391,7 +364,7 @@ class Mirror:
             intent.name for intent in ending if isinstance(tree.look(intent.name).state, DirState)
         }
         folders |= {parent(intent.name) for intent in ending}
-        found = {*outcome.left, *(n for folder in folders for n in _entries(tree, folder))}
+        found = {*outcome.left, *(n for folder in folders for n in entries(tree, folder))}
         stays = sorted(name for name in found if name != FOLDER and name not in folders)
         if stays:
             shown = ", ".join(repr(str(name)) for name in stays[:_NAMED])
@@ -420,171 +393,6 @@ class _Locked:
     def close(self) -> None:
         """Lets others have it."""
         self.tree.close()
-
-
-class _Look:
-    """A look at every path that the ledger knows, or at one of them."""
-
-    def __init__(self, root: str, only: Name = ROOT) -> None:
-        self._only = only
-        self._names: set[Name] = set()
-        self._components: set[tuple[str, str]] = set()
-        self._stale: set[str] = set()
-        self._known: frozenset[str] = frozenset()
-        self._refreshed: list[Row] = []
-        self._looked_ns = coarse_now_ns()
-        self.tree: Tree | None = None
-        self.rows: list[Row] = []
-        try:
-            self._read_ledger(root)
-            self.tree = open_root(root)[0]
-        except LedgerError as error:
-            _log.warning("%s: drift can't be looked for: %s", root, error)
-        except RootError:
-            self.tree = None  # The whole root is gone, and all in it has drifted.
-
-    def _read_ledger(self, root: str) -> None:
-        """Takes what is last-written; an unfinished batch counts as drift."""
-        ledger = Ledger.peek(root)
-        if ledger is None:
-            return
-        with contextlib.closing(ledger):
-            believed = ledger.is_believed
-            self.rows = ledger.rows("declared AND ? IN ('', name)", self._only)
-            for note in ledger.pending():
-                self._add(note.row)
-            for displaced in ledger.displaced():
-                self._add_displaced(displaced, ledger)
-            self._known = ledger.owners() if believed else frozenset()
-        if not believed:
-            self.rows = [row._replace(recorded_ns=0) for row in self.rows]
-
-    def _add_displaced(self, note: Displaced, ledger: Ledger) -> None:
-        """Has both sides of a contest declared again, if they still are."""
-        self._names |= {note.name, note.by}
-        self._components.add((note.owner, note.component))
-        for row in ledger.rows_named([note.by]).values():
-            self._components.add((row.owner, row.component))
-        if note.seen:
-            self._stale.add(note.owner)
-
-    def close(self) -> None:
-        """Lets go of the root."""
-        if self.tree is not None:
-            self.tree.close()
-
-    def seen(self, row: Row, *, read: bool) -> Actual:
-        """What is at a path: with the last-written digest if that is proven."""
-        if self.tree is None:
-            return Actual(ABSENT)
-        return _look(self.tree, row.name, row, read=read)
-
-    def compare(self, row: Row, actual: Actual) -> None:
-        """Notes a path that drifted, or was only touched."""
-        if row.doubt == Doubt.UNSYNCED or not same(row.state, actual.state):
-            self._add(row)
-        elif row.kind == Kind.FILE and not _is_proven(row, actual):
-            now = row.seen(actual.signature or row.signature, self._looked_ns)
-            now = now._replace(doubt=Doubt.NONE)
-            if _is_proven(now, actual):  # Else it was touched just now: the next look tells.
-                self._refreshed.append(now)
-
-    def _add(self, row: Row) -> None:
-        """Notes a path that drifted."""
-        self._names.add(row.name)
-        self._components.add((row.owner, row.component))
-        if row.doubt == Doubt.SEEN:
-            self._stale.add(row.owner)
-
-    def drift(self) -> Drift:
-        """What was found."""
-        return Drift(
-            frozenset(self._names),
-            frozenset(self._components),
-            frozenset(self._stale),
-            self._known if self.tree is not None else frozenset(),
-            tuple(self._refreshed),
-        )
-
-
-def _is_proven(row: Row, actual: Actual) -> bool:
-    """Whether the next look can trust a row's signature again."""
-    signature = actual.signature
-    return (
-        signature is not None
-        and not row.doubt
-        and proves(signature, row.signature, row.recorded_ns)
-    )
-
-
-async def _read(look: _Look, name: Name, actual: Actual) -> Actual:
-    """A file with its digest, read in other threads."""
-    assert look.tree is not None
-    assert isinstance(actual.state, FileState)
-    try:
-        folder = look.tree.folder(parent(name))
-        fd = os.open(leaf(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-    except OSError:
-        return actual._replace(state=replace(actual.state, digest=None))
-    hasher = xxhash.xxh3_128()
-    async with aiofiles.open(fd, "rb") as file:
-        while chunk := await file.read(_CHUNK):
-            hasher.update(chunk)
-    return actual._replace(state=replace(actual.state, digest=hasher.digest()))
-
-
-def _look(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> Actual:
-    """What is at a path; a content is read unless the row proves it.
-
-    What can't be looked at counts as foreign: touching it will fail, by name.
-    """
-    try:
-        return _look_closely(tree, name, row, read=read)
-    except OSError:
-        return Actual(OtherState())
-
-
-def _look_closely(tree: Tree, name: Name, row: Row | None, *, read: bool) -> Actual:
-    """The same, with what the system refuses raised."""
-    actual = tree.look(name)
-    if not isinstance(actual.state, FileState) or actual.signature is None:
-        return actual
-    if row is not None and not read and _is_proven(row, actual):
-        return actual._replace(state=replace(actual.state, digest=row.digest))
-    return tree.look(name, digest=True)
-
-
-def _view(tree: Tree, ledger: Ledger, intents: list[Intent]) -> View:
-    """What the ledger and the disk say about a batch."""
-    displaced = ledger.displaced()
-    asked = {intent.name for intent in intents}
-    names = {*asked, *(above for name in asked for above in ancestors(name))}
-    folding = tree.folding()
-    rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
-    actual = {name: _look(tree, name, rows.get(name)) for name in sorted(names)}
-    files = (intent.name for intent in intents if isinstance(intent.desired, FileState))
-    for name in [name for name in files if isinstance(actual[name].state, DirState)]:
-        rows.update((row.name, row) for row in ledger.rows_below(name))
-        actual.update((inner, _look(tree, inner, rows.get(inner))) for inner in _walk(tree, name))
-    return View(rows, actual, displaced, folding)
-
-
-def _walk(tree: Tree, folder: Name) -> Iterator[Name]:
-    """Everything in a folder, from the top; our own folder is left out."""
-    for name in _entries(tree, folder):
-        if name == FOLDER:
-            continue
-        yield name
-        if isinstance(tree.look(name).state, DirState):
-            yield from _walk(tree, name)
-
-
-def _entries(tree: Tree, folder: Name) -> list[Name]:
-    """The entries of a folder that may be gone."""
-    try:
-        return tree.names_in(folder)
-    except OSError:
-        return []
 
 
 def _of(ledger: Ledger, owner: str, container: str) -> list[Row | Displaced]:
@@ -643,7 +451,7 @@ def _remember_made(tree: Tree, ledger: Ledger, made: int, *, durable: bool) -> N
 
 def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:
     """Moves a corrupt ledger out of the way; an empty one takes its place."""
-    stamp = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
+    stamp = stamp_now()
     for attempt in itertools.count():
         aside = f"{leaf(FILE)}.corrupt-{stamp}" + (f".{attempt}" if attempt else "")
         if tree.look(join(FOLDER, Name(aside))).state is ABSENT:

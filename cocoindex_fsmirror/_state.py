@@ -116,6 +116,11 @@ class Actual(NamedTuple):
     state: State
     signature: Signature | None = None
 
+    @property
+    def digest(self) -> bytes | None:
+        """The digest of a file that was read."""
+        return self.state.digest if isinstance(self.state, FileState) else None
+
 
 class Kind(enum.StrEnum):
     """What a ledger row or a tracking record is about."""

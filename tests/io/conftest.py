@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from cocoindex_fsmirror import _apply
+from cocoindex_fsmirror import _observe
 
 Mount = Callable[..., Path]
 
@@ -46,6 +45,4 @@ def tmpfs(mount: Mount, tmp_path: Path) -> Callable[[str], Path]:
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """No batch waits for the next tick of the clock; the next look reads files instead."""
-    clock = SimpleNamespace(**{name: getattr(time, name) for name in ("gmtime", "strftime")})
-    clock.sleep = lambda _seconds: None
-    monkeypatch.setattr(_apply, "time", clock)
+    monkeypatch.setattr(_observe, "time", SimpleNamespace(sleep=lambda _seconds: None))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, RootError, _apply, _fs
+from cocoindex_fsmirror import Mirror, RootError, _fs, _observe
 from cocoindex_fsmirror import _mirror as mirror_module
 from cocoindex_fsmirror._fs import coarse_now_ns
 from cocoindex_fsmirror._mirror import Drift
@@ -195,7 +195,7 @@ def test_an_edit_in_the_tick_of_the_record_is_noticed(
 ) -> None:
     mirror.apply([write("x", b"abc")])
     (root / "x").write_bytes(b"old")
-    for module in (_fs, _apply, mirror_module):
+    for module in (_fs, _observe, mirror_module):
         monkeypatch.setattr(module, "coarse_now_ns", _Clock(root / "x"))
     mirror.apply([write("x", b"abc")])
     (root / "x").write_bytes(b"ABC")
@@ -263,4 +263,4 @@ def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path
         return found
 
     assert asyncio.run(both()).names == set()
-    assert turns >= size // mirror_module._CHUNK
+    assert turns >= size // _observe.CHUNK

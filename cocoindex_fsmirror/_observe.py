@@ -1,0 +1,268 @@
+"""Observe: what is on the disk, beside what the ledger says. Changes nothing.
+
+A file whose signature proves its content is not read; :mod:`._state` says when it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import aiofiles
+import xxhash
+
+from ._errors import LedgerError, RootError
+from ._fs import Tree, coarse_now_ns, open_root
+from ._ledger import FOLDER, Ledger
+from ._paths import ROOT, Name, ancestors, leaf, parent
+from ._plan import View
+from ._state import (
+    ABSENT,
+    Actual,
+    DirState,
+    Displaced,
+    Doubt,
+    FileState,
+    Intent,
+    Kind,
+    OtherState,
+    Row,
+    Signature,
+    proves,
+    same,
+)
+
+__all__ = ["CHUNK", "Drift", "Look", "entries", "look_at", "read", "record", "view_of"]
+
+CHUNK: Final = 1 << 20
+"""Bytes that are read at a time."""
+
+_log = logging.getLogger("cocoindex_fsmirror")
+_LONGEST_TICK: Final = 10_000_000  # nanoseconds: a kernel with HZ=100
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What a look at a mirror found.
+
+    Attributes:
+        names: Declared paths whose actual state is not the last-written one.
+        components: Owner and component of each of them.
+        stale: Owners with a path that had drifted at an earlier update already,
+            and that nobody has healed since.
+        known: Owners that the ledger remembers. One that is missing lost its memory.
+        refreshed: Rows of files that were touched, but still hold their content.
+    """
+
+    names: frozenset[Name] = frozenset()
+    components: frozenset[tuple[str, str]] = frozenset()
+    stale: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
+    refreshed: tuple[Row, ...] = field(default=(), repr=False)
+
+
+class Look:
+    """A look at every path that the ledger knows, or at one of them."""
+
+    def __init__(self, root: str, only: Name = ROOT) -> None:
+        self._only = only
+        self._names: set[Name] = set()
+        self._components: set[tuple[str, str]] = set()
+        self._stale: set[str] = set()
+        self._known: frozenset[str] = frozenset()
+        self._refreshed: list[Row] = []
+        self._looked_ns = coarse_now_ns()
+        self.tree: Tree | None = None
+        self.rows: list[Row] = []
+        try:
+            self._read_ledger(root)
+            self.tree = open_root(root)[0]
+        except LedgerError as error:
+            _log.warning("%s: drift can't be looked for: %s", root, error)
+        except RootError:
+            self.tree = None  # The whole root is gone, and all in it has drifted.
+
+    def _read_ledger(self, root: str) -> None:
+        """Takes what is last-written; an unfinished batch counts as drift."""
+        ledger = Ledger.peek(root)
+        if ledger is None:
+            return
+        with contextlib.closing(ledger):
+            believed = ledger.is_believed
+            self.rows = ledger.rows("declared AND ? IN ('', name)", self._only)
+            for note in ledger.pending():
+                self._add(note.row)
+            for displaced in ledger.displaced():
+                self._add_displaced(displaced, ledger)
+            self._known = ledger.owners() if believed else frozenset()
+        if not believed:
+            self.rows = [row._replace(recorded_ns=0) for row in self.rows]
+
+    def _add_displaced(self, note: Displaced, ledger: Ledger) -> None:
+        """Has both sides of a contest declared again, if they still are."""
+        self._names |= {note.name, note.by}
+        self._components.add((note.owner, note.component))
+        for row in ledger.rows_named([note.by]).values():
+            self._components.add((row.owner, row.component))
+        if note.seen:
+            self._stale.add(note.owner)
+
+    def close(self) -> None:
+        """Lets go of the root."""
+        if self.tree is not None:
+            self.tree.close()
+
+    def seen(self, row: Row, *, read: bool) -> Actual:
+        """What is at a path: with the last-written digest if that is proven."""
+        if self.tree is None:
+            return Actual(ABSENT)
+        return look_at(self.tree, row.name, row, read=read)
+
+    def compare(self, row: Row, actual: Actual) -> None:
+        """Notes a path that drifted, or was only touched."""
+        if row.doubt == Doubt.UNSYNCED or not same(row.state, actual.state):
+            self._add(row)
+        elif row.kind == Kind.FILE and not _is_proven(row, actual):
+            now = row.seen(actual.signature or row.signature, self._looked_ns)
+            now = now._replace(doubt=Doubt.NONE)
+            if _is_proven(now, actual):  # Else it was touched just now: the next look tells.
+                self._refreshed.append(now)
+
+    def _add(self, row: Row) -> None:
+        """Notes a path that drifted."""
+        self._names.add(row.name)
+        self._components.add((row.owner, row.component))
+        if row.doubt == Doubt.SEEN:
+            self._stale.add(row.owner)
+
+    def drift(self) -> Drift:
+        """What was found."""
+        return Drift(
+            frozenset(self._names),
+            frozenset(self._components),
+            frozenset(self._stale),
+            self._known if self.tree is not None else frozenset(),
+            tuple(self._refreshed),
+        )
+
+
+def _is_proven(row: Row, actual: Actual) -> bool:
+    """Whether the next look can trust a row's signature again."""
+    signature = actual.signature
+    return (
+        signature is not None
+        and not row.doubt
+        and proves(signature, row.signature, row.recorded_ns)
+    )
+
+
+async def read(look: Look, name: Name, actual: Actual) -> Actual:
+    """A file with its digest, read in other threads."""
+    assert look.tree is not None
+    assert isinstance(actual.state, FileState)
+    try:
+        folder = look.tree.folder(parent(name))
+        fd = os.open(leaf(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError:
+        return actual._replace(state=replace(actual.state, digest=None))
+    hasher = xxhash.xxh3_128()
+    async with aiofiles.open(fd, "rb") as file:
+        while chunk := await file.read(CHUNK):
+            hasher.update(chunk)
+    return actual._replace(state=replace(actual.state, digest=hasher.digest()))
+
+
+def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> Actual:
+    """What is at a path; a content is read unless the row proves it.
+
+    What can't be looked at counts as foreign: touching it will fail, by name.
+    """
+    try:
+        return _look_closely(tree, name, row, read=read)
+    except OSError:
+        return Actual(OtherState())
+
+
+def _look_closely(tree: Tree, name: Name, row: Row | None, *, read: bool) -> Actual:
+    """The same, with what the system refuses raised."""
+    actual = tree.look(name)
+    if not isinstance(actual.state, FileState) or actual.signature is None:
+        return actual
+    if row is not None and not read and _is_proven(row, actual):
+        return actual._replace(state=replace(actual.state, digest=row.digest))
+    return tree.look(name, digest=True)
+
+
+def view_of(tree: Tree, ledger: Ledger, intents: list[Intent]) -> View:
+    """What the ledger and the disk say about a batch."""
+    displaced = ledger.displaced()
+    asked = {intent.name for intent in intents}
+    names = {*asked, *(above for name in asked for above in ancestors(name))}
+    folding = tree.folding()
+    rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
+    actual = {name: look_at(tree, name, rows.get(name)) for name in sorted(names)}
+    files = (intent.name for intent in intents if isinstance(intent.desired, FileState))
+    for name in [name for name in files if isinstance(actual[name].state, DirState)]:
+        rows.update((row.name, row) for row in ledger.rows_below(name))
+        actual.update((inner, look_at(tree, inner, rows.get(inner))) for inner in _walk(tree, name))
+    return View(rows, actual, displaced, folding)
+
+
+def _walk(tree: Tree, folder: Name) -> Iterator[Name]:
+    """Everything in a folder, from the top; our own folder is left out."""
+    for name in entries(tree, folder):
+        if name == FOLDER:
+            continue
+        yield name
+        if isinstance(tree.look(name).state, DirState):
+            yield from _walk(tree, name)
+
+
+def entries(tree: Tree, folder: Name) -> list[Name]:
+    """The entries of a folder that may be gone."""
+    try:
+        return tree.names_in(folder)
+    except OSError:
+        return []
+
+
+def record(tree: Tree, rows: Iterable[Row], expected: dict[Name, Signature]) -> list[Row]:
+    """Rows with the signatures that the disk shows now.
+
+    A file that is not the one that was put there (its inode, size or mtime
+    differ) was edited meanwhile: its row keeps what was expected, and the next
+    look finds the drift.
+    """
+    recorded_ns, seen = _look_after_tick(tree, expected)
+    recorded = []
+    for row in rows:
+        known, now = expected.get(row.name), seen.get(row.name)
+        if known is None:
+            recorded.append(row)
+        elif now == known:
+            recorded.append(row.seen(now, recorded_ns))
+        else:
+            recorded.append(row.seen(known, 0))
+    return recorded
+
+
+def _look_after_tick(tree: Tree, names: Iterable[Name]) -> tuple[int, dict[Name, Signature | None]]:
+    """Signatures, and a time before the look that is later than every stamp in them.
+
+    Waiting for the next tick of the clock that stamps files (1 to 10 ms), which
+    is rarely needed, saves reading the files at the next look. A stamp in the
+    future is not waited for, nor one of a file system that keeps whole seconds.
+    """
+    for _ in range(3):
+        recorded_ns = coarse_now_ns()
+        seen = {name: tree.look(name).signature for name in names}
+        newest = max((s.ctime_ns for s in seen.values() if s is not None), default=0)
+        if not recorded_ns <= newest < recorded_ns + _LONGEST_TICK:
+            break
+        time.sleep((newest - recorded_ns + _LONGEST_TICK) / 1e9)
+    return recorded_ns, seen

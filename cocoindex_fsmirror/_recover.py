@@ -1,0 +1,131 @@
+"""Recover: settle what an interrupted batch left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+
+from ._errors import BarrierError
+from ._fs import Slot, Staging, Tree, area_of, remove_area, stamp_now
+from ._ledger import Ledger, Pending
+from ._observe import record
+from ._paths import ROOT, Name, ancestors, join, leaf, parent
+from ._state import ABSENT, DirState, FileState, Kind, Row, Signature
+
+__all__ = ["recover"]
+
+_log = logging.getLogger("cocoindex_fsmirror")
+
+
+def recover(tree: Tree, ledger: Ledger) -> None:
+    """Step 1: settles what an interrupted batch left.
+
+    Torn staging files go. Of whole ones, those that we wrote go, and anything
+    else was on its way to the backup area. Then each path tells by its content
+    whether its step had been done.
+
+    Raises:
+        BarrierError: What was found could not be synced.
+    """
+    pending = ledger.pending()
+    areas = [
+        area for home in sorted({ROOT, *(p.home for p in pending)}) for area in _areas(tree, home)
+    ]
+    if not pending and not areas:
+        return
+    _log.info("%s: recovering from an interrupted update", tree.path)
+    stuck = {
+        leaf(area).removesuffix(Staging.READY)
+        for home, area in areas
+        if not _sort_out(tree, ledger, pending, home, area)
+    }
+    pending = [p for p in pending if p.batch not in stuck]
+    _sync_leftovers(tree, pending)
+    for batch in sorted({p.batch for p in pending}):
+        _settle(tree, ledger, [p for p in pending if p.batch == batch], batch)
+
+
+def _sync_leftovers(tree: Tree, pending: list[Pending]) -> None:
+    """Syncs what a dead process had put in place: it may still be only in memory."""
+    names = [p.row.name for p in pending]
+    try:
+        there = [name for name in names if isinstance(tree.look(name).state, FileState)]
+        folders = {folder for name in there for folder in (*ancestors(name), ROOT)}
+        homes = {p.home for p in pending if p.home}
+        mounts = [home for home in homes if isinstance(tree.look(home).state, DirState)]
+        devices = {tree.device(home): home for home in mounts}
+        tree.sync([tree.folder(home) for home in devices.values()], there, folders)
+    except OSError as error:
+        raise BarrierError(f"{tree.path}: syncing failed: {error.strerror}") from error
+
+
+def _areas(tree: Tree, home: Name) -> list[tuple[Name, Name]]:
+    """The staging areas of a folder that were left over."""
+    try:
+        return [(home, area) for area in tree.names_in(parent(area_of(home, "-")))]
+    except OSError:
+        return []
+
+
+def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, area: Name) -> bool:
+    """Empties one area: what is ours goes, what is foreign is kept; whether all could be."""
+    batch, ready, _ = leaf(area).partition(Staging.READY)
+    if not isinstance(tree.look(area).state, DirState):
+        tree.remove_file(area)  # Never made by us.
+        return True
+    notes = {p.entry: p for p in pending if p.batch == batch}
+    kept = True
+    for entry in os.listdir(tree.folder(area)):
+        name, note = join(area, Name(entry)), notes.get(entry.removesuffix(".old"))
+        try:
+            is_folder = isinstance(tree.look(name).state, DirState)
+            if is_folder or (ready and not _is_ours(tree, ledger, note, name)):
+                _keep_leftover(tree, home, name, note)
+            else:
+                tree.remove_file(name)
+        except OSError as error:
+            kept = False
+            _log.warning("%s: %r can't be moved on: %s", tree.path, name, error.strerror)
+    tree.forget()
+    remove_area(tree, area)
+    return kept
+
+
+def _is_ours(tree: Tree, ledger: Ledger, note: Pending | None, leftover: Name) -> bool:
+    """Whether a whole file in a staging area holds a version that we wrote."""
+    digest = tree.look(leftover, digest=True).digest
+    if note is None or digest is None:
+        return False
+    row = ledger.rows_named([note.row.name]).get(note.row.name)
+    if row is not None and row.digest == digest:
+        return row.made
+    return not note.removal and note.row.digest == digest
+
+
+def _keep_leftover(tree: Tree, home: Name, leftover: Name, note: Pending | None) -> None:
+    """Moves a foreign leftover to the backup area."""
+    name = note.row.name if note is not None else Name(f"unknown/{leaf(leftover)}")
+    stamp = stamp_now()
+    with contextlib.closing(Staging(tree, leaf(parent(leftover)))) as staging:
+        where = staging.back_up(Slot(home, leaf(leftover)), name, stamp)
+    _log.warning("%s: foreign %r, found in staging, was moved to %r", tree.path, name, where)
+
+
+def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> None:
+    """Records those steps of a batch that had been done."""
+    done: list[Row] = []
+    gone: list[Name] = []
+    expected: dict[Name, Signature] = {}
+    for note in pending:
+        row, actual = note.row, tree.look(note.row.name, digest=True)
+        if note.removal:
+            if actual.state is ABSENT:
+                gone.append(row.name)
+        elif row.kind == Kind.DIR:
+            if isinstance(actual.state, DirState):
+                done.append(row)
+        elif actual.digest == row.digest and actual.signature is not None:
+            done.append(row)
+            expected[row.name] = actual.signature
+    ledger.commit(record(tree, done, expected), gone, batch)
