@@ -164,6 +164,8 @@ class Ledger:
         """Refuses a format that we don't know, and disbelieves a copy."""
         if self._connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise CorruptLedgerError(f"{file}: damaged")
+        for (name,) in self._connection.execute("SELECT name FROM rows"):
+            _check_name(name)
         found = self.get_meta("format")
         if not isinstance(found, int):
             raise CorruptLedgerError(f"{file}: has no format")
@@ -336,12 +338,18 @@ def _quoted(file: str) -> str:
 def _row(found: Sequence[Any]) -> Row:
     """A row whose name is safe to walk; the file could have been made by anybody."""
     row = Row._make(found)
+    _check_name(row.name)
+    return row
+
+
+def _check_name(name: str) -> None:
+    """Refuses what we would never have stored."""
     try:
-        if parse_name(row.name) == row.name:
-            return row
+        is_normal = parse_name(name) == name
     except (InvalidNameError, TypeError):
-        pass
-    raise CorruptLedgerError(f"holds {row.name!r}, which is no name")
+        is_normal = False
+    if not is_normal:
+        raise CorruptLedgerError(f"holds {name!r}, which is no name")
 
 
 def _chunks(names: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import Mirror, _fs
-from cocoindex_fsmirror._mirror import Drift
+from cocoindex_fsmirror._observe import Drift
 from tests.crash import scene
 from tests.crash.disks import CUTS, Cut, Disk, made_disk
 from tests.crash.harness import die_at, lose_power_after, lose_power_at

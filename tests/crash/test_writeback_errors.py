@@ -11,7 +11,7 @@ import pytest
 
 from cocoindex_fsmirror import BarrierError, Mirror, _fs
 from cocoindex_fsmirror._fs import Staging
-from cocoindex_fsmirror._mirror import Drift
+from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._state import Intent
 from tests.crash.disks import Cut, Disk, ThinDisk, made_disk, made_thin_disk
 from tests.crash.harness import die_at, lose_power_after

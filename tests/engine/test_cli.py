@@ -260,3 +260,22 @@ def test_the_installed_command_runs(src: Path, dst: Path) -> None:
     assert "3 written" in ran.stdout
     assert ran.stderr == ""
     assert snapshot(dst) == snapshot(src)
+
+
+def test_a_mirror_can_be_mirrored_without_its_own_folder(src: Path, dst: Path) -> None:
+    sync(src, dst)
+    result = sync(dst, dst.with_name("second"))
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    assert snapshot(dst.with_name("second")) == snapshot(src)
+
+
+def test_the_command_sends_no_usage_event() -> None:
+    script = (
+        "import cocoindex_fsmirror.cli, os; print(os.environ['COCOINDEX_DISABLE_USAGE_TRACKING'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if "USAGE_TRACKING" not in k}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+    )
+    assert (ran.stdout, ran.stderr) == ("1\n", "")

@@ -15,7 +15,7 @@ import pytest
 from cocoindex_fsmirror import Mirror, RootError, _fs, _observe
 from cocoindex_fsmirror import _mirror as mirror_module
 from cocoindex_fsmirror._fs import coarse_now_ns
-from cocoindex_fsmirror._mirror import Drift
+from cocoindex_fsmirror._observe import Drift
 from tests.io.steps import quiet_state
 from tests.support import OWNER, delete, folder, write
 
@@ -264,3 +264,19 @@ def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path
 
     assert asyncio.run(both()).names == set()
     assert turns >= size // _observe.CHUNK
+
+
+def test_an_older_look_does_not_make_a_newer_record_older(mirror: Mirror, x: Path) -> None:
+    os.utime(x, ns=(1, 1))
+    while coarse_now_ns() <= x.lstat().st_ctime_ns:
+        os.sched_yield()
+    older = mirror.observe()
+    assert older.refreshed
+    while coarse_now_ns() <= older.refreshed[0].recorded_ns:
+        os.sched_yield()
+    newer = mirror.observe()
+    for look in (newer, older):
+        mirror.prepare(OWNER, look)
+    with contextlib.closing(sqlite3.connect(x.parents[1] / ".fsmirror/ledger.sqlite3")) as database:
+        found = database.execute("SELECT recorded_ns FROM rows WHERE name = 'd/x'").fetchone()
+    assert found == (newer.refreshed[0].recorded_ns,)

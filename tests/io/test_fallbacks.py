@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror, _fs
+from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._paths import Name
 from cocoindex_fsmirror._state import Intent, OnConflict
 from tests.io.steps import crashes, overheard
@@ -188,3 +189,16 @@ def test_without_syncfs_a_batch_does_all_the_same(mirror: Mirror, root: Path) ->
     mirror.apply(_second())
     assert contents(snapshot(root)) == AFTER
     assert mirror.verify() == []
+
+
+@pytest.mark.usefixtures("no_syncfs")
+def test_without_syncfs_the_folders_in_which_a_root_was_made_are_synced(tmp_path: Path) -> None:
+    synced: list[str] = []
+
+    def hear(name: str, args: tuple[Any, ...], _: dict[str, Any]) -> None:
+        if name == "fsync":
+            synced.append(_path_of(args[0]))
+
+    with overheard(hear), Mirror(tmp_path / "new" / "root") as mirror:
+        mirror.prepare("an-owner", Drift())
+    assert {str(tmp_path), str(tmp_path / "new"), str(tmp_path / "new" / "root")} <= set(synced)

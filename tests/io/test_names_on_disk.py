@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._fs import open_root
+from cocoindex_fsmirror._paths import parse_name
 from tests.support import contents, delete, exact_state, snapshot, write
 
 NASTY = [
@@ -147,6 +149,8 @@ FEW = 48
 SCRIPT = """
 import resource, sys
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._fs import open_root
+from cocoindex_fsmirror._paths import parse_name
 from tests.support import delete, folder, write
 few = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
@@ -179,3 +183,19 @@ def test_a_batch_leaves_no_descriptor_open(mirror: Mirror) -> None:
         mirror.apply([write(f"{number}/{n}/x", b"1") for n in range(20)])
         mirror.apply([delete(f"{number}/{n}/x") for n in range(20)])
     assert opened() == before
+
+
+def test_a_deep_folder_is_opened_with_two_descriptors_to_spare(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("a/b/c/d/e/f/g", b"1")])
+    tree, _ = open_root(str(root))
+    was = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    holes = [os.open("/dev/null", os.O_RDONLY) for _ in range(highest)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(holes) + 3, was[1]))
+        assert os.listdir(tree.folder(parse_name("a/b/c/d/e/f"))) == ["g"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, was)
+        for fd in holes:
+            os.close(fd)
+        tree.close()

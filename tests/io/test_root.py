@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import LockedError, Mirror, RootError
+from cocoindex_fsmirror._fs import Tree, lock
 from tests.io.conftest import Mount
 from tests.support import OWNER, snapshot, write
 
@@ -157,3 +158,20 @@ def test_a_root_that_another_process_holds_is_waited_for_and_then_an_error(
         holder.communicate()
     mirror.apply([write("x", b"1")])
     assert snapshot(root) == {"x": b"1"}
+
+
+def test_a_root_that_is_replaced_while_we_wait_is_opened_again(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swaps = [root.with_name("moved")]
+
+    def lock_after_a_swap(tree: Tree, patience: float) -> None:
+        if swaps:
+            root.rename(swaps.pop())
+            root.mkdir()
+        lock(tree, patience)
+
+    monkeypatch.setattr("cocoindex_fsmirror._mirror.lock", lock_after_a_swap)
+    mirror.apply([write("a", b"1")])
+    assert snapshot(root) == {"a": b"1"}
+    assert snapshot(root.with_name("moved")) == {}

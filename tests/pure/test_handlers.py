@@ -22,7 +22,7 @@ from cocoindex_fsmirror._handlers import (
     _RootHandler,
     _Single,
 )
-from cocoindex_fsmirror._mirror import Drift
+from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._paths import ROOT, Name
 from cocoindex_fsmirror._reconcile import Record
 from cocoindex_fsmirror._state import ABSENT, DirState, FileState, digest_of

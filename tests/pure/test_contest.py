@@ -1,0 +1,61 @@
+"""Who has declared what, in one update: what can't be there together is noticed."""
+
+from __future__ import annotations
+
+import pytest
+
+from cocoindex_fsmirror._handlers import Watch
+from cocoindex_fsmirror._paths import ROOT, Name
+
+A, AB, ABC = Name("a"), Name("a/b"), Name("a/b/c")
+
+
+def _declare(
+    watch: Watch, name: Name, component: str, place: str = "", *, is_file: bool = True
+) -> Name:
+    """Declares one path; tells what contradicts it."""
+    return watch.declare(name, place, component, is_file=is_file)
+
+
+@pytest.mark.parametrize(("first", "second"), [(A, AB), (AB, A), (A, ABC), (ABC, A), (ABC, AB)])
+def test_a_file_and_what_is_below_it_are_rivals(first: Name, second: Name) -> None:
+    watch = Watch()
+    assert _declare(watch, first, "one") == ROOT
+    assert _declare(watch, second, "two") == first
+
+
+def test_neighbours_are_no_rivals() -> None:
+    watch = Watch()
+    for name in ("a", "a-b", "b/a", "b/c", "ab"):
+        assert _declare(watch, Name(name), name) == ROOT
+
+
+def test_one_path_in_two_directory_targets_is_a_rival() -> None:
+    watch = Watch()
+    assert _declare(watch, AB, "one") == ROOT
+    assert _declare(watch, AB, "two", "a//") == AB
+
+
+def test_a_directory_is_the_rival_of_files_only() -> None:
+    watch = Watch()
+    assert _declare(watch, A, "one", is_file=False) == ROOT
+    assert _declare(watch, A, "two", is_file=False) == ROOT
+    assert _declare(watch, AB, "two") == ROOT
+    assert _declare(watch, AB, "three", "a//", is_file=False) == AB
+
+
+def test_a_component_that_declares_again_is_not_its_own_rival() -> None:
+    watch = Watch()
+    _declare(watch, A, "one")
+    assert _declare(watch, A, "one") == ROOT
+    assert _declare(watch, AB, "one") == ROOT
+
+
+@pytest.mark.parametrize(("first", "second"), [(A, AB), (AB, A), (ABC, A)])
+def test_what_is_withdrawn_is_no_rival_any_more(first: Name, second: Name) -> None:
+    watch = Watch()
+    _declare(watch, first, "one")
+    watch.withdraw(first, "another//")
+    assert _declare(watch, second, "two") == first
+    watch.withdraw(first, "")
+    assert _declare(watch, second, "two") == ROOT
