@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror import _handlers
+from cocoindex_fsmirror._handlers import RootKey, Watch
+from cocoindex_fsmirror._paths import ROOT, Name
 from tests.engine.flows import OUT, Flow, memoized, page
-from tests.support import contents, exact_state
+from tests.support import contents, delete, exact_state
 
 MakeFlow = Callable[..., Flow]
 
@@ -99,3 +103,12 @@ def test_a_conflict_ends_when_the_sub_directory_that_lost_it_is_no_longer_declar
     flow.update()
     assert exact_state(flow.root) == before
     assert fsmirror.Mirror(flow.root).verify() == []
+
+
+def test_an_applied_removal_withdraws_the_declaration(tmp_path: Path) -> None:
+    watch, root = Watch(), RootKey(None, str(tmp_path))
+    intent = delete("a", container="sub//")
+    assert watch.declare(intent.name, "sub//", "/one", is_file=True) == ROOT
+    _handlers._apply_actions(None, [_handlers._Change(root, intent, watch)])
+    assert watch.declare(Name("a/b"), "", "/two", is_file=True) == ROOT
+    _handlers._mirror_at(str(tmp_path)).close()

@@ -1,0 +1,131 @@
+"""The options of directory targets and files, as a flow gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cocoindex as coco
+import pytest
+
+import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror import _fs
+from tests.engine.flows import OUT, Flow
+from tests.support import backups, contents
+
+MakeFlow = Callable[..., Flow]
+Options = dict[str, Any]
+
+
+@coco.fn
+def declare_sub(out: fsmirror.DirTarget, options: Options) -> fsmirror.DirTarget[coco.PendingS]:
+    """Declares the directory target ``sub`` below another."""
+    return out.declare_dir_target("sub", **options)
+
+
+@pytest.fixture
+def make_nested(make_flow: MakeFlow) -> Callable[[Options, Options], Flow]:
+    """Makes a flow with a file in a directory target inside another."""
+
+    def make(outer: Options, inner: Options) -> Flow:
+        async def main(_: Flow) -> None:
+            out = await fsmirror.mount_dir_target(OUT, **outer)
+            sub = await coco.use_mount(declare_sub, out, inner)
+            sub.declare_file("x", b"declared")
+
+        return make_flow(main)
+
+    return make
+
+
+def _with_a_foreign_file(flow: Flow) -> Flow:
+    """Somebody else's file is where the flow's is declared."""
+    (flow.root / "sub").mkdir(parents=True)
+    (flow.root / "sub" / "x").write_bytes(b"foreign")
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "left", "kept"),
+    [
+        ({}, {}, b"declared", [b"foreign"]),
+        ({"on_conflict": "overwrite"}, {}, b"declared", []),
+        ({"on_conflict": "overwrite"}, {"on_conflict": "backup"}, b"declared", [b"foreign"]),
+        ({"on_conflict": "backup"}, {"on_conflict": "error"}, b"foreign", []),
+        ({"on_conflict": "error"}, {}, b"foreign", []),
+    ],
+)
+def test_what_happens_to_foreign_bytes_is_inherited(
+    make_nested: Callable[[Options, Options], Flow],
+    outer: Options,
+    inner: Options,
+    left: bytes,
+    kept: list[bytes],
+) -> None:
+    flow = _with_a_foreign_file(make_nested(outer, inner))
+    said = flow.attempt()
+    assert contents(flow.tree) == {"sub/x": left}
+    assert backups(flow.root) == kept
+    assert ("sub/x" in said) is (left == b"foreign")
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "syncs"),
+    [
+        ({}, {}, True),
+        ({"durability": "none"}, {}, False),
+        ({"durability": "none"}, {"durability": "batch"}, True),
+    ],
+)
+def test_durability_is_inherited(
+    make_nested: Callable[[Options, Options], Flow],
+    monkeypatch: pytest.MonkeyPatch,
+    outer: Options,
+    inner: Options,
+    syncs: bool,
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(_fs, "_syncfs", calls.append)
+    flow = make_nested(outer, inner)
+    flow.update()
+    assert contents(flow.tree) == {"sub/x": b"declared"}
+    assert bool(calls) is syncs
+
+
+@pytest.mark.parametrize("option", ["durability", "verify", "on_conflict"])
+@pytest.mark.parametrize("where", ["outer", "inner"])
+def test_an_unknown_value_is_refused_with_the_known_ones(
+    make_nested: Callable[[Options, Options], Flow], option: str, where: str
+) -> None:
+    wrong = {option: "sometimes"}
+    flow = make_nested(*((wrong, {}) if where == "outer" else ({}, wrong)))
+    assert f"{option}='sometimes' is none of" in flow.attempt()
+
+
+@pytest.mark.parametrize(
+    ("mode", "problem"),
+    [(-1, "is not between"), (0o10000, "is not between"), ("644", "not str"), (True, "not bool")],
+)
+def test_what_is_no_mode_is_refused_where_it_is_declared(
+    make_flow: MakeFlow, mode: Any, problem: str
+) -> None:
+    async def main(_: Flow) -> None:
+        out = await fsmirror.mount_dir_target(OUT)
+        out.declare_file("x", b"1", mode=mode)
+
+    flow = make_flow(main)
+    assert problem in flow.attempt()
+    assert flow.tree == {}
+
+
+def test_missing_folders_are_an_error_if_none_are_to_be_made(make_flow: MakeFlow) -> None:
+    async def main(_: Flow) -> None:
+        out = await fsmirror.mount_dir_target(OUT)
+        out.declare_file("x", b"1", create_parent_dirs=False)
+        out.declare_file("no/y", b"2", create_parent_dirs=False)
+
+    flow = make_flow(main)
+    said = flow.attempt()
+    assert "'no/y'" in said
+    assert "create_parent_dirs" in said
+    assert flow.tree == {"x": b"1"}
