@@ -197,7 +197,9 @@ class RootKey(NamedTuple):
         return os.path.abspath(os.path.join(base, self.path))
 
     def __str__(self) -> str:
-        return self.path if self.base_dir_key is None else f"{self.base_dir_key}:{self.path}"
+        if self.base_dir_key is None:
+            return self.path
+        return self.base_dir_key if self.path == "." else f"{self.base_dir_key}:{self.path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,17 +26,19 @@ _log = logging.getLogger("cocoindex_fsmirror")
 _FUNCTION: Final = "_execute_entry_action"  # in 1.0.22 to 1.0.26
 
 
-def guard(localfs_target: ModuleType) -> bool:
+def guard(localfs: ModuleType) -> bool:
     """Keeps ``localfs`` from deleting what is in a mirror.
 
     Args:
-        localfs_target: The module ``cocoindex.connectors.localfs._target``.
+        localfs: The package ``cocoindex.connectors.localfs``.
 
     Returns:
         Whether the function that deletes was found, and is guarded now.
     """
-    original = getattr(localfs_target, _FUNCTION, None)
+    target = getattr(localfs, "_target", None)
+    original = getattr(target, _FUNCTION, None)
     if original is None:
+        _log.info("localfs is not guarded: this release deletes in a way that is not known here")
         return False
     if hasattr(original, "__wrapped__"):
         return True
@@ -48,7 +50,7 @@ def guard(localfs_target: ModuleType) -> bool:
             return None
         return original(path, action)
 
-    setattr(localfs_target, _FUNCTION, guarded)
+    setattr(target, _FUNCTION, guarded)
     return True
 
 

@@ -12,8 +12,8 @@ from pathlib import Path, PurePath
 from typing import Generic, TypeAlias, cast
 
 import cocoindex as coco
+from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
-from cocoindex.connectors.localfs import _target as _localfs_target
 
 from ._handlers import (
     ROOTS,
@@ -41,7 +41,7 @@ __all__ = [
     "mount_dir_target",
 ]
 
-guard(_localfs_target)
+guard(localfs)
 
 _Where: TypeAlias = FilePath | Path | coco.ContextKey[Path]
 

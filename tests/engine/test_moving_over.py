@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from cocoindex.connectors import localfs
 
+from cocoindex_fsmirror._moving import guard
 from tests.support import contents, snapshot
 
 FLOW = """
@@ -83,3 +87,14 @@ def test_localfs_still_deletes_what_is_in_no_mirror(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "old.txt").exists()
     _update(tmp_path, LOCALFS)
     assert not (tmp_path / "out" / "old.txt").exists()
+
+
+def test_the_function_that_deletes_is_known_in_this_release() -> None:
+    assert guard(localfs)
+    assert guard(localfs), "a second time it is guarded already"
+
+
+def test_a_release_that_deletes_in_another_way_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="cocoindex_fsmirror")
+    assert not guard(ModuleType("localfs"))
+    assert "not guarded" in caplog.text
