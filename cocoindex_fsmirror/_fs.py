@@ -719,3 +719,7 @@ def lock(tree: Tree, patience: float) -> None:
                 problem = f"another writer held it for {patience:g} seconds"
                 raise LockedError(tree.path, problem, "let it finish, or end it") from None
             time.sleep(0.02)
+        except OSError as error:  # NFS, for one, locks no directory.
+            problem = f"can't be locked here ({error.strerror})"
+            _say_once(f"{tree.path}: {problem}; let only one process at a time write to it")
+            return

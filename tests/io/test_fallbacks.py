@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import logging
 import os
 from functools import partial
@@ -202,3 +203,18 @@ def test_without_syncfs_the_folders_in_which_a_root_was_made_are_synced(tmp_path
     with overheard(hear), Mirror(tmp_path / "new" / "root") as mirror:
         mirror.prepare("an-owner", Drift())
     assert {str(tmp_path), str(tmp_path / "new"), str(tmp_path / "new" / "root")} <= set(synced)
+
+
+def test_where_a_folder_cannot_be_locked_a_batch_goes_on_and_says_so_once(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_lock(*_args: object) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    monkeypatch.setattr(_fs, "_said", set())
+    mirror.apply([write("a", b"1")])
+    mirror.apply([write("b", b"2")])
+    assert contents(snapshot(root)) == {"a": b"1", "b": b"2"}
+    said = [record.getMessage() for record in caplog.records]
+    assert [str(root) in line and "can't be locked" in line for line in said] == [True]
