@@ -274,7 +274,7 @@ class _Batch:
     def _place(self, put: Put) -> None:
         """Puts one file in place; whatever is there comes out, and is looked at."""
         name, slot = put.intent.name, self._slots[put.intent.name]
-        expected = put.expected
+        expected = self._still_expected(name, put.expected)
         for _ in range(_ATTEMPTS):
             try:
                 if expected.state is ABSENT:
@@ -295,6 +295,14 @@ class _Batch:
                 return
         problem = "the path kept changing while we tried to write it"
         raise PathError(name, "write", problem, "find out who else writes there")
+
+    def _still_expected(self, name: Name, planned: Actual) -> Actual:
+        """What the plan had seen; if ctime has moved since, its content will be read.
+
+        A rename moves ctime too, so this is the last moment to ask for it.
+        """
+        is_same = self._tree.look(name).signature == planned.signature
+        return planned if is_same else planned._replace(signature=None)
 
     def _placed(self, name: Name) -> Signature:
         """The signature after the rename, whose ctime tells of any later edit."""
@@ -382,6 +390,7 @@ class _Batch:
         """Takes one file out of its place, looks at it, and lets it go."""
         name, slot = step.name, self._slots[step.name]
         try:
+            expected = self._still_expected(name, step.expected)
             self._staging.take(slot, name)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -390,7 +399,7 @@ class _Batch:
             return
         out = self._staging.look(slot)
         is_folder = isinstance(out.state, DirState)
-        is_ours = not step.keep_copy and self._is_expected(slot, out, step.expected, frozenset())
+        is_ours = not step.keep_copy and self._is_expected(slot, out, expected, frozenset())
         if is_ours or (step.policy == "overwrite" and not is_folder):
             self._staging.discard(slot)
             self.outcome.removed.append(name)

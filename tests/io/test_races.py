@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._fs import Staging
 from cocoindex_fsmirror._state import Intent, OnConflict
 from tests.io.steps import run_with_event, watched
-from tests.support import backups, delete, snapshot, write
+from tests.support import OWNER, backups, contents, delete, snapshot, write
 
 POLICIES: tuple[OnConflict, ...] = ("backup", "overwrite", "error")
 Event = Callable[[Path, bytes], None]
@@ -208,3 +209,23 @@ def test_a_folder_that_vanishes_at_any_step_stops_only_what_is_in_it(
         with contextlib.suppress(FileNotFoundError):
             assert (root / f"{k}" / "d" / "x").read_bytes() in (OLD, NEW)
     assert STEPS - 1 > k > 20
+
+
+@pytest.mark.parametrize("intent", [write("x", b"new"), delete("x")])
+def test_an_edit_that_puts_size_and_times_back_is_kept(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, intent: Intent
+) -> None:
+    mirror.apply([write("x", b"old")])
+    os.utime(root / "x", ns=(1, 1))
+    mirror.prepare(OWNER, mirror.observe())
+    ready = Staging.ready
+
+    def ready_but_edited(staging: Staging) -> None:
+        ready(staging)
+        (root / "x").write_bytes(b"OLD")
+        os.utime(root / "x", ns=(1, 1))
+
+    monkeypatch.setattr(Staging, "ready", ready_but_edited)
+    mirror.apply([intent])
+    assert contents(snapshot(root)) == ({"x": b"new"} if intent.content else {})
+    assert backups(root) == [b"OLD"]
