@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 import cocoindex as coco
 
 from ._engine import make_sink
-from ._errors import ApplyError, FsMirrorError
+from ._errors import ApplyError, FsMirrorError, RootError
 from ._mirror import Drift, Mirror
 from ._paths import ROOT, Name, ancestors, join, parse_name
 from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests
@@ -190,10 +190,18 @@ class RootKey(NamedTuple):
     path: str
 
     def resolve(self, context_provider: Any) -> str:
-        """The absolute path, by what the context says now."""
+        """The absolute path, by what the context says now.
+
+        Raises:
+            RootError: The context says nothing.
+        """
         if self.base_dir_key is None:
             return self.path
-        base = context_provider.get(self.base_dir_key, Path)
+        try:
+            base = context_provider.get(self.base_dir_key, Path)
+        except KeyError:
+            problem = "is a context key for which nothing is provided"
+            raise RootError(self.base_dir_key, problem, "provide a directory for it") from None
         return os.path.abspath(os.path.join(base, self.path))
 
     def __str__(self) -> str:
@@ -459,27 +467,33 @@ def _steps(context_provider: Any, actions: Sequence[_Action]) -> list[Callable[[
     """What a batch asks of each root: to be there, to change, to be given up."""
     mounts: list[Callable[[], object]] = []
     drops: list[Callable[[], object]] = []
-    changes: dict[str, list[_Change]] = {}
+    changes: dict[RootKey, list[_Change]] = {}
     for action in actions:
         if isinstance(action, _Mount):
             mounts.append(partial(_mount, context_provider, action))
         elif isinstance(action, _Change):
-            changes.setdefault(action.root.resolve(context_provider), []).append(action)
+            changes.setdefault(action.root, []).append(action)
         elif isinstance(action, _Single):
             drops.append(partial(_write_single, context_provider, action))
         else:
-            root = action.root.resolve(context_provider)
-            drops.append(partial(_mirror_at(root).tear_down, action.owner))
-    return [*mounts, *(partial(_change, *pair) for pair in changes.items()), *drops]
+            drops.append(partial(_drop, context_provider, action))
+    applied = (partial(_change, context_provider, *pair) for pair in changes.items())
+    return [*mounts, *applied, *drops]
 
 
-def _change(root: str, changes: list[_Change]) -> None:
+def _change(context_provider: Any, root: RootKey, changes: list[_Change]) -> None:
     """Brings the paths of one root to their desired states."""
     closed = [pair for change in changes for pair in change.closed]
     for change in changes:
         if change.intent.desired is ABSENT:
             change.watch.withdraw(change.intent.name, change.intent.container)
-    _mirror_at(root).apply([change.intent for change in changes], closed)
+    mirror = _mirror_at(root.resolve(context_provider))
+    mirror.apply([change.intent for change in changes], closed)
+
+
+def _drop(context_provider: Any, action: _Drop) -> None:
+    """Gives a root up."""
+    _mirror_at(action.root.resolve(context_provider)).tear_down(action.owner)
 
 
 def _mount(context_provider: Any, action: _Mount) -> None:

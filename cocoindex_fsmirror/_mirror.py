@@ -309,20 +309,33 @@ class Mirror:
         durable: bool = True,
     ) -> _T:
         """Does something with the root locked, and the ledger open and recovered."""
-        with self._mutex, contextlib.closing(self._lock(create=create, parents=parents)) as locked:
-            tree, made = locked.tree, locked.made
-            for last in (False, True):
-                try:
-                    ledger = self._open_ledger(tree)
-                    if made:
-                        _remember_made(tree, ledger, made, durable=durable)
-                    recover(tree, ledger)
-                    return act(tree, ledger)
-                except CorruptLedgerError as error:
-                    self.close()
-                    if last:
-                        raise
-                    _set_aside(tree, error)
+        try:
+            with (
+                self._mutex,
+                contextlib.closing(self._lock(create=create, parents=parents)) as locked,
+            ):
+                return self._run_locked(act, locked, durable=durable)
+        except OSError as error:
+            problem = f"can't be worked on: {error.strerror or error}"
+            raise RootError(self.root, problem, "see the cause, then update again") from error
+
+    def _run_locked(
+        self, act: Callable[[Tree, Ledger], _T], locked: _Locked, *, durable: bool
+    ) -> _T:
+        """The same, once the root is ours; a corrupt ledger is set aside, once."""
+        tree = locked.tree
+        for last in (False, True):
+            try:
+                ledger = self._open_ledger(tree)
+                if locked.made:
+                    _remember_made(tree, ledger, locked.made, durable=durable)
+                recover(tree, ledger)
+                return act(tree, ledger)
+            except CorruptLedgerError as error:
+                self.close()
+                if last:
+                    raise
+                _set_aside(tree, error)
         raise AssertionError("unreachable: the second attempt returns or raises")
 
     def _lock(self, *, create: bool, parents: bool) -> _Locked:

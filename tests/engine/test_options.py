@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror import _fs
+from cocoindex_fsmirror import _fs, _handlers
+from cocoindex_fsmirror._handlers import RootKey, Watch
 from tests.engine.flows import OUT, Flow
-from tests.support import backups, contents
+from tests.support import backups, contents, write
 
 MakeFlow = Callable[..., Flow]
 Options = dict[str, Any]
@@ -129,3 +131,32 @@ def test_missing_folders_are_an_error_if_none_are_to_be_made(make_flow: MakeFlow
     assert "'no/y'" in said
     assert "create_parent_dirs" in said
     assert flow.tree == {"x": b"1"}
+
+
+class _Nothing:
+    """A context in which nothing is provided."""
+
+    def get(self, key: str, _type: type) -> NoReturn:
+        raise KeyError(key)
+
+
+MISSING = coco.ContextKey[Path]("tests/engine/never-provided")
+
+
+def test_a_context_key_without_a_directory_is_an_error_that_names_it(make_flow: MakeFlow) -> None:
+    async def main(_: Flow) -> None:
+        await fsmirror.mount_dir_target(MISSING)
+
+    assert (
+        "tests/engine/never-provided: is a context key for which nothing"
+        in make_flow(main).attempt()
+    )
+
+
+def test_a_root_that_fails_does_not_hide_another(tmp_path: Path) -> None:
+    places = (RootKey("tests/engine/never-provided", "."), RootKey(None, str(tmp_path)))
+    actions = [_handlers._Change(place, write("a", b"1"), Watch()) for place in places]
+    with pytest.raises(fsmirror.RootError, match="never-provided"):
+        _handlers._apply_actions(_Nothing(), actions)
+    assert (tmp_path / "a").read_bytes() == b"1"
+    _handlers._mirror_at(str(tmp_path)).close()

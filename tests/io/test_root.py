@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import subprocess
@@ -175,3 +176,14 @@ def test_a_root_that_is_replaced_while_we_wait_is_opened_again(
     mirror.apply([write("a", b"1")])
     assert snapshot(root) == {"a": b"1"}
     assert snapshot(root.with_name("moved")) == {}
+
+
+def test_whatever_the_system_refuses_is_one_error_that_names_the_root(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("cocoindex_fsmirror._mirror.view_of", broken)
+    with pytest.raises(RootError, match=f"{root}.*Input/output error"):
+        mirror.apply([write("a", b"1")])
