@@ -49,7 +49,6 @@ class Flow:
         self.options: dict[str, Any] = {}
         self.failed: list[str] = []
         self._main = main or plain
-        self.many_components = main is memoized
         self._app: coco.App[[Flow], None] | None = None
 
     @property

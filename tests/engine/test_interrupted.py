@@ -119,7 +119,7 @@ def test_one_clean_update_converges_and_a_second_changes_nothing(
             play(flow, vandal, step)
         flow.files = history[-1].files
         vandal.move_away(at / "moved")
-        settle(flow)
+        flow.update()
         check(flow, vandal, at)
     finally:
         flow.close()
@@ -136,18 +136,6 @@ def play(flow: Flow, vandal: Vandal, step: Step) -> None:
     with step.interruption.injected():
         said = flow.attempt()
     event(f"{step.interruption.where}: {'failed' if said else 'went through'}")
-
-
-def settle(flow: Flow) -> None:
-    """One clean update; a flow of many components may need a second.
-
-    There a swap that was cut short and is now taken back may first be told as a
-    conflict: the new declaration can arrive before the end of the old one.
-    """
-    said = flow.attempt()
-    if said and flow.many_components:
-        said = flow.attempt()
-    assert said == ""
 
 
 def check(flow: Flow, vandal: Vandal, at: Path) -> None:
