@@ -27,7 +27,7 @@ from rich.console import Console
 
 from . import __version__, _handlers, _target
 from ._apply import Outcome
-from ._errors import FsMirrorError, InvalidNameError
+from ._errors import FsMirrorError, InvalidNameError, RootError
 from ._mirror import Mirror
 from ._paths import RESERVED, parse_name
 
@@ -67,6 +67,7 @@ class _Survey:
     folders: list[_Folder] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
@@ -126,6 +127,10 @@ def sync(src: Path, dst: Path) -> None:
         try:
             mirror.create()
             survey = _survey(source)
+            if survey.unread:
+                # What can't be seen is not gone: its copies would be removed.
+                shown = "; ".join(survey.unread[:3])
+                raise RootError(source, f"can't be read whole: {shown}", "nothing was changed")
             _run(mirror, survey, tally)
             files = mirror.status().files
         except FsMirrorError as error:
@@ -149,8 +154,6 @@ def _checked(src: Path, dst: Path) -> tuple[str, str]:
         raise click.UsageError(f"{src}: no such source")
     if not os.path.isdir(source):
         raise click.UsageError(f"{src}: the source is not a directory")
-    if not os.access(source, os.R_OK | os.X_OK):
-        raise click.UsageError(f"{src}: no permission to read the source")
     if os.path.lexists(target) and not os.path.isdir(target):
         raise click.UsageError(f"{dst}: the destination is a file, not a directory")
     if source == target:
@@ -182,7 +185,7 @@ def _walk(source: str, path: str, survey: _Survey) -> Iterator[_Folder]:
         with os.scandir(os.path.join(source, path)) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
-        survey.errors.append(f"{path or source}: {error.strerror}")
+        survey.unread.append(f"{path or source}: {error.strerror}")
         return
     if path and not entries:
         survey.empty.append(path)
@@ -190,11 +193,8 @@ def _walk(source: str, path: str, survey: _Survey) -> Iterator[_Folder]:
         inner = os.path.join(path, entry.name)
         if not path and entry.name == RESERVED:
             continue
-        try:
-            parse_name(inner)
-            seen = entry.stat(follow_symlinks=False)
-        except (InvalidNameError, OSError) as error:
-            survey.errors.append(str(error))
+        seen = _seen(entry, inner, survey)
+        if seen is None:
             continue
         if stat.S_ISDIR(seen.st_mode):
             yield from _walk(source, inner, survey)
@@ -205,6 +205,20 @@ def _walk(source: str, path: str, survey: _Survey) -> Iterator[_Folder]:
             survey.skipped.append(inner)
     if files:
         yield _Folder(source, path, tuple(files))
+
+
+def _seen(entry: os.DirEntry[str], path: str, survey: _Survey) -> os.stat_result | None:
+    """What an entry of the source is; ``None`` if it is left out."""
+    try:
+        parse_name(path)
+        return entry.stat(follow_symlinks=False)
+    except InvalidNameError as error:
+        survey.errors.append(str(error))
+    except FileNotFoundError:
+        pass  # It went while we looked.
+    except OSError as error:
+        survey.unread.append(f"{path}: {error.strerror}")
+    return None
 
 
 @coco.fn(memo=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -237,15 +238,20 @@ def _as_nobody(act: Callable[[], str]) -> str:
     return answer
 
 
+def _let_everybody_reach(tmp_path: Path) -> None:
+    """Opens the folders that pytest made above a test's own."""
+    for above in (tmp_path, *tmp_path.parents):
+        if above.is_relative_to(tempfile.gettempdir()) and str(above) != tempfile.gettempdir():
+            above.chmod(above.stat().st_mode | 0o055)
+
+
 @pytest.mark.root
 def test_a_destination_without_permission_is_one_message(src: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become a user who may not write")
     closed = tmp_path / "closed"
     closed.mkdir()
-    for above in (tmp_path, *tmp_path.parents):
-        if above.is_relative_to(tempfile.gettempdir()) and str(above) != tempfile.gettempdir():
-            above.chmod(above.stat().st_mode | 0o055)
+    _let_everybody_reach(tmp_path)
 
     def told() -> str:
         result = sync(src, closed / "dst")
@@ -279,3 +285,39 @@ def test_the_command_sends_no_usage_event() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
     )
     assert (ran.stdout, ran.stderr) == ("1\n", "")
+
+
+def test_a_source_that_cannot_be_read_whole_changes_nothing(
+    src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(src, dst)
+    before, real = snapshot(dst), os.scandir
+    (src / "index.html").write_bytes(b"changed")
+
+    def scandir(path: str) -> object:
+        if path.endswith("deep"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        result = sync(src, dst)
+    assert result.exit_code == 3
+    assert "guide/deep: Permission denied (nothing was changed)" in result.stderr
+    assert snapshot(dst) == before
+
+
+@pytest.mark.root
+def test_a_source_without_permission_is_one_message(src: Path, dst: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become a user who may not read")
+    _let_everybody_reach(tmp_path)
+    src.chmod(0o700)
+
+    def told() -> str:
+        result = sync(src, dst)
+        return f"{result.exit_code} {result.stderr}"
+
+    answer = _as_nobody(told)
+    assert answer.startswith("2 ")
+    assert f"{src}' is not readable" in answer
