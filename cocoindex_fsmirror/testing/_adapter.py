@@ -1,0 +1,159 @@
+"""What a connector's author writes: how the kit reaches one external system."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Protocol, cast, runtime_checkable
+
+from hypothesis.strategies import SearchStrategy
+
+from ._history import Key, Value
+
+__all__ = ["Target", "call_apply", "checked", "stable"]
+
+_REQUIRED = ("keys", "values", "handler", "apply", "observe")
+
+
+@runtime_checkable
+class Target(Protocol):
+    """One external system, empty at first, and the connector to it.
+
+    A class need not inherit from this, only have these methods. Four more are
+    used if they are there:
+
+    - ``expected(key, value)``: what ``observe()`` shows for a declared value, if
+      that is not the value itself;
+    - ``allows(keys)``: whether a set of keys may be declared together;
+    - ``disturb(draw)``: changes the external system behind the connector's back;
+      ``draw`` takes a strategy, as in ``hypothesis.strategies.composite``;
+    - ``close()``: gives back what the instance holds.
+    """
+
+    def keys(self) -> SearchStrategy[Any]:
+        """The keys that may be declared; a few that meet again are best."""
+
+    def values(self) -> SearchStrategy[Any]:
+        """What may be declared for a key."""
+
+    def handler(self) -> Any:
+        """The ``TargetHandler``; asked for again after every restart."""
+
+    def apply(self, actions: Sequence[Any], /) -> Awaitable[object] | object:
+        """Does what the sink's callback does; may be a coroutine."""
+
+    def observe(self) -> Mapping[Any, Any]:
+        """What is really there, by key, read without the connector's code."""
+
+
+def checked(make: Callable[[], Target]) -> Callable[[], Target]:
+    """The same, after a look at an instance of it.
+
+    Raises:
+        TypeError: Something is missing or of the wrong kind; all of it is named.
+    """
+    name = getattr(make, "__qualname__", repr(make))
+    target = make()
+    missing = [each for each in _REQUIRED if not callable(getattr(target, each, None))]
+    if missing:
+        listed = ", ".join(f"{each}()" for each in missing)
+        raise TypeError(f"{name} is no target adapter: it has no {listed}")
+    try:
+        problems = list(_problems(target))
+    finally:
+        close(target)
+    if problems:
+        raise TypeError(f"{name} is no target adapter: {'; '.join(problems)}")
+    return make
+
+
+def _problems(target: Target) -> list[str]:
+    """What an adapter gives that is of the wrong kind."""
+    strategies: dict[str, object] = {"keys": target.keys(), "values": target.values()}
+    problems = [
+        f"{each}() gives {_kind(given)}, not a Hypothesis strategy"
+        for each, given in strategies.items()
+        if not isinstance(given, SearchStrategy)
+    ]
+    handler = target.handler()
+    reconcile = getattr(handler, "reconcile", None)
+    if not callable(reconcile) or not _takes(reconcile, 4):
+        problems.append(
+            f"handler() gives {_kind(handler)}, which has no reconcile(key, desired, "
+            "prev_possible_records, prev_may_be_missing)"
+        )
+    if not _takes(target.apply, 1):
+        problems.append("apply() does not take the actions as its only argument")
+    there: object = target.observe()
+    if not isinstance(there, Mapping):
+        problems.append(f"observe() gives {_kind(there)}, not a mapping")
+    return problems
+
+
+def _kind(thing: object) -> str:
+    """The type of something, for a message."""
+    return f"a {type(thing).__name__}"
+
+
+def _takes(function: Callable[..., object], count: int) -> bool:
+    """Whether a function can be called with so many positional arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def close(target: Target) -> None:
+    """Closes an instance that can be closed."""
+    method = getattr(target, "close", None)
+    if callable(method):
+        method()
+
+
+def call_apply(target: Target) -> Callable[[Sequence[Any]], None]:
+    """The sink of an adapter, whether it is a coroutine or not."""
+
+    def apply(actions: Sequence[Any]) -> None:
+        result = target.apply(actions)
+        if inspect.isawaitable(result):
+            asyncio.run(_awaited(result))
+
+    return apply
+
+
+async def _awaited(result: Awaitable[object]) -> None:
+    """Waits for a coroutine, or for anything like one."""
+    await result
+
+
+def expected(target: Target, key: Key, value: Value) -> Value:
+    """What is to be seen for a declared value."""
+    method = getattr(target, "expected", None)
+    return method(key, value) if callable(method) else value
+
+
+def allows(target: Target) -> Callable[[AbstractSet[Key]], bool]:
+    """Which keys may be declared together."""
+    method = getattr(target, "allows", None)
+    return (
+        cast("Callable[[AbstractSet[Key]], bool]", method) if callable(method) else lambda _: True
+    )
+
+
+def stable(key: Key) -> Key:
+    """A key as it comes back from the engine, where a named tuple is a tuple.
+
+    Raises:
+        TypeError: The engine takes no such key.
+    """
+    if isinstance(key, tuple):
+        return tuple(stable(part) for part in key)
+    if key is None or isinstance(key, bool | int | str | bytes | uuid.UUID):
+        return key
+    if type(key).__module__.startswith("cocoindex"):  # A symbol.
+        return key
+    raise TypeError(f"keys() gives {key!r}: {_kind(key)} is no key of the engine")

@@ -1,0 +1,128 @@
+"""What an update came to: whether a rule is broken, and which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cocoindex as coco
+
+from ._engine import Asked
+from ._history import Key, Value
+from ._rules import Broken, Rule
+from ._text import ABSENT, short
+from ._world import Memory, World
+
+__all__ = ["Facts", "check_atomic", "judge", "why_apply_raised"]
+
+
+@dataclass
+class Facts:
+    """What is known of one update.
+
+    Attributes:
+        wanted: What is to be seen after it, by key.
+        tracked: The keys that the engine knew before it.
+        again: The keys with actions that were cut off before it.
+        asked: The last call of reconcile for each key.
+        swallowed: The keys of a batch in which something failed and nothing was said.
+        comes_again: Whether actions were delivered otherwise than once and whole.
+    """
+
+    wanted: dict[Key, Value]
+    tracked: set[Key]
+    again: set[Key]
+    asked: dict[Key, Asked] = field(default_factory=dict)
+    swallowed: set[Key] = field(default_factory=set)
+    comes_again: bool = False
+
+
+def judge(world: World, facts: Facts) -> None:
+    """Compares what is there after an update that finished with what should be.
+
+    Raises:
+        Broken: It differs.
+    """
+    there, others = world.see(), world.memory.others
+    for key, value in facts.wanted.items():
+        if there.get(key, ABSENT) != value:
+            raise _differs(world, facts, key, there.get(key, ABSENT))
+    for key in {**there, **others}:
+        if key in facts.wanted:
+            continue
+        seen = there.get(key, ABSENT)
+        if key not in facts.tracked and seen != others.get(key, ABSENT):
+            was = short(others.get(key, ABSENT))
+            found = f"{short(key)} was never declared; it was {was}, and is {short(seen)}"
+            raise Broken(Rule.CONVERGES, found)
+        if key in facts.tracked and seen is not ABSENT and key not in world.memory.loose:
+            raise _differs(world, facts, key, seen)
+    left = {key: value for key, value in there.items() if key not in facts.wanted}
+    world.memory = Memory(left, facts.wanted)
+
+
+def _differs(world: World, facts: Facts, key: Key, seen: Value) -> Broken:
+    """A key is not as it should be."""
+    wanted, asked = facts.wanted.get(key, ABSENT), facts.asked.get(key)
+    found = f"{short(key)} is {short(seen)} and should be {short(wanted)}"
+    if asked is None:
+        return Broken(Rule.CONVERGES, found)
+    rule = _rule_for(world.memory, facts, asked, wanted)
+    return Broken(rule, f"{found}: {world.handler.answered(asked)}")
+
+
+def _rule_for(memory: Memory, facts: Facts, asked: Asked, wanted: Value) -> Rule:
+    """Why a key may have gone wrong."""
+    if asked.key in facts.swallowed:
+        return Rule.NO_SWALLOWED_FAILURE
+    if asked.output is not None:
+        return Rule.IDEMPOTENT if facts.comes_again else Rule.CONVERGES
+    if asked.may_be_missing or len(set(asked.records)) > 1:
+        return Rule.BELIEVES_ONLY_WHAT_IT_MAY
+    is_another = memory.finished.get(asked.key, wanted) != wanted
+    return Rule.RECORDS if is_another else Rule.CONVERGES
+
+
+def why_apply_raised(
+    facts: Facts,
+    planned: Sequence[Asked],
+    error: str,
+    before: dict[Key, Value],
+    *,
+    is_again: bool,
+) -> Broken:
+    """The sink raised, though nothing went wrong: what that breaks.
+
+    Args:
+        facts: The update.
+        planned: The actions.
+        error: What was raised.
+        before: What was there before the batch.
+        is_again: Whether this is not the first call for the batch.
+    """
+    gone = [
+        asked.key
+        for asked in planned
+        if coco.is_non_existence(asked.desired) and (is_again or asked.key not in before)
+    ]
+    if gone:
+        found = f"deleting {short(gone[0])}, which was not there any more, raised {error}"
+        return Broken(Rule.DELETES_WHAT_MAY_BE_GONE, found)
+    comes_again = is_again or facts.comes_again or any(a.key in facts.again for a in planned)
+    rule = Rule.IDEMPOTENT if comes_again else Rule.CONVERGES
+    return Broken(rule, f"apply raised {error}")
+
+
+def check_atomic(world: World, planned: Sequence[Asked], before: dict[Key, Value]) -> None:
+    """After an interruption each key shows what it was, or what it should become.
+
+    Raises:
+        Broken: One does not.
+    """
+    wanted = {asked.key: world.to_be_seen(asked.key, asked.desired) for asked in planned}
+    there = world.see()
+    for key in {**before, **there}:
+        seen, old = there.get(key, ABSENT), before.get(key, ABSENT)
+        if seen not in (old, wanted.get(key, old)):
+            versions = f"was {short(old)} and should become {short(wanted.get(key, old))}"
+            raise Broken(Rule.ATOMIC, f"{short(key)} shows {short(seen)}; it {versions}")

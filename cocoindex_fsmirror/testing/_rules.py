@@ -1,0 +1,124 @@
+"""The rules that a connector must keep, and what is said when one is broken."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from ._history import Step
+
+__all__ = ["Broken", "ContractViolation", "Rule"]
+
+_GUIDE = "the engine's guide, “Building a custom target connector”"
+_HANDLER = "the engine's docstring of TargetHandler"
+
+
+class Rule(enum.Enum):
+    """What is checked.
+
+    Attributes:
+        reason: Why, in a sentence.
+        contract: What the engine says of it, and where.
+    """
+
+    CONVERGES = (
+        "converges",
+        "after an update that finished, what is there is what was declared, and what was never "
+        "declared is as it was",
+        "“generating actions that work correctly regardless of which previous state is actual”",
+        _GUIDE,
+    )
+    SETTLES = (
+        "settles",
+        "an update that declares what is there already has nothing to do",
+        "“Returns: TargetReconcileOutput if an action is needed, None if no changes are required”",
+        _GUIDE,
+    )
+    BELIEVES_ONLY_WHAT_IT_MAY = (
+        "believes only what it may",
+        "nothing may be left alone unless every previous record agrees with it and it can't be "
+        "missing",
+        "“prev_possible_records … may have multiple due to interrupted updates; "
+        "prev_may_be_missing: If True, the target state might not exist in the external system”",
+        _GUIDE,
+    )
+    IDEMPOTENT = (
+        "idempotent actions",
+        "actions come again after a failure: twice, in parts, or in another grouping",
+        "“applying the same action multiple times should have the same effect as applying it once”",
+        _GUIDE,
+    )
+    DELETES_WHAT_MAY_BE_GONE = (
+        "deletes what may be gone",
+        "what is to be deleted may never have been made, or be gone already",
+        "“prev_may_be_missing: If True, the target state might not exist in the external system”",
+        _GUIDE,
+    )
+    PURE = (
+        "reconcile is pure and repeatable",
+        "reconcile is called again for attempts that are abandoned",
+        "“only the output of the attempt that commits is applied, so it must be free of side "
+        "effects”",
+        _HANDLER,
+    )
+    NO_SWALLOWED_FAILURE = (
+        "no swallowed failure",
+        "apply must raise if it could not do its work: what it returns from is remembered as done",
+        "“After successful execution, CocoIndex persists the new tracking records”",
+        _GUIDE,
+    )
+    RECORDS = (
+        "records survive storage",
+        "a tracking record must come back from the database as it was, and tell values apart",
+        "“A tracking record captures the essential information needed to detect changes”",
+        _GUIDE,
+    )
+    ATOMIC = (
+        "atomic",
+        "at every moment each key shows one of its possible versions",
+        "asked for with atomic=True; the engine does not ask for it",
+        "",
+    )
+
+    def __init__(self, title: str, reason: str, contract: str, source: str) -> None:
+        self.title = title
+        self.reason = reason
+        self.contract = f"{contract} ({source})" if source else contract
+
+
+class Broken(Exception):  # noqa: N818  # Becomes a violation where the story is known.
+    """A rule is broken, as was found here and now."""
+
+    def __init__(self, rule: Rule, found: str) -> None:
+        super().__init__(rule, found)
+        self.rule, self.found = rule, found
+
+
+class ContractViolation(AssertionError):  # noqa: N818  # It is one, not an error of the kit.
+    """A connector broke a rule.
+
+    Attributes:
+        subject: The name of the adapter.
+        rule: The rule.
+        found: What was seen, in a sentence.
+        history: The shortest steps that show it, to be given to
+            :func:`~cocoindex_fsmirror.testing.check_history`.
+        story: The same as it went, a line for each event.
+    """
+
+    def __init__(
+        self, subject: str, rule: Rule, found: str, history: Sequence[Step], story: Sequence[str]
+    ) -> None:
+        self.subject = subject
+        self.rule = rule
+        self.found = found
+        self.history = tuple(history)
+        self.story = tuple(story)
+        told = "\n".join(f"  {line}" for line in story)
+        steps = "".join(f"    {step!r},\n" for step in history)
+        super().__init__(
+            f"{subject} breaks the rule “{rule.title}”: {rule.reason}.\n"
+            f"The engine: {rule.contract}.\n"
+            f"The shortest history that breaks it:\n{told}\n  => {found}\n"
+            f"To run it again: check_history({subject}, [\n{steps}])"
+        )

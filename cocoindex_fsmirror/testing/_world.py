@@ -1,0 +1,130 @@
+"""The external system of one run, and what is known of it without the connector."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import cocoindex as coco
+from hypothesis.strategies import SearchStrategy
+
+from . import _adapter
+from ._adapter import Target, stable
+from ._asking import Asking
+from ._engine import Asked, Engine
+from ._history import Disturb, Fault, Key, Value
+from ._steps import Outcome, apply_here, apply_in_child
+from ._text import ABSENT
+
+__all__ = ["Draw", "Memory", "Promises", "World"]
+
+Draw = Callable[[SearchStrategy[Any]], Any]
+
+
+class Promises(NamedTuple):
+    """What a connector is held to beyond the engine's contract, and how its process dies."""
+
+    atomic: bool = False
+    heals: bool = False
+    container: bool = False
+    deaths: Literal["raise", "fork"] = "raise"
+
+
+@dataclass
+class Memory:
+    """What is known of the external system.
+
+    Attributes:
+        others: What is there that was never declared.
+        finished: What was to be seen after the last update that finished.
+        loose: Declared keys where somebody else put or took something since.
+        interrupted: Keys with actions that were, or may have been, cut off since.
+        is_disturbed: Whether somebody else changed anything since.
+    """
+
+    others: dict[Key, Value]
+    finished: dict[Key, Value] = field(default_factory=dict)
+    loose: set[Key] = field(default_factory=set)
+    interrupted: set[Key] = field(default_factory=set)
+    is_disturbed: bool = False
+
+
+class World:
+    """An external system, its connector, and the engine that drives it.
+
+    Attributes:
+        target: The adapter.
+        handler: The handler of the process that runs now.
+        engine: The model of the engine.
+        memory: What is known.
+    """
+
+    def __init__(self, make: Callable[[], Target], promises: Promises) -> None:
+        self._make = make
+        self.promises = promises
+        self.engine = Engine()
+        self._open()
+
+    def _open(self) -> None:
+        """Makes a new, empty external system."""
+        self.target = self._make()
+        self.restart()
+        self.memory = Memory(self.see())
+
+    def close(self) -> None:
+        """Gives the external system back."""
+        _adapter.close(self.target)
+
+    def renew(self) -> None:
+        """Destroys the external system, and makes another."""
+        self.close()
+        self._open()
+
+    def restart(self) -> None:
+        """Another process begins."""
+        self.handler = Asking(self.target.handler())
+
+    def see(self) -> dict[Key, Value]:
+        """What is really there."""
+        return {stable(key): value for key, value in self.target.observe().items()}
+
+    def to_be_seen(self, key: Key, desired: Value) -> Value:
+        """What is to be seen for one declared key."""
+        if coco.is_non_existence(desired):
+            return ABSENT
+        return _adapter.expected(self.target, key, desired)
+
+    def apply(self, planned: Sequence[Asked], fault: Fault | None) -> Outcome:
+        """Calls the sink."""
+        actions = [asked.output.action for asked in planned if asked.output is not None]
+        how = apply_here if self.promises.deaths == "raise" else apply_in_child
+        return how(_adapter.call_apply(self.target), actions, fault)
+
+    def disturb(self, step: Disturb, draw: Draw) -> tuple[Disturb, dict[Key, Value]]:
+        """Lets somebody else change the external system.
+
+        Returns:
+            The step with what was drawn, and what changed, as it is now.
+        """
+        before, again, drawn = self.see(), list(step.drawn), list[Any]()
+
+        def recorded(strategy: SearchStrategy[Any]) -> Any:
+            drawn.append(again.pop(0) if again else draw(strategy))
+            return drawn[-1]
+
+        disturb: Callable[[Draw], None] = getattr(self.target, "disturb", lambda _: None)
+        disturb(recorded)
+        there, tracked = self.see(), self.engine.tracked
+        changed = {
+            key: there.get(key, ABSENT)
+            for key in {**before, **there}
+            if before.get(key, ABSENT) != there.get(key, ABSENT)
+        }
+        others = {key: value for key, value in there.items() if key not in tracked}
+        loose = self.memory.loose.union(tracked.intersection(changed))
+        self.memory = dataclasses.replace(
+            self.memory, others=others, loose=loose, is_disturbed=True
+        )
+        return Disturb(tuple(drawn)), changed
