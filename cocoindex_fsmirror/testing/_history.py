@@ -130,7 +130,7 @@ Step: TypeAlias = Update | Restart | Disturb
 History: TypeAlias = tuple[Step, ...]
 
 _ANY: Callable[[AbstractSet[Key]], bool] = lambda _: True  # noqa: E731
-_STEPS = st.one_of(st.integers(0, 5), st.integers(0, 5), st.integers(0, 20), st.integers(0, 150))
+_STEPS = st.one_of(*(st.integers(0, most) for most in (3, 3, 7, 15, 150)))
 
 
 def _faults() -> st.SearchStrategy[Fault]:
@@ -139,7 +139,7 @@ def _faults() -> st.SearchStrategy[Fault]:
     batches = st.sampled_from([0, 0, 0, 0, 1])
     inside = st.builds(Fault, kinds, st.just("inside"), _STEPS, batches, st.booleans())
     outside = st.builds(Fault, kinds, st.sampled_from(["before", "after"]), batch=batches)
-    return st.one_of(outside, inside, inside)
+    return st.one_of(outside, inside, inside, inside)
 
 
 @st.composite
