@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,9 @@ import cocoindex_fsmirror
 
 PACKAGE = Path(cocoindex_fsmirror.__file__).parent
 SOURCES = {path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*.py"))}
+KIT_SOURCES = {
+    path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("testing/*.py"))
+}
 
 # Module: those right below it. It may import these, and all that is below them.
 PICTURE = {
@@ -35,6 +38,25 @@ PICTURE = {
     "cli": {"_target", "__init__"},
     "__init__": {"_target"},
 }
+
+# The same for the kit, which knows nothing of the package that it judges.
+KIT_PICTURE = {
+    "_history": set[str](),
+    "_profiles": set[str](),
+    "_storage": set[str](),
+    "_strategies": set[str](),
+    "_adapter": {"_history"},
+    "_engine": {"_history", "_storage"},
+    "_rules": {"_history"},
+    "_steps": {"_history"},
+    "_text": {"_history"},
+    "_asking": {"_engine", "_rules", "_text"},
+    "_world": {"_adapter", "_asking", "_steps"},
+    "_judging": {"_world"},
+    "_updating": {"_judging"},
+    "_check": {"_updating"},
+    "__init__": {"_check", "_profiles", "_strategies"},
+}
 PURE = ("_errors", "_paths", "_state", "_reconcile", "_plan")
 IMPURE = {"os", "io", "sqlite3", "cocoindex", "pathlib", "time", "random", "logging", "threading"}
 
@@ -52,9 +74,9 @@ CHANGES_THE_TREE = {
 CHANGES_A_PATH = {"hardlink_to", "symlink_to", "touch", "write_bytes", "write_text"}
 
 
-def _imports(module: str) -> Iterator[str]:
+def _imports(module: str, sources: Mapping[str, ast.Module] = SOURCES) -> Iterator[str]:
     """What a module imports: ``.name`` from the package, else the top of another."""
-    for node in ast.walk(SOURCES[module]):
+    for node in ast.walk(sources[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -63,16 +85,17 @@ def _imports(module: str) -> Iterator[str]:
             yield f".{node.module.partition('.')[0]}"
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                yield f".{alias.name}" if alias.name in SOURCES else ".__init__"
+                yield f".{alias.name}" if alias.name in sources else ".__init__"
 
 
-def _below(module: str) -> set[str]:
+def _below(module: str, picture: Mapping[str, set[str]] = PICTURE) -> set[str]:
     """All that is below a module in the picture."""
-    return PICTURE[module].union(*(_below(lower) for lower in PICTURE[module]))
+    return picture[module].union(*(_below(lower, picture) for lower in picture[module]))
 
 
 def test_the_picture_shows_every_module_and_no_other() -> None:
     assert set(SOURCES) == set(PICTURE)
+    assert set(KIT_SOURCES) == set(KIT_PICTURE)
 
 
 @pytest.mark.parametrize("module", SOURCES)
@@ -80,6 +103,16 @@ def test_imports_point_downwards_only(module: str) -> None:
     ours = {name.removeprefix(".") for name in _imports(module) if name.startswith(".")}
     assert ours <= _below(module)
     assert "cocoindex_fsmirror" not in set(_imports(module))  # Always relative.
+
+
+@pytest.mark.parametrize("module", KIT_SOURCES)
+def test_the_kit_imports_downwards_only_and_nothing_of_what_it_judges(module: str) -> None:
+    imported = set(_imports(module, KIT_SOURCES))
+    ours = {name.removeprefix(".") for name in imported if name.startswith(".")}
+    assert ours <= _below(module, KIT_PICTURE)
+    assert "cocoindex_fsmirror" not in imported
+    nodes = [n for n in ast.walk(KIT_SOURCES[module]) if isinstance(n, ast.ImportFrom)]
+    assert {node.level for node in nodes} <= {0, 1}  # Never from above.
 
 
 @pytest.mark.parametrize("module", PURE)

@@ -22,7 +22,6 @@ except ImportError:  # pragma: no cover  # Shown by a test in a process of its o
 
 from ._adapter import Target
 from ._check import check_history, check_target
-from ._engine import Asked, Attempt, Engine
 from ._history import Delivery, Disturb, Fault, History, Restart, Step, Update, histories
 from ._profiles import PROFILES
 from ._rules import ContractViolation, Rule
@@ -30,12 +29,9 @@ from ._strategies import edits, names, paths, trees
 
 __all__ = [
     "PROFILES",
-    "Asked",
-    "Attempt",
     "ContractViolation",
     "Delivery",
     "Disturb",
-    "Engine",
     "Fault",
     "History",
     "Restart",

@@ -12,7 +12,7 @@ from hypothesis.database import ExampleDatabase
 
 from ._adapter import Target, allows, checked
 from ._history import Disturb, Restart, Step, Update, histories
-from ._rules import Broken, ContractViolation, Rule
+from ._rules import Broken, ContractViolation
 from ._text import short
 from ._updating import Updating
 from ._world import Draw, Promises, World
@@ -150,16 +150,11 @@ def _play(world: World, history: Sequence[Step], draw: Draw, name: str) -> None:
         for step in (Restart(), Update(last.declared)):
             take(step)
     except Broken as broken:
-        kind = _KINDS[broken.rule]
-        raise kind(name, broken.rule, broken.found, played, story) from broken
-
-
-# Hypothesis takes failures of different types for different bugs, and does not mix them up.
-_KINDS: Final = {rule: type(f"_{rule.name}", (ContractViolation,), {}) for rule in Rule}
+        raise ContractViolation(name, broken.rule, broken.found, played, story) from broken
 
 
 def _raise_bare(violation: ContractViolation) -> NoReturn:
-    """Raises the public type, without the frames and notes of how it was found."""
+    """Raises a violation without the frames and notes of how it was found."""
     raise ContractViolation(
         violation.subject, violation.rule, violation.found, violation.history, violation.story
     ) from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from hypothesis import strategies as st
@@ -150,7 +151,7 @@ def histories(
     *,
     allows: Callable[[AbstractSet[Key]], bool] = _ANY,
     disturbs: bool = False,
-    max_steps: int = 8,
+    max_steps: int = 10,
 ) -> History:
     """Histories of updates, crashes and restarts; any of them shrinks to a short one.
 
@@ -165,55 +166,66 @@ def histories(
     # Few of each, so that they meet again.
     some_keys = draw(st.lists(keys, min_size=1, max_size=5, unique_by=repr))
     some_values = draw(st.lists(values, min_size=2, max_size=3, unique_by=repr))
-    kinds = st.sampled_from([*[Update] * 5, Restart, *([Disturb] if disturbs else [])])
-    steps: list[Step] = []
+    # Nothing at all comes first: what a failure does not need shrinks to it, and is left out.
+    others = [st.none(), st.builds(Restart), *([st.builds(Disturb)] if disturbs else [])]
+    change = st.tuples(st.permutations(some_keys), *[_fates(len(some_values))] * len(some_keys))
+    update = st.tuples(change, st.booleans(), _updates())
+    drawn = draw(st.lists(st.one_of(*others, *[update] * 8), min_size=1, max_size=max_steps))
     placed: _Placed = {}
-    for kind in draw(st.lists(kinds, min_size=1, max_size=max_steps)):
-        if kind is Update:
-            placed = draw(_changed(placed, some_keys, some_values, allows))
-            steps.append(draw(_updates(placed)))
-        else:
-            steps.append(kind())
+    steps: list[Step] = []
+    for step in drawn:
+        if isinstance(step, tuple):
+            (order, *fates), is_empty, update_of = step
+            pairs = zip(order, fates, strict=True)
+            placed = _changed(placed, pairs, allows, len(some_values))
+            declared: dict[str, dict[Key, Value]] = {"one": {}} if is_empty else {}
+            for key, (component, value) in placed.items():
+                declared.setdefault(component, {})[key] = some_values[value]
+            steps.append(update_of(declared))
+        elif step is not None:
+            steps.append(step)
     return tuple(steps)
 
 
-_Placed: TypeAlias = dict[Key, tuple[str, Value]]  # What is declared, and by which component.
+_Placed: TypeAlias = dict[Key, tuple[str, int]]
+"""What is declared: by which component, and which of the values."""
+
+_Fate: TypeAlias = tuple[str, int]
+"""What happens to a key, and by how much its value moves on if that is it."""
 
 
-@st.composite
+def _fates(count: int) -> st.SearchStrategy[_Fate]:
+    """What may happen to a key, of so many values."""
+    kinds = st.sampled_from(["drop", "set", "set", "set", "keep", "move"])
+    return st.tuples(kinds, st.integers(1, count - 1))
+
+
 def _changed(
-    draw: st.DrawFn,
     placed: _Placed,
-    keys: list[Key],
-    values: list[Value],
+    fates: Iterable[tuple[Key, _Fate]],
     allows: Callable[[AbstractSet[Key]], bool],
+    count: int,
 ) -> _Placed:
-    """What the next update declares: much of it as before."""
+    """What the next update declares: some of it as before, and no value twice if it is set."""
     changed: _Placed = {}
-    for key in draw(st.permutations(keys)):
-        before = placed.get(key)
-        fate = draw(st.sampled_from(["drop", "set", "set", "set", "keep", "move"]))
-        if fate == "drop" or (fate == "keep" and before is None) or not allows({*changed, key}):
+    for key, (fate, offset) in fates:
+        component, value = placed.get(key, ("", -1))
+        if fate == "drop" or (fate == "keep" and not component) or not allows({*changed, key}):
             continue
-        component, value = before or ("one", None)
         if fate == "move":
             component = "two" if component == "one" else "one"
-        if fate == "set" or before is None:
-            others = [other for other in values if before is None or repr(other) != repr(value)]
-            value = draw(st.sampled_from(others))
-        changed[key] = component, value
+        if fate == "set" or value < 0:
+            value = (max(value, 0) + (offset if value >= 0 else offset - 1)) % count
+        changed[key] = component or "one", value
     return changed
 
 
 @st.composite
-def _updates(draw: st.DrawFn, placed: _Placed) -> Update:
-    """An update that declares something, in one of the ways in which it may go."""
-    declared: dict[str, dict[Key, Value]] = {"one": {}} if draw(st.booleans()) else {}
-    for key, (component, value) in placed.items():
-        declared.setdefault(component, {})[key] = value
-    return Update(
-        declared,
-        draw(st.none() | _faults()),
+def _updates(draw: st.DrawFn) -> Callable[[Mapping[str, Mapping[Key, Value]]], Update]:
+    """An update in one of the ways in which it may go; what it declares is filled in later."""
+    return partial(
+        Update,
+        fault=draw(st.none() | _faults()),
         together=draw(st.booleans()),
         delivery=draw(st.sampled_from([Delivery.ONCE, Delivery.ONCE, *Delivery])),
         asks=draw(st.sampled_from([1, 1, 2, 3])),

@@ -76,7 +76,7 @@ class Rule(enum.Enum):
     ATOMIC = (
         "atomic",
         "at every moment each key shows one of its possible versions",
-        "asked for with atomic=True; the engine does not ask for it",
+        "the engine leaves it open; atomic=True asks for it",
         "",
     )
 
@@ -118,7 +118,7 @@ class ContractViolation(AssertionError):  # noqa: N818  # It is one, not an erro
         steps = "".join(f"    {step!r},\n" for step in history)
         super().__init__(
             f"{subject} breaks the rule “{rule.title}”: {rule.reason}.\n"
-            f"The engine: {rule.contract}.\n"
+            f"The contract: {rule.contract}.\n"
             f"The shortest history that breaks it:\n{told}\n  => {found}\n"
             f"To run it again: check_history({subject}, [\n{steps}])"
         )
