@@ -12,6 +12,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cocoindex.connectors import localfs
@@ -28,6 +29,7 @@ from cocoindex_fsmirror import (
     PathError,
     RootError,
     _errors,
+    testing,
 )
 
 PACKAGE = Path(fsmirror.__file__).parent
@@ -98,6 +100,17 @@ def test_types_are_shipped() -> None:
     assert (PACKAGE / "py.typed").is_file()
 
 
+def test_the_public_names_of_the_kit_are_sorted_and_there() -> None:
+    upper, lower = str.isupper, str.islower
+    kinds = [
+        [name for name in testing.__all__ if upper(name)],
+        [name for name in testing.__all__ if not upper(name) and not lower(name)],
+        [name for name in testing.__all__ if lower(name)],
+    ]
+    assert testing.__all__ == [name for kind in kinds for name in sorted(set(kind))]
+    assert all(getattr(testing, name) is not None for name in testing.__all__)
+
+
 # Documentation
 
 
@@ -111,6 +124,9 @@ def _documented() -> Iterator[tuple[str, object]]:
                 continue
             if inspect.isfunction(member) or _is_property(member):
                 yield f"{name}.{part}", member
+    for name in testing.__all__:
+        if inspect.isclass(public := getattr(testing, name)) or inspect.isfunction(public):
+            yield f"testing.{name}", public
 
 
 def _is_property(member: object) -> bool:
@@ -130,9 +146,15 @@ def test_every_public_name_is_documented_in_googles_style(name: str) -> None:
         assert re.search(rf"^    {parameter}: \S", _section(doc, "Args"), re.MULTILINE), parameter
 
 
-@pytest.mark.parametrize("name", ["Status", *(n for n in OURS if n.endswith("Error"))])
-def test_every_public_attribute_is_documented(name: str) -> None:
-    public = getattr(fsmirror, name)
+@pytest.mark.parametrize(
+    "public",
+    [
+        fsmirror.Status,
+        *(getattr(fsmirror, name) for name in OURS if name.endswith("Error")),
+        *(testing.Update, testing.Fault, testing.Disturb, testing.ContractViolation),
+    ],
+)
+def test_every_public_attribute_is_documented(public: Any) -> None:
     attributes = set(getattr(public, "__dataclass_fields__", ()))
     if not attributes and "__init__" in vars(public):
         attributes |= set(re.findall(r"self\.(\w+) =", inspect.getsource(public.__init__)))
@@ -152,6 +174,8 @@ def _parameters(documented: object) -> list[str]:
     if isinstance(documented, type) and issubclass(documented, (BaseException, fsmirror.DirTarget)):
         return []
     if _is_property(documented) or hasattr(documented, "__dataclass_fields__"):
+        return []
+    if isinstance(documented, type) and documented.__module__.startswith(testing.__name__):
         return []
     parameters = inspect.signature(_function(documented)).parameters
     return [name for name in parameters if name != "self" and not name.startswith("_")]

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import cocoindex as coco
 import pytest
 
-from cocoindex_fsmirror import Mirror, _handlers, mount_dir_target
+from cocoindex_fsmirror import Mirror, _handlers, mount_dir_target, testing
 from tests.support import contents, snapshot, write
 
 TOP = Path(__file__).parents[1]
@@ -56,8 +56,26 @@ def test_the_mirror_tells_about_itself(
     assert (managed, verified) == ("['a', 'b']", "['b']")
 
 
+def test_the_shelf_passes_and_is_not_atomic_in_just_the_words_that_are_shown() -> None:
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(BLOCKS[2], "README.md", "exec"), names)  # The README's own code.
+    names["test_shelf"]()
+    told = re.findall(r"^```text\n(.*?)\n```", README, re.DOTALL | re.MULTILINE)[0]
+    again = told[told.index("check_history(") :].replace("])", "], atomic=True)")
+    with pytest.raises(testing.ContractViolation) as caught:
+        eval(again, {**vars(testing), **names})  # The README's own code.
+    assert str(caught.value) == told
+    with pytest.raises(testing.ContractViolation):
+        testing.check_target(names["Shelf"], settings=testing.PROFILES["ci"], atomic=True)
+
+
+def test_every_rule_of_the_kit_is_in_its_table() -> None:
+    rows = re.findall(r"^\| ([a-z ]+)[(|]", _section("Fuzz your own connector"), re.MULTILINE)
+    assert [row.strip() for row in rows[1:]] == [rule.title for rule in testing.Rule]
+
+
 def test_no_block_of_code_is_left_untried() -> None:
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 3
 
 
 def test_every_guarantee_names_tests_that_exist() -> None:

@@ -101,8 +101,9 @@ class ContractViolation(AssertionError):  # noqa: N818  # It is one, not an erro
         subject: The name of the adapter.
         rule: The rule.
         found: What was seen, in a sentence.
-        history: The shortest steps that show it, to be given to
-            :func:`~cocoindex_fsmirror.testing.check_history`.
+        history: The steps that show it, to be given to
+            :func:`~cocoindex_fsmirror.testing.check_history`; from
+            :func:`~cocoindex_fsmirror.testing.check_target`, the shortest found.
         story: The same as it went, a line for each event.
     """
 
@@ -119,6 +120,6 @@ class ContractViolation(AssertionError):  # noqa: N818  # It is one, not an erro
         super().__init__(
             f"{subject} breaks the rule “{rule.title}”: {rule.reason}.\n"
             f"The contract: {rule.contract}.\n"
-            f"The shortest history that breaks it:\n{told}\n  => {found}\n"
+            f"The history that breaks it:\n{told}\n  => {found}\n"
             f"To run it again: check_history({subject}, [\n{steps}])"
         )

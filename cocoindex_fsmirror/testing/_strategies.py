@@ -41,7 +41,12 @@ def paths(
     *,
     max_depth: int = 3,
 ) -> st.SearchStrategy[str]:
-    """Relative paths with ``/``; within one example they share few names, so that they nest."""
+    """Relative paths with ``/``; within one example they share few names, so that they nest.
+
+    Args:
+        names: The names they are made of.
+        max_depth: How many names one has at most.
+    """
     few = st.shared(st.lists(names, min_size=1, max_size=3), key="cocoindex_fsmirror.paths")
     parts = few.flatmap(
         lambda chosen: st.lists(st.sampled_from(chosen), min_size=1, max_size=max_depth)
@@ -57,7 +62,17 @@ def trees(
     *,
     max_size: int = 8,
 ) -> Files:
-    """Trees of files and empty folders, in which nothing is below a file."""
+    """Trees of files and empty folders, in which nothing is below a file.
+
+    Args:
+        draw: Given by Hypothesis.
+        paths: Where files and folders may be.
+        contents: What files may hold.
+        max_size: How many files and empty folders there are at most.
+
+    Returns:
+        A dict from path to content, in bytes; an empty folder has ``None``.
+    """
     tree: Files = {}
     for path in draw(st.lists(paths, max_size=max_size)):
         _put(tree, path, draw(st.none() | contents))
@@ -73,7 +88,18 @@ def edits(
     *,
     max_size: int = 4,
 ) -> Files:
-    """Trees that come from one by a few edits: write, remove, move, and swap file and folder."""
+    """Trees that come from one by a few edits: write, remove, move, and swap file and folder.
+
+    Args:
+        draw: Given by Hypothesis.
+        tree: The tree that is edited, as from :func:`trees`; it is left as it is.
+        paths: Where something may be put; what is there may change as well.
+        contents: What may be written.
+        max_size: How many edits are made at most.
+
+    Returns:
+        A tree like those of :func:`trees`.
+    """
     edited: Files = dict(tree)
     for _ in range(draw(st.integers(0, max_size))):
         there = st.sampled_from(sorted(edited)) if edited else paths
