@@ -165,18 +165,19 @@ def histories(
     """
     # Few of each, so that they meet again.
     some_keys = draw(st.lists(keys, min_size=1, max_size=5, unique_by=repr))
-    some_values = draw(st.lists(values, min_size=2, max_size=3, unique_by=repr))
+    some_values = draw(st.lists(values, min_size=2, max_size=3))
     # Nothing at all comes first: what a failure does not need shrinks to it, and is left out.
     others = [st.none(), st.builds(Restart), *([st.builds(Disturb)] if disturbs else [])]
-    change = st.tuples(st.permutations(some_keys), *[_fates(len(some_values))] * len(some_keys))
+    fates = [_fates(len(some_values) - 1)] * len(some_keys)
+    change = st.tuples(st.permutations(some_keys), *fates)
     update = st.tuples(change, st.booleans(), _updates())
     drawn = draw(st.lists(st.one_of(*others, *[update] * 8), min_size=1, max_size=max_steps))
     placed: _Placed = {}
     steps: list[Step] = []
     for step in drawn:
         if isinstance(step, tuple):
-            (order, *fates), is_empty, update_of = step
-            pairs = zip(order, fates, strict=True)
+            (order, *drawn_fates), is_empty, update_of = step
+            pairs = zip(order, drawn_fates, strict=True)
             placed = _changed(placed, pairs, allows, len(some_values))
             declared: dict[str, dict[Key, Value]] = {"one": {}} if is_empty else {}
             for key, (component, value) in placed.items():
@@ -194,10 +195,10 @@ _Fate: TypeAlias = tuple[str, int]
 """What happens to a key, and by how much its value moves on if that is it."""
 
 
-def _fates(count: int) -> st.SearchStrategy[_Fate]:
-    """What may happen to a key, of so many values."""
+def _fates(furthest: int) -> st.SearchStrategy[_Fate]:
+    """What may happen to a key."""
     kinds = st.sampled_from(["drop", "set", "set", "set", "keep", "move"])
-    return st.tuples(kinds, st.integers(1, count - 1))
+    return st.tuples(kinds, st.integers(1, furthest))
 
 
 def _changed(
@@ -206,7 +207,7 @@ def _changed(
     allows: Callable[[AbstractSet[Key]], bool],
     count: int,
 ) -> _Placed:
-    """What the next update declares: some of it as before, and no value twice if it is set."""
+    """What the next update declares: some of it as before; a key that is set gets another value."""
     changed: _Placed = {}
     for key, (fate, offset) in fates:
         component, value = placed.get(key, ("", -1))
@@ -215,7 +216,7 @@ def _changed(
         if fate == "move":
             component = "two" if component == "one" else "one"
         if fate == "set" or value < 0:
-            value = (max(value, 0) + (offset if value >= 0 else offset - 1)) % count
+            value = (value + offset) % count
         changed[key] = component or "one", value
     return changed
 
