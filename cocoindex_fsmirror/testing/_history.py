@@ -151,7 +151,7 @@ def histories(
     *,
     allows: Callable[[AbstractSet[Key]], bool] = _ANY,
     disturbs: bool = False,
-    max_steps: int = 10,
+    max_steps: int = 12,
 ) -> History:
     """Histories of updates, crashes and restarts; any of them shrinks to a short one.
 
@@ -161,7 +161,7 @@ def histories(
         values: What is declared for a key.
         allows: Whether these keys may be declared together.
         disturbs: Whether to put in changes behind the connector's back.
-        max_steps: How many steps it has.
+        max_steps: How many steps it has at most, without updates that are tried again.
     """
     # Few of each, so that they meet again.
     some_keys = draw(st.lists(keys, min_size=1, max_size=5, unique_by=repr))
@@ -170,19 +170,21 @@ def histories(
     others = [st.none(), st.builds(Restart), *([st.builds(Disturb)] if disturbs else [])]
     fates = [_fates(len(some_values) - 1)] * len(some_keys)
     change = st.tuples(st.permutations(some_keys), *fates)
-    update = st.tuples(change, st.booleans(), _updates())
+    update = st.tuples(change, st.booleans(), _updates(), st.booleans())
     drawn = draw(st.lists(st.one_of(*others, *[update] * 8), min_size=1, max_size=max_steps))
     placed: _Placed = {}
     steps: list[Step] = []
     for step in drawn:
         if isinstance(step, tuple):
-            (order, *drawn_fates), is_empty, update_of = step
+            (order, *drawn_fates), is_empty, update_of, is_tried_again = step
             pairs = zip(order, drawn_fates, strict=True)
             placed = _changed(placed, pairs, allows, len(some_values))
             declared: dict[str, dict[Key, Value]] = {"one": {}} if is_empty else {}
             for key, (component, value) in placed.items():
                 declared.setdefault(component, {})[key] = some_values[value]
             steps.append(update_of(declared))
+            if is_tried_again:
+                steps.append(Update(declared))
         elif step is not None:
             steps.append(step)
     return tuple(steps)
