@@ -164,7 +164,7 @@ def histories(
         max_steps: How many steps it has at most, without updates that are tried again.
     """
     # Few of each, so that they meet again.
-    some_keys = draw(st.lists(keys, min_size=1, max_size=5, unique_by=repr))
+    some_keys = draw(st.lists(keys, min_size=1, max_size=5, unique=True))
     some_values = draw(st.lists(values, min_size=2, max_size=3))
     # Nothing at all comes first: what a failure does not need shrinks to it, and is left out.
     others = [st.none(), st.builds(Restart), *([st.builds(Disturb)] if disturbs else [])]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import unicodedata
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from hypothesis import strategies as st
@@ -13,9 +15,15 @@ Files: TypeAlias = dict[str, bytes | None]
 """Files by their relative paths; ``None`` stands for a folder with nothing else in it."""
 
 _LONGEST: Final = 255  # bytes of a name, on every common file system
-_NASTY: Final = (
+_FORMS: Final[tuple[Callable[[str], str], ...]] = (
+    str.swapcase,
+    *(functools.partial(unicodedata.normalize, form) for form in ("NFC", "NFD")),
+)
+_TWINS: Final = (
     *("a", "A", "b", "a.txt", "A.TXT"),
     *("é", "e\u0301", "Å", "Å", "ß", "ss", "ﬀ"),  # Twins, once normalised or folded.
+)
+_NASTY: Final = (
     *("-rf", "--", "~", "*", "?", "$HOME", "`id`", "'", '"', "%s", "\\", "a\\b", ":", "|"),
     *(" ", " a", "a ", "a.", "...", ".a", ".git", ".tmp", "a~", "#a#"),
     *("a\nb", "\n", "\r", "\t", "\x1b[31m", "\x7f", "\u202e", "\u200b", "\ufeff", "\ufffd"),
@@ -33,25 +41,40 @@ def names() -> st.SearchStrategy[str]:
     free = st.text(
         st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=_LONGEST // 4
     )
-    return (st.sampled_from(_NASTY) | free).filter(lambda name: name not in (".", ".."))
+    nasty = st.sampled_from(_TWINS) | st.sampled_from(_NASTY)
+    return (nasty | free).filter(lambda name: name not in (".", ".."))
+
+
+_NAMES: Final = names()
 
 
 def paths(
-    names: st.SearchStrategy[str] = names(),  # noqa: B008  # A strategy is a value.
+    names: st.SearchStrategy[str] = _NAMES,
     *,
     max_depth: int = 3,
 ) -> st.SearchStrategy[str]:
     """Relative paths with ``/``; within one example they share few names, so that they nest.
 
     Args:
-        names: The names they are made of.
+        names: The names they are made of. By default some are twins of others: they
+            differ in case or Unicode form only.
         max_depth: How many names one has at most.
     """
-    few = st.shared(st.lists(names, min_size=1, max_size=3), key="cocoindex_fsmirror.paths")
+    some = st.lists(names, min_size=1, max_size=3)
+    if names is _NAMES:
+        some |= some.map(_with_twins)
+    few = st.shared(some, key="cocoindex_fsmirror.paths")
     parts = few.flatmap(
         lambda chosen: st.lists(st.sampled_from(chosen), min_size=1, max_size=max_depth)
     )
     return parts.map("/".join)
+
+
+def _with_twins(names: list[str]) -> list[str]:
+    """Names, and what some file systems would take for them."""
+    twins = {form(name) for name in names for form in _FORMS}
+    fit = {twin for twin in twins if len(twin.encode()) <= _LONGEST}
+    return [*names, *sorted(fit - set(names))]
 
 
 @st.composite

@@ -1,0 +1,185 @@
+"""Our roots as the kit sees them: directories, and files that are declared by themselves."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cocoindex as coco
+from hypothesis import strategies as st
+
+from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._handlers import (
+    ChildHandler,
+    DirSpec,
+    FileSpec,
+    Options,
+    RootKey,
+    Spec,
+    _Action,
+    _apply_actions,
+    _child_of,
+    _Mount,
+    _RootHandler,
+)
+from cocoindex_fsmirror._paths import ROOT, Name
+from cocoindex_fsmirror._reconcile import Record
+from cocoindex_fsmirror.testing import names
+from tests.kit.our_disk import Disk, Entry, File, look
+from tests.kit.our_neighbour import Draw, Neighbour
+from tests.kit.our_target import CONTENTS, MODES, forget
+
+__all__ = ["Alone", "InBase", "Roots"]
+
+_KEYS = st.builds(RootKey, st.just("base"), names())
+_OURS = FileSpec(b"ours", None, True, "/one")
+_MIRROR = "a mirror with its file"
+_Key = tuple[str, str]
+
+
+class _Declaring(_RootHandler):
+    """Completes what is declared, as ``dir_target`` and ``declare_file`` do in each update."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+
+    def reconcile(
+        self,
+        key: coco.StableKey,
+        desired_target_state: Spec | coco.NonExistenceType,
+        prev_possible_records: Collection[Record],
+        prev_may_be_missing: bool,
+        /,
+    ) -> coco.TargetReconcileOutput[_Action, Record, ChildHandler] | None:
+        """Asks the real handler."""
+        spec = desired_target_state
+        if not coco.is_non_existence(spec):
+            spec = replace(spec, fresh_owner=f"the owner of {key!r}")
+        if isinstance(spec, FileSpec):
+            assert isinstance(key, tuple)
+            drifted = Mirror(self._base).has_drifted(Name(str(key[1])))
+            spec = replace(spec, drifted=drifted)
+        return super().reconcile(key, spec, prev_possible_records, prev_may_be_missing)
+
+
+class InBase:
+    """Roots in one folder."""
+
+    base: ClassVar[Path]
+    """Where folders may be made; a test sets it."""
+
+    def __init__(self) -> None:
+        self._at = Path(tempfile.mkdtemp(dir=self.base))
+        self.disk = Disk(self._at)
+        self._base = self.disk.root
+        self._base.mkdir()
+
+    def get(self, key: str, kind: type[Path]) -> Path:
+        """The context of the app, in which the folder is provided."""
+        assert (key, kind) == ("base", Path)
+        return self._base
+
+    def close(self) -> None:
+        """Takes everything away."""
+        self._forget()
+        shutil.rmtree(self._at)
+
+    def _forget(self) -> None:
+        """What the end of a process does."""
+        for folder in (self._base, *self._base.iterdir()):
+            forget(str(folder))
+
+    def keys(self) -> st.SearchStrategy[Any]:
+        """Any names."""
+        return _KEYS
+
+    def handler(self) -> _RootHandler:
+        """The handler that is registered when the package is imported."""
+        self._forget()
+        return _Declaring(self._base)
+
+    def apply(self, actions: Sequence[_Action]) -> None:
+        """The sink."""
+        _apply_actions(self, actions)
+
+
+class Roots(InBase):
+    """Directories with one file of ours in each, and somebody else who puts files beside it."""
+
+    def values(self) -> st.SearchStrategy[Any]:
+        """Directories."""
+        conflicts = st.sampled_from(["backup", "overwrite", "error"])
+        return st.builds(DirSpec, st.just(True), durability=st.just("none"), on_conflict=conflicts)
+
+    def expected(self, _key: _Key, _value: Spec) -> str:
+        """What a directory shows."""
+        return _MIRROR
+
+    def apply(self, actions: Sequence[_Action]) -> None:
+        """The sink of the directories, and then that of the file in each."""
+        super().apply(actions)
+        for action in actions:
+            if isinstance(action, _Mount):
+                output = _child_of(self, action).reconcile("ours", _OURS, [], True)
+                assert output is not None
+                super().apply([output.action])
+
+    def observe(self) -> Mapping[Any, Entry]:
+        """Each folder that is a mirror, or was left by one; and what is not ours."""
+        tree = look(self._base)
+        seen: dict[Any, Entry] = {}
+        for folder in self._base.iterdir():
+            is_mirror = (folder / ".fsmirror" / "ledger.sqlite3").exists()
+            holds_ours = tree.get(f"{folder.name}/ours") == File(b"ours")
+            if is_mirror or holds_ours:
+                shown = "a ledger" if is_mirror else "a file of ours"
+                seen["base", folder.name] = _MIRROR if is_mirror and holds_ours else shown
+        others = {path: e for path, e in tree.items() if path in self.disk.foreign}
+        lost = self.disk.unique - set(tree.values())
+        return seen | others | {("lost", str(entry)): entry for entry in lost}
+
+    def disturb(self, draw: Draw) -> None:
+        """Somebody else adds files to a directory, or makes one."""
+        number = len(self.disk.unique)
+        folders = sorted(f.name for f in self._base.iterdir()) or ["new"]
+        folder = self._base / draw(st.sampled_from(folders))
+        folder.mkdir(exist_ok=True)
+        path = f"{folder.name}/foreign {number}"
+        entry = File(b"foreign %d" % number)
+        (self._base / path).write_bytes(entry.content)
+        self.disk.foreign[path] = entry
+        self.disk.unique.add(entry)
+
+
+class Alone(InBase):
+    """Files that are declared by themselves, and somebody else who changes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._neighbour = Neighbour(self.disk, lambda path: "/" not in path)
+
+    def values(self) -> st.SearchStrategy[Any]:
+        """Files."""
+        options = st.just(Options(durability="none"))
+        components = st.sampled_from(["/one", "/two"])
+        return st.builds(
+            FileSpec, CONTENTS, MODES, st.just(True), components, st.just(ROOT), options
+        )
+
+    def expected(self, key: _Key, value: FileSpec) -> Entry:
+        """A file."""
+        self.disk.foreign.pop(key[1], None)
+        return File(value.content, value.mode)
+
+    def observe(self) -> Mapping[Any, Entry]:
+        """What is really there."""
+        seen = self.disk.observe()
+        return {("base", key) if isinstance(key, str) else key: seen[key] for key in seen}
+
+    def disturb(self, draw: Draw) -> None:
+        """Somebody else changes what is there."""
+        self._neighbour.disturb(draw)

@@ -1,0 +1,242 @@
+"""Our own target as the kit sees it: the real handlers and the real sink, on a real disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+
+from cocoindex_fsmirror import Mirror, _handlers
+from cocoindex_fsmirror._handlers import (
+    ChildHandler,
+    DirSpec,
+    FileSpec,
+    Options,
+    RootKey,
+    Spec,
+    Watch,
+    _Action,
+    _apply_actions,
+    _child_of,
+    _Mount,
+    _RootHandler,
+)
+from cocoindex_fsmirror._observe import Drift
+from cocoindex_fsmirror._paths import ancestors, parse_name
+from cocoindex_fsmirror._reconcile import Record
+from cocoindex_fsmirror.testing import paths
+from tests.kit.our_disk import DIR, Disk, Entry, File, look
+from tests.kit.our_neighbour import Draw, Neighbour
+
+__all__ = [
+    "CONTENTS",
+    "MODES",
+    "Beside",
+    "Durable",
+    "Forgetful",
+    "Mounted",
+    "Swapped",
+    "Tidy",
+    "TidyFolders",
+    "Unseeing",
+    "forget",
+]
+
+# Of one size, so that only the bytes tell them apart.
+_TWELVE = st.sampled_from([b"twelve bytes", b"twelve again", b"other twelve"])
+CONTENTS = _TWELVE | st.binary(max_size=40)
+MODES = st.none() | st.sampled_from([0o644, 0o600, 0o755, 0o444, 0o4711])
+_COMPONENTS = st.sampled_from(["/one", "/two"])
+_PLAIN = st.builds(FileSpec, _TWELVE, st.none(), st.just(True), st.just("/one"))
+FILES = _PLAIN | st.builds(FileSpec, CONTENTS, MODES, st.just(True), _COMPONENTS)
+FOLDERS = st.builds(DirSpec, st.just(True), _COMPONENTS)
+
+
+def forget(root: str) -> None:
+    """What the end of a process does: nothing of a mirror stays open."""
+    mirror = _handlers._mirrors.pop(root, None)
+    if mirror is None:
+        return
+    if mirror._ledger is not None and not mirror._ledger._connection.in_transaction:
+        # Nobody cuts the power here, so that the log need not be synced when it is folded in.
+        mirror._ledger._connection.execute("PRAGMA synchronous=OFF")
+    mirror.close()
+
+
+class _Looking(Watch):
+    """Looks for drift once an update.
+
+    The engine mounts a directory for each; the kit asks for a handler after restarts
+    only, but looks at what is there whenever an update is about to begin.
+    """
+
+    def __init__(self, root: str, *, verify: bool) -> None:
+        self._root, self._verify = root, verify
+        self._drift = Drift()
+        self.is_due = True
+        super().__init__(self.drift)
+        self.has_looked = verify
+
+    @property
+    def drift(self) -> Drift:
+        """What a look found."""
+        if self.is_due and self._verify:
+            self._drift = Mirror(self._root).observe()
+        self.is_due = False
+        return self._drift
+
+    @drift.setter
+    def drift(self, found: Drift) -> None:
+        self._drift = found
+
+
+class Mounted:
+    """A directory that is mounted in each process, and what is declared in it."""
+
+    base: ClassVar[Path]
+    """Where directories may be made; a test sets it."""
+    options: ClassVar = Options(durability="none")
+
+    def __init__(self) -> None:
+        self._at = Path(tempfile.mkdtemp(dir=self.base))
+        self.disk = Disk(self._at)
+        self._root = str(self.disk.root)
+        self._records: list[Record] = []
+
+    def close(self) -> None:
+        """Takes everything away."""
+        forget(self._root)
+        shutil.rmtree(self._at)
+
+    def keys(self) -> st.SearchStrategy[Any]:
+        """Whatever a file can be called, as ``declare_file`` would parse it."""
+        return paths().map(parse_name)
+
+    def values(self) -> st.SearchStrategy[Any]:
+        """Files."""
+        return FILES
+
+    def allows(self, keys: AbstractSet[str]) -> bool:
+        """A file and what is below it, declared together, are an error by design."""
+        return not any(above in keys for key in keys for above in ancestors(parse_name(key)))
+
+    def handler(self) -> ChildHandler:
+        """What ``mount_dir_target`` does in a new process."""
+        forget(self._root)
+        self._watch = _Looking(self._root, verify=self.options.verify != "none")
+        spec = DirSpec(
+            True,
+            durability=self.options.durability,
+            verify=self.options.verify,
+            on_conflict=self.options.on_conflict,
+            fresh_owner="an owner",
+            watch=self._watch,
+        )
+        key = RootKey(None, self._root)
+        output = _RootHandler().reconcile(key, spec, self._records, not self._records)
+        assert output is not None
+        assert isinstance(output.tracking_record, Record)
+        assert isinstance(output.action, _Mount)
+        _apply_actions(None, [output.action])
+        self._records = [output.tracking_record]
+        forget(self._root)  # A process that is forked must not share it.
+        return _child_of(None, output.action)
+
+    def apply(self, actions: Sequence[_Action]) -> None:
+        """The sink."""
+        _apply_actions(None, actions)
+        assert not self.disk.residue, f"{self.disk.residue} is left in the staging area"
+
+    def observe(self) -> Mapping[Any, Entry]:
+        """What is really there."""
+        self._watch.is_due = True
+        return self.disk.observe()
+
+    def expected(self, key: str, value: Spec) -> Entry:
+        """A file with its content, and its mode if one was asked for."""
+        self.disk.foreign.pop(key, None)  # From now on the path is ours to change.
+        return File(value.content, value.mode) if isinstance(value, FileSpec) else DIR
+
+
+class Tidy(Mounted):
+    """Files under any names, and nobody else: nothing may be left over."""
+
+    def observe(self) -> Mapping[Any, Entry]:
+        """Also folders that nobody needs, and what is left in the staging area."""
+        self._watch.is_due = True
+        left = {("residue", path): DIR for path in self.disk.residue}
+        return look(self.disk.root) | left
+
+    def apply(self, actions: Sequence[_Action]) -> None:
+        """The sink."""
+        _apply_actions(None, actions)
+
+
+class TidyFolders(Tidy):
+    """The same, where some of what is declared is folders, whose handler always acts."""
+
+    def values(self) -> st.SearchStrategy[Any]:
+        """Files and folders."""
+        return FILES | FOLDERS
+
+
+class Swapped(Mounted):
+    """Files become folders, and folders files, while somebody else is at work as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._neighbour = Neighbour(self.disk, self._reaches)
+
+    def _reaches(self, path: str) -> bool:
+        """Whether somebody else may put something at a path.
+
+        Not into folders: one with foreign bytes in it can't become a file.
+        """
+        return "/" not in path
+
+    def disturb(self, draw: Draw) -> None:
+        """Somebody else changes what is there."""
+        self._neighbour.disturb(draw)
+
+
+class Beside(Swapped):
+    """Files in folders that stay folders, and somebody else at work everywhere."""
+
+    def keys(self) -> st.SearchStrategy[Any]:
+        """All at the same depth."""
+        return paths(max_depth=2).filter(lambda path: "/" in path).map(parse_name)
+
+    def _reaches(self, path: str) -> bool:
+        """Everywhere."""
+        return True
+
+
+class Durable(Swapped):
+    """Files become folders, with barriers."""
+
+    options = Options()
+
+
+class Unseeing(Beside):
+    """Nobody looks for drift: only an update that believes nothing can heal it."""
+
+    options = Options(durability="none", verify="none")
+
+
+class Forgetful(Unseeing):
+    """Our own memory is lost as well, and perhaps the backups with it."""
+
+    def disturb(self, draw: Draw) -> None:
+        """Somebody else removes what we keep for ourselves, and does more."""
+        before = self.disk.everything()
+        kept = self.disk.root / ".fsmirror"
+        pattern = draw(st.sampled_from(["ledger*", "*"]))
+        for path in [*kept.glob(pattern)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.disk.unique -= before - self.disk.everything()
+        super().disturb(draw)

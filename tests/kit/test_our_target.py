@@ -1,0 +1,119 @@
+"""Our own target keeps every rule of the kit, on a real disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import settings
+
+from cocoindex_fsmirror._handlers import FileSpec, Options, RootKey
+from cocoindex_fsmirror.testing import Disturb, Fault, Update, check_history, check_target
+from tests.kit.our_neighbour import AT_FILES, Neighbour
+from tests.kit.our_roots import Alone, InBase, Roots
+from tests.kit.our_target import (
+    Beside,
+    Durable,
+    Forgetful,
+    Mounted,
+    Swapped,
+    Tidy,
+    TidyFolders,
+    Unseeing,
+)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All directories are made in one, and nothing is logged."""
+    for adapter in (Mounted, InBase):
+        monkeypatch.setattr(adapter, "base", tmp_path, raising=False)
+    caplog.set_level("CRITICAL")
+
+
+def _some(percent: int) -> settings:
+    """The profile that is loaded, with a part of its examples."""
+    return settings(max_examples=settings().max_examples * percent // 100)
+
+
+def test_files_under_any_names_come_and_go_without_a_trace() -> None:
+    check_target(Tidy, settings=_some(40))
+
+
+def test_processes_that_really_die_leave_nothing_for_good() -> None:
+    check_target(Tidy, settings=_some(15), deaths="fork")
+
+
+def test_folders_are_declared_like_files_and_become_files() -> None:
+    check_target(TidyFolders, settings=_some(20), container=True)
+
+
+def test_files_become_folders_while_somebody_else_is_at_work() -> None:
+    check_target(Swapped, settings=_some(40), atomic=True, heals=True)
+
+
+def test_what_somebody_else_changes_is_healed_and_nothing_of_theirs_is_lost() -> None:
+    check_target(Beside, settings=_some(40), atomic=True, heals=True)
+
+
+def test_the_same_holds_when_processes_really_die() -> None:
+    check_target(Beside, settings=_some(12), atomic=True, heals=True, deaths="fork")
+
+
+def test_the_same_holds_with_barriers() -> None:
+    check_target(Durable, settings=_some(10), atomic=True, heals=True)
+
+
+def test_without_a_look_an_update_that_believes_nothing_heals() -> None:
+    check_target(Unseeing, settings=_some(20), atomic=True)
+
+
+def test_it_does_so_too_when_our_own_memory_is_gone() -> None:
+    check_target(Forgetful, settings=_some(20), atomic=True)
+
+
+def test_directories_leave_only_what_is_not_ours() -> None:
+    check_target(Roots, settings=_some(25), container=True)
+
+
+def test_files_that_are_declared_by_themselves_keep_the_rules() -> None:
+    check_target(Alone, settings=_some(30), atomic=True, heals=True)
+
+
+_NEW, _OLD = (
+    FileSpec(content, None, True, "/one") for content in (b"twelve bytes", b"twelve again")
+)
+_TWO: dict[str, dict[str, FileSpec]] = {"one": {"d/x": _OLD, "d/y": _NEW}}
+_LATER: list[dict[str, dict[str, FileSpec]]] = [_TWO, {"one": {"d/x": _NEW}}, {}]
+
+
+@pytest.mark.parametrize("later", _LATER, ids=["the same", "another", "nothing"])
+@pytest.mark.parametrize("act", AT_FILES, ids=lambda act: str(act.__name__))
+def test_each_thing_that_somebody_may_do_to_a_file_is_healed(
+    act: Callable[[Neighbour, str], None], later: dict[str, dict[str, FileSpec]]
+) -> None:
+    done = Disturb((act, act, Neighbour.leave))
+    check_history(Beside, [Update(_TWO), done, Update(later)], heals=True)
+
+
+@pytest.mark.parametrize("act", AT_FILES, ids=lambda act: str(act.__name__))
+def test_so_is_a_file_that_is_declared_by_itself(act: Callable[[Neighbour, str], None]) -> None:
+    key = RootKey("base", "x")
+    alone = Update({"one": {key: replace(_OLD, options=Options(durability="none"))}})
+    check_history(Alone, [alone, Disturb((act, Neighbour.leave)), alone], heals=True)
+
+
+@pytest.mark.parametrize("kind", ["dies", "fails"])
+@pytest.mark.parametrize("act", [Neighbour.replace, Neighbour.block_folder])
+def test_nothing_is_lost_wherever_the_next_update_is_cut_off(
+    act: Callable[[Neighbour, str], None], kind: Literal["dies", "fails"]
+) -> None:
+    done = Disturb((act, act, Neighbour.leave))
+    for step in range(0, 60, 4):
+        cut_off = Update(_LATER[1], Fault(kind, "inside", step))
+        check_history(Beside, [Update(_TWO), done, cut_off], heals=True, atomic=True)

@@ -1,0 +1,93 @@
+"""The kit catches each mistake, and blames the rule that names it; without it, all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import Phase, settings
+
+from cocoindex_fsmirror.testing import PROFILES, ContractViolation, Rule, check_target
+from tests.kit import mistakes as planning
+from tests.kit import mistakes_of_sinks as sinks
+from tests.kit.connectors import Shelf
+
+
+class Seeded(NamedTuple):
+    """A connector with a mistake, the rule that names it, and what was promised."""
+
+    wrong: type[Shelf]
+    rule: Rule
+    promises: Mapping[str, Any] = MappingProxyType({})
+    shrinks: bool = False  # Whether only the shortest history tells it from other rules.
+
+    @property
+    def right(self) -> type[Shelf]:
+        """The twin."""
+        (base,) = self.wrong.__bases__
+        assert issubclass(base, Shelf)
+        return base
+
+
+MISTAKES = (
+    Seeded(planning.AnyForAll, Rule.BELIEVES_ONLY_WHAT_IT_MAY),
+    Seeded(planning.NewestRecordOnly, Rule.BELIEVES_ONLY_WHAT_IT_MAY),
+    Seeded(planning.FlagIgnored, Rule.BELIEVES_ONLY_WHAT_IT_MAY, shrinks=True),
+    Seeded(planning.NeverSettles, Rule.SETTLES),
+    Seeded(planning.NeverUpdates, Rule.CONVERGES),
+    Seeded(planning.DoesNotLook, Rule.CONVERGES, {"heals": True}),
+    Seeded(planning.RemembersPlans, Rule.PURE, shrinks=True),
+    Seeded(planning.NumbersDeletions, Rule.PURE),
+    Seeded(planning.WritesWhilePlanning, Rule.PURE),
+    Seeded(planning.LengthOnly, Rule.RECORDS),
+    Seeded(planning.TruncatedDigest, Rule.RECORDS),
+    Seeded(planning.NotStorable, Rule.RECORDS),
+    Seeded(planning.PairsWithoutType, Rule.RECORDS),
+    Seeded(planning.FieldNotRead, Rule.RECORDS),
+    Seeded(sinks.DeleteRaises, Rule.DELETES_WHAT_MAY_BE_GONE),
+    Seeded(sinks.Appends, Rule.IDEMPOTENT),
+    Seeded(sinks.FoldsCase, Rule.CONVERGES, shrinks=True),
+    Seeded(sinks.DeletesFirst, Rule.IDEMPOTENT),
+    Seeded(sinks.ClearsFirst, Rule.IDEMPOTENT, {"container": True}),
+    Seeded(sinks.DeletesByPrefix, Rule.CONVERGES),
+    Seeded(sinks.RemembersRows, Rule.CONVERGES, shrinks=True),
+    Seeded(sinks.BelievesList, Rule.CONVERGES, shrinks=True),
+    Seeded(sinks.CreatesOnce, Rule.IDEMPOTENT, shrinks=True),
+    Seeded(sinks.StagesOnce, Rule.IDEMPOTENT, shrinks=True),
+    Seeded(sinks.UnlinkRaises, Rule.DELETES_WHAT_MAY_BE_GONE),
+    Seeded(sinks.SwallowsErrors, Rule.NO_SWALLOWED_FAILURE),
+    Seeded(sinks.WritesInPlace, Rule.ATOMIC, {"atomic": True}),
+    Seeded(sinks.WritesInPlace, Rule.ATOMIC, {"atomic": True, "deaths": "fork"}),
+    Seeded(sinks.LeavesResidue, Rule.CONVERGES),
+    Seeded(sinks.InsertsOnce, Rule.IDEMPOTENT, shrinks=True),
+    Seeded(sinks.SwallowsSqlErrors, Rule.NO_SWALLOWED_FAILURE),
+)
+
+
+# To shrink a history takes most of the time.
+UNSHRUNK = settings(PROFILES["ci"], phases=[Phase.generate])
+
+
+def _name(wrong: type[Shelf], promises: Mapping[str, Any]) -> str:
+    """The name of a case."""
+    return "-".join([wrong.__name__, *(f"{key}={value}" for key, value in promises.items())])
+
+
+@pytest.mark.parametrize(
+    "seeded", [pytest.param(each, id=_name(each.wrong, each.promises)) for each in MISTAKES]
+)
+def test_the_mistake_is_caught_and_the_rule_names_it(seeded: Seeded) -> None:
+    profile = PROFILES["ci"] if seeded.shrinks else UNSHRUNK
+    with pytest.raises(ContractViolation) as caught:
+        check_target(seeded.wrong, settings=profile, **seeded.promises)
+    assert caught.value.rule is seeded.rule, caught.value
+
+
+TWINS = {_name(each.right, each.promises): each for each in MISTAKES}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_the_twin_without_it_passes(name: str) -> None:
+    check_target(TWINS[name].right, settings=PROFILES["ci"], **TWINS[name].promises)

@@ -1,0 +1,205 @@
+"""What a violation says: which rule, whose words, what happened, and how to run it again."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import cocoindex as coco
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.database import InMemoryExampleDatabase
+
+from cocoindex_fsmirror import testing
+from cocoindex_fsmirror.testing import (
+    PROFILES,
+    ContractViolation,
+    Delivery,
+    Disturb,
+    Fault,
+    Restart,
+    Rule,
+    Step,
+    Update,
+    check_history,
+    check_target,
+)
+from tests.kit.connectors import Shelf
+from tests.kit.mistakes import AnyForAll, DoesNotLook, NeverSettles, NeverUpdates
+from tests.kit.mistakes_of_sinks import CreatesOnce, DeleteRaises
+
+INTERRUPTED: list[Step] = [
+    Update({"one": {"a": b"1"}}),
+    Update({"one": {"a": b"2"}}, Fault("dies", "after")),
+    Restart(),
+    Update({"one": {"a": b"1"}}),
+]
+
+
+def violation_of(make: type[Shelf], **promises: Any) -> ContractViolation:
+    """What the kit finds."""
+    with pytest.raises(ContractViolation) as caught:
+        check_target(make, settings=PROFILES["ci"], **promises)
+    return caught.value
+
+
+def violation_in(make: type[Shelf], history: list[Step], **promises: Any) -> ContractViolation:
+    """What one history shows."""
+    with pytest.raises(ContractViolation) as caught:
+        check_history(make, history, **promises)
+    return caught.value
+
+
+# What it says
+
+
+def test_it_names_the_rule_quotes_the_contract_and_tells_the_story() -> None:
+    violation = violation_in(AnyForAll, INTERRUPTED)
+    assert isinstance(violation, AssertionError)
+    assert str(violation).splitlines()[:7] == [
+        f"AnyForAll breaks the rule “believes only what it may”: {violation.rule.reason}.",
+        f"The contract: {violation.rule.contract}.",
+        "The history that breaks it:",
+        "  1. update {'a': b'1'}: finishes",
+        "  2. update {'a': b'2'}: dies after the sink",
+        "  3. restart",
+        "  4. update {'a': b'1'}: finishes",
+    ]
+    assert violation.found == (
+        "'a' is b'2' and should be b'1': "
+        "reconcile('a', b'1', [b'1', b'2'], prev_may_be_missing=False) returned None"
+    )
+    assert f"\n  => {violation.found}\n" in str(violation)
+    assert (violation.subject, violation.history) == ("AnyForAll", tuple(INTERRUPTED))
+
+
+def test_it_tells_how_an_update_went_where_that_matters() -> None:
+    two = {"one": {"a": b"1"}, "two": {"b": b"2"}}
+    violation = violation_in(
+        AnyForAll,
+        [
+            Update(two, Fault("fails", "before"), together=True, asks=2, full_reprocess=True),
+            Update({"one": {}}, delivery=Delivery.TWICE, invalidation="lossy"),
+            *INTERRUPTED,
+        ],
+    )
+    assert violation.story[:2] == (
+        "1. update component one {'a': b'1'}, component two {'b': b'2'}, full reprocess, "
+        "all in one batch, reconcile called 2 times: "
+        "fails before the sink; tried again in halves; finishes",
+        "2. update {}, lossy container, actions delivered twice: finishes",
+    )
+
+
+def test_it_comes_without_the_frames_of_how_it_was_found() -> None:
+    violation = violation_in(NeverSettles, [Update({"one": {"a": b""}})])
+    assert type(violation) is ContractViolation
+    assert (violation.__cause__, violation.__suppress_context__) == (None, True)
+    assert not hasattr(violation, "__notes__")
+
+
+@pytest.mark.parametrize("rule", Rule)
+def test_each_rule_says_why_and_quotes_somebody_unless_it_is_ours(rule: Rule) -> None:
+    assert rule.title
+    assert rule.reason
+    assert bool(re.search("“.+” \\(.+\\)", rule.contract)) == (rule is not Rule.ATOMIC)
+
+
+def test_what_is_quoted_from_the_engine_stands_there() -> None:
+    (quoted,) = re.findall("“(.+)”", Rule.PURE.contract)
+    docstring = " ".join((coco.TargetHandler.__doc__ or "").split())
+    if "``reconcile`` may be called more than once" not in docstring:
+        pytest.skip("this engine does not document it yet")
+    assert "docstring of TargetHandler" in Rule.PURE.contract
+    assert quoted in docstring
+
+
+# The shortest history; how the last update is repeated is not a part of it.
+
+
+def test_any_for_all_takes_a_state_and_a_change_that_was_interrupted() -> None:
+    first, second = violation_of(AnyForAll).history
+    assert isinstance(first, Update)
+    assert isinstance(second, Update)
+    assert first.fault is None
+    assert list(first.declared) == ["one"]
+    assert second.fault is not None
+    assert first.declared["one"].keys() == second.declared["one"].keys()
+    assert len(first.declared["one"]) == 1
+
+
+def test_to_delete_what_is_gone_takes_two_updates() -> None:
+    first, second = violation_of(DeleteRaises).story
+    assert re.fullmatch(r"1\. update \{'.': b''\}: (dies|fails) (before|in) the sink.*", first)
+    assert second == "2. update {}: apply raises"
+
+
+# To run it again
+
+
+PLAYED: list[tuple[type[Shelf], list[Step]]] = [
+    (AnyForAll, INTERRUPTED),
+    (NeverSettles, [Update({"one": {}, "two": {"a'": b"\xff"}}, together=True, asks=3)]),
+    (
+        DeleteRaises,
+        [Update({"one": {"a": b""}}, Fault("fails", "inside", lasting=True)), Update({})],
+    ),
+    (CreatesOnce, [Update({"one": {"a": b""}}, delivery=Delivery.TWICE, full_reprocess=True)]),
+]
+
+
+@pytest.mark.parametrize(("make", "history"), PLAYED)
+def test_what_it_prints_can_be_run_and_breaks_the_same_rule(
+    make: type[Shelf], history: list[Step]
+) -> None:
+    violation = violation_in(make, history)
+    _, _, printed = str(violation).partition("To run it again: ")
+    names = {**vars(testing), make.__name__: make}
+    with pytest.raises(ContractViolation) as caught:
+        eval(printed, names)
+    assert (caught.value.rule, caught.value.story) == (violation.rule, violation.story)
+    assert eval(repr(violation.history), names) == violation.history == tuple(history)
+
+
+def test_what_somebody_else_drew_is_in_the_history() -> None:
+    violation = violation_of(DoesNotLook, heals=True)
+    drawn = [step.drawn for step in violation.history if isinstance(step, Disturb)]
+    assert [len(each) for each in drawn] == [2]
+    again = violation_in(DoesNotLook, [*violation.history], heals=True)
+    assert (again.rule, again.story) == (violation.rule, violation.story)
+
+
+def test_a_history_that_lacks_what_was_drawn_says_so() -> None:
+    with pytest.raises(ValueError, match="this history has no value for"):
+        check_history(DoesNotLook, [Disturb()], heals=True)
+
+
+class Counted:
+    """Makes adapters and counts them."""
+
+    def __init__(self, make: type[Shelf], name: str) -> None:
+        self.make, self.count, self.__qualname__ = make, 0, name
+
+    def __call__(self) -> Shelf:
+        self.count += 1
+        return self.make()
+
+
+def test_hypothesis_tries_first_what_failed_before_with_the_same_adapter_only() -> None:
+    again = settings(
+        PROFILES["ci"],
+        derandomize=False,
+        database=InMemoryExampleDatabase(),
+        max_examples=1,  # Of the new ones.
+        phases=[Phase.reuse, Phase.generate],
+    )
+    shelf, other = Counted(NeverUpdates, "shelf"), Counted(NeverUpdates, "other")
+    check_target(shelf, settings=again)  # Nothing is known yet.
+    with pytest.raises(ContractViolation) as found:
+        check_target(shelf, settings=settings(again, max_examples=200))
+    shelf.count = 0
+    with pytest.raises(ContractViolation) as found_again:
+        check_target(shelf, settings=again)
+    assert found_again.value.history == found.value.history
+    assert shelf.count <= 5
+    check_target(other, settings=again)
