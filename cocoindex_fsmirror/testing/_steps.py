@@ -148,7 +148,10 @@ def _raise_death(_where: str) -> NoReturn:
 def _raise_error(where: str) -> NoReturn:
     """A step fails, with the kind of error that such a step fails with."""
     if where.startswith("sqlite3"):
-        raise sqlite3.OperationalError("disk I/O error (injected)")
+        error = sqlite3.OperationalError("disk I/O error (injected)")
+        # Without a code it could mean anything, also that the database is damaged.
+        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR, "SQLITE_IOERR"
+        raise error
     raise InjectedError(5, "Input/output error (injected)")
 
 
@@ -195,7 +198,8 @@ class _Steps:
             yield
         finally:
             _heard = None
-            sys.setprofile(self._profile)
+            # One that is written in C, such as cProfile's, can't be put back.
+            sys.setprofile(self._profile if callable(self._profile) else None)
 
     def _on_call(self, _frame: FrameType, event: str, called: Any) -> None:
         """The profile function."""

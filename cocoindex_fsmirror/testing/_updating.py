@@ -108,31 +108,43 @@ class Updating:
         """Asks what one component needs."""
         world = self._world
         is_unnoticed = world.memory.is_disturbed and not world.promises.heals
+        is_full = self._step.full_reprocess or is_unnoticed
         attempt = world.engine.precommit(
             name,
             self._declared.get(name, {}),
             world.handler,
-            full_reprocess=self._step.full_reprocess or is_unnoticed,
+            full_reprocess=is_full and name in self._declared,  # It runs no removed ones.
         )
         self._facts.asked.update((asked.key, asked) for asked in attempt.asked)
         return attempt
 
     def _apply(self, attempts: list[Attempt]) -> bool:
-        """Hands actions to the sink; of a batch that failed, the halves again."""
+        """From the sink to the commit; tells whether all got there."""
+        acting = [attempt for attempt in attempts if attempt.acted]
+        self._commit([attempt for attempt in attempts if not attempt.acted])
+        through = self._isolate(acting)
+        # Only now, also those of a half: a death in the other one leaves both pending.
+        self._commit(through)
+        return len(through) == len(acting)
+
+    def _isolate(self, attempts: list[Attempt]) -> list[Attempt]:
+        """Hands actions to the sink, of a batch that failed the halves again; who gets through."""
         planned = [asked for attempt in attempts for asked in attempt.acted]
-        if planned and not self._deliver(planned):
-            if len(attempts) == 1:
-                return False
-            self._events.append("tried again in halves")
-            self._facts.comes_again = True
-            half = len(attempts) // 2
-            halves = self._apply(attempts[:half]), self._apply(attempts[half:])
-            return all(halves)
+        if not planned or self._deliver(planned):
+            return attempts
+        if len(attempts) == 1:
+            return []
+        self._events.append("tried again in halves")
+        self._facts.comes_again = True
+        half = len(attempts) // 2
+        return self._isolate(attempts[:half]) + self._isolate(attempts[half:])
+
+    def _commit(self, attempts: list[Attempt]) -> None:
+        """The engine remembers that these are done."""
         for attempt in attempts:
             self._world.engine.commit(attempt)
             if attempt.component not in self._declared:
                 self._world.engine.end(attempt.component)
-        return True
 
     def _deliver(self, planned: list[Asked]) -> bool:
         """Delivers one batch; tells whether it went through."""
