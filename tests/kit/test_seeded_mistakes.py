@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import Phase, settings
 
-from cocoindex_fsmirror.testing import PROFILES, ContractViolation, Rule, check_target
+from cocoindex_fsmirror.testing import (
+    PROFILES,
+    ContractViolation,
+    Fault,
+    Rule,
+    Step,
+    Update,
+    check_history,
+    check_target,
+)
 from tests.kit import mistakes as planning
 from tests.kit import mistakes_of_sinks as sinks
 from tests.kit.connectors import Shelf
@@ -82,6 +92,28 @@ def test_the_mistake_is_caught_and_the_rule_names_it(seeded: Seeded) -> None:
     profile = PROFILES["ci"] if seeded.shrinks else UNSHRUNK
     with pytest.raises(ContractViolation) as caught:
         check_target(seeded.wrong, settings=profile, **seeded.promises)
+    assert caught.value.rule is seeded.rule, caught.value
+
+
+BOTH = Update({"one": {"a": b"1"}, "two": {"b": b"1"}})
+ONE = Update({"one": {"a": b"1"}})
+OTHER = Update({"one": {"a": b"2"}}, Fault("dies", "after"))
+
+
+@pytest.mark.parametrize(
+    ("seeded", "history"),
+    [
+        (Seeded(sinks.ClearsFirst, Rule.IDEMPOTENT, {"container": True}), [BOTH]),
+        (Seeded(planning.NotStorable, Rule.RECORDS), [replace(ONE, asks=2)]),
+        (Seeded(planning.NeverUpdates, Rule.CONVERGES), [ONE, replace(OTHER, fault=None)]),
+        (Seeded(planning.LengthOnly, Rule.RECORDS), [ONE, replace(OTHER, fault=None)]),
+        (Seeded(planning.LengthOnly, Rule.RECORDS), [ONE, OTHER, ONE]),
+        (Seeded(planning.AnyForAll, Rule.BELIEVES_ONLY_WHAT_IT_MAY), [ONE, OTHER, ONE]),
+    ],
+)
+def test_the_rule_is_found_by_what_the_history_needs(seeded: Seeded, history: list[Step]) -> None:
+    with pytest.raises(ContractViolation) as caught:
+        check_history(seeded.wrong, history, **seeded.promises)
     assert caught.value.rule is seeded.rule, caught.value
 
 

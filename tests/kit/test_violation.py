@@ -128,10 +128,13 @@ def test_any_for_all_takes_a_state_and_a_change_that_was_interrupted() -> None:
     assert len(first.declared["one"]) == 1
 
 
-def test_to_delete_what_is_gone_takes_two_updates() -> None:
-    first, second = violation_of(DeleteRaises).story
-    assert re.fullmatch(r"1\. update \{'.': b''\}: (dies|fails) (before|in) the sink.*", first)
-    assert second == "2. update {}: apply raises"
+def test_to_delete_what_is_gone_takes_at_most_two_updates() -> None:
+    violation = violation_of(DeleteRaises)
+    first, last = violation.history[0], violation.story[-1]
+    assert isinstance(first, Update)
+    assert len(first.declared["one"]) == 1
+    assert len(violation.history) <= 2
+    assert re.fullmatch(r"\d\. update \{\}(, actions delivered twice)?: apply raises", last)
 
 
 # To run it again
