@@ -57,12 +57,9 @@ def checked(make: Callable[[], Target]) -> Callable[[], Target]:
     """
     name = getattr(make, "__qualname__", repr(make))
     target = make()
-    missing = [each for each in _REQUIRED if not callable(getattr(target, each, None))]
-    if missing:
-        listed = ", ".join(f"{each}()" for each in missing)
-        raise TypeError(f"{name} is no target adapter: it has no {listed}")
     try:
-        problems = list(_problems(target))
+        missing = [f"{each}()" for each in _REQUIRED if not callable(getattr(target, each, None))]
+        problems = [f"it has no {', '.join(missing)}"] if missing else _problems(target)
     finally:
         close(target)
     if problems:

@@ -10,6 +10,7 @@ import cocoindex as coco
 from ._engine import Asked
 from ._history import Key, Value
 from ._rules import Broken, Rule
+from ._storage import Stored, serialize
 from ._text import ABSENT, short
 from ._world import Memory, World
 
@@ -67,11 +68,11 @@ def _differs(world: World, facts: Facts, key: Key, seen: Value) -> Broken:
     found = f"{short(key)} is {short(seen)} and should be {short(wanted)}"
     if asked is None:
         return Broken(Rule.CONVERGES, found)
-    rule = _rule_for(world.memory, facts, asked, wanted)
+    rule = _rule_for(world, facts, asked, wanted)
     return Broken(rule, f"{found}: {world.handler.answered(asked)}")
 
 
-def _rule_for(memory: Memory, facts: Facts, asked: Asked, wanted: Value) -> Rule:
+def _rule_for(world: World, facts: Facts, asked: Asked, wanted: Value) -> Rule:
     """Why a key may have gone wrong."""
     if asked.key in facts.swallowed:
         return Rule.NO_SWALLOWED_FAILURE
@@ -79,8 +80,16 @@ def _rule_for(memory: Memory, facts: Facts, asked: Asked, wanted: Value) -> Rule
         return Rule.IDEMPOTENT if facts.comes_again else Rule.CONVERGES
     if asked.may_be_missing or len(set(asked.records)) > 1:
         return Rule.BELIEVES_ONLY_WHAT_IT_MAY
-    is_another = memory.finished.get(asked.key, wanted) != wanted
-    return Rule.RECORDS if is_another else Rule.CONVERGES
+    is_another = world.memory.finished.get(asked.key, wanted) != wanted
+    return Rule.RECORDS if is_another and _is_recorded(world, asked) else Rule.CONVERGES
+
+
+def _is_recorded(world: World, asked: Asked) -> bool:
+    """Whether the record that a desired state gets is there already, for another one."""
+    output = world.handler.reconcile(asked.key, asked.desired, [], True)
+    if output is None or coco.is_non_existence(output.tracking_record):
+        return False
+    return Stored(serialize(output.tracking_record)) in asked.records
 
 
 def why_apply_raised(

@@ -82,14 +82,17 @@ def apply_here(apply: Apply, actions: Sequence[Any], fault: Fault | None) -> Out
     """
     dies = fault is not None and fault.kind == "dies"
     steps = _Steps(fault, _raise_death if dies else _raise_error, is_lasting=dies)
+    error = ""
     try:
         with steps.watched():
             apply(_Watched(actions, steps))
     except Death:
+        pass
+    except Exception as raised:
+        error = _text(raised)
+    if dies and steps.reached:  # Also if the sink caught its death.
         return Outcome(steps.reached, died=True)
-    except Exception as error:
-        return Outcome(steps.reached, error=_text(error))
-    return Outcome(steps.reached)
+    return Outcome(steps.reached, error=error)
 
 
 def apply_in_child(apply: Apply, actions: Sequence[Any], fault: Fault | None) -> Outcome:
