@@ -39,13 +39,13 @@ class Asking:
         """
         question = Asked(key, desired, records, may_be_missing, None)
         output = self._ask(question)
+        if output is not None and not coco.is_non_existence(output.tracking_record):
+            self._check_record(output.tracking_record)
         for _ in range(self.asks - 1):
             again = self._ask(question)
             if not _alike(output, again):
                 found = f"{self.call(question)} returned {_answer(output)}, then {_answer(again)}"
                 raise Broken(Rule.PURE, found)
-        if output is not None and not coco.is_non_existence(output.tracking_record):
-            self._check_record(output.tracking_record)
         return output
 
     def call(self, asked: Asked) -> str:

@@ -95,7 +95,6 @@ def test_the_mistake_is_caught_and_the_rule_names_it(seeded: Seeded) -> None:
     assert caught.value.rule is seeded.rule, caught.value
 
 
-BOTH = Update({"one": {"a": b"1"}, "two": {"b": b"1"}})
 ONE = Update({"one": {"a": b"1"}})
 OTHER = Update({"one": {"a": b"2"}}, Fault("dies", "after"))
 
@@ -103,7 +102,6 @@ OTHER = Update({"one": {"a": b"2"}}, Fault("dies", "after"))
 @pytest.mark.parametrize(
     ("seeded", "history"),
     [
-        (Seeded(sinks.ClearsFirst, Rule.IDEMPOTENT, {"container": True}), [BOTH]),
         (Seeded(planning.NotStorable, Rule.RECORDS), [replace(ONE, asks=2)]),
         (Seeded(planning.NeverUpdates, Rule.CONVERGES), [ONE, replace(OTHER, fault=None)]),
         (Seeded(planning.LengthOnly, Rule.RECORDS), [ONE, replace(OTHER, fault=None)]),
