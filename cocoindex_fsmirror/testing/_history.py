@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 from hypothesis import strategies as st
@@ -186,8 +186,8 @@ def histories(
     others += [(2, st.builds(Disturb))] if disturbs else []
     fates = [_fates(len(some_values) - 1)] * len(some_keys)
     change = st.tuples(st.permutations(some_keys), *fates)
-    update = st.tuples(change, st.booleans(), _updates(), st.booleans())
-    drawn = draw(st.lists(_weighted(*others, (8, update)), min_size=1, max_size=max_steps))
+    update = st.tuples(change, st.booleans(), _UPDATES, st.booleans())
+    drawn = draw(st.lists(_weighted(*others, (8, update)), min_size=3, max_size=max_steps))
     placed: _Placed = {}
     steps: list[Step] = []
     for step in drawn:
@@ -213,6 +213,7 @@ _Fate: TypeAlias = tuple[str, int]
 """What happens to a key, and by how much its value moves on if that is it."""
 
 
+@functools.cache
 def _fates(furthest: int) -> st.SearchStrategy[_Fate]:
     """What may happen to a key."""
     kinds = st.sampled_from(["drop", "set", "set", "set", "keep", "move"])
@@ -239,15 +240,24 @@ def _changed(
     return changed
 
 
-@st.composite
-def _updates(draw: st.DrawFn) -> Callable[[Mapping[str, Mapping[Key, Value]]], Update]:
+def _update(
+    fault: Fault | None, options: Mapping[str, Any]
+) -> Callable[[Mapping[str, Mapping[Key, Value]]], Update]:
     """An update in one of the ways in which it may go; what it declares is filled in later."""
-    return partial(
-        Update,
-        fault=draw(st.none() | _faults()),
-        together=draw(st.booleans()),
-        delivery=draw(st.sampled_from([Delivery.ONCE, Delivery.ONCE, *Delivery])),
-        asks=draw(st.sampled_from([1, 1, 2, 3])),
-        full_reprocess=draw(st.integers(0, 5)) == 5,
-        invalidation=draw(st.sampled_from([*[None] * 8, "lossy", "destructive"])),
-    )
+    return functools.partial(Update, fault=fault, **options)
+
+
+# Made once: Hypothesis looks closely at each new strategy, which takes longer than to draw from it.
+_UPDATES = st.builds(
+    _update,
+    st.none() | _faults(),
+    st.fixed_dictionaries(
+        {
+            "together": st.booleans(),
+            "delivery": st.sampled_from([Delivery.ONCE, Delivery.ONCE, *Delivery]),
+            "asks": st.sampled_from([1, 1, 2, 3]),
+            "full_reprocess": st.sampled_from([*[False] * 5, True]),
+            "invalidation": st.sampled_from([*[None] * 8, "lossy", "destructive"]),
+        }
+    ),
+)

@@ -27,7 +27,7 @@ class Facts:
         again: The keys with actions that were cut off before it.
         asked: The last call of reconcile for each key.
         swallowed: The keys of a batch in which something failed and nothing was said.
-        comes_again: Whether actions were delivered otherwise than once and whole.
+        comes_again: Whether actions came otherwise than once, and all in one call.
     """
 
     wanted: dict[Key, Value]

@@ -152,6 +152,7 @@ class Updating:
         fault = self._step.fault
         if fault is not None and fault.batch != self._batches:
             fault = None
+        self._facts.comes_again |= self._batches > 0
         self._batches += 1
         if fault is not None and fault.where == "before":
             return self._interrupt(fault, "before the sink")
