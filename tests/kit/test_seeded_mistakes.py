@@ -99,9 +99,13 @@ ONE = Update({"one": {"a": b"1"}})
 OTHER = Update({"one": {"a": b"2"}}, Fault("dies", "after"))
 
 
+BOTH = Update({"one": {"a": b"1"}, "two": {"b": b"1"}})
+
+
 @pytest.mark.parametrize(
     ("seeded", "history"),
     [
+        (Seeded(sinks.ClearsFirst, Rule.IDEMPOTENT, {"container": True}), [BOTH]),
         (Seeded(planning.NotStorable, Rule.RECORDS), [replace(ONE, asks=2)]),
         (Seeded(planning.NeverUpdates, Rule.CONVERGES), [ONE, replace(OTHER, fault=None)]),
         (Seeded(planning.LengthOnly, Rule.RECORDS), [ONE, replace(OTHER, fault=None)]),
