@@ -150,13 +150,20 @@ def _play(world: World, history: Sequence[Step], draw: Draw, name: str) -> None:
         for step in (Restart(), Update(last.declared)):
             take(step)
     except Broken as broken:
-        raise ContractViolation(name, broken.rule, broken.found, played, story) from broken
+        raise ContractViolation(
+            name, broken.rule, broken.found, played, story, world.promises.given
+        ) from broken
 
 
 def _raise_bare(violation: ContractViolation) -> NoReturn:
     """Raises a violation without the frames and notes of how it was found."""
     raise ContractViolation(
-        violation.subject, violation.rule, violation.found, violation.history, violation.story
+        violation.subject,
+        violation.rule,
+        violation.found,
+        violation.history,
+        violation.story,
+        violation.promises,
     ) from None
 
 

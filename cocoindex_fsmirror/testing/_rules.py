@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from ._history import Step
 
@@ -105,21 +107,31 @@ class ContractViolation(AssertionError):  # noqa: N818  # It is one, not an erro
             :func:`~cocoindex_fsmirror.testing.check_history`; from
             :func:`~cocoindex_fsmirror.testing.check_target`, the shortest found.
         story: The same as it went, a line for each event.
+        promises: The other arguments of the check, such as ``atomic``, by name;
+            those only that are not as by default.
     """
 
     def __init__(
-        self, subject: str, rule: Rule, found: str, history: Sequence[Step], story: Sequence[str]
+        self,
+        subject: str,
+        rule: Rule,
+        found: str,
+        history: Sequence[Step],
+        story: Sequence[str],
+        promises: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.subject = subject
         self.rule = rule
         self.found = found
         self.history = tuple(history)
         self.story = tuple(story)
+        self.promises = dict(promises)
         told = "\n".join(f"  {line}" for line in story)
         steps = "".join(f"    {step!r},\n" for step in history)
+        more = "".join(f", {name}={value!r}" for name, value in promises.items())
         super().__init__(
             f"{subject} breaks the rule “{rule.title}”: {rule.reason}.\n"
             f"The contract: {rule.contract}.\n"
             f"The history that breaks it:\n{told}\n  => {found}\n"
-            f"To run it again: check_history({subject}, [\n{steps}])"
+            f"To run it again: check_history({subject}, [\n{steps}]{more})"
         )

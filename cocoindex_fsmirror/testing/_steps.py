@@ -4,7 +4,8 @@ Three sources, each for what the others do not see: CPython's audit events (what
 opens, moves or removes, in every thread, also when it is called from C); a profile
 function for the calls that raise none (writes, syncs, SQL, looks); and the sequence of
 actions itself, for connectors that keep their state in memory. Calls by ``ctypes`` and
-inside other extensions are not seen: what they do falls between two steps.
+inside other extensions are not seen: what they do falls between two steps, as does the
+commit at the end of ``with connection:``.
 """
 
 from __future__ import annotations

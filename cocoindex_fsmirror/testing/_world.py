@@ -31,6 +31,12 @@ class Promises(NamedTuple):
     container: bool = False
     deaths: Literal["raise", "fork"] = "raise"
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that are not as by default, by their names as arguments."""
+        default = type(self)()._asdict()
+        return {name: value for name, value in self._asdict().items() if value != default[name]}
+
 
 @dataclass
 class Memory:

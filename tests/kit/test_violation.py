@@ -26,7 +26,7 @@ from cocoindex_fsmirror.testing import (
 )
 from tests.kit.connectors import Shelf
 from tests.kit.mistakes import AnyForAll, DoesNotLook, NeverSettles, NeverUpdates
-from tests.kit.mistakes_of_sinks import CreatesOnce, DeleteRaises
+from tests.kit.mistakes_of_sinks import CreatesOnce, DeleteRaises, WritesInPlace
 
 INTERRUPTED: list[Step] = [
     Update({"one": {"a": b"1"}}),
@@ -170,6 +170,17 @@ def test_what_somebody_else_drew_is_in_the_history() -> None:
     assert [len(each) for each in drawn] == [2]
     again = violation_in(DoesNotLook, [*violation.history], heals=True)
     assert (again.rule, again.story) == (violation.rule, violation.story)
+
+
+def test_what_a_connector_promised_beyond_the_contract_is_printed_too() -> None:
+    promises = {"atomic": True, "heals": True, "container": True, "deaths": "fork"}
+    torn = [Update({"one": {"a": b"12"}}, Fault("dies", "inside", step=2))]
+    violation = violation_in(WritesInPlace, torn, **promises)
+    assert (violation.rule, violation.promises) == (Rule.ATOMIC, promises)
+    assert str(violation).endswith("\n], atomic=True, heals=True, container=True, deaths='fork')")
+    as_by_default = violation_in(NeverSettles, [Update({"one": {"a": b""}})], deaths="raise")
+    assert as_by_default.promises == {}
+    assert str(as_by_default).endswith("\n])")
 
 
 def test_a_history_that_lacks_what_was_drawn_says_so() -> None:
