@@ -151,7 +151,7 @@ def _play(world: World, history: Sequence[Step], draw: Draw, name: str) -> None:
             take(step)
     except Broken as broken:
         raise ContractViolation(
-            name, broken.rule, broken.found, played, story, world.promises.given
+            name, broken.rule, broken.found, played, story, promises=world.promises.given
         ) from broken
 
 
@@ -163,7 +163,7 @@ def _raise_bare(violation: ContractViolation) -> NoReturn:
         violation.found,
         violation.history,
         violation.story,
-        violation.promises,
+        promises=violation.promises,
     ) from None
 
 

@@ -118,6 +118,7 @@ class ContractViolation(AssertionError):  # noqa: N818  # It is one, not an erro
         found: str,
         history: Sequence[Step],
         story: Sequence[str],
+        *,
         promises: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.subject = subject
