@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import cocoindex as coco
@@ -43,7 +44,7 @@ def violation_of(make: type[Shelf], **promises: Any) -> ContractViolation:
     return caught.value
 
 
-def violation_in(make: type[Shelf], history: list[Step], **promises: Any) -> ContractViolation:
+def violation_in(make: type[Shelf], history: Sequence[Step], **promises: Any) -> ContractViolation:
     """What one history shows."""
     with pytest.raises(ContractViolation) as caught:
         check_history(make, history, **promises)
