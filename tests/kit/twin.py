@@ -78,7 +78,9 @@ class Life:
         if what == "done":
             self.pace, self.steps = time.monotonic() - self._began, max(int(steps), 300)
         else:
-            assert self.process is None, f"the update ends with {self.phases[-1]}"
+            if what not in ("done", "failed") and self.process is not None:
+                what += f", and the process with {self._bury()}"
+            assert self.process is None, f"the update ends with {what}"
 
     def _start(self) -> subprocess.Popen[bytes]:
         """A process that is ready for its first update."""
