@@ -25,6 +25,8 @@ from ._errors import (
     LockedError,
     PathError,
     RootError,
+    SourceChangedError,
+    SourceError,
 )
 from ._mirror import Mirror, Status
 
@@ -53,6 +55,8 @@ __all__ = [
     "Mirror",
     "PathError",
     "RootError",
+    "SourceChangedError",
+    "SourceError",
     "Status",
     "declare_dir_target",
     "declare_file",

@@ -28,7 +28,9 @@ from ._state import (
     Doubt,
     FileState,
     Kind,
+    LinkState,
     OnConflict,
+    OtherState,
     Row,
     Signature,
     proves,
@@ -115,6 +117,7 @@ def _carry_out(run: _Batch) -> None:
     run.keep()
     run.remove()
     run.prune()
+    run.dress()
     run.second_barrier()
     # A cut here loses only the record; recovery finds what the notes announced.
     run.commit()
@@ -189,19 +192,25 @@ class _Batch:
     def stage(self) -> None:
         """Step 4: every content is written, away from where it will be."""
         for put in self._plan.files:
-            name = put.intent.name
-            gid = self._home_of(parent(name))[1]
-            content = put.intent.content or b""
             try:
-                slot = self._slots[name]
-                self._staged[name] = self._staging.write(slot, content, put.mode, gid)
+                self._staged[put.intent.name] = self._stage(put)
             except OSError as error:
-                self._fail(name, "write", error)
+                self._fail(put.intent.name, "write", error)
         for gone in (*self._plan.clear, *self._plan.remove):
             try:
                 self._staging.open(self._slots[gone.name].home)
             except OSError as error:
                 self._fail(gone.name, "remove", error)
+
+    def _stage(self, put: Put) -> Signature:
+        """Stages one file or link."""
+        intent, slot = put.intent, self._slots[put.intent.name]
+        if isinstance(intent.desired, LinkState):
+            return self._staging.link(slot, intent.desired.target, intent.desired.mtime_ns)
+        assert isinstance(intent.desired, FileState)
+        gid = self._home_of(parent(intent.name))[1]
+        content = intent.content or b""
+        return self._staging.write(slot, content, put.mode, gid, intent.desired.mtime_ns)
 
     def first_barrier(self) -> None:
         """Step 5: all bytes are on the disk before any name points at them."""
@@ -306,19 +315,14 @@ class _Batch:
 
     def _placed(self, name: Name) -> Signature:
         """The signature after the rename, whose ctime tells of any later edit."""
-        return self._look_after(name, self._staged[name])
-
-    def _look_after(self, name: Name, before: Signature) -> Signature:
-        """The signature after a change of ours that moves only ctime."""
-        now = self._tree.look(name).signature
-        return now if now is not None and now[:3] == before[:3] else before
+        now, staged = self._tree.look(name).signature, self._staged[name]
+        return now if now is not None and now[:3] == staged[:3] else staged
 
     def _look_again(self, name: Name, policy: OnConflict) -> Actual:
-        """What appeared at a path; raises if it may not be moved."""
-        appeared = self._tree.look(name)
-        if isinstance(appeared.state, DirState) or policy == "error":
+        """What appeared at a path, and is not ours; raises if it may not be moved."""
+        if isinstance(self._tree.look(name).state, DirState) or policy == "error":
             raise _appeared(name)
-        return appeared._replace(signature=None)
+        return Actual(OtherState())
 
     def _receive(self, put: Put, slot: Slot, expected: Actual) -> None:
         """Decides about what an exchange brought out."""
@@ -353,17 +357,13 @@ class _Batch:
         A rename changes ctime, so mtime has to do; within one tick of the look
         it proves nothing, and the content is read.
         """
-        if not isinstance(expected.state, FileState) or not isinstance(out.state, FileState):
-            return False
-        if out.signature is not None and expected.signature is not None:
-            seen = out.signature._replace(ctime_ns=out.signature.mtime_ns)
-            known = expected.signature._replace(ctime_ns=expected.signature.mtime_ns)
+        known, seen = expected.signature, out.signature
+        if isinstance(out.state, FileState) and known is not None and seen is not None:
+            seen, known = (s._replace(ctime_ns=s.mtime_ns) for s in (seen, known))
             if proves(seen, known, self._looked_ns):
                 return True
-        state = self._staging.look(slot, digest=True).state
-        if not isinstance(state, FileState) or state.digest is None:
-            return False
-        return state.digest == expected.state.digest or state.digest in ours
+        digest = self._staging.look(slot, digest=True).digest
+        return digest is not None and digest in (expected.digest, *ours)
 
     def keep(self) -> None:
         """Step 6d: what was right already is recorded, with its mode set."""
@@ -373,10 +373,9 @@ class _Batch:
     def _keep(self, step: Keep) -> None:
         """Records one path."""
         name, seen = step.row.name, step.actual.signature
-        if step.mode is not None and seen is not None:
-            self._tree.set_mode(name, step.mode, seen)
-            seen = self._look_after(name, seen)
-        if step.row.kind == Kind.FILE and seen is not None:
+        if step.row.kind != Kind.DIR and seen is not None:
+            if (step.mode, step.mtime_ns) != (None, None):
+                seen = self._tree.dress(name, step.mode, step.mtime_ns, seen)
             self._expected[name] = seen
         self._done[name] = step.row
         self.outcome.kept.append(name)
@@ -425,6 +424,23 @@ class _Batch:
         for row in self._plan.prune:
             if row.name not in holding and self._tree.remove_folder(row.name):
                 self._gone.append(row.name)
+
+    def dress(self) -> None:
+        """Step 6g: folders get the mode and the time that were asked for, after all changes."""
+        for row in self._plan.dress:
+            if row.name not in self._gone and row.name not in self._failed:
+                self._attempt(row.name, "set the mode of", self._dress, row)
+
+    def _dress(self, row: Row) -> None:
+        """Dresses one folder, unless it could not be made."""
+        try:
+            mtime_ns = self._tree.dress_folder(row.name, row.mode, row.asked_ns)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            return
+        if row.name in self._done and row.asked_ns is not None:
+            self._done[row.name] = self._done[row.name]._replace(mtime_ns=mtime_ns)
 
     def _back_up(self, slot: Slot, name: Name) -> None:
         """Keeps foreign bytes, and says where."""

@@ -6,6 +6,8 @@ FsMirrorError
 │   └── LockedError    another writer holds it
 ├── BarrierError       the disk did not confirm that the bytes are on it
 ├── LedgerError        the ledger could not be read or written
+├── SourceError        a file that is to be copied can't be read (also an OSError)
+│   └── SourceChangedError  it changed while it was read
 ├── PathError          one path could not be brought to its desired state
 │   └── ConflictError  because of foreign bytes, or of another declaration
 └── ApplyError         a group of what failed in one batch
@@ -26,6 +28,8 @@ __all__ = [
     "LockedError",
     "PathError",
     "RootError",
+    "SourceChangedError",
+    "SourceError",
 ]
 
 
@@ -84,6 +88,25 @@ class BarrierError(FsMirrorError):
 
 class LedgerError(FsMirrorError):
     """The ledger could not be read or written, a full disk included."""
+
+
+class SourceError(FsMirrorError, OSError):
+    """A file that is to be copied can't be read.
+
+    Attributes:
+        source: The path of the file.
+    """
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(f"its source {source!r} {problem}")
+        self.source = source
+
+
+class SourceChangedError(SourceError):
+    """A file changed between being fingerprinted and being copied, or meanwhile."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source, "changed while it was read (update again)")
 
 
 class PathError(FsMirrorError):

@@ -23,11 +23,28 @@ from typing import Final
 
 import xxhash
 
-from ._errors import LockedError, RootError
+from ._errors import LockedError, RootError, SourceChangedError
 from ._paths import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
-from ._state import ABSENT, Actual, DirState, FileState, LinkState, OtherState, Signature
+from ._state import (
+    ABSENT,
+    Actual,
+    Content,
+    DirState,
+    FileState,
+    LinkState,
+    OtherState,
+    Signature,
+)
 
-__all__ = ["Slot", "Staging", "Tree", "coarse_now_ns", "open_root", "signature_of"]
+__all__ = [
+    "Slot",
+    "Staging",
+    "Tree",
+    "coarse_now_ns",
+    "digest_of_file",
+    "open_root",
+    "signature_of",
+]
 
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _CHUNK: Final = 1 << 20  # bytes
@@ -37,6 +54,9 @@ _EXCHANGE: Final = 2
 _TICK: Final = getattr(time, "CLOCK_REALTIME_COARSE", 5 if sys.platform == "linux" else None)
 _NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+_NO_CLONE: Final = (*_UNSUPPORTED, errno.EXDEV, errno.ENOTTY, errno.ETXTBSY)
+_FICLONE: Final = 0x40049409  # <linux/fs.h>
+_AT_ONCE: Final = 1 << 27  # bytes that the kernel is asked to copy in one call
 # File systems whose syncfs says nothing about what reached a disk.
 _NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
 
@@ -100,20 +120,20 @@ def _actual_of(result: os.stat_result, target: Callable[[], str]) -> Actual:
     """The actual state in the result of an ``lstat``; contents stay unread."""
     mode = result.st_mode
     if stat.S_ISREG(mode):
-        state = FileState(None, result.st_size, stat.S_IMODE(mode))
+        state = FileState(None, result.st_size, stat.S_IMODE(mode), result.st_mtime_ns)
         return Actual(state, signature_of(result))
     if stat.S_ISDIR(mode):
-        return Actual(DirState(), signature_of(result))
+        return Actual(DirState(stat.S_IMODE(mode), result.st_mtime_ns), signature_of(result))
     if stat.S_ISLNK(mode):
-        return Actual(LinkState(target()), signature_of(result))
+        return Actual(LinkState(target(), result.st_mtime_ns), signature_of(result))
     return Actual(OtherState(), signature_of(result))
 
 
-def _digest(fd: int) -> bytes:
-    """xxh3-128 of everything that a descriptor still has to read."""
-    hasher = xxhash.xxh3_128()
-    while chunk := os.read(fd, _CHUNK):
-        hasher.update(chunk)
+def digest_of_file(fd: int) -> bytes:
+    """xxh3-128 of everything that a descriptor still has to read, 16 bytes."""
+    hasher, buffer = xxhash.xxh3_128(), memoryview(bytearray(_CHUNK))
+    while count := os.readv(fd, [buffer]):
+        hasher.update(buffer[:count])
     return hasher.digest()
 
 
@@ -137,12 +157,12 @@ def _read_at(base: str, folder: int, unread: Actual) -> Actual:
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
             return unread
-        digest = _digest(fd)
+        digest = digest_of_file(fd)
         if signature_of(os.fstat(fd)) != signature_of(before):
             return unread
     finally:
         os.close(fd)
-    state = FileState(digest, before.st_size, stat.S_IMODE(before.st_mode))
+    state = FileState(digest, before.st_size, stat.S_IMODE(before.st_mode), before.st_mtime_ns)
     return Actual(state, signature_of(before))
 
 
@@ -347,18 +367,42 @@ class Tree:
                 return
             folder = os.path.dirname(folder)
 
-    def set_mode(self, name: Name, mode: int, expected: Signature) -> None:
-        """Sets the mode of the very file that was looked at; another one is left alone."""
-        fd = os.open(
-            leaf(name),
-            os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK,
-            dir_fd=self.folder(parent(name)),
-        )
+    def dress(
+        self, name: Name, mode: int | None, mtime_ns: int | None, expected: Signature
+    ) -> Signature:
+        """Sets mode and time of the very file that was looked at; another one is left alone.
+
+        Returns:
+            The signature that the file has now, or the expected one if that is not there.
+        """
+        flags, above = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, self.folder(parent(name))
         try:
-            if os.fstat(fd).st_ino == expected.inode:
-                os.fchmod(fd, mode)
+            fd = os.open(leaf(name), flags, dir_fd=above)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            if self.look(name).signature == expected:
+                _set_link_time(leaf(name), above, mtime_ns)
+                return self.look(name).signature or expected
+            return expected
+        try:
+            if signature_of(os.fstat(fd)) == expected:
+                _set_dress(fd, mode, mtime_ns)
+                return signature_of(os.fstat(fd))
+            return expected
         finally:
             os.close(fd)
+
+    def dress_folder(self, name: Name, mode: int | None, mtime_ns: int | None) -> int:
+        """Sets mode and time of a folder; returns the time that it has now, in nanoseconds."""
+        fd = self.folder(name)
+        found = os.fstat(fd)
+        _set_dress(
+            fd,
+            mode if mode != stat.S_IMODE(found.st_mode) else None,
+            mtime_ns if mtime_ns != found.st_mtime_ns else None,
+        )
+        return os.fstat(fd).st_mtime_ns
 
     def sync(self, mounts: Iterable[int], files: Iterable[Name], folders: Iterable[Name]) -> None:
         """A barrier: returns when all that was written is on the disk.
@@ -375,7 +419,13 @@ class Tree:
                 _syncfs(fd)
             return
         for name in files:
-            fd = os.open(leaf(name), os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self.folder(parent(name)))
+            flags, above = os.O_RDONLY | os.O_NOFOLLOW, self.folder(parent(name))
+            try:
+                fd = os.open(leaf(name), flags, dir_fd=above)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                continue  # A link is synced with its folder.
             try:
                 os.fsync(fd)
             finally:
@@ -428,22 +478,33 @@ class Staging:
             fd = self._areas[home] = os.dup(self._tree.folder(folder))
         return fd
 
-    def write(self, slot: Slot, content: bytes, mode: int | None, gid: int | None) -> Signature:
-        """Writes a whole file into a slot, with its final mode and group.
+    def write(
+        self,
+        slot: Slot,
+        content: bytes | Content,
+        mode: int | None = None,
+        gid: int | None = None,
+        mtime_ns: int | None = None,
+    ) -> Signature:
+        """Writes a whole file into a slot, with its final mode, group and time.
 
         A ``mode`` of ``None`` lets the umask, or a default ACL, decide.
+
+        Raises:
+            SourceChangedError: What was to be copied is not what was fingerprinted.
         """
         area = self.open(slot.home)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         fd = os.open(slot.entry, flags, 0o666, dir_fd=area)
         try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+            held = content if isinstance(content, bytes) else content.held
+            if held is not None:
+                _write_all(fd, held)
+            elif not isinstance(content, bytes):
+                _copy(content, fd)
             if gid is not None:
                 os.fchown(fd, -1, gid)
-            if mode is not None:
-                os.fchmod(fd, mode)
+            _set_dress(fd, mode, mtime_ns)
             if not self._tree.can_syncfs:
                 os.fsync(fd)
             return signature_of(os.fstat(fd))
@@ -452,6 +513,13 @@ class Staging:
             raise
         finally:
             os.close(fd)
+
+    def link(self, slot: Slot, target: str, mtime_ns: int | None) -> Signature:
+        """Makes a symbolic link in a slot."""
+        area = self.open(slot.home)
+        os.symlink(target, slot.entry, dir_fd=area)
+        _set_link_time(slot.entry, area, mtime_ns)
+        return signature_of(os.stat(slot.entry, dir_fd=area, follow_symlinks=False))
 
     def ready(self) -> None:
         """Marks the areas: from here on a slot may hold a foreign file."""
@@ -550,6 +618,102 @@ class Staging:
         for fd in self._areas.values():
             os.close(fd)
         self._areas.clear()
+
+
+def _write_all(fd: int, content: bytes | memoryview) -> None:
+    """Writes bytes, however many the system takes at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _set_dress(fd: int, mode: int | None, mtime_ns: int | None) -> None:
+    """Sets the mode and the time of an open file, unless ``None``."""
+    if mode is not None:
+        os.fchmod(fd, mode)
+    if mtime_ns is not None:
+        os.utime(fd, ns=(time.time_ns(), mtime_ns))
+
+
+def _set_link_time(base: str, folder: int, mtime_ns: int | None) -> None:
+    """Sets the time of a link, unless ``None``."""
+    if mtime_ns is not None:
+        os.utime(base, ns=(time.time_ns(), mtime_ns), dir_fd=folder, follow_symlinks=False)
+
+
+def _copy(content: Content, target: int) -> None:
+    """Copies another file: as a clone, else within the kernel, else through our hands.
+
+    Raises:
+        SourceChangedError: It is not what was fingerprinted.
+    """
+    source = content.open()
+    try:
+        is_as_long = os.fstat(source).st_size == content.size
+        if is_as_long and not _clone(source, target):
+            for start, end in _data(source, content.size):
+                _copy_range(source, target, start, end)
+            os.ftruncate(target, content.size)
+        if not is_as_long or not (content.is_unchanged(source) or _holds(target, content.digest)):
+            raise SourceChangedError(content.source)
+    finally:
+        os.close(source)
+
+
+def _holds(fd: int, digest: bytes) -> bool:
+    """Whether a file that we wrote holds a content."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    return digest_of_file(fd) == digest
+
+
+def _clone(source: int, target: int) -> bool:
+    """Shares the blocks of a file, where the file system can; see ioctl_ficlone(2)."""
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno not in _NO_CLONE:
+            raise
+        return False
+    return True
+
+
+def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where a file holds data, and not a hole."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # Nothing but a hole up to the end.
+            start, end = end, size
+        yield start, min(end, size)
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    """Copies a part of a file to the same place of another."""
+    in_kernel = getattr(os, "copy_file_range", None)
+    os.lseek(target, start, os.SEEK_SET)
+    while start < end:
+        count = min(end - start, _AT_ONCE)
+        if in_kernel is not None:
+            try:
+                done = in_kernel(source, target, count, start)
+            except OSError as error:
+                if error.errno not in _NO_CLONE:
+                    raise
+                in_kernel = None
+                continue
+        else:
+            chunk = os.pread(source, min(count, _CHUNK), start)
+            _write_all(target, chunk)
+            done = len(chunk)
+        if not done:
+            return  # It is shorter now, which will be noticed.
+        start += done
 
 
 def _is_within(name: Name, folder: Name) -> bool:

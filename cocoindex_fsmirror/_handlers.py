@@ -22,7 +22,18 @@ from ._errors import ApplyError, FsMirrorError, RootError
 from ._mirror import Drift, Mirror
 from ._paths import ROOT, Name, ancestors, join, parse_name
 from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests
-from ._state import ABSENT, Absent, DirState, FileState, Intent, Kind, digest_of
+from ._state import (
+    ABSENT,
+    Absent,
+    Content,
+    Desired,
+    DirState,
+    FileState,
+    Intent,
+    Kind,
+    LinkState,
+    digest_of,
+)
 
 __all__ = [
     "ROOTS",
@@ -141,9 +152,9 @@ class _Declared(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FileSpec:
-    """A declared file."""
+    """A declared file, or a link, which has its state for a content."""
 
-    content: bytes
+    content: bytes | Content | LinkState
     mode: int | None
     create_parent_dirs: bool
     component: str
@@ -151,11 +162,22 @@ class FileSpec:
     options: Options = field(default_factory=Options)
     fresh_owner: str = ""
     drifted: bool = False
+    mtime_ns: int | None = None
 
     @property
-    def state(self) -> FileState:
+    def state(self) -> FileState | LinkState:
         """The desired state."""
-        return FileState(digest_of(self.content), len(self.content), self.mode)
+        content = self.content
+        if isinstance(content, LinkState):
+            return content
+        if isinstance(content, bytes):
+            return FileState(digest_of(content), len(content), self.mode, self.mtime_ns)
+        return FileState(content.digest, content.size, self.mode, self.mtime_ns)
+
+    @property
+    def payload(self) -> bytes | Content | None:
+        """What a file holds, or where that is."""
+        return None if isinstance(self.content, LinkState) else self.content
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +192,7 @@ class DirSpec:
     on_conflict: OnConflict | None = None
     fresh_owner: str = ""
     watch: Watch | None = None
+    state: DirState = field(default_factory=DirState)
 
     def options(self, inherited: Options) -> Options:
         """The options that hold here."""
@@ -289,11 +312,13 @@ class _Drop:
 _Action: TypeAlias = _Change | _Single | _Mount | _Drop
 
 
-def _line(name: str, desired: FileState | DirState | Absent) -> str:
+def _line(name: str, desired: Desired) -> str:
     """One short line for a preview."""
     shown = name if name.isprintable() else repr(name)
     if isinstance(desired, FileState):
         return f"write {shown} ({_size(desired.size)})"
+    if isinstance(desired, LinkState):
+        return f"link {shown}"
     return f"make {shown}/" if isinstance(desired, DirState) else f"delete {shown}"
 
 
@@ -345,7 +370,7 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
             place.owner,
             place.container,
             component,
-            spec.content if isinstance(spec, FileSpec) else None,
+            spec.payload if isinstance(spec, FileSpec) else None,
             remembered_digests(prev_possible_records),
             place.options.on_conflict,
             coco.is_non_existence(spec) or spec.create_parent_dirs,
@@ -404,11 +429,9 @@ class _RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
         )
 
 
-def _desired(spec: Spec | coco.NonExistenceType) -> FileState | DirState | Absent:
+def _desired(spec: Spec | coco.NonExistenceType) -> Desired:
     """The desired state in the terms of the core."""
-    if isinstance(spec, FileSpec):
-        return spec.state
-    return DirState() if isinstance(spec, DirSpec) else ABSENT
+    return ABSENT if coco.is_non_existence(spec) else spec.state
 
 
 def _single(spec: FileSpec, owner: str, ours: frozenset[bytes]) -> Intent:
@@ -419,7 +442,7 @@ def _single(spec: FileSpec, owner: str, ours: frozenset[bytes]) -> Intent:
         owner,
         "",
         spec.component,
-        spec.content,
+        spec.payload,
         ours,
         spec.options.on_conflict,
         spec.create_parent_dirs,

@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS rows (
     component TEXT NOT NULL, digest BLOB, size INTEGER NOT NULL, mode INTEGER,
     inode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
     recorded_ns INTEGER NOT NULL, made INTEGER NOT NULL, declared INTEGER NOT NULL,
-    doubt INTEGER NOT NULL
+    doubt INTEGER NOT NULL, target TEXT NOT NULL, asked_ns INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS displaced (
     name TEXT NOT NULL, owner TEXT NOT NULL, container TEXT NOT NULL,

@@ -106,18 +106,18 @@ class Mirror:
             RootError: The directory is no mirror.
         """
         rows = self._known()
-        files = [row for row in rows if row.kind == Kind.FILE]
+        files = [row for row in rows if row.kind != Kind.DIR]
         size = sum(row.size for row in files)
         owners = len({row.owner for row in rows})
         return Status(self.root, owners, len(files), len(rows) - len(files), size)
 
     def managed(self) -> list[str]:
-        """The files that are ours, by path relative to the root, sorted.
+        """The files and links that are ours, by path relative to the root, sorted.
 
         Raises:
             RootError: The directory is no mirror.
         """
-        return [str(row.name) for row in self._known() if row.kind == Kind.FILE]
+        return [str(row.name) for row in self._known() if row.kind != Kind.DIR]
 
     def verify(self, *, content: bool = False) -> list[str]:
         """The paths that drifted, sorted; an empty list means that all is well.

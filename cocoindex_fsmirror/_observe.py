@@ -23,6 +23,7 @@ from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._plan import View
 from ._state import (
     ABSENT,
+    Absent,
     Actual,
     DirState,
     Displaced,
@@ -127,7 +128,7 @@ class Look:
         """Notes a path that drifted, or was only touched."""
         if row.doubt == Doubt.UNSYNCED or not same(row.state, actual.state):
             self._add(row)
-        elif row.kind == Kind.FILE and not _is_proven(row, actual):
+        elif row.kind != Kind.DIR and not _is_proven(row, actual):
             now = row.seen(actual.signature or row.signature, self._looked_ns)
             now = now._replace(doubt=Doubt.NONE)
             if _is_proven(now, actual):  # Else it was touched just now: the next look tells.
@@ -193,7 +194,7 @@ def _look_closely(tree: Tree, name: Name, row: Row | None, *, read: bool) -> Act
     actual = tree.look(name)
     if not isinstance(actual.state, FileState) or actual.signature is None:
         return actual
-    if row is not None and not read and _is_proven(row, actual):
+    if row is not None and not read and row.kind == Kind.FILE and _is_proven(row, actual):
         return actual._replace(state=replace(actual.state, digest=row.digest))
     return tree.look(name, digest=True)
 
@@ -206,7 +207,7 @@ def view_of(tree: Tree, ledger: Ledger, intents: list[Intent]) -> View:
     folding = tree.folding()
     rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
     actual = {name: look_at(tree, name, rows.get(name)) for name in sorted(names)}
-    files = (intent.name for intent in intents if isinstance(intent.desired, FileState))
+    files = (i.name for i in intents if not isinstance(i.desired, DirState | Absent))
     for name in [name for name in files if isinstance(actual[name].state, DirState)]:
         rows.update((row.name, row) for row in ledger.rows_below(name))
         actual.update((inner, look_at(tree, inner, rows.get(inner))) for inner in _walk(tree, name))

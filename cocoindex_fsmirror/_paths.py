@@ -23,6 +23,7 @@ __all__ = [
     "join",
     "leaf",
     "parent",
+    "parse_link_target",
     "parse_name",
 ]
 
@@ -75,6 +76,44 @@ def parse_name(declared: str | PurePath) -> Name:
     for component in components:
         _check_component(text, component)
     return Name("/".join(components))
+
+
+def parse_link_target(target: str | PurePath, inside: Name | None) -> str:
+    """What a symbolic link says, if it can be stored and leads where it may.
+
+    Args:
+        target: What it says.
+        inside: The path of the link below the root, if it may not lead out of the
+            root; the folders above a declared path are real ones, so that ``..`` at
+            the front is safe, but not behind a name, which may be a link itself.
+
+    Returns:
+        The target as text.
+
+    Raises:
+        InvalidNameError: It can't be stored, or may lead out of the root.
+        TypeError: It is neither text nor a path.
+    """
+    if not isinstance(target, (str, PurePath)):
+        raise TypeError(f"a target is a str or a PurePath, not {type(target).__name__}")
+    text = target.as_posix() if isinstance(target, PurePath) else target
+    if not text or "\0" in text:
+        raise InvalidNameError(text, "no link can hold it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidNameError(text, "it holds a lone surrogate, which is not text") from None
+    if inside is not None and _may_lead_out(text, inside):
+        reason = "as the target of a link it may lead out of the root; allow_escape=True allows it"
+        raise InvalidNameError(text, reason)
+    return text
+
+
+def _may_lead_out(target: str, name: Name) -> bool:
+    """Whether a link at a path may lead out of the root."""
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    climbs = next((i for i, part in enumerate(parts) if part != ".."), len(parts))
+    return target.startswith("/") or climbs > name.count("/") or ".." in parts[climbs:]
 
 
 def _check_component(text: str, component: str) -> None:

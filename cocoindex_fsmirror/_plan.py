@@ -17,6 +17,7 @@ from ._errors import ConflictError, PathError
 from ._paths import Folding, Name, ancestors
 from ._state import (
     ABSENT,
+    Absent,
     Actual,
     DirState,
     Displaced,
@@ -24,9 +25,14 @@ from ._state import (
     FileState,
     Intent,
     Kind,
+    Leaf,
+    LinkState,
     OnConflict,
     Row,
+    dressed,
+    kind_of,
     same,
+    same_content,
 )
 
 __all__ = ["Keep", "MakeFolder", "Plan", "Put", "Remove", "Verdict", "View", "judge", "make_plan"]
@@ -57,13 +63,13 @@ def judge(intent: Intent, row: Row | None, actual: Actual) -> Verdict:
         return Verdict.ABSENT
     if isinstance(state, DirState):
         return Verdict.FOLDER
-    if not isinstance(state, FileState) or state.digest is None:
+    if actual.digest is None:
         return Verdict.FOREIGN
-    if isinstance(intent.desired, FileState) and state.digest == intent.desired.digest:
+    if same_content(intent.desired, state):
         return Verdict.RIGHT
-    if row is not None and row.owner == intent.owner and row.digest == state.digest:
+    if row is not None and row.owner == intent.owner and row.digest == actual.digest:
         return Verdict.OURS if row.made else Verdict.FOREIGN
-    return Verdict.OURS if state.digest in intent.ours else Verdict.FOREIGN
+    return Verdict.OURS if actual.digest in intent.ours else Verdict.FOREIGN
 
 
 class Remove(NamedTuple):
@@ -88,7 +94,7 @@ class MakeFolder(NamedTuple):
 
 
 class Put(NamedTuple):
-    """Put a file in place; ``expected`` is what it replaces, ``mode`` what it gets."""
+    """Put a file or link in place; ``expected`` is what it replaces, ``mode`` what it gets."""
 
     intent: Intent
     expected: Actual
@@ -98,11 +104,12 @@ class Put(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Record what is right on the disk; ``mode`` is to be set, unless ``None``."""
+    """Record what is right on the disk; mode and time are to be set, unless ``None``."""
 
     row: Row
     actual: Actual
     mode: int | None = None
+    mtime_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,8 @@ class Plan:
     remove: tuple[Remove, ...] = ()
     prune: tuple[Row, ...] = ()
     """Folders that we made and that may be empty afterwards; the deepest first."""
+    dress: tuple[Row, ...] = ()
+    """Folders with a mode or time of their own in which something changes."""
     forget: tuple[Name, ...] = ()
     left: tuple[Name, ...] = ()
     """Paths that were ours once, hold foreign bytes now, and stay."""
@@ -147,7 +156,7 @@ class Plan:
     @property
     def changes_nothing(self) -> bool:
         """Whether neither the disk nor the ledger has to be touched."""
-        return self == Plan(left=self.left, failures=self.failures)
+        return self == Plan(left=self.left, failures=self.failures, dress=self.dress)
 
 
 def make_plan(intents: Iterable[Intent], view: View) -> Plan:
@@ -219,7 +228,7 @@ class _Planner:
     def _one_of(self, intents: list[Intent]) -> Intent | None:
         """The one intent that stands for those of several declarers."""
         present = [intent for intent in intents if intent.desired is not ABSENT]
-        if any(intent.desired != DirState() for intent in present) and len(present) > 1:
+        if any(not isinstance(i.desired, DirState) for i in present) and len(present) > 1:
             places = " and ".join(sorted({_place(intent) for intent in present}))
             self._fail_conflict(present[0], f"it is declared in {places}")
             return None
@@ -234,7 +243,7 @@ class _Planner:
         for name in list(self._present):
             for above in ancestors(name):
                 other = self._present.get(above)
-                if other is not None and isinstance(other.desired, FileState):
+                if other is not None and not isinstance(other.desired, DirState):
                     self._fail_pair(self._present.get(name), other)
                     break
         for failure in self._failures:
@@ -415,11 +424,10 @@ class _Planner:
         """Plans for a declared directory."""
         row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
         made = _made_folder(intent, row)
-        wanted = Row(
-            intent.name, Kind.DIR, intent.owner, intent.container, intent.component, made=made
-        )
+        wanted = row_of(intent, made=made)
         if isinstance(actual.state, DirState) and intent.name not in self._clear_folders:
-            if row != wanted:
+            known = row is not None and row.declaration == wanted and same(row.state, actual.state)
+            if not known or not same(intent.desired, actual.state):
                 self._keep.append(Keep(wanted, actual))
             return
         if actual.state is not ABSENT:
@@ -427,8 +435,7 @@ class _Planner:
         self._folders[intent.name] = MakeFolder(wanted._replace(made=True), intent.name)
 
     def _plan_file(self, intent: Intent) -> None:
-        """Plans for a declared file."""
-        assert isinstance(intent.desired, FileState)
+        """Plans for a declared file or link."""
         row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
         verdict = judge(intent, row, actual)
         if verdict is Verdict.RIGHT and not (row and row.doubt == Doubt.UNSYNCED):
@@ -442,6 +449,7 @@ class _Planner:
             keep_copy = self._foreign_in_way(intent, intent.name)
         if row is not None and not _declares(intent, row):
             self._displace(intent.name, row, intent)
+        assert isinstance(intent.desired, Leaf)
         mode = intent.desired.mode
         if mode is None and isinstance(actual.state, FileState):
             mode = (actual.state.mode or 0) & 0o777  # A privilege was given to other bytes.
@@ -450,18 +458,18 @@ class _Planner:
 
     def _keep_file(self, intent: Intent, row: Row | None, actual: Actual) -> None:
         """Adopts a file that already holds the desired bytes."""
-        assert isinstance(intent.desired, FileState)
-        desired = intent.desired
-        if row is not None and row.owner == intent.owner and row.digest == desired.digest:
+        digest = actual.digest
+        if row is not None and row.owner == intent.owner and row.digest == digest:
             made = row.made
         else:
-            made = desired.digest in intent.ours
+            made = digest in intent.ours
         kept = row_of(intent, made=made)
-        right_mode = same(desired, actual.state)
+        mode, mtime_ns = dressed(intent.desired, actual.state)
         known = row is not None and row.declaration == kept and not row.doubt
-        if known and right_mode and row is not None and row.signature == actual.signature:
+        is_dressed = (mode, mtime_ns) == (None, None)
+        if known and is_dressed and row is not None and row.signature == actual.signature:
             return
-        self._keep.append(Keep(kept, actual, None if right_mode else desired.mode))
+        self._keep.append(Keep(kept, actual, mode, mtime_ns))
         if row is not None and not _declares(intent, row):
             self._displace(intent.name, row, intent)
 
@@ -495,6 +503,9 @@ class _Planner:
     def finish(self) -> Plan:
         """The plan, with folders from the top and removals from the bottom."""
         stays = {*self._clear_folders, *self._present}
+        steps = [*(step.row for step in self._folders.values()), *(k.row for k in self._keep)]
+        folders = {r.name: r for r in (*self._view.rows.values(), *steps) if r.kind == Kind.DIR}
+        dress = [r for r in folders.values() if (r.mode, r.asked_ns) != (None, None)]
         prune = {name: row for name, row in self._prune.items() if name not in stays}
         return Plan(
             clear=tuple(self._clears[name] for name in sorted(self._clears)),
@@ -504,6 +515,7 @@ class _Planner:
             keep=tuple(self._keep),
             remove=tuple(self._removes[name] for name in sorted(self._removes)),
             prune=tuple(prune[name] for name in sorted(prune, reverse=True)),
+            dress=tuple(dress),
             forget=tuple(self._forget),
             left=tuple(self._left),
             displaced=tuple(self._displaced),
@@ -525,18 +537,21 @@ class _Planner:
 
 
 def row_of(intent: Intent, *, made: bool = True) -> Row:
-    """The row of a declared file, still without a signature."""
-    assert isinstance(intent.desired, FileState)
+    """The row of what is declared, still without a signature."""
+    desired = intent.desired
+    assert not isinstance(desired, Absent)
     return Row(
         intent.name,
-        Kind.FILE,
+        kind_of(desired),
         intent.owner,
         intent.container,
         intent.component,
-        intent.desired.digest,
-        intent.desired.size,
-        intent.desired.mode,
+        desired.digest,
+        desired.size,
+        desired.mode,
         made=made,
+        target=desired.target if isinstance(desired, LinkState) else "",
+        asked_ns=desired.mtime_ns,
     )
 
 

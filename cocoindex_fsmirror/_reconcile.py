@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ._state import ABSENT, Absent, DirState, FileState, Kind
+from ._state import ABSENT, Absent, Desired, Kind, kind_of
 
 __all__ = ["Record", "is_settled", "owner_of", "record_of", "remembered_digests"]
 
@@ -22,12 +22,13 @@ class Record:
     It lives in users' databases: fields are only ever added, with a default.
 
     Attributes:
-        kind: ``file`` or ``dir``.
-        digest: xxh3-128 of the content, 16 bytes; empty for a directory.
+        kind: ``file``, ``link`` or ``dir``.
+        digest: xxh3-128 of the content, or of the target, 16 bytes; empty for a directory.
         size: In bytes.
         mode: The mode that was asked for, if one was.
         component: The path of the component that declared it.
         owner: For a root, the identity of its mirror; else empty.
+        mtime_ns: The time of the last change that was asked for, if one was.
     """
 
     kind: str
@@ -36,18 +37,22 @@ class Record:
     mode: int | None = None
     component: str = ""
     owner: str = ""
+    mtime_ns: int | None = None
 
 
-def record_of(
-    desired: FileState | DirState | Absent, component: str, owner: str = ""
-) -> Record | Absent:
+def record_of(desired: Desired, component: str, owner: str = "") -> Record | Absent:
     """The tracking record of a desired state."""
-    if isinstance(desired, FileState):
-        digest = desired.digest or b""
-        return Record(Kind.FILE.value, digest, desired.size, desired.mode, component, owner)
-    if isinstance(desired, DirState):
-        return Record(Kind.DIR.value, component=component, owner=owner)
-    return ABSENT
+    if isinstance(desired, Absent):
+        return ABSENT
+    return Record(
+        kind_of(desired).value,
+        desired.digest or b"",
+        desired.size,
+        desired.mode,
+        component,
+        owner,
+        desired.mtime_ns,
+    )
 
 
 def is_settled(
@@ -67,8 +72,8 @@ def is_settled(
 
 
 def remembered_digests(previous: Collection[Record]) -> frozenset[bytes]:
-    """The digests of every content that the engine may have had us write."""
-    return frozenset(record.digest for record in previous if record.kind == Kind.FILE)
+    """The digests of every content, or link, that the engine may have had us write."""
+    return frozenset(record.digest for record in previous if record.kind != Kind.DIR)
 
 
 def owner_of(previous: Collection[Record], fresh: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import xxhash
 
@@ -18,23 +18,31 @@ __all__ = [
     "ABSENT",
     "Absent",
     "Actual",
+    "Content",
+    "Desired",
     "DirState",
     "Displaced",
     "Doubt",
     "FileState",
     "Intent",
     "Kind",
+    "Leaf",
     "LinkState",
     "OnConflict",
     "OtherState",
     "Row",
     "Signature",
+    "digest_in",
     "digest_of",
+    "dressed",
+    "kind_of",
     "proves",
     "same",
+    "same_content",
 ]
 
 _NS: Final = 1_000_000_000
+_OF_LINKS: Final = 1  # Another seed than that of contents, which is 0.
 
 OnConflict: TypeAlias = Literal["backup", "overwrite", "error", "keep"]
 """What happens to foreign bytes. ``keep`` (leave them, without an error) is for teardown only."""
@@ -60,23 +68,48 @@ class FileState:
         digest: xxh3-128 of the content, 16 bytes; ``None`` if it was not read.
         size: In bytes.
         mode: Permission bits; ``None`` in a desired state that asks for none.
+        mtime_ns: Time of the last change, in nanoseconds; ``None`` as for ``mode``.
     """
 
     digest: bytes | None
     size: int
     mode: int | None = None
+    mtime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """A symbolic link, never followed."""
+    """A symbolic link, never followed.
+
+    Attributes:
+        target: What it says.
+        mtime_ns: As of a file.
+    """
 
     target: str
+    mtime_ns: int | None = None
+    mode: ClassVar[None] = None
+
+    @property
+    def digest(self) -> bytes:
+        """A fingerprint of the target, never that of a file."""
+        target = self.target.encode(errors="surrogateescape")
+        return xxhash.xxh3_128_digest(target, seed=_OF_LINKS)
+
+    @property
+    def size(self) -> int:
+        """The length of the target, in bytes."""
+        return len(self.target.encode(errors="surrogateescape"))
 
 
 @dataclass(frozen=True, slots=True)
 class DirState:
-    """A directory."""
+    """A directory; mode and time as of a file."""
+
+    mode: int | None = None
+    mtime_ns: int | None = None
+    digest: ClassVar[None] = None
+    size: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +118,10 @@ class OtherState:
 
 
 State: TypeAlias = FileState | LinkState | DirState | OtherState | Absent
+Leaf: TypeAlias = FileState | LinkState
+"""What can be put in place in one step: it has a digest."""
+Desired: TypeAlias = FileState | LinkState | DirState | Absent
+"""What can be asked for."""
 
 
 def digest_of(content: bytes) -> bytes:
@@ -93,12 +130,34 @@ def digest_of(content: bytes) -> bytes:
 
 
 def same(desired: State, actual: State) -> bool:
-    """Whether an actual (or last-written) state satisfies a desired one."""
-    if isinstance(desired, FileState) and isinstance(actual, FileState):
-        if desired.digest is None or desired.digest != actual.digest:
-            return False
-        return desired.mode is None or desired.mode == actual.mode
-    return desired == actual
+    """Whether an actual state satisfies a desired (or last-written) one."""
+    if isinstance(desired, Absent | OtherState) or type(desired) is not type(actual):
+        return desired == actual
+    return same_content(desired, actual) and dressed(desired, actual) == (None, None)
+
+
+def same_content(desired: State, actual: State) -> bool:
+    """The same, whatever its mode and time."""
+    if isinstance(desired, FileState | LinkState) and type(desired) is type(actual):
+        return desired.digest is not None and desired.digest == digest_in(actual)
+    return isinstance(desired, DirState) and isinstance(actual, DirState)
+
+
+def digest_in(state: State) -> bytes | None:
+    """The digest of a file that was read, or of a link."""
+    return state.digest if isinstance(state, FileState | LinkState) else None
+
+
+def dressed(desired: State, actual: State) -> tuple[int | None, int | None]:
+    """Mode and time that are still to be set: each is ``None`` if it is right, or not asked for."""
+    wanted, found = _dress(desired), _dress(actual)
+    mode, mtime_ns = (w if w != f else None for w, f in zip(wanted, found, strict=True))
+    return mode, mtime_ns
+
+
+def _dress(state: State) -> tuple[int | None, int | None]:
+    """Mode and time of a state; a link has no mode of its own."""
+    return (None, None) if isinstance(state, Absent | OtherState) else (state.mode, state.mtime_ns)
 
 
 class Signature(NamedTuple):
@@ -118,15 +177,23 @@ class Actual(NamedTuple):
 
     @property
     def digest(self) -> bytes | None:
-        """The digest of a file that was read."""
-        return self.state.digest if isinstance(self.state, FileState) else None
+        """The digest of a file that was read, or of a link."""
+        return digest_in(self.state)
 
 
 class Kind(enum.StrEnum):
     """What a ledger row or a tracking record is about."""
 
     FILE = "file"
+    LINK = "link"
     DIR = "dir"
+
+
+def kind_of(desired: Leaf | DirState) -> Kind:
+    """What a row or a record of a state is about."""
+    if isinstance(desired, LinkState):
+        return Kind.LINK
+    return Kind.FILE if isinstance(desired, FileState) else Kind.DIR
 
 
 class Doubt(enum.IntEnum):
@@ -142,7 +209,8 @@ class Doubt(enum.IntEnum):
 class Row(NamedTuple):
     """The last-written state of one path: a row of the ledger.
 
-    ``mode`` is the mode that was asked for, if one was. ``made`` is false for what
+    ``mode`` and ``asked_ns`` are the mode and the time of change that were asked
+    for, if they were. ``target`` is that of a link. ``made`` is false for what
     we found already right and adopted: those bytes are not ours to destroy.
     ``declared`` is false for folders that only hold declared paths.
     """
@@ -162,13 +230,18 @@ class Row(NamedTuple):
     made: bool = True
     declared: bool = True
     doubt: Doubt = Doubt.NONE
+    target: str = ""
+    asked_ns: int | None = None
 
     @property
-    def state(self) -> FileState | DirState:
-        """The last-written state."""
+    def state(self) -> FileState | LinkState | DirState:
+        """The last-written state, with the time that the file system made of the one asked for."""
+        mtime_ns = None if self.asked_ns is None else self.mtime_ns
         if self.kind == Kind.DIR:
-            return DirState()
-        return FileState(self.digest, self.size, self.mode)
+            return DirState(self.mode, mtime_ns)
+        if self.kind == Kind.LINK:
+            return LinkState(self.target, mtime_ns)
+        return FileState(self.digest, self.size, self.mode, mtime_ns)
 
     @property
     def signature(self) -> Signature:
@@ -206,6 +279,39 @@ def proves(signature: Signature, recorded: Signature, recorded_ns: int) -> bool:
     return signature.ctime_ns < recorded_ns
 
 
+class Content(Protocol):
+    """The content of another file, that was fingerprinted and is not held in memory.
+
+    Attributes:
+        source: Its path, for messages.
+        digest: As of a file.
+        size: In bytes.
+        held: The bytes, if they are carried along.
+    """
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def digest(self) -> bytes: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def held(self) -> bytes | None: ...
+
+    def open(self) -> int:
+        """A descriptor to read it from the start; the caller closes it.
+
+        Raises:
+            SourceError: It can't be read any more.
+        """
+
+    def is_unchanged(self, fd: int) -> bool:
+        """Whether it is known that what this descriptor reads has that digest."""
+
+
 class Displaced(NamedTuple):
     """A declared path that had to give way to another declaration.
 
@@ -228,12 +334,12 @@ class Intent:
 
     Attributes:
         name: The path, relative to the root.
-        desired: A file, a directory, or absence.
+        desired: A file, a link, a directory, or absence.
         owner: The identity of the mirror (a UUID) that asks.
         container: The chain of directory targets below the root that declared
             it, each followed by ``//``; empty for the root itself.
         component: The path of the engine's component that declared it.
-        content: The bytes of a file.
+        content: The bytes of a file, or where they are.
         ours: Digests that the engine remembers to have declared for this path.
         on_conflict: What to do about foreign bytes.
         create_parents: Whether missing parent folders are made.
@@ -243,11 +349,11 @@ class Intent:
     """
 
     name: Name
-    desired: FileState | DirState | Absent
+    desired: Desired
     owner: str
     container: str = ""
     component: str = ""
-    content: bytes | None = field(default=None, repr=False)
+    content: bytes | Content | None = field(default=None, repr=False)
     ours: frozenset[bytes] = frozenset()
     on_conflict: OnConflict = "backup"
     create_parents: bool = True

@@ -9,11 +9,12 @@ import asyncio
 import os
 import uuid
 from pathlib import Path, PurePath
-from typing import Generic, TypeAlias, cast
+from typing import Any, Generic, Literal, TypeAlias, cast
 
 import cocoindex as coco
 from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
+from cocoindex.resources.file import FileLike
 
 from ._handlers import (
     ROOTS,
@@ -30,7 +31,9 @@ from ._handlers import (
 )
 from ._mirror import Mirror
 from ._moving import guard
-from ._paths import ROOT, Name, parse_name
+from ._paths import ROOT, Name, parse_link_target, parse_name
+from ._source import Source, fingerprint, spool
+from ._state import Content, DirState, LinkState
 
 __all__ = [
     "DirTarget",
@@ -70,6 +73,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         *,
         create_parent_dirs: bool = True,
         mode: int | None = None,
+        mtime_ns: int | None = None,
     ) -> None:
         """Declares a file in this directory.
 
@@ -80,17 +84,102 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
                 in ``localfs``, they are made unless this is false.
             mode: Its permission bits, such as ``0o640``; by default a new file
                 gets what the umask leaves, and an existing one keeps its own.
+            mtime_ns: The time of its last change, in nanoseconds since 1970; by
+                default that of the write.
 
         Raises:
             InvalidNameError: The name is refused.
-            TypeError: The name, the content or the mode is of a wrong type.
-            ValueError: The mode is out of range.
+            TypeError: The name, the content, the mode or the time is of a wrong type.
+            ValueError: The mode or the time is out of range.
+        """
+        checked = _checked_mode(mode), _checked_time(mtime_ns)
+        self._declare(parse_name(filename), _to_bytes(content), *checked, create_parent_dirs)
+
+    async def declare_copy(
+        self: DirTarget,
+        filename: str | PurePath,
+        source: Path | FilePath | FileLike[Any],
+        *,
+        create_parent_dirs: bool = True,
+        preserve: tuple[Literal["mode", "mtime"], ...] = ("mode",),
+        mode: int | None = None,
+    ) -> None:
+        """Declares a file with the content of another one, which is not held in memory.
+
+        The source is read now, to be fingerprinted, while the event loop stays
+        free; and copied when the file is written: as a clone where the file
+        system can, else within the kernel, else in chunks. A source that changed
+        in between fails this file, and nothing else.
+
+        Args:
+            filename: Its path relative to the directory.
+            source: A file of this machine, whose links are followed; or a file of
+                another connector, which is read whole, as the engine's interface
+                has it, and kept in a temporary file until then.
+            create_parent_dirs: Whether to make missing folders above it.
+            preserve: What follows the source, beside the content; a file of
+                another connector has neither.
+            mode: Its permission bits, instead of those of the source.
+
+        Raises:
+            InvalidNameError: The name is refused.
+            SourceError: The source can't be read, or is no regular file.
+            TypeError: The name, the source or the mode is of a wrong type.
+            ValueError: The mode is out of range, or ``preserve`` has an unknown value.
+        """
+        name, mode = parse_name(filename), _checked_mode(mode)
+        unknown = sorted(set(preserve) - {"mode", "mtime"})
+        if unknown:
+            raise ValueError(f"preserve has {unknown[0]!r}, which is none of 'mode', 'mtime'")
+        content = await _content_of(source)
+        mtime_ns = None
+        if isinstance(content, Source):
+            mode = content.mode if mode is None and "mode" in preserve else mode
+            mtime_ns = content.mtime_ns if "mtime" in preserve else None
+        self._declare(name, content, mode, mtime_ns, create_parent_dirs)
+
+    def declare_symlink(
+        self: DirTarget,
+        filename: str | PurePath,
+        target: str | PurePath,
+        *,
+        create_parent_dirs: bool = True,
+        allow_escape: bool = False,
+        mtime_ns: int | None = None,
+    ) -> None:
+        """Declares a symbolic link in this directory; what it points at need not exist.
+
+        Args:
+            filename: Its path relative to the directory.
+            target: What it points at, as it is to be stored.
+            create_parent_dirs: Whether to make missing folders above it.
+            allow_escape: Whether it may lead out of the root: be absolute, climb
+                above the root, or climb (``..``) after a name, which may be a link.
+            mtime_ns: The time of its last change, in nanoseconds since 1970; by
+                default that of the write.
+
+        Raises:
+            InvalidNameError: The name is refused, or the target may lead out of the root.
+            TypeError: The name or the target is of a wrong type.
+            ValueError: The time is out of range.
         """
         name = parse_name(filename)
+        pointed = parse_link_target(target, self._path(name) if not allow_escape else None)
+        link = LinkState(pointed, _checked_time(mtime_ns))
+        self._declare(name, link, None, None, create_parent_dirs)
+
+    def _declare(
+        self: DirTarget,
+        name: Name,
+        content: bytes | Content | LinkState,
+        mode: int | None,
+        mtime_ns: int | None,
+        create_parent_dirs: bool,
+    ) -> None:
+        """Declares a file or a link."""
         component = str(coco.get_component_context())
-        checked = _to_bytes(content), _checked_mode(mode)
         rival = self._note(name, component, is_file=True)
-        spec = FileSpec(*checked, create_parent_dirs, component, rival)
+        spec = FileSpec(content, mode, create_parent_dirs, component, rival, mtime_ns=mtime_ns)
         state = self._provider.target_state(name, spec)
         coco.declare_target_state(cast("coco.TargetState[None]", state))
 
@@ -102,8 +191,10 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         durability: Durability | None = None,
         verify: Verify | None = None,
         on_conflict: OnConflict | None = None,
+        mode: int | None = None,
+        mtime_ns: int | None = None,
     ) -> DirTarget[coco.PendingS]:
-        """Declares a directory target inside this one.
+        """Declares a directory target inside this one; it may stay empty.
 
         Args:
             path: Its path relative to this directory.
@@ -112,25 +203,35 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
             verify: Inherited if ``None``. Drift is looked for when the root is
                 mounted, so only the root's value has an effect.
             on_conflict: As in :func:`mount_dir_target`; inherited if ``None``.
+            mode: Its permission bits; it stays accessible for its owner (``0o700``).
+            mtime_ns: The time of its last change, in nanoseconds since 1970, also
+                after files in it have changed.
 
         Raises:
             InvalidNameError: The name is refused.
-            TypeError: The name is of a wrong type.
-            ValueError: An option has an unknown value.
+            TypeError: The name, the mode or the time is of a wrong type.
+            ValueError: An option has an unknown value, or is out of range.
         """
         name = parse_name(path)
         component = str(coco.get_component_context())
         Options(durability or "batch", verify or "stat", on_conflict or "backup")
+        mode = _checked_mode(mode)
+        state = DirState(None if mode is None else mode | 0o700, _checked_time(mtime_ns))
         rival = self._note(name, component, is_file=False)
-        spec = DirSpec(create_parent_dirs, component, rival, durability, verify, on_conflict)
+        spec = DirSpec(
+            create_parent_dirs, component, rival, durability, verify, on_conflict, state=state
+        )
         provider = coco.declare_target_state_with_child(self._provider.target_state(name, spec))
         return DirTarget(provider, self._watch, (*self._chain, name))
 
     def _note(self, name: Name, component: str, *, is_file: bool) -> Name:
         """What contradicts a declaration, among those of this update."""
-        path = Name("/".join((*self._chain, name)))
         place = "".join(f"{part}//" for part in self._chain)
-        return self._watch.declare(path, place, component, is_file=is_file)
+        return self._watch.declare(self._path(name), place, component, is_file=is_file)
+
+    def _path(self, name: Name) -> Name:
+        """The path of a declared name below the root."""
+        return Name("/".join((*self._chain, name)))
 
     def __coco_memo_key__(self) -> object:
         return self._provider.memo_key
@@ -343,6 +444,35 @@ def _to_bytes(content: bytes | str) -> bytes:
     if not isinstance(content, bytes):
         raise TypeError(f"a content is bytes or str, not {type(content).__name__}")
     return content
+
+
+async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Content:
+    """A source, fingerprinted.
+
+    The engine has no way to read a file piece by piece: what it reads from elsewhere
+    is whole, and the engine would keep it, too, unless a size is asked for.
+    """
+    path = source.file_path if isinstance(source, FileLike) else source
+    if isinstance(path, FilePath):
+        path = path.resolve()
+    if isinstance(path, Path):
+        return await asyncio.to_thread(fingerprint, os.path.abspath(path))
+    if not isinstance(source, FileLike):
+        kind = type(source).__name__
+        raise TypeError(f"a source is a Path, a FilePath or a FileLike, not {kind}")
+    content = await source.read(await source.size() + 1)
+    return await asyncio.to_thread(spool, str(source.file_path.path), content)
+
+
+def _checked_time(mtime_ns: int | None) -> int | None:
+    """Refuses what is no time."""
+    if mtime_ns is None:
+        return None
+    if not isinstance(mtime_ns, int) or isinstance(mtime_ns, bool):
+        raise TypeError(f"a time is an int, in nanoseconds, not {type(mtime_ns).__name__}")
+    if not -(1 << 63) <= mtime_ns < 1 << 63:
+        raise ValueError(f"the time {mtime_ns} does not fit into 64 bits")
+    return mtime_ns
 
 
 def _checked_mode(mode: int | None) -> int | None:

@@ -4,31 +4,91 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from cocoindex_fsmirror._paths import Name, parse_name
-from cocoindex_fsmirror._state import ABSENT, DirState, FileState, Intent, digest_of
+from cocoindex_fsmirror._state import (
+    ABSENT,
+    Content,
+    DirState,
+    FileState,
+    Intent,
+    LinkState,
+    digest_of,
+)
 
 OWNER = "owner-a"
 Tree: TypeAlias = dict[str, bytes | str]
 """By relative path: the bytes of a file, ``-> target`` of a link, ``dir`` of a folder."""
 
 
-def write(name: str, content: bytes = b"", *, mode: int | None = None, **more: Any) -> Intent:
+def write(
+    name: str,
+    content: bytes = b"",
+    *,
+    mode: int | None = None,
+    mtime_ns: int | None = None,
+    **more: Any,
+) -> Intent:
     """The intent that a file holds a content."""
-    state = FileState(digest_of(content), len(content), mode)
+    state = FileState(digest_of(content), len(content), mode, mtime_ns)
     return Intent(parse_name(name), state, **{"owner": OWNER, "content": content} | more)
+
+
+def copy(name: str, source: Content, *, mtime_ns: int | None = None, **more: Any) -> Intent:
+    """The intent that a file holds what another one does."""
+    state = FileState(source.digest, source.size, None, mtime_ns)
+    given: dict[str, Any] = {"owner": OWNER, "content": source} | more
+    return Intent(parse_name(name), state, **given)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Bytes that are copied from another file, and not believed before they are read."""
+
+    content: bytes
+    held: None = None
+    source: str = "elsewhere"
+
+    @property
+    def digest(self) -> bytes:
+        """Their fingerprint."""
+        return digest_of(self.content)
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.content)
+
+    def open(self) -> int:
+        """A file with them."""
+        fd = os.memfd_create("elsewhere")
+        os.pwrite(fd, self.content, 0)
+        return fd
+
+    def is_unchanged(self, _fd: int) -> bool:
+        """Never."""
+        return False
+
+
+def link(name: str, target: str, *, mtime_ns: int | None = None, **more: Any) -> Intent:
+    """The intent that a symbolic link is at a path."""
+    given: dict[str, Any] = {"owner": OWNER} | more
+    return Intent(parse_name(name), LinkState(target, mtime_ns), **given)
 
 
 def delete(name: str, **more: Any) -> Intent:
     """The intent that nothing is at a path."""
-    return Intent(parse_name(name), ABSENT, **{"owner": OWNER} | more)
+    return Intent(parse_name(name), ABSENT, **({"owner": OWNER} | more))
 
 
-def folder(name: str, **more: Any) -> Intent:
+def folder(
+    name: str, *, mode: int | None = None, mtime_ns: int | None = None, **more: Any
+) -> Intent:
     """The intent that a directory is at a path."""
-    return Intent(Name(parse_name(name)), DirState(), **{"owner": OWNER} | more)
+    return Intent(Name(parse_name(name)), DirState(mode, mtime_ns), **({"owner": OWNER} | more))
 
 
 def snapshot(root: Path, *, ours: bool = False) -> Tree:

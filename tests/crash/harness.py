@@ -18,7 +18,10 @@ from tests.crash.disks import Disk
 
 _DIED: Final = 0x5D
 _FAILED: Final = 0x5E
-_CHANGING: Final = ("fchmod", "fchown", "fsync", "link", "mkdir", "rename", "rmdir", "unlink")
+_CHANGING: Final = (
+    *("copy_file_range", "fchmod", "fchown", "fsync", "ftruncate", "link", "mkdir", "rename"),
+    *("rmdir", "symlink", "unlink", "utime"),
+)
 
 
 def die() -> NoReturn:

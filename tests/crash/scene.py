@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._state import Intent
-from tests.support import Tree, delete, folder, snapshot, write
+from tests.support import Elsewhere, Tree, copy, delete, folder, link, snapshot, write
 
 _OLD: Final = {
     "asked.txt": b"asked, old",
@@ -29,6 +29,7 @@ _OLD: Final = {
     "to_file/a.txt": b"a, old",
     "to_file/sub/b.txt": b"b, old",
     "to_folder": b"to folder, old",
+    "to_link": b"to link, old",
     "untouched.txt": b"untouched",
 }
 _USERS: Final = {
@@ -44,7 +45,9 @@ NEW: Final[Tree] = {
     "adopted.txt": b"adopted",
     "asked.txt": b"asked, new",
     "clash.txt": b"clash, new",
+    "copied.bin": b"copied" * 9_000,
     "declared": "dir",
+    "declared/inner.txt": b"in a folder with a time",
     "edited.txt": b"edited, new",
     "in_the_way": "dir",
     "in_the_way/below.txt": b"below",
@@ -56,18 +59,24 @@ NEW: Final[Tree] = {
     "new": "dir",
     "new/folder": "dir",
     "new/folder/file.txt": b"new" * 5_000,
+    "new/link": "-> folder/file.txt",
     "replaced.txt": b"replaced, new",
     "right.txt": b"one of two",
     "theirs_first.txt": b"theirs first, new",
     "to_file": b"to file, new",
     "to_folder": "dir",
     "to_folder/inner.txt": b"inner",
+    "to_link": "-> to_file",
     "untouched.txt": b"untouched",
 }
 """What the batch is to make of the scene."""
 
-MODES: Final = {"asked.txt": 0o751, "kept_mode.txt": 0o604}
-"""The modes in the end: one was asked for, the other belongs to the old version."""
+MODES: Final = {"asked.txt": 0o751, "declared": 0o751, "kept_mode.txt": 0o604}
+"""The modes in the end: two were asked for, the other belongs to the old version."""
+
+THEN: Final = 1_500_000_000_123_456_789
+TIMES: Final = ("asked.txt", "copied.bin", "declared", "right.txt", "to_link")
+"""What has that time in the end: one of them is right but for it."""
 
 BACKUPS: Final = Counter[bytes | str](
     [
@@ -108,14 +117,24 @@ def _write(path: Path, content: bytes) -> None:
 
 def intents() -> list[Intent]:
     """The batch."""
-    files = {name: content for name, content in NEW.items() if isinstance(content, bytes)}
-    del files["mixed/user.txt"]
-    modes = {"asked.txt": MODES["asked.txt"]}
+    wanted = {name: shown for name, shown in NEW.items() if shown != "dir"}
+    del wanted["mixed/user.txt"]
     return [
-        folder("declared"),
-        *(write(name, content, mode=modes.get(name)) for name, content in files.items()),
-        *(delete(name) for name in _OLD if name not in files),
+        folder("declared", mode=MODES["declared"], mtime_ns=THEN),
+        *(_intent(name, shown) for name, shown in wanted.items()),
+        *(delete(name) for name in _OLD if name not in wanted),
     ]
+
+
+def _intent(name: str, shown: bytes | str) -> Intent:
+    """The intent that something is to be seen at a path."""
+    mtime_ns = THEN if name in TIMES else None
+    if isinstance(shown, str):
+        return link(name, shown.removeprefix("-> "), mtime_ns=mtime_ns)
+    if name == "copied.bin":
+        return copy(name, Elsewhere(shown), mtime_ns=mtime_ns)
+    mode = MODES[name] if name == "asked.txt" else None
+    return write(name, shown, mode=mode, mtime_ns=mtime_ns)
 
 
 def apply(root: Path) -> None:
@@ -158,6 +177,7 @@ def problems_in_the_end(root: Path, rows: object) -> list[str]:
     wrong += [
         f"{name} has another mode" for name, mode in MODES.items() if _mode(root, name) != mode
     ]
+    wrong += [f"{name} has another time" for name in TIMES if _mtime(root, name) != THEN]
     wrong += [f"residue: {name}" for name in own if name.startswith("tmp/")]
     backups = Counter(shown for name, shown in own.items() if name.startswith("backup/"))
     del backups["dir"]
@@ -200,13 +220,18 @@ def _mode(root: Path, name: str) -> int:
     return stat.S_IMODE((root / name).lstat().st_mode)
 
 
+def _mtime(root: Path, name: str) -> int:
+    """The time of the last change, in nanoseconds."""
+    return (root / name).lstat().st_mtime_ns
+
+
 def ledger_rows(root: Path) -> list[Any]:
     """What the ledger holds, but for inodes and times; read without the package."""
     connection = sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")
     try:
         sql = (
             "SELECT name, kind, owner, container, component, digest, size, mode, made, declared,"
-            " doubt FROM rows ORDER BY name"
+            " doubt, target, asked_ns FROM rows ORDER BY name"
         )
         left = connection.execute("SELECT name FROM intents").fetchall()
         return [*connection.execute(sql).fetchall(), *left]

@@ -155,8 +155,9 @@ def failing_sink(*, after: bool, names: Collection[str] = ()) -> Iterator[None]:
 
 
 _STEPS: tuple[tuple[type, tuple[str, ...]], ...] = (
-    (Staging, ("write", "ready", "put", "exchange", "take", "discard", "back_up", "remove_areas")),
-    (Tree, ("make_folder", "remove_folder", "sync", "set_mode")),
+    (Staging, ("write", "link", "ready", "put", "exchange", "take", "discard", "back_up")),
+    (Staging, ("remove_areas",)),
+    (Tree, ("make_folder", "remove_folder", "sync", "dress", "dress_folder")),
 )
 
 

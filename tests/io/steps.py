@@ -18,8 +18,11 @@ from unittest import mock
 from cocoindex_fsmirror import _apply, _fs, _ledger, _mirror, _observe, _recover
 from cocoindex_fsmirror._ledger import Ledger
 
-_PLACES = ["mkdir", "rmdir", "unlink", "rename", "renameat2", "link"]
-CHANGES: Final = frozenset([*_PLACES, "write", "fchmod", "fchown", "syncfs", "begin", "commit"])
+_PLACES = ["mkdir", "rmdir", "unlink", "rename", "renameat2", "link", "symlink"]
+_BYTES = ["write", "copy_file_range", "ftruncate"]
+CHANGES: Final = frozenset(
+    [*_PLACES, *_BYTES, "fchmod", "fchown", "utime", "syncfs", "begin", "commit"]
+)
 LOOKS: Final = frozenset(
     ["open", "stat", "fstat", "lstat", "listdir", "readlink", "getxattr", "fsync", "connect"]
 )

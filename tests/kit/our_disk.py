@@ -13,15 +13,17 @@ __all__ = ["DIR", "Disk", "Entry", "File", "look"]
 
 @dataclass(frozen=True, eq=False)
 class File:
-    """A regular file; without a mode it is equal to one with any."""
+    """A regular file; without a mode, or a time, it is equal to one with any."""
 
     content: bytes
     mode: int | None = None
+    mtime_ns: int | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, File) or self.content != other.content:
             return False
-        return None in (self.mode, other.mode) or self.mode == other.mode
+        pairs = ((self.mode, other.mode), (self.mtime_ns, other.mtime_ns))
+        return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
     def __hash__(self) -> int:
         return hash(self.content)
@@ -41,18 +43,18 @@ def look(top: Path) -> dict[str, Entry]:
         elif not folders and not files and at != str(top):
             found[os.path.relpath(at, top)] = DIR
         for path in (os.path.join(at, entry) for entry in (*folders, *files)):
-            mode = os.lstat(path).st_mode
-            if stat.S_ISLNK(mode):
+            there = os.lstat(path)
+            if stat.S_ISLNK(there.st_mode):
                 found[os.path.relpath(path, top)] = f"-> {os.readlink(path)}"
-            elif not stat.S_ISDIR(mode):
-                found[os.path.relpath(path, top)] = _file(path, mode)
+            elif not stat.S_ISDIR(there.st_mode):
+                found[os.path.relpath(path, top)] = _file(path, there)
     return found
 
 
-def _file(path: str, mode: int) -> File:
+def _file(path: str, there: os.stat_result) -> File:
     """A regular file."""
     with open(path, "rb") as file:
-        return File(file.read(), stat.S_IMODE(mode))
+        return File(file.read(), stat.S_IMODE(there.st_mode), there.st_mtime_ns)
 
 
 class Disk:

@@ -31,7 +31,7 @@ from cocoindex_fsmirror._reconcile import Record
 from cocoindex_fsmirror.testing import names
 from tests.kit.our_disk import Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour
-from tests.kit.our_target import CONTENTS, MODES, forget
+from tests.kit.our_target import CONTENTS, MODES, forget, shown
 
 __all__ = ["Alone", "InBase", "Roots"]
 
@@ -173,7 +173,7 @@ class Alone(InBase):
     def expected(self, key: _Key, value: FileSpec) -> Entry:
         """A file."""
         self.disk.foreign.pop(key[1], None)
-        return File(value.content, value.mode)
+        return shown(value)
 
     def observe(self) -> Mapping[Any, Entry]:
         """What is really there."""

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from hypothesis import strategies as st
 
@@ -29,9 +29,11 @@ from cocoindex_fsmirror._handlers import (
 from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._paths import ancestors, parse_name
 from cocoindex_fsmirror._reconcile import Record
+from cocoindex_fsmirror._state import LinkState
 from cocoindex_fsmirror.testing import paths
 from tests.kit.our_disk import DIR, Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour
+from tests.support import Elsewhere
 
 __all__ = [
     "CONTENTS",
@@ -45,6 +47,7 @@ __all__ = [
     "TidyFolders",
     "Unseeing",
     "forget",
+    "shown",
 ]
 
 # Of one size, so that only the bytes tell them apart.
@@ -52,8 +55,12 @@ _TWELVE = st.sampled_from([b"twelve bytes", b"twelve again", b"other twelve"])
 CONTENTS = _TWELVE | st.binary(max_size=40)
 MODES = st.none() | st.sampled_from([0o644, 0o600, 0o755, 0o444, 0o4711])
 _COMPONENTS = st.sampled_from(["/one", "/two"])
+
+
+TIMES = st.none() | st.sampled_from([0, 1_500_000_000_123_456_789])
+_ALL = CONTENTS | CONTENTS.map(Elsewhere) | st.sampled_from("xy").map(LinkState)
 _PLAIN = st.builds(FileSpec, _TWELVE, st.none(), st.just(True), st.just("/one"))
-FILES = _PLAIN | st.builds(FileSpec, CONTENTS, MODES, st.just(True), _COMPONENTS)
+FILES = _PLAIN | st.builds(FileSpec, _ALL, MODES, st.just(True), _COMPONENTS, mtime_ns=TIMES)
 FOLDERS = st.builds(DirSpec, st.just(True), _COMPONENTS)
 
 
@@ -160,7 +167,17 @@ class Mounted:
     def expected(self, key: str, value: Spec) -> Entry:
         """A file with its content, and its mode if one was asked for."""
         self.disk.foreign.pop(key, None)  # From now on the path is ours to change.
-        return File(value.content, value.mode) if isinstance(value, FileSpec) else DIR
+        return shown(value) if isinstance(value, FileSpec) else DIR
+
+
+def shown(spec: FileSpec) -> Entry:
+    """What is to be seen of a file or link."""
+    if isinstance(spec.content, LinkState):
+        return f"-> {spec.content.target}"
+    content = (
+        spec.content if isinstance(spec.content, bytes) else cast("Elsewhere", spec.content).content
+    )
+    return File(content, spec.mode, spec.mtime_ns)
 
 
 class Tidy(Mounted):

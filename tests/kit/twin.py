@@ -65,7 +65,8 @@ class Life:
                         timers.append(threading.Timer(delay, child.kill))
                         timers[1].start()
             if delay is not None or order.death is not None:
-                assert self._bury() == -signal.SIGKILL, "it ended by itself"
+                code = self._bury()
+                assert code == -signal.SIGKILL, f"it ended by itself, with {code}"
         finally:
             for timer in timers:
                 timer.cancel()
@@ -145,6 +146,7 @@ class Twin:
             for files in declared.values()
             for path, content in files.items()
         }
+        self._ours.update(filter(self._is_in_the_way, self._theirs))
         owners = {path: name for name, files in declared.items() for path in files}
         for path in {**self._may_be, **self._wanted}:
             may_be = self._may_be.setdefault(path, {_ABSENT})
@@ -202,8 +204,8 @@ class Twin:
         """What is there is what was declared, and what is theirs."""
         tree, aside = snapshot(self.root), snapshot(self.root, ours=True)
         for path, content in list(self._theirs.items()):
-            is_in_the_way = any(w == path or w.startswith(f"{path}/") for w in self._wanted)
-            if is_in_the_way or (path in self._ours and tree.get(path) != content):
+            is_moved = path in self._ours and tree.get(path) != content
+            if is_moved or self._is_in_the_way(path):
                 self._displaced.append(self._theirs.pop(path))
         self._ours.intersection_update(self._theirs)
         expected = {**self._theirs, **self._wanted}
@@ -216,6 +218,10 @@ class Twin:
         backups = [s for p, s in contents(aside).items() if p.startswith("backup/")]
         assert sorted(backups) == sorted(self._displaced), f"{backups}, not {self._displaced}"
         self._may_be = {path: {state} for path, state in expected.items()}
+
+    def _is_in_the_way(self, path: str) -> bool:
+        """Whether something is declared at a path, or below it."""
+        return any(w == path or w.startswith(f"{path}/") for w in self._wanted)
 
     def check_settled(self, life: Life, order: Order) -> None:
         """The same update once more changes nothing."""

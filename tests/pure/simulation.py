@@ -123,7 +123,7 @@ class _Run:
         assert there != "dir", name
         if put.keep_copy and there is not None:
             self.world.backups.append((name, there))
-        assert put.intent.content is not None
+        assert isinstance(put.intent.content, bytes)
         self.disk[name] = put.intent.content
         self.done[name] = recorded(row_for(put.intent), put.intent.content)
 
@@ -165,6 +165,7 @@ def row_for(intent: Intent) -> Row:
     """The row of a file that was written as declared."""
     desired, content = intent.desired, intent.content or b""
     assert isinstance(desired, FileState)
+    assert isinstance(content, bytes)
     assert desired.digest == digest_of(content)
     return file_row(
         intent.name,

@@ -23,8 +23,10 @@ from cocoindex_fsmirror._state import (
     Row,
     Signature,
     digest_of,
+    dressed,
     proves,
     same,
+    same_content,
 )
 from tests.support import write
 
@@ -153,7 +155,44 @@ def test_the_declaration_of_a_row_tells_every_difference_but_what_was_seen() -> 
 def test_the_state_of_a_row_is_what_it_was_last_written_as() -> None:
     row = Row(Name("a"), Kind.FILE, "o", "", "", b"A", 3, 0o600)
     assert row.state == FileState(b"A", 3, 0o600)
-    assert row._replace(kind=Kind.DIR).state == DirState()
+    assert row._replace(kind=Kind.DIR).state == DirState(0o600)
+    link = Row(Name("l"), Kind.LINK, "o", "", digest=LinkState("x").digest, target="x")
+    assert link.state == LinkState("x")
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_time_that_was_asked_for_counts_as_what_the_file_system_made_of_it(kind: Kind) -> None:
+    row = Row(Name("a"), kind, "o", "", mtime_ns=7_000_000_000)
+    assert row.state.mtime_ns is None
+    assert row._replace(asked_ns=7_999_999_999).state.mtime_ns == 7_000_000_000
+
+
+def test_a_link_is_never_taken_for_a_file_that_holds_its_target() -> None:
+    link, file = LinkState("-> x"), FileState(digest_of(b"-> x"), 4)
+    assert link.digest != file.digest != LinkState("x").digest
+    assert not same(link, file)
+    assert not same_content(file, link)
+    assert link.size == 4
+    assert LinkState("\udcff").size == 1  # Found on a disk; never declared.
+
+
+DRESSES: list[tuple[State, State, tuple[int | None, int | None]]] = [
+    (FileState(b"1", 1), FileState(b"1", 1, 0o644, 5), (None, None)),
+    (FileState(b"1", 1, 0o600, 5), FileState(b"1", 1, 0o644, 6), (0o600, 5)),
+    (FileState(b"1", 1, 0o600, 5), FileState(b"1", 1, 0o600, 5), (None, None)),
+    (LinkState("x", 5), LinkState("x", 6), (None, 5)),
+    (LinkState("x"), LinkState("x", 6), (None, None)),
+    (DirState(0o700), DirState(0o755, 6), (0o700, None)),
+    (DirState(None, 5), DirState(0o755, 5), (None, None)),
+]
+
+
+@pytest.mark.parametrize(("desired", "actual", "expected"), DRESSES)
+def test_what_of_mode_and_time_is_still_to_be_set(
+    desired: State, actual: State, expected: tuple[int | None, int | None]
+) -> None:
+    assert dressed(desired, actual) == expected
+    assert same(desired, actual) == (expected == (None, None))
 
 
 def test_an_intent_never_shows_its_content() -> None:

@@ -1,0 +1,159 @@
+"""Modes and times that were asked for, of files and of folders, also after later changes."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import Mirror
+from tests.io.conftest import Mount
+from tests.support import delete, exact_state, folder, snapshot, write
+
+THEN = 1_000_000_000_987_654_321
+
+
+def _mtime(path: Path) -> int:
+    """The time of the last change, in nanoseconds."""
+    return path.lstat().st_mtime_ns
+
+
+@pytest.mark.parametrize("then", [THEN, 0, -5_000_000_000, 2**33 * 10**9])
+def test_a_file_has_the_time_that_was_asked_for_and_a_second_run_changes_nothing(
+    mirror: Mirror, root: Path, then: int
+) -> None:
+    mirror.apply([write("a", b"1", mtime_ns=then), write("b", b"1")])
+    assert _mtime(root / "a") == then
+    assert _mtime(root / "b") > THEN
+    assert mirror.verify() == []
+    before = exact_state(root)
+    mirror.apply([write("a", b"1", mtime_ns=then), write("b", b"1")])
+    assert exact_state(root) == before
+
+
+def test_a_file_that_was_touched_is_drift_only_if_a_time_was_asked_for(
+    mirror: Mirror, root: Path
+) -> None:
+    intents = [write("asked", b"1", mtime_ns=THEN), write("free", b"1")]
+    mirror.apply(intents)
+    for name in ("asked", "free"):
+        os.utime(root / name, ns=(5, 5))
+    assert mirror.verify() == mirror.verify(content=True) == ["asked"]
+    before = (root / "asked").stat().st_ino
+    outcome = mirror.apply(intents)
+    assert outcome.written == []
+    assert (root / "asked").stat().st_ino == before
+    assert (_mtime(root / "asked"), _mtime(root / "free")) == (THEN, 5)
+    assert mirror.verify() == []
+
+
+def test_an_edit_that_comes_with_the_old_time_is_not_dressed_as_ours(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the plan's look and the change of the time."""
+    mirror.apply([write("a", b"1", mtime_ns=THEN)])
+    os.utime(root / "a", ns=(5, 5))
+    real = os.open
+
+    def edit(path: str, flags: int, *rest: int, **more: int) -> int:
+        if path == "a" and not flags & os.O_CREAT and edits:
+            (root / "a").write_bytes(edits.pop())
+        return real(path, flags, *rest, **more)
+
+    edits: list[bytes] = []
+    intent = write("a", b"1", mtime_ns=THEN)
+    plan_looks = Mirror._apply
+
+    def looked(*args: object) -> object:
+        edits.append(b"2")
+        edits.append(b"1")  # The first open is that of the plan, which reads it.
+        return plan_looks(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Mirror, "_apply", looked)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", edit)
+        mirror.apply([intent])
+    assert edits == []
+    assert (root / "a").read_bytes() == b"2"
+    assert mirror.verify() == ["a"]
+
+
+def test_a_changed_time_alone_is_set_without_a_write(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("a", b"1", mtime_ns=THEN)])
+    before = (root / "a").stat().st_ino
+    assert mirror.apply([write("a", b"1", mtime_ns=THEN + 1)]).kept == ["a"]
+    assert (_mtime(root / "a"), (root / "a").stat().st_ino) == (THEN + 1, before)
+    assert mirror.apply([write("a", b"1")]).kept == ["a"]  # No time is asked for any more.
+    os.utime(root / "a")
+    assert mirror.verify() == []
+
+
+# Folders
+
+
+def test_a_folder_has_its_mode_and_time_also_after_later_changes_in_it(
+    mirror: Mirror, root: Path
+) -> None:
+    mirror.apply([folder("d", mode=0o750, mtime_ns=THEN), write("d/a", b"1"), write("d/e/b", b"1")])
+    changes = [
+        [write("d/a", b"2"), write("d/new", b"1")],
+        [delete("d/new")],
+        [delete("d/e/b")],  # Its folder goes.
+        [write("d/e/f/g", b"1")],
+        [folder("d/inner", mode=0o711, mtime_ns=THEN + 1)],
+    ]
+    for batch in changes:
+        mirror.apply(batch)
+        found = (root / "d").stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns) == (0o750, THEN)
+        assert mirror.verify() == []
+    assert _mtime(root / "d" / "inner") == THEN + 1
+    assert stat.S_IMODE((root / "d" / "inner").stat().st_mode) == 0o711
+
+
+def test_a_folder_whose_mode_or_time_somebody_changed_is_drift_and_is_healed(
+    mirror: Mirror, root: Path
+) -> None:
+    asked, free = folder("asked", mode=0o750, mtime_ns=THEN), folder("free")
+    mirror.apply([asked, free])
+    for name in ("asked", "free"):
+        (root / name / "theirs").touch()
+        (root / name).chmod(0o777)
+    assert mirror.verify() == ["asked"]
+    mirror.apply([asked, free])
+    assert _mtime(root / "asked") == THEN
+    assert stat.S_IMODE((root / "asked").stat().st_mode) == 0o750
+    assert stat.S_IMODE((root / "free").stat().st_mode) == 0o777
+    assert mirror.verify() == []
+    before = exact_state(root)
+    mirror.apply([asked, free])
+    assert exact_state(root) == before
+
+
+def test_a_folder_that_is_no_longer_declared_is_left_alone(mirror: Mirror, root: Path) -> None:
+    mirror.apply([folder("d", mode=0o750, mtime_ns=THEN), write("d/a", b"1")])
+    mirror.apply([delete("d")])
+    mirror.apply([write("d/a", b"2")])
+    assert snapshot(root) == {"d": "dir", "d/a": b"2"}
+    mirror.apply([delete("d/a")])
+    assert snapshot(root) == {}
+
+
+@pytest.mark.root
+def test_where_times_are_kept_in_whole_seconds_nothing_drifts(mount: Mount, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-I", "128", str(image)], check=True)
+    point = mount(tmp_path / "disk", "-o", "loop", str(image))
+    intents = [write("a", b"1", mtime_ns=THEN), folder("d", mtime_ns=THEN)]
+    with Mirror(point / "root") as mirror:
+        mirror.create()
+        mirror.apply(intents)
+        assert _mtime(point / "root" / "a") == THEN // 10**9 * 10**9
+        assert mirror.verify() == []
+        mirror.apply(intents)
+        assert mirror.verify() == []
