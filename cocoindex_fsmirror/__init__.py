@@ -27,6 +27,7 @@ from ._errors import (
     RootError,
     SourceChangedError,
     SourceError,
+    TooManyRemovalsError,
 )
 from ._mirror import Mirror, Status
 
@@ -58,6 +59,7 @@ __all__ = [
     "SourceChangedError",
     "SourceError",
     "Status",
+    "TooManyRemovalsError",
     "declare_dir_target",
     "declare_file",
     "dir_target",

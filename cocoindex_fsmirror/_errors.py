@@ -4,6 +4,7 @@ FsMirrorError
 ├── InvalidNameError   a name that no directory can hold (also a ValueError)
 ├── RootError          the root directory cannot be used
 │   └── LockedError    another writer holds it
+├── TooManyRemovalsError  an update would remove more than it may
 ├── BarrierError       the disk did not confirm that the bytes are on it
 ├── LedgerError        the ledger could not be read or written
 ├── SourceError        a file that is to be copied can't be read (also an OSError)
@@ -30,6 +31,7 @@ __all__ = [
     "RootError",
     "SourceChangedError",
     "SourceError",
+    "TooManyRemovalsError",
 ]
 
 
@@ -80,6 +82,26 @@ class RootError(FsMirrorError):
 
 class LockedError(RootError):
     """Another writer held the root for longer than we wait."""
+
+
+class TooManyRemovalsError(FsMirrorError):
+    """An update would remove more files than it may; none of them was removed.
+
+    Attributes:
+        root: The path of the root.
+        removals: How many files would be removed, as far as is known.
+        managed: How many files there are.
+    """
+
+    def __init__(self, root: str, removals: int, managed: int, allowed: int, limit: str) -> None:
+        super().__init__(
+            f"{root}: {removals:,} of {managed:,} files would be removed, and {limit} allows "
+            f"{allowed:,}: nothing was removed (is the source complete? if they are to go, "
+            f"allow {removals} once)"
+        )
+        self.root = root
+        self.removals = removals
+        self.managed = managed
 
 
 class BarrierError(FsMirrorError):

@@ -319,6 +319,61 @@ class Tree:
             return False
         return True
 
+    def make_folders(self, folder: Name, mode: int = 0o777, top: Name = ROOT) -> None:
+        """Makes a folder and those above it, from a top one on; each may exist."""
+        for name in (*ancestors(folder), folder):
+            if name and len(name) >= len(top):
+                self.make_folder(name, mode)
+
+    def move(self, name: Name, target: Name) -> None:
+        """Renames without replacing: ``FileExistsError`` if the target is there."""
+        _move(leaf(name), self.folder(parent(name)), leaf(target), self.folder(parent(target)))
+
+    def back_up(
+        self, name: Name, stamp: str, entry: str = "", fd: int | None = None, home: Name = ROOT
+    ) -> Name:
+        """Moves what is at a path to the backup area, where it replaces nothing.
+
+        Args:
+            name: The path.
+            stamp: The folder of the backup area, as from :func:`stamp_now`.
+            entry: Where it is now, if it was taken from its path: an entry of ...
+            fd: ... a folder that is open.
+            home: Whose backup area to use if the root's is on another mount.
+
+        Returns:
+            Where it is now, relative to the root.
+        """
+        if fd is None:
+            entry, fd, home = leaf(name), self.folder(parent(name)), self.home_of(parent(name))
+        for area in (ROOT, home):
+            try:
+                return self._back_up_below(area, name, stamp, entry, os.dup(fd))
+            except OSError as error:
+                if error.errno != errno.EXDEV or area == home:
+                    raise
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    def _back_up_below(self, home: Name, name: Name, stamp: str, entry: str, fd: int) -> Name:
+        """The same, to the backup area of one folder; closes the descriptor."""
+        ours = join(home, Name(RESERVED))
+        backups = join(ours, Name("backup"))
+        try:
+            self.make_folders(backups, 0o700, ours)
+            self.folder(backups)  # Raises if something else took the name.
+            for attempt in range(10_000):
+                moment = Name(stamp if attempt == 0 else f"{stamp}.{attempt}")
+                target = join(join(backups, moment), name)
+                try:
+                    self.make_folders(parent(target), 0o700, ours)
+                    _move(entry, fd, leaf(target), self.folder(parent(target)))
+                except (FileExistsError, NotADirectoryError):
+                    continue
+                return target
+        finally:
+            os.close(fd)
+        raise FileExistsError(errno.EEXIST, "no free name in the backup area", name)
+
     def remove_folder(self, name: Name) -> bool:
         """Removes a folder if it is there and empty; tells whether it is gone."""
         self.forget()
@@ -473,8 +528,7 @@ class Staging:
         fd = self._areas.get(home)
         if fd is None:
             folder = area_of(home, self.batch + self._suffix)
-            for name in (parent(parent(folder)), parent(folder), folder):
-                self._tree.make_folder(name, 0o700)
+            self._tree.make_folders(folder, 0o700, parent(parent(folder)))
             fd = self._areas[home] = os.dup(self._tree.folder(folder))
         return fd
 
@@ -563,41 +617,8 @@ class Staging:
             os.unlink(slot.entry, dir_fd=self.open(slot.home))
 
     def back_up(self, slot: Slot, name: Name, stamp: str) -> Name:
-        """Moves a slot's content to the backup area, where it replaces nothing.
-
-        Returns:
-            Where it is now, relative to the root.
-        """
-        for home in (ROOT, slot.home):
-            try:
-                return self._back_up_below(home, slot, name, stamp)
-            except OSError as error:
-                if error.errno != errno.EXDEV or home == slot.home:
-                    raise
-        raise AssertionError("unreachable: the loop returns or raises")
-
-    def _back_up_below(self, home: Name, slot: Slot, name: Name, stamp: str) -> Name:
-        """The same, to the backup area of one folder."""
-        backups = join(join(home, Name(RESERVED)), Name("backup"))
-        self._make_folders(join(home, Name(RESERVED)), backups)
-        self._tree.folder(backups)  # Raises if something else took the name.
-        for attempt in range(10_000):
-            moment = Name(stamp if attempt == 0 else f"{stamp}.{attempt}")
-            target = join(join(backups, moment), name)
-            try:
-                self._make_folders(join(home, Name(RESERVED)), parent(target))
-                folder = self._tree.folder(parent(target))
-                _move(slot.entry, self.open(slot.home), leaf(target), folder)
-            except (FileExistsError, NotADirectoryError):
-                continue
-            return target
-        raise FileExistsError(errno.EEXIST, "no free name in the backup area", name)
-
-    def _make_folders(self, top: Name, folder: Name) -> None:
-        """Makes the folders from one that may exist to another, private to us."""
-        for name in (*ancestors(folder), folder):
-            if len(name) >= len(top):
-                self._tree.make_folder(name, 0o700)
+        """Moves a slot's content to the backup area, as :meth:`Tree.back_up` does."""
+        return self._tree.back_up(name, stamp, slot.entry, self.open(slot.home), slot.home)
 
     def remove_areas(self) -> bool:
         """Removes the areas that the batch has emptied; tells whether that was all of them."""

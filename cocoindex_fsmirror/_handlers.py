@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import cocoindex as coco
 
+from ._brake import Brake, Limit, check_limit
 from ._engine import make_sink
 from ._errors import ApplyError, FsMirrorError, RootError
 from ._mirror import Drift, Mirror
@@ -68,9 +69,12 @@ class Options:
     durability: Durability = "batch"
     verify: Verify = "stat"
     on_conflict: OnConflict = "backup"
+    exact: bool = False
+    max_delete: Limit | None = None
 
     def __post_init__(self) -> None:
         """Refuses a value that is none of the documented ones."""
+        check_limit(self.max_delete)
         for name, known in (
             ("durability", Durability),
             ("verify", Verify),
@@ -79,6 +83,9 @@ class Options:
             if getattr(self, name) not in get_args(known):
                 listed = ", ".join(repr(value) for value in get_args(known))
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {listed}")
+        if self.exact and self.verify == "none":
+            # With the ledger lost all is foreign, and nobody would declare it again.
+            raise ValueError("exact=True needs verify='stat' or verify='content'")
 
     @property
     def durable(self) -> bool:
@@ -92,10 +99,11 @@ class Watch:
     Components declare from several threads.
     """
 
-    def __init__(self, drift: Drift | None = None) -> None:
+    def __init__(self, drift: Drift | None = None, max_delete: Limit | None = None) -> None:
         self.drift = drift or Drift()
         self.has_looked = drift is not None
         self.owner = ""
+        self.brake = None if max_delete is None else Brake(max_delete)
         self._lock = threading.Lock()
         self._files: dict[Name, _Declared] = {}
         self._below: dict[Name, _Declared] = {}  # by folder: one of the paths in it
@@ -193,13 +201,15 @@ class DirSpec:
     fresh_owner: str = ""
     watch: Watch | None = None
     state: DirState = field(default_factory=DirState)
+    exact: bool = False
 
     def options(self, inherited: Options) -> Options:
         """The options that hold here."""
-        return Options(
-            self.durability or inherited.durability,
-            self.verify or inherited.verify,
-            self.on_conflict or inherited.on_conflict,
+        return replace(
+            inherited,
+            durability=self.durability or inherited.durability,
+            verify=self.verify or inherited.verify,
+            on_conflict=self.on_conflict or inherited.on_conflict,
         )
 
 
@@ -364,6 +374,8 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         )
         if settled and not is_dir:
             return None
+        if desired is ABSENT and place.watch.brake is not None:
+            place.watch.brake.announce(name)
         intent = Intent(
             name,
             desired,
@@ -420,6 +432,8 @@ class _RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
         why = _why_all_run(watch, owner, prev_possible_records)
         was_file = Intent(ROOT, ABSENT, owner, ours=ours) if Kind.FILE in kinds else None
         place = _Place(root, owner, spec.options(Options()), watch)
+        if spec.exact and watch.has_looked:
+            place = replace(place, options=replace(place.options, exact=True))
         action = _Mount(place, spec.create_parent_dirs, why, was_file)
         return coco.TargetReconcileOutput(
             action=action,
@@ -511,7 +525,7 @@ def _change(context_provider: Any, root: RootKey, changes: list[_Change]) -> Non
         if change.intent.desired is ABSENT:
             change.watch.withdraw(change.intent.name, change.intent.container)
     mirror = _mirror_at(root.resolve(context_provider))
-    mirror.apply([change.intent for change in changes], closed)
+    mirror.apply([change.intent for change in changes], closed, changes[0].watch.brake)
 
 
 def _drop(context_provider: Any, action: _Drop) -> None:
@@ -532,6 +546,7 @@ def _mount(context_provider: Any, action: _Mount) -> None:
         place.watch.drift,
         parents=action.create_parent_dirs,
         durable=place.options.durable,
+        exact=place.options.exact,
     )
 
 

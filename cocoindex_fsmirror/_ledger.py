@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from ._errors import InvalidNameError, LedgerError
 from ._paths import RESERVED, Name, join, leaf, parse_name
-from ._state import Displaced, Doubt, Row
+from ._state import Displaced, Doubt, Kind, Row
 
 __all__ = ["FILE", "CorruptLedgerError", "Ledger", "Pending"]
 
@@ -229,6 +229,12 @@ class Ledger:
         return self.rows(
             "owner = ? AND substr(container, 1, length(?)) = ?", owner, container, container
         )
+
+    def count(self, owner: str) -> int:
+        """How many files and links an owner has."""
+        with _translated(self.file):
+            sql = "SELECT count(*) FROM rows WHERE owner = ? AND kind <> ?"
+            return int(self._connection.execute(sql, (owner, Kind.DIR)).fetchone()[0])
 
     def is_empty(self) -> bool:
         """Whether nothing at all is managed."""

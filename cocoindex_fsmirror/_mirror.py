@@ -17,15 +17,17 @@ from dataclasses import dataclass, replace
 from typing import Final, Self, TypeVar
 
 from ._apply import Outcome, apply_plan
+from ._brake import Brake
 from ._errors import ApplyError, RootError
 from ._fs import Tree, coarse_now_ns, lock, open_root, stamp_now
 from ._ledger import FILE, FOLDER, CorruptLedgerError, Ledger
 from ._observe import Drift, Look, entries, read, view_of
-from ._paths import ROOT, Name, join, leaf, parent
-from ._plan import make_plan
+from ._paths import ROOT, Name, ancestors, join, leaf, parent
+from ._plan import Plan, make_plan
 from ._recover import recover
 from ._state import (
     ABSENT,
+    Absent,
     DirState,
     Displaced,
     Doubt,
@@ -34,6 +36,7 @@ from ._state import (
     Kind,
     Row,
 )
+from ._sweep import put_back, sweep
 
 __all__ = ["Drift", "Mirror", "Status"]
 
@@ -83,6 +86,7 @@ class Mirror:
         self._on_outcome = on_outcome
         self._mutex = threading.RLock()
         self._ledger: Ledger | None = None
+        self._swept: dict[Name, Name] = {}  # Foreign files that may be declared in this update.
 
     def __enter__(self) -> Self:
         return self
@@ -187,7 +191,13 @@ class Mirror:
         self._run(lambda _tree, _ledger: None, create=True)
 
     def prepare(
-        self, owner: str, drift: Drift, *, parents: bool = True, durable: bool = True
+        self,
+        owner: str,
+        drift: Drift,
+        *,
+        parents: bool = True,
+        durable: bool = True,
+        exact: bool = False,
     ) -> None:
         """Makes the root if it is missing, recovers, and records what a look found.
 
@@ -196,12 +206,14 @@ class Mirror:
             drift: The result of :meth:`observe`.
             parents: Whether to make missing folders above the root.
             durable: Whether a root that was made has to survive a power cut.
+            exact: Whether to sweep; see :meth:`sweep`.
 
         Raises:
             RootError: The root can't be used.
         """
 
-        def act(_tree: Tree, ledger: Ledger) -> None:
+        def act(tree: Tree, ledger: Ledger) -> None:
+            self._swept = self._sweep(tree, ledger) if exact else {}
             if owner not in ledger.owners():
                 ledger.set_meta(f"owner:{owner}", coarse_now_ns())
             drifted = ledger.rows_named(drift.names).values()
@@ -217,13 +229,43 @@ class Mirror:
 
         self._run(act, create=True, parents=parents, durable=durable)
 
-    def apply(self, intents: Iterable[Intent], closed: Iterable[tuple[str, str]] = ()) -> Outcome:
+    def sweep(self) -> dict[str, str]:
+        """Moves everything that is not managed to the backup area.
+
+        Left alone are other mirrors inside this one, and what others mounted there.
+
+        Returns:
+            Where each file went, by the path that it was at, relative to the root.
+
+        Raises:
+            RootError: The root can't be used.
+        """
+
+        def act(tree: Tree, ledger: Ledger) -> dict[Name, Name]:
+            moved = self._sweep(tree, ledger)
+            tree.sync((), (), (ROOT, *(parent(name) for name in moved.values())))
+            return moved
+
+        return {str(name): str(where) for name, where in self._run(act).items()}
+
+    def _sweep(self, tree: Tree, ledger: Ledger) -> dict[Name, Name]:
+        """The same, without a barrier."""
+        rows = [row.name for row in ledger.rows()]
+        return sweep(tree, {*rows, *(above for name in rows for above in ancestors(name))})
+
+    def apply(
+        self,
+        intents: Iterable[Intent],
+        closed: Iterable[tuple[str, str]] = (),
+        brake: Brake | None = None,
+    ) -> Outcome:
         """Brings paths to their desired states.
 
         Args:
             intents: One or more paths, in any order.
             closed: Owner and container of directory targets that are no longer
                 declared; all that was declared through them goes.
+            brake: Stops the batch if it removes too much.
 
         Returns:
             What was done.
@@ -233,12 +275,13 @@ class Mirror:
             BarrierError: The disk did not confirm; nothing of the batch counts.
             LedgerError: The ledger could not be read or written.
             RootError: The root can't be used.
+            TooManyRemovalsError: The brake stopped it; nothing of it was applied.
         """
         wanted, gone = list(intents), list(closed)
 
         def act(tree: Tree, ledger: Ledger) -> Outcome:
             ending = [_ending(row) for pair in gone for row in _of(ledger, *pair)]
-            outcome = self._apply(tree, ledger, [*ending, *wanted])
+            outcome = self._apply(tree, ledger, [*ending, *wanted], brake)
             if gone:
                 self._say_what_stays(tree, ending, outcome)
             return outcome
@@ -283,10 +326,18 @@ class Mirror:
             raise ApplyError(self.root, outcome.failures)
         return outcome
 
-    def _apply(self, tree: Tree, ledger: Ledger, intents: list[Intent]) -> Outcome:
+    def _apply(
+        self, tree: Tree, ledger: Ledger, intents: list[Intent], brake: Brake | None = None
+    ) -> Outcome:
         """Steps 2 to 8 of a batch."""
+        for intent in intents:
+            where = self._swept.pop(intent.name, None)
+            if where is not None and not isinstance(intent.desired, Absent):
+                put_back(tree, intent.name, where, intent.desired.digest)
         looked_ns = coarse_now_ns()
         plan = make_plan(intents, view_of(tree, ledger, intents))
+        if brake is not None and intents:
+            self._check(brake, ledger, plan, intents[0].owner)
         durable = any(intent.durable for intent in intents)
         outcome = apply_plan(
             tree, ledger, plan, batch=uuid.uuid4().hex, looked_ns=looked_ns, durable=durable
@@ -297,6 +348,16 @@ class Mirror:
             # Whoever declared these was told: no wider invalidation is needed.
             ledger.set_doubt((Name(f.path) for f in outcome.failures), Doubt.NONE)
         return outcome
+
+    def _check(self, brake: Brake, ledger: Ledger, plan: Plan, owner: str) -> None:
+        """Lets the brake judge a plan."""
+
+        def managed(names: set[Name]) -> set[Name]:
+            return {row.name for row in ledger.rows_named(names).values() if row.kind != Kind.DIR}
+
+        gives_way = (step for step in plan.clear if step.on_behalf is None)
+        planned = {step.name for step in (*plan.remove, *gives_way)}
+        brake.check(self.root, planned, ledger.count(owner), managed)
 
     # Opening
 

@@ -248,6 +248,8 @@ def dir_target(
     durability: Durability = "batch",
     verify: Verify = "stat",
     on_conflict: OnConflict = "backup",
+    exact: bool = False,
+    max_delete: float | None = None,
 ) -> coco.TargetState[ChildHandler]:
     """A target state for a directory, to be given to ``coco.mount_target()``.
 
@@ -261,11 +263,13 @@ def dir_target(
         durability: As in :func:`mount_dir_target`.
         verify: As in :func:`mount_dir_target`.
         on_conflict: As in :func:`mount_dir_target`.
+        exact: As in :func:`mount_dir_target`.
+        max_delete: As in :func:`mount_dir_target`.
 
     Raises:
         ValueError: An option has an unknown value.
     """
-    options = Options(durability, verify, on_conflict)
+    options = Options(durability, verify, on_conflict, exact, max_delete)
     return _dir_state(path, create_parent_dirs, options, _look(path, options))
 
 
@@ -277,6 +281,8 @@ def declare_dir_target(
     durability: Durability = "batch",
     verify: Verify = "stat",
     on_conflict: OnConflict = "backup",
+    exact: bool = False,
+    max_delete: float | None = None,
 ) -> DirTarget[coco.PendingS]:
     """Declares a directory target; for use with ``coco.use_mount()``.
 
@@ -286,11 +292,13 @@ def declare_dir_target(
         durability: As in :func:`mount_dir_target`.
         verify: As in :func:`mount_dir_target`; the look blocks the caller.
         on_conflict: As in :func:`mount_dir_target`.
+        exact: As in :func:`mount_dir_target`.
+        max_delete: As in :func:`mount_dir_target`.
 
     Raises:
         ValueError: An option has an unknown value.
     """
-    options = Options(durability, verify, on_conflict)
+    options = Options(durability, verify, on_conflict, exact, max_delete)
     watch = _look(path, options)
     state = _dir_state(path, create_parent_dirs, options, watch)
     return DirTarget(coco.declare_target_state_with_child(state), watch)
@@ -303,6 +311,8 @@ async def mount_dir_target(
     durability: Durability = "batch",
     verify: Verify = "stat",
     on_conflict: OnConflict = "backup",
+    exact: bool = False,
+    max_delete: float | None = None,
 ) -> DirTarget[coco.ResolvedS]:
     """Mounts a directory target and returns it ready to be used.
 
@@ -317,16 +327,23 @@ async def mount_dir_target(
             ``"backup"`` moves them to ``.fsmirror/backup/``, ``"overwrite"``
             destroys them, ``"error"`` fails that file. A foreign directory in
             the way is an error under each.
+        exact: Whether everything else in the directory is moved to
+            ``.fsmirror/backup/`` now; left alone are other mirrors in it, and what
+            is mounted there. What is declared later, and was moved, is put back.
+            Needs a look for drift (``verify``).
+        max_delete: How many files this update may remove: a count, or as a float a
+            fraction of those that are managed. One that would remove more stops
+            before the first removal. It does not hold for dropping the directory.
 
     Raises:
         RootError: The directory can't be used, with what to do about it.
         ValueError: An option has an unknown value.
     """
-    options = Options(durability, verify, on_conflict)
+    options = Options(durability, verify, on_conflict, exact, max_delete)
     if verify == "content":
         resolved = _resolved_now(path)
         drift = None if resolved is None else await Mirror(resolved).observe_content()
-        watch = Watch(drift)
+        watch = Watch(drift, max_delete)
     else:
         watch = await asyncio.to_thread(_look, path, options)
     provider = await coco.mount_target(_dir_state(path, create_parent_dirs, options, watch))
@@ -394,6 +411,7 @@ def _dir_state(
         options.on_conflict,
         uuid.uuid4().hex,
         watch,
+        exact=options.exact,
     )
     return ROOTS.target_state(_root_key(path), spec)
 
@@ -433,8 +451,9 @@ def _look(path: _Where, options: Options) -> Watch:
     """Looks for drift, if it is to be looked for."""
     resolved = None if options.verify == "none" else _resolved_now(path)
     if resolved is None:
-        return Watch()
-    return Watch(Mirror(resolved).observe(content=options.verify == "content"))
+        return Watch(None, options.max_delete)
+    drift = Mirror(resolved).observe(content=options.verify == "content")
+    return Watch(drift, options.max_delete)
 
 
 def _to_bytes(content: bytes | str) -> bytes:
