@@ -60,19 +60,25 @@ class Outcome:
 
     Attributes:
         written: Files that were put in place.
-        kept: Files that were right already, and are recorded now.
+        kept: Paths that were right already, and are recorded now.
+        adopted: Those of them, but for folders, of which nothing was known before.
+        dressed: Files and links of which only mode or time was set.
         removed: Files that were removed.
         backed_up: Where foreign bytes went, by the path that they were at.
         left: Paths that stay though nobody declares them, since they are foreign.
         failures: One error for each path that failed.
+        size: Bytes in the files that were put in place.
     """
 
     written: list[Name] = field(default_factory=list)
     kept: list[Name] = field(default_factory=list)
+    adopted: list[Name] = field(default_factory=list)
+    dressed: list[Name] = field(default_factory=list)
     removed: list[Name] = field(default_factory=list)
     backed_up: dict[Name, Name] = field(default_factory=dict)
     left: list[Name] = field(default_factory=list)
     failures: list[PathError] = field(default_factory=list)
+    size: int = 0
 
 
 def apply_plan(
@@ -301,6 +307,7 @@ class _Batch:
                 self._expected[name] = self._placed(name)
                 self._done[name] = row_of(put.intent, made=put.made)
                 self.outcome.written.append(name)
+                self.outcome.size += self._staged[name].size
                 return
         problem = "the path kept changing while we tried to write it"
         raise PathError(name, "write", problem, "find out who else writes there")
@@ -379,6 +386,10 @@ class _Batch:
             self._expected[name] = seen
         self._done[name] = step.row
         self.outcome.kept.append(name)
+        if step.adopts:
+            self.outcome.adopted.append(name)
+        elif (step.mode, step.mtime_ns) != (None, None):
+            self.outcome.dressed.append(name)
 
     def remove(self) -> None:
         """Step 6e: what is no longer declared goes."""

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import cocoindex as coco
 
-__all__ = ["HAS_CHILD_FACTORY", "make_sink"]
+__all__ = ["HAS_CHILD_FACTORY", "database_in_use", "make_sink"]
 
 _ActionT = TypeVar("_ActionT")
 
@@ -22,6 +22,16 @@ preview needs. Before, the sink returned a ``ChildTargetDef`` for each action.""
 # The types of the engine's context provider and handlers are not public.
 _Apply = Callable[[Any, Sequence[_ActionT]], None]
 _ChildHandler = Callable[[Any, _ActionT], Any]
+
+
+def database_in_use() -> str:
+    """The path of the engine's database in whose update we are, for people; empty if unknown."""
+    try:
+        # No release has a public way to ask for it.
+        settings = coco.get_component_context()._env.settings  # noqa: SLF001
+    except (AttributeError, LookupError, RuntimeError):
+        return ""
+    return str(settings.db_path or "")
 
 
 def make_sink(

@@ -327,7 +327,11 @@ class Tree:
 
     def move(self, name: Name, target: Name) -> None:
         """Renames without replacing: ``FileExistsError`` if the target is there."""
-        _move(leaf(name), self.folder(parent(name)), leaf(target), self.folder(parent(target)))
+        source = os.dup(self.folder(parent(name)))  # Opening the other folder may close ours.
+        try:
+            _move(leaf(name), source, leaf(target), self.folder(parent(target)))
+        finally:
+            os.close(source)
 
     def back_up(
         self, name: Name, stamp: str, entry: str = "", fd: int | None = None, home: Name = ROOT
@@ -901,10 +905,46 @@ def lock(tree: Tree, patience: float) -> None:
             return
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                problem = f"another writer held it for {patience:g} seconds"
+                problem = f"{holder_of(tree.fd)} held it for {patience:g} seconds"
                 raise LockedError(tree.path, problem, "let it finish, or end it") from None
             time.sleep(0.02)
         except OSError as error:  # NFS, for one, locks no directory.
             problem = f"can't be locked here ({error.strerror})"
             _say_once(f"{tree.path}: {problem}; let only one process at a time write to it")
             return
+
+
+def hold(tree: Tree, name: Name) -> int:
+    """Takes a lock of our own folder, for longer than a batch, until its descriptor is closed.
+
+    Raises:
+        LockedError: Somebody else holds it.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    fd = os.open(leaf(name), flags, 0o600, dir_fd=tree.folder(parent(name)))
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = holder_of(fd)
+        os.close(fd)
+        raise LockedError(tree.path, f"{holder} is at work", "let it finish, or end it") from None
+    except OSError as error:
+        _say_once(f"{tree.path}: can't be locked here ({error.strerror})")
+    return fd
+
+
+def holder_of(fd: int) -> str:
+    """Who holds the lock of an open file, for people; see proc_locks(5)."""
+    inode, others = str(os.fstat(fd).st_ino), "another writer"
+    try:
+        with open("/proc/locks", encoding="utf-8") as lines:
+            locks = [line.split() for line in lines]
+        found = [lock for lock in locks if lock[1] == "FLOCK" and lock[5].endswith(f":{inode}")]
+        pid = int(found[0][4])
+        if pid == os.getpid():
+            return "another part of this process"
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+            words = file.read().rstrip("\0").split("\0")
+    except (OSError, ValueError, IndexError):
+        return others
+    return f"process {pid} ({' '.join(words)[:200]})"

@@ -42,6 +42,7 @@ __all__ = [
     "DirSpec",
     "Durability",
     "FileSpec",
+    "KeepSpec",
     "OnConflict",
     "Options",
     "RootKey",
@@ -202,6 +203,7 @@ class DirSpec:
     watch: Watch | None = None
     state: DirState = field(default_factory=DirState)
     exact: bool = False
+    by: str = ""
 
     def options(self, inherited: Options) -> Options:
         """The options that hold here."""
@@ -213,7 +215,12 @@ class DirSpec:
         )
 
 
-Spec: TypeAlias = FileSpec | DirSpec
+@dataclass(frozen=True, slots=True)
+class KeepSpec:
+    """A path that stays as it is: what it should hold can't be told now."""
+
+
+Spec: TypeAlias = FileSpec | DirSpec | KeepSpec
 
 
 class RootKey(NamedTuple):
@@ -303,6 +310,7 @@ class _Mount:
     create_parent_dirs: bool
     why_all_run: str
     was_file: Intent | None
+    by: str = ""
 
     def __repr__(self) -> str:
         return f"mirror {self.child.root}"
@@ -361,6 +369,8 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
     ) -> coco.TargetReconcileOutput[_Action, Record, ChildHandler] | None:
         """Decides what one path needs."""
         place, spec = self._place, desired_target_state
+        if isinstance(spec, KeepSpec):
+            return None
         own = Name(cast("str", key))
         name = join(place.prefix, own)
         desired = _desired(spec)
@@ -417,6 +427,7 @@ class _RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
                 gone = Intent(ROOT, ABSENT, owner, ours=ours)
                 return _output(_Single(root, gone, Kind.DIR in kinds), ABSENT)
             return _output(_Drop(root, owner), ABSENT)
+        assert not isinstance(spec, KeepSpec)
         owner = owner_of(prev_possible_records, spec.fresh_owner)
         if isinstance(spec, FileSpec):
             record = record_of(spec.state, spec.component, owner)
@@ -434,7 +445,8 @@ class _RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
         place = _Place(root, owner, spec.options(Options()), watch)
         if spec.exact and watch.has_looked:
             place = replace(place, options=replace(place.options, exact=True))
-        action = _Mount(place, spec.create_parent_dirs, why, was_file)
+        by = f"{spec.by} {root}".strip()
+        action = _Mount(place, spec.create_parent_dirs, why, was_file, by)
         return coco.TargetReconcileOutput(
             action=action,
             sink=_sink,
@@ -443,7 +455,7 @@ class _RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
         )
 
 
-def _desired(spec: Spec | coco.NonExistenceType) -> Desired:
+def _desired(spec: FileSpec | DirSpec | coco.NonExistenceType) -> Desired:
     """The desired state in the terms of the core."""
     return ABSENT if coco.is_non_existence(spec) else spec.state
 
@@ -547,6 +559,7 @@ def _mount(context_provider: Any, action: _Mount) -> None:
         parents=action.create_parent_dirs,
         durable=place.options.durable,
         exact=place.options.exact,
+        by=action.by,
     )
 
 

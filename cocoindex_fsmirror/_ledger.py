@@ -152,6 +152,13 @@ class Ledger:
             )
             return cls(connection, inode, file)
 
+    @classmethod
+    def empty(cls) -> Ledger:
+        """One in memory, that knows nothing."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection.executescript(_SCHEMA)
+        return cls(connection, 0, "a ledger in memory")
+
     def close(self) -> None:
         """Closes the database; the last one to do so folds the log into it."""
         self._connection.close()
@@ -257,9 +264,19 @@ class Ledger:
 
     def owners(self) -> frozenset[str]:
         """Who writes here, according to this very file."""
-        sql = "SELECT substr(key, 7) FROM meta WHERE key LIKE 'owner:%'"
+        return frozenset(identity for identity, _, _ in self.known_owners())
+
+    def known_owners(self) -> list[tuple[str, str, int]]:
+        """Who writes here: the identity, who that is, and since when, in nanoseconds."""
+        sql = "SELECT substr(key, 7), value FROM meta WHERE key LIKE 'owner:%'"
         with _translated(self.file):
-            return frozenset(row[0] for row in self._connection.execute(sql))
+            found = self._connection.execute(sql).fetchall()
+        parts = [(identity, *str(value).partition(" ")) for identity, value in found]
+        return [(identity, by, int(since or 0)) for identity, since, _, by in parts]
+
+    def add_owner(self, identity: str, by: str, since_ns: int) -> None:
+        """Somebody new writes here."""
+        self.set_meta(f"owner:{identity}", f"{since_ns} {by}")
 
     # Writing
 

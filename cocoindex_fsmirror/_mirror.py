@@ -12,22 +12,24 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final, Self, TypeVar
+from typing import Final, Literal, NamedTuple, Self, TypeVar
 
 from ._apply import Outcome, apply_plan
+from ._backups import Backup, list_backups, purge, restore
 from ._brake import Brake
 from ._errors import ApplyError, RootError
-from ._fs import Tree, coarse_now_ns, lock, open_root, stamp_now
+from ._fs import Tree, coarse_now_ns, hold, lock, open_root, stamp_now
 from ._ledger import FILE, FOLDER, CorruptLedgerError, Ledger
 from ._observe import Drift, Look, entries, read, view_of
-from ._paths import ROOT, Name, ancestors, join, leaf, parent
-from ._plan import Plan, make_plan
+from ._paths import ROOT, Name, ancestors, join, leaf, parent, parse_name
+from ._plan import Plan, View, make_plan
 from ._recover import recover
 from ._state import (
     ABSENT,
     Absent,
+    Actual,
     DirState,
     Displaced,
     Doubt,
@@ -35,14 +37,18 @@ from ._state import (
     Intent,
     Kind,
     Row,
+    same_content,
 )
-from ._sweep import put_back, sweep
+from ._sweep import find_foreign, put_back, sweep
 
-__all__ = ["Drift", "Mirror", "Status"]
+__all__ = ["ENGINE", "Difference", "Drift", "Mirror", "Owner", "Status"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
 _PATIENCE: Final = 10.0  # seconds to wait for another writer
+ENGINE: Final = Name("engine")
+"""The folder in ours with the engine's database of ``fsmirror sync``."""
+_HELD: Final = join(FOLDER, Name("lock"))
 _NAMED: Final = 10  # paths that a log line names before it says how many more
 
 
@@ -53,9 +59,11 @@ class Status:
     Attributes:
         root: Its path.
         owners: How many targets (of one or more apps) write to it.
-        files: Managed files.
+        files: Managed files and links.
         folders: Folders that we made, or that are declared.
         size: Bytes in the managed files, as last written.
+        updated_ns: When something was last recorded, in nanoseconds since 1970; 0 if
+            nothing was.
     """
 
     root: str
@@ -63,6 +71,40 @@ class Status:
     files: int
     folders: int
     size: int
+    updated_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A target that writes to a mirror.
+
+    Attributes:
+        identity: Its UUID.
+        by: Who it is: the engine's database, and the key of the directory in it.
+        since_ns: When it came, in nanoseconds since 1970.
+        files: How many files and links it has.
+        is_lost: Whether a younger one has come in its place, since the engine's
+            database was lost: nobody declares its files any more.
+    """
+
+    identity: str
+    by: str
+    since_ns: int
+    files: int
+    is_lost: bool
+
+
+class Difference(NamedTuple):
+    """A path that drifted.
+
+    Attributes:
+        name: Relative to the root.
+        how: ``modified`` (other bytes, or another target), ``missing``, ``mode`` (its
+            mode or time only), or ``foreign`` (something of another kind).
+    """
+
+    name: str
+    how: Literal["modified", "missing", "mode", "foreign"]
 
 
 class Mirror:
@@ -113,15 +155,40 @@ class Mirror:
         files = [row for row in rows if row.kind != Kind.DIR]
         size = sum(row.size for row in files)
         owners = len({row.owner for row in rows})
-        return Status(self.root, owners, len(files), len(rows) - len(files), size)
+        updated_ns = max((row.recorded_ns for row in files), default=0)
+        return Status(self.root, owners, len(files), len(rows) - len(files), size, updated_ns)
 
-    def managed(self) -> list[str]:
-        """The files and links that are ours, by path relative to the root, sorted.
+    def owners(self) -> list[Owner]:
+        """Who writes here, in the order in which they came.
 
         Raises:
             RootError: The directory is no mirror.
         """
-        return [str(row.name) for row in self._known() if row.kind != Kind.DIR]
+        with contextlib.closing(self._peeked()) as ledger:
+            known = sorted(ledger.known_owners(), key=lambda owner: owner[2])
+            youngest = {by: identity for identity, by, _ in known if by}
+            return [
+                Owner(
+                    identity,
+                    by,
+                    since,
+                    ledger.count(identity),
+                    youngest.get(by, identity) != identity,
+                )
+                for identity, by, since in known
+            ]
+
+    def managed(self, owner: str = "") -> list[str]:
+        """The files and links that are ours, by path relative to the root, sorted.
+
+        Args:
+            owner: Whose; by default all.
+
+        Raises:
+            RootError: The directory is no mirror.
+        """
+        rows = (row for row in self._known() if owner in ("", row.owner))
+        return [str(row.name) for row in rows if row.kind != Kind.DIR]
 
     def verify(self, *, content: bool = False) -> list[str]:
         """The paths that drifted, sorted; an empty list means that all is well.
@@ -137,13 +204,102 @@ class Mirror:
 
     def _known(self) -> list[Row]:
         """The rows of the ledger."""
+        with contextlib.closing(self._peeked()) as ledger:
+            return ledger.rows()
+
+    def _peeked(self) -> Ledger:
+        """The ledger, for reading."""
         ledger = Ledger.peek(self.root)
         if ledger is None:
             raise RootError(self.root, "is no mirror", "nothing was ever written to it")
-        with contextlib.closing(ledger):
-            return ledger.rows()
+        return ledger
 
     # Observe
+
+    def exists(self) -> bool:
+        """Whether anything was ever written here, and not given up."""
+        ledger = Ledger.peek(self.root)
+        if ledger is not None:
+            ledger.close()
+        return ledger is not None
+
+    def row(self, name: str) -> Row | None:
+        """What is last-written at one declared path; ``None`` if it is not managed.
+
+        Args:
+            name: The path, relative to the root.
+        """
+        ledger = Ledger.peek(self.root)
+        if ledger is None:
+            return None
+        with contextlib.closing(ledger):
+            row = ledger.rows_named([Name(name)]).get(Name(name))
+        return row if row is not None and row.declared else None
+
+    def differences(self, *, content: bool = False, only: str = "") -> list[Difference]:
+        """The paths that drifted, and how, sorted.
+
+        Args:
+            content: Read every file, instead of trusting an unchanged ``lstat``.
+            only: One path, relative to the root; by default all.
+        """
+        look = Look(self.root, Name(only))
+        with contextlib.closing(look):
+            seen = [(row, look.seen(row, read=content)) for row in look.rows]
+            for row, actual in seen:
+                look.compare(row, actual)
+            names = look.drift().names
+        return [Difference(str(r.name), _how(r, a)) for r, a in seen if r.name in names]
+
+    # Backups
+
+    def backups(self) -> list[Backup]:
+        """What others had put in the way, and is kept, the oldest first.
+
+        Raises:
+            RootError: The root can't be read.
+        """
+        with contextlib.closing(open_root(self.root)[0]) as tree:
+            return list_backups(tree, self._homes(tree))
+
+    def _homes(self, tree: Tree) -> set[Name]:
+        """The folders that may have a backup area of their own."""
+        return {*tree.mounts, *(row.name for row in self.rows() if row.kind == Kind.DIR)}
+
+    def restore(self, backup: Backup, to: str | None = None) -> str:
+        """Moves a backup to where it was, or to another path; replaces nothing.
+
+        Args:
+            backup: One of :meth:`backups`.
+            to: Where to, relative to the root.
+
+        Returns:
+            Where it is now, relative to the root.
+
+        Raises:
+            InvalidNameError: That is no path for a file.
+            PathError: It could not be moved.
+            RootError: The root can't be used.
+        """
+        name = backup.name if to is None else parse_name(to)
+        self._run(lambda tree, _ledger: restore(tree, backup, name))
+        return str(name)
+
+    def purge_backups(self, before_ns: int) -> tuple[int, int]:
+        """Removes the backups from before a time for good.
+
+        Args:
+            before_ns: In nanoseconds since 1970.
+
+        Returns:
+            How many, and how many bytes.
+
+        Raises:
+            ApplyError: Some could not be removed.
+            RootError: The root can't be used.
+        """
+        old = [backup for backup in self.backups() if backup.time_ns < before_ns]
+        return self._run(lambda tree, _ledger: purge(tree, old))
 
     def observe(self, *, content: bool = False) -> Drift:
         """Looks for drift; changes nothing at all.
@@ -198,6 +354,7 @@ class Mirror:
         parents: bool = True,
         durable: bool = True,
         exact: bool = False,
+        by: str = "",
     ) -> None:
         """Makes the root if it is missing, recovers, and records what a look found.
 
@@ -207,6 +364,7 @@ class Mirror:
             parents: Whether to make missing folders above the root.
             durable: Whether a root that was made has to survive a power cut.
             exact: Whether to sweep; see :meth:`sweep`.
+            by: Who it is, for people: by what it is found again if the identity is lost.
 
         Raises:
             RootError: The root can't be used.
@@ -215,7 +373,7 @@ class Mirror:
         def act(tree: Tree, ledger: Ledger) -> None:
             self._swept = self._sweep(tree, ledger) if exact else {}
             if owner not in ledger.owners():
-                ledger.set_meta(f"owner:{owner}", coarse_now_ns())
+                ledger.add_owner(owner, by, coarse_now_ns())
             drifted = ledger.rows_named(drift.names).values()
             mine = [row for row in drifted if row.owner == owner and row.declared and not row.doubt]
             if mine:
@@ -228,6 +386,98 @@ class Mirror:
                 ledger.commit((r for r in drift.refreshed if _is_current(r, current)), ())
 
         self._run(act, create=True, parents=parents, durable=durable)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps others that ask for the same out, for longer than a batch.
+
+        Raises:
+            LockedError: Another process holds it; the message says which.
+        """
+        fd = self._run(lambda tree, _ledger: hold(tree, _HELD))
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def dress(self, mode: int, mtime_ns: int) -> None:
+        """Gives the root itself a mode and a time.
+
+        Args:
+            mode: Permission bits; it stays accessible for its owner.
+            mtime_ns: When it was last changed, in nanoseconds since 1970.
+
+        Raises:
+            RootError: The root can't be used.
+        """
+
+        def act(tree: Tree, _ledger: Ledger) -> None:
+            tree.dress_folder(ROOT, mode | 0o700, mtime_ns)
+
+        self._run(act)
+
+    def note(self, key: str, value: str) -> None:
+        """Remembers a text for whoever keeps this mirror.
+
+        Args:
+            key: What it is found by.
+            value: The text.
+
+        Raises:
+            RootError: The root can't be used.
+        """
+        self._run(lambda _tree, ledger: ledger.set_meta(f"note:{key}", value))
+
+    def noted(self, key: str) -> str:
+        """A text that was remembered; empty if there is none.
+
+        Args:
+            key: As for :meth:`note`.
+        """
+        ledger = Ledger.peek(self.root)
+        if ledger is None:
+            return ""
+        with contextlib.closing(ledger):
+            return str(ledger.get_meta(f"note:{key}") or "")
+
+    def rows(self) -> list[Row]:
+        """What is last-written, by name; nothing if the directory is no mirror."""
+        ledger = Ledger.peek(self.root)
+        if ledger is None:
+            return []
+        with contextlib.closing(ledger):
+            return ledger.rows()
+
+    def preview(self, intents: Iterable[Intent]) -> Plan:
+        """What :meth:`apply` would do; changes nothing at all.
+
+        Args:
+            intents: One or more paths, in any order.
+
+        Raises:
+            RootError: The root is there, and can't be read.
+        """
+        wanted = list(intents)
+        ledger = Ledger.peek(self.root) or Ledger.empty()
+        with contextlib.closing(ledger):
+            if not os.path.isdir(self.root):
+                return make_plan(wanted, View({}, {}))
+            with contextlib.closing(open_root(self.root)[0]) as tree:
+                return make_plan(wanted, view_of(tree, ledger, wanted))
+
+    def foreign(self, besides: Collection[str] = ()) -> list[str]:
+        """What is in the root and not managed, by path; changes nothing.
+
+        Args:
+            besides: Paths that are not foreign either.
+
+        Raises:
+            RootError: The root can't be read.
+        """
+        rows = [*(row.name for row in self.rows()), *(Name(name) for name in besides)]
+        known = {*rows, *(above for name in rows for above in ancestors(name))}
+        with contextlib.closing(open_root(self.root)[0]) as tree:
+            return [str(name) for name in find_foreign(tree, known)]
 
     def sweep(self) -> dict[str, str]:
         """Moves everything that is not managed to the backup area.
@@ -250,8 +500,11 @@ class Mirror:
 
     def _sweep(self, tree: Tree, ledger: Ledger) -> dict[Name, Name]:
         """The same, without a barrier."""
-        rows = [row.name for row in ledger.rows()]
-        return sweep(tree, {*rows, *(above for name in rows for above in ancestors(name))})
+        rows = {row.name: row for row in ledger.rows()}
+        moved = sweep(tree, {*rows, *(above for name in rows for above in ancestors(name))})
+        for name in {folder for path in moved for folder in ancestors(path)} & rows.keys():
+            tree.dress_folder(name, rows[name].mode, rows[name].asked_ns)
+        return moved
 
     def apply(
         self,
@@ -325,6 +578,22 @@ class Mirror:
         if outcome.failures:
             raise ApplyError(self.root, outcome.failures)
         return outcome
+
+    def give_up(self) -> Outcome:
+        """Tears everything down, whoever made it, and what ``fsmirror sync`` knew of it.
+
+        Raises:
+            ApplyError: Some paths could not be removed.
+            RootError: The root can't be used.
+        """
+        together = Outcome()
+        for owner in sorted(
+            {*(o.identity for o in self.owners()), *(r.owner for r in self.rows())}
+        ):
+            outcome = self.tear_down(owner)
+            together.removed += outcome.removed
+            together.left += outcome.left
+        return together
 
     def _apply(
         self, tree: Tree, ledger: Ledger, intents: list[Intent], brake: Brake | None = None
@@ -457,6 +726,15 @@ class Mirror:
         tree.remove_root(made)
 
 
+def _how(row: Row, actual: Actual) -> Literal["modified", "missing", "mode", "foreign"]:
+    """How a path differs from what is last-written."""
+    if actual.state is ABSENT:
+        return "missing"
+    if type(actual.state) is not type(row.state):
+        return "foreign"
+    return "mode" if same_content(row.state, actual.state) else "modified"
+
+
 @dataclass
 class _Locked:
     """A root that is ours until it is closed."""
@@ -540,11 +818,19 @@ def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:
     )
 
 
+def _remove_engine(tree: Tree) -> None:
+    """Removes the engine's database of ``fsmirror sync``."""
+    folder = join(FOLDER, ENGINE)
+    for name in entries(tree, folder):
+        tree.remove_file(name)
+    tree.remove_folder(folder)
+
+
 def _remove_own_folder(tree: Tree) -> None:
     """Removes our folder, unless it holds backups or what else is to be kept."""
     for inner in ("tmp", "backup"):
         tree.remove_folder(join(FOLDER, Name(inner)))
-    ledger = {FILE, Name(f"{FILE}-wal"), Name(f"{FILE}-shm")}
+    ledger = {FILE, Name(f"{FILE}-wal"), Name(f"{FILE}-shm"), _HELD}
     note = join(FOLDER, Name(".gitignore"))
     rest = set(tree.names_in(FOLDER)) - ledger - {note}
     for name in ledger if rest else (*ledger, note):

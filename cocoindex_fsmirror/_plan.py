@@ -104,12 +104,16 @@ class Put(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Record what is right on the disk; mode and time are to be set, unless ``None``."""
+    """Record what is right on the disk; mode and time are to be set, unless ``None``.
+
+    ``adopts`` tells that nothing was known of it before.
+    """
 
     row: Row
     actual: Actual
     mode: int | None = None
     mtime_ns: int | None = None
+    adopts: bool = False
 
 
 @dataclass(frozen=True)
@@ -469,7 +473,7 @@ class _Planner:
         is_dressed = (mode, mtime_ns) == (None, None)
         if known and is_dressed and row is not None and row.signature == actual.signature:
             return
-        self._keep.append(Keep(kept, actual, mode, mtime_ns))
+        self._keep.append(Keep(kept, actual, mode, mtime_ns, adopts=row is None))
         if row is not None and not _declares(intent, row):
             self._displace(intent.name, row, intent)
 

@@ -16,12 +16,14 @@ from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
 from cocoindex.resources.file import FileLike
 
+from ._engine import database_in_use
 from ._handlers import (
     ROOTS,
     ChildHandler,
     DirSpec,
     Durability,
     FileSpec,
+    KeepSpec,
     OnConflict,
     Options,
     RootKey,
@@ -181,6 +183,11 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         rival = self._note(name, component, is_file=True)
         spec = FileSpec(content, mode, create_parent_dirs, component, rival, mtime_ns=mtime_ns)
         state = self._provider.target_state(name, spec)
+        coco.declare_target_state(cast("coco.TargetState[None]", state))
+
+    def _keep(self: DirTarget, name: Name) -> None:
+        """Declares that a path stays as it is."""
+        state = self._provider.target_state(name, KeepSpec())
         coco.declare_target_state(cast("coco.TargetState[None]", state))
 
     def declare_dir_target(
@@ -412,6 +419,7 @@ def _dir_state(
         uuid.uuid4().hex,
         watch,
         exact=options.exact,
+        by=database_in_use(),
     )
     return ROOTS.target_state(_root_key(path), spec)
 

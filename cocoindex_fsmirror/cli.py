@@ -1,10 +1,4 @@
-"""The ``fsmirror`` command.
-
-``fsmirror sync`` runs a real CocoIndex app with one component for each folder of
-the source, memoized on the folder's listing, so that a run over an unchanged
-source neither reads nor declares anything. The engine's database lives in
-``DST/.fsmirror/engine``.
-"""
+"""The ``fsmirror`` command."""
 
 from __future__ import annotations
 
@@ -13,138 +7,214 @@ import os
 # Before cocoindex is imported: it would send a usage event, and say so if it can't.
 os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 
-import asyncio
+import contextlib
+import dataclasses
+import json
 import logging
-import stat
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 import click
-import cocoindex as coco
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-from . import __version__, _handlers, _target
-from ._apply import Outcome
-from ._errors import FsMirrorError, InvalidNameError, RootError
-from ._mirror import Mirror
-from ._paths import RESERVED, parse_name
+from . import __version__
+from ._backups import find, parse_age
+from ._brake import Limit
+from ._errors import FsMirrorError, InvalidNameError
+from ._mirror import Mirror, Owner
+from ._survey import Survey, patterns, survey
 
 __all__ = ["main"]
 
-_USED_WRONGLY = 2
-_FAILED = 3
+IN_ORDER: Final = 0
+DIFFERS: Final = 1
+USED_WRONGLY: Final = 2
+FAILED: Final = 3
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+
+_EPILOG = "Exit status: 0 in order, 1 differences found, 2 used wrongly, 3 failed."
+_Figures: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A regular file in the source, as its folder lists it."""
+class _Commands(click.Group):
+    """Says what is wrong in one line."""
 
-    name: str
-    size: int
-    mtime_ns: int
-    inode: int
-    mode: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    """A folder of the source, and what it listed when the run began."""
-
-    source: str
-    path: str
-    files: tuple[_Entry, ...]
-
-    def __coco_memo_key__(self) -> object:
-        return (self.path, tuple((f.name, f.size, f.mtime_ns, f.inode, f.mode) for f in self.files))
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Runs the command, and ends the process with its status."""
+        extra["standalone_mode"] = False
+        try:
+            status = super().main(*args, **extra)
+        except click.ClickException as error:
+            _fail(error.format_message())
+            status = USED_WRONGLY
+        except FsMirrorError as error:
+            _fail(str(error))
+            status = FAILED
+        except (KeyboardInterrupt, click.Abort):
+            _fail("interrupted; nothing is lost, run it again to complete it")
+            status = INTERRUPTED
+        sys.exit(status if isinstance(status, int) else IN_ORDER)
 
 
-@dataclass
-class _Survey:
-    """What a walk through the source found."""
-
-    folders: list[_Folder] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+def _fail(message: str) -> None:
+    """Says what is wrong, on standard error."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    console.print(f"fsmirror: {message}", style="red" if console.is_terminal else "")
 
 
-@dataclass
-class _Tally:
-    """What the batches of a run did."""
+class _LimitType(click.ParamType[Limit]):
+    """A count of files, or a part of them: ``20``, ``5%``."""
 
-    written: int = 0
-    adopted: int = 0
-    removed: int = 0
-    backed_up: int = 0
-    failures: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    name = "count or percent"
 
-    def add(self, outcome: Outcome) -> None:
-        """Counts one batch."""
-        self.written += len(outcome.written)
-        self.adopted += len(outcome.kept)
-        self.removed += len(outcome.removed)
-        self.backed_up += len(outcome.backed_up)
-        self.failures.extend(str(failure) for failure in outcome.failures)
-
-    def messages(self) -> list[str]:
-        """One line for each thing that failed.
-
-        The engine may hand an error of a path on as a text with a traceback; the
-        path has told of it already.
-        """
-        others = (e for e in self.errors if not any(known in e for known in self.failures))
-        return [*self.failures, *(other.strip().rpartition("\n")[2] for other in others)]
+    def convert(
+        self, value: str, _param: click.Parameter | None, _ctx: click.Context | None
+    ) -> Limit:
+        """Parses it."""
+        number, is_percent = value.removesuffix("%"), value.endswith("%")
+        if not number.isdecimal() or (is_percent and int(number) > 100):
+            self.fail(f"{value!r} is neither a count nor a percentage, such as 20 or 5%")
+        return int(number) / 100 if is_percent else int(number)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _AgeType(click.ParamType[int]):
+    """An age: ``30d``, ``12h``."""
+
+    name = "age"
+
+    def convert(
+        self, value: str, _param: click.Parameter | None, _ctx: click.Context | None
+    ) -> int:
+        """Parses it, to nanoseconds."""
+        try:
+            return parse_age(value)
+        except ValueError as error:
+            self.fail(str(error))
+
+
+def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``."""
+    shown = "Print one JSON object on standard output, and nothing else there."
+    return click.option("--json", "as_json", is_flag=True, help=shown)(command)
+
+
+def _tell(as_json: bool, figures: _Figures, lines: Sequence[str]) -> None:
+    """Prints a result for people, or for programs."""
+    if as_json:
+        click.echo(json.dumps(figures, ensure_ascii=True))
+    else:
+        for line in lines:
+            click.echo(line)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
+)
 @click.version_option(__version__, prog_name="fsmirror")
 def main() -> None:
-    """Keep directories in their desired state."""
+    """Keep directories in their desired state.
+
+    What fsmirror writes is replaced in one step and survives a power cut; what
+    others changed comes back, and nothing of theirs is ever lost.
+    """
+    logging.basicConfig(format="fsmirror: %(message)s", level=logging.WARNING, force=True)
 
 
-@main.command()
+# sync
+
+
+@main.command(epilog=_EPILOG)
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("dst", type=click.Path(path_type=Path))
-def sync(src: Path, dst: Path) -> None:
-    """Mirror the regular files and folders of SRC into DST.
+@click.option(
+    "--exclude",
+    metavar="PATTERN",
+    multiple=True,
+    help="Leave out what matches, in the syntax of .gitignore. May be given several times.",
+)
+@click.option(
+    "--gitignore", is_flag=True, help="Leave out what the .gitignore files in SRC name, and .git."
+)
+@click.option("--exact", is_flag=True, help="Move what is not from SRC to the backup area.")
+@click.option("-n", "--dry-run", is_flag=True, help="List what would be done, and do nothing.")
+@click.option("--checksum", is_flag=True, help="Read every file, whatever its size and time say.")
+@click.option(
+    "--durability",
+    type=click.Choice(["batch", "none"]),
+    default="batch",
+    show_default=True,
+    help="Whether what was done survives a power cut.",
+)
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["backup", "overwrite", "error"]),
+    default="backup",
+    show_default=True,
+    help="What happens to files of others that are in the way.",
+)
+@click.option(
+    "--max-delete",
+    type=_LimitType(),
+    help="Stop before anything is done if more files than this would be removed: 20, 5%.",
+)
+@_json_option
+def sync(  # noqa: PLR0917
+    src: Path,
+    dst: Path,
+    exclude: tuple[str, ...],
+    gitignore: bool,
+    exact: bool,
+    dry_run: bool,
+    checksum: bool,
+    durability: Literal["batch", "none"],
+    on_conflict: Literal["backup", "overwrite", "error"],
+    max_delete: Limit | None,
+    as_json: bool,
+) -> int:
+    """Mirror what is in SRC into DST.
 
-    DST then holds what SRC holds: changed files are replaced in one step, files
-    that went are removed, and files of DST that were edited or deleted come
-    back. What was never mirrored stays as it is. Symbolic links and special
-    files are skipped. All state is kept in DST/.fsmirror.
-
-    Exit status: 0 in order, 2 used wrongly, 3 something failed.
+    Files, folders and symbolic links, with their modes and times. What changed
+    is replaced in one step, what is gone in SRC is removed, and what others
+    changed or removed in DST comes back; their versions go to the backup area.
+    What was never mirrored stays as it is, unless --exact is given. All state
+    is kept in DST/.fsmirror.
     """
+    from ._sync import Options, Syncing  # noqa: PLC0415  # The engine takes its time.
+
     source, target = _checked(src, dst)
-    started, tally = time.monotonic(), _Tally()
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    logging.basicConfig(format="fsmirror: %(message)s", level=logging.WARNING)
-    with Mirror(target, on_outcome=tally.add) as mirror:
-        try:
-            mirror.create()
-            survey = _survey(source)
-            if survey.unread:
-                # What can't be seen is not gone: its copies would be removed.
-                shown = "; ".join(survey.unread[:3])
-                raise RootError(source, f"can't be read whole: {shown}", "nothing was changed")
-            _run(mirror, survey, tally)
-            files = mirror.status().files
-        except FsMirrorError as error:
-            errors.print(f"fsmirror: {error}")
-            raise SystemExit(_FAILED) from None
-    _report(errors, survey, tally)
-    unchanged = max(files - tally.written - tally.adopted, 0)
-    click.echo(
-        f"{target}: {tally.written:,} written, {tally.adopted:,} adopted, "
-        f"{tally.removed:,} removed, {tally.backed_up:,} backed up, "
-        f"{unchanged:,} unchanged, {time.monotonic() - started:.1f} s"
-    )
-    if survey.errors or tally.messages():
-        raise SystemExit(_FAILED)
+    try:
+        excluded = patterns(exclude)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    options = Options(durability, on_conflict, checksum, exact, max_delete)
+    found = survey(source, excluded, gitignore=gitignore)
+    with contextlib.ExitStack() as stack:
+        if dry_run:
+            return _list_changes(Mirror(target), found, options, as_json=as_json)
+        syncing = stack.enter_context(contextlib.closing(Syncing(target, options)))
+        syncing.on_progress = stack.enter_context(_progress(found, is_wanted=not as_json))
+        summary = syncing.run(found)
+    for line in summary.failures:
+        _fail(line)
+    if summary.skipped and not as_json:
+        shown = ", ".join(summary.skipped[:3]) + (", ..." if len(summary.skipped) > 3 else "")
+        _fail(f"skipped {len(summary.skipped)} special files: {shown}")
+    figures = {"source": source, "root": target} | dataclasses.asdict(summary)
+    _tell(as_json, figures, [f"{target}: {_summed_up(figures)}"])
+    return FAILED if summary.failures else IN_ORDER
 
 
 def _checked(src: Path, dst: Path) -> tuple[str, str]:
@@ -170,94 +240,321 @@ def _is_inside(path: str, folder: str) -> bool:
     return os.path.commonpath([path, folder]) == folder
 
 
-def _survey(source: str) -> _Survey:
-    """Lists every folder of the source."""
-    survey = _Survey()
-    for path in _walk(source, "", survey):
-        survey.folders.append(path)
-    return survey
+def _list_changes(mirror: Mirror, found: Survey, options: Any, *, as_json: bool) -> int:
+    """Lists what a run would do."""
+    from ._dry_run import dry_run  # noqa: PLC0415
+
+    if found.unread:
+        _fail(f"{found.source}: can't be read whole: {'; '.join(found.unread[:3])}")
+        return FAILED
+    changes = list(dry_run(mirror, found, options))
+    lines = [_line(change.action, change.path, change.size, change.note) for change in changes]
+    lines.append(f"{mirror.root}: {len(changes):,} changes would be made; nothing was done")
+    listed = [change._asdict() for change in changes]
+    _tell(as_json, {"root": mirror.root, "changes": listed}, lines)
+    return FAILED if any(change.action == "fail" for change in changes) else IN_ORDER
 
 
-def _walk(source: str, path: str, survey: _Survey) -> Iterator[_Folder]:
-    """The folders at and below a path that hold regular files."""
-    files: list[_Entry] = []
-    try:
-        with os.scandir(os.path.join(source, path)) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError as error:
-        survey.unread.append(f"{path or source}: {error.strerror}")
+def _line(action: str, path: str, size: int, note: str) -> str:
+    """One change, for people."""
+    more = [_size(size)] if size else []
+    more += [note] if note else []
+    return f"{action:8} {_shown(path)}" + (f"  ({', '.join(more)})" if more else "")
+
+
+def _shown(path: str) -> str:
+    """A path that breaks no line and no terminal."""
+    return path if path.isprintable() else repr(path)
+
+
+def _size(count: float) -> str:
+    """A number of bytes, for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable: the last unit takes all")
+
+
+def _summed_up(figures: _Figures) -> str:
+    """A summary, in one line."""
+    names = ("written", "adopted", "healed", "deleted", "backed_up", "unchanged")
+    counts = [f"{figures[name]:,} {name.replace('_', ' ')}" for name in names]
+    return ", ".join([*counts, _size(figures["size"]), f"{figures['seconds']:.1f} s"])
+
+
+@contextlib.contextmanager
+def _progress(found: Survey, *, is_wanted: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, if that is a terminal."""
+    console = Console(stderr=True)
+    if not is_wanted or not console.is_terminal:
+        yield lambda _files, _size: None
         return
-    if path and not entries:
-        survey.empty.append(path)
-    for entry in entries:
-        inner = os.path.join(path, entry.name)
-        if not path and entry.name == RESERVED:
-            continue
-        seen = _seen(entry, inner, survey)
-        if seen is None:
-            continue
-        if stat.S_ISDIR(seen.st_mode):
-            yield from _walk(source, inner, survey)
-        elif stat.S_ISREG(seen.st_mode):
-            mode = stat.S_IMODE(seen.st_mode)
-            files.append(_Entry(entry.name, seen.st_size, seen.st_mtime_ns, seen.st_ino, mode))
-        else:
-            survey.skipped.append(inner)
-    if files:
-        yield _Folder(source, path, tuple(files))
+    columns = (
+        BarColumn(),
+        TextColumn("{task.fields[files]:,} of {task.fields[all_files]:,} files"),
+        *(DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        count = found.files + found.links
+        task = bar.add_task("", total=max(found.size, 1), files=0, all_files=count)
+
+        def advance(files: int, size: int) -> None:
+            done = bar.tasks[0].fields["files"] + files
+            bar.update(task, advance=size, files=done)
+
+        yield advance
 
 
-def _seen(entry: os.DirEntry[str], path: str, survey: _Survey) -> os.stat_result | None:
-    """What an entry of the source is; ``None`` if it is left out."""
+# Looking
+
+
+@main.command(epilog=_EPILOG)
+@click.argument("dst", type=click.Path(path_type=Path))
+@_json_option
+def status(dst: Path, as_json: bool) -> int:
+    """Tell who mirrors DST, how much, and what is to be known of it."""
+    mirror = _mirror(dst)
+    found, owners, drift = mirror.status(), mirror.owners(), mirror.verify()
+    backups = mirror.backups()
+    orphans = sum(owner.files for owner in owners if owner.is_lost)
+    figures: _Figures = {
+        "root": mirror.root,
+        "files": found.files,
+        "folders": found.folders,
+        "bytes": found.size,
+        "updated": _time(found.updated_ns),
+        "drifted": len(drift),
+        "backups": len(backups),
+        "orphans": orphans,
+        "mirrors": [
+            {
+                "by": _who(mirror, owner),
+                "since": _time(owner.since_ns),
+                "files": owner.files,
+                "lost": owner.is_lost,
+            }
+            for owner in owners
+        ],
+    }
+    lines = [
+        mirror.root,
+        f"  {found.files:,} files and links, {_size(found.size)}, in {found.folders:,} folders",
+        f"  last written {_time(found.updated_ns) or 'never'}",
+        f"  drifted      {len(drift):,}" + ("  (fsmirror verify lists them)" if drift else ""),
+        f"  backups      {len(backups):,}" + ("  (fsmirror backups lists them)" if backups else ""),
+        *(f"  mirrored by  {_described(mirror, owner)}" for owner in owners),
+    ]
+    if orphans:
+        lines.append(f"  orphans      {orphans:,}, of a database that was lost")
+    _tell(as_json, figures, lines)
+    return DIFFERS if drift or orphans else IN_ORDER
+
+
+def _mirror(dst: Path) -> Mirror:
+    """A directory that is a mirror."""
+    mirror = Mirror(os.path.realpath(dst))
+    if not os.path.isdir(mirror.root):
+        raise click.UsageError(f"{dst}: no such directory")
+    if not mirror.exists():
+        raise click.UsageError(f"{dst}: is no mirror; nothing was ever written to it")
+    return mirror
+
+
+def _described(mirror: Mirror, owner: Owner) -> str:
+    """An owner, in one line."""
+    lost = ", whose database was lost" if owner.is_lost else ""
+    return f"{_who(mirror, owner)}, {owner.files:,} files, since {_time(owner.since_ns)}{lost}"
+
+
+def _who(mirror: Mirror, owner: Owner) -> str:
+    """Who an owner is."""
+    if owner.identity == mirror.noted("sync: owner"):
+        return f"fsmirror sync {_shown(mirror.noted('sync: source'))}"
+    return owner.by or f"an app of which only the identity is known, {owner.identity}"
+
+
+def _time(time_ns: int) -> str:
+    """A time, in UTC."""
+    if not time_ns:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time_ns / 1e9))
+
+
+@main.command(epilog=_EPILOG)
+@click.argument("dst", type=click.Path(path_type=Path))
+@click.option("--content", is_flag=True, help="Read every file, instead of trusting its times.")
+@click.option("--exact", is_flag=True, help="List what is not managed as well.")
+@_json_option
+def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
+    """List what differs from what was written to DST; change nothing.
+
+    Each path is modified (other bytes), missing, mode (only its mode or time
+    differs) or foreign (of another kind; with --exact also what is not managed).
+    """
+    mirror = _mirror(dst)
+    found = [(each.how, each.name) for each in mirror.differences(content=content)]
+    if exact:
+        found += [("foreign", name) for name in mirror.foreign()]
+    found.sort(key=lambda pair: pair[1])
+    listed = [{"path": name, "how": how} for how, name in found]
+    files = mirror.status().files
+    summary = f"{mirror.root}: {len(found):,} differ" if found else f"{mirror.root}: in order"
+    lines = [*(f"{how:8}  {_shown(name)}" for how, name in found), f"{summary} ({files:,} files)"]
+    _tell(as_json, {"root": mirror.root, "files": files, "differences": listed}, lines)
+    return DIFFERS if found else IN_ORDER
+
+
+@main.command(epilog=_EPILOG)
+@click.argument("path", metavar="DST/PATH", type=click.Path(path_type=Path))
+@_json_option
+def why(path: Path, as_json: bool) -> int:
+    """Tell why a path is there: who declared it, when, and what differs now."""
+    at = Path(os.path.realpath(path.parent)) / path.name
+    mirror = next((m for m in map(Mirror, at.parents) if m.exists()), None)
+    if mirror is None:
+        raise click.UsageError(f"{path}: is in no mirror")
+    name = at.relative_to(mirror.root).as_posix()
+    figures, lines = _reasons(mirror, name, is_there=os.path.lexists(at))
+    _tell(as_json, {"root": mirror.root, "path": name} | figures, lines)
+    return DIFFERS if figures.get("differs") else IN_ORDER
+
+
+def _reasons(mirror: Mirror, name: str, *, is_there: bool) -> tuple[_Figures, list[str]]:
+    """What is known of one path."""
+    row = mirror.row(name)
+    if row is None:
+        is_folder = any(known.startswith(f"{name}/") for known in mirror.managed())
+        state = "folder" if is_folder else "foreign" if is_there else "absent"
+        told = {
+            "folder": "holds managed files, and was not made by us",
+            "foreign": "foreign: not written by a mirror, and left alone",
+            "absent": "absent, and not managed",
+        }
+        return {"state": state}, [f"{_shown(name)}: {told[state]}"]
+    owner = next((o for o in mirror.owners() if o.identity == row.owner), None)
+    by = _who(mirror, owner) if owner else row.owner
+    differs = next((d.how for d in mirror.differences(content=True, only=name)), "")
+    figures: _Figures = {
+        "state": "managed",
+        "kind": str(row.kind),
+        "by": by,
+        "component": row.component,
+        "written": _time(row.recorded_ns),
+        "bytes": row.size,
+        "fingerprint": row.digest.hex() if row.digest else "",
+        "target": row.target,
+        "adopted": not row.made,
+        "differs": differs,
+    }
+    lines = [f"{_shown(name)}: managed, a {row.kind}"]
+    lines += [f"  {label:11}  {value}" for label, value in _known_of(figures)]
+    lines.append(f"  now          {differs or 'as it was written'}")
+    return figures, lines
+
+
+def _known_of(figures: _Figures) -> Iterator[tuple[str, str]]:
+    """What is known of a managed path, without what is not."""
+    yield "by", figures["by"]
+    for name in ("component", "target", "written", "fingerprint"):
+        if figures[name]:
+            yield name, figures[name]
+    if figures["adopted"]:
+        yield "adopted", "found there, not written by us: it stays when it is no longer declared"
+
+
+# Changing
+
+
+@main.group(epilog=_EPILOG, invoke_without_command=True)
+@click.argument("dst", type=click.Path(path_type=Path))
+@_json_option
+@click.pass_context
+def backups(context: click.Context, dst: Path, as_json: bool) -> int:
+    """List, restore or purge the files of others that had to make way in DST."""
+    context.obj = _mirror(dst)
+    if context.invoked_subcommand is None:
+        return _list_backups(context.obj, as_json=as_json)
+    return IN_ORDER
+
+
+@backups.command("list", epilog=_EPILOG)
+@_json_option
+@click.pass_obj
+def list_(mirror: Mirror, as_json: bool) -> int:
+    """List the backups, the oldest first."""
+    return _list_backups(mirror, as_json=as_json)
+
+
+def _list_backups(mirror: Mirror, *, as_json: bool) -> int:
+    """The same."""
+    found = mirror.backups()
+    size = sum(each.size for each in found)
+    listed = [
+        {"where": each.where, "path": each.name, "time": _time(each.time_ns), "bytes": each.size}
+        for each in found
+    ]
+    lines = [
+        f"{_time(each.time_ns)}  {_size(each.size):>12}  {_shown(f'{each.stamp}/{each.name}')}"
+        for each in found
+    ]
+    lines.append(f"{mirror.root}: {len(found):,} backups, {_size(size)}")
+    _tell(as_json, {"root": mirror.root, "bytes": size, "backups": listed}, lines)
+    return IN_ORDER
+
+
+@backups.command(epilog=_EPILOG)
+@click.argument("path")
+@click.option("--to", metavar="PATH", help="Where to, below DST; by default where it was.")
+@_json_option
+@click.pass_obj
+def restore(mirror: Mirror, path: str, to: str | None, as_json: bool) -> int:
+    """Move a backup back to where it was, or to another path of DST.
+
+    PATH is as the list shows it, or where the file was: then it is the newest
+    of its backups. Nothing is ever replaced.
+    """
+    found = find(mirror.backups(), path)
+    if not found:
+        raise click.UsageError(f"{path}: there is no such backup")
     try:
-        parse_name(path)
-        return entry.stat(follow_symlinks=False)
+        where = mirror.restore(found[-1], to)
     except InvalidNameError as error:
-        survey.errors.append(str(error))
-    except FileNotFoundError:
-        pass  # It went while we looked.
-    except OSError as error:
-        survey.unread.append(f"{path}: {error.strerror}")
-    return None
+        raise click.UsageError(str(error)) from None
+    figures = {"root": mirror.root, "restored": found[-1].where, "to": where}
+    _tell(as_json, figures, [f"{_shown(found[-1].where)} is at {_shown(where)} again"])
+    return IN_ORDER
 
 
-@coco.fn(memo=True)
-async def _mirror_folder(folder: _Folder, out: _target.DirTarget) -> None:
-    """Declares the files of one folder."""
-    for entry in folder.files:
-        inner = os.path.join(folder.path, entry.name)
-        content = await asyncio.to_thread(Path(folder.source, inner).read_bytes)
-        out.declare_file(inner, content, mode=entry.mode)
+@backups.command(epilog=_EPILOG)
+@click.option("--older-than", type=_AgeType(), required=True, help="Such as 30d, 12h, 2w.")
+@_json_option
+@click.pass_obj
+def purge(mirror: Mirror, older_than: int, as_json: bool) -> int:
+    """Remove old backups for good."""
+    count, size = mirror.purge_backups(time.time_ns() - older_than)
+    line = f"{mirror.root}: {count:,} backups purged, {_size(size)}"
+    _tell(as_json, {"root": mirror.root, "purged": count, "bytes": size}, [line])
+    return IN_ORDER
 
 
-async def _mirror_all(target: str, survey: _Survey, tally: _Tally) -> None:
-    """The flow: one component for each folder."""
+@main.command(epilog=_EPILOG)
+@click.argument("dst", type=click.Path(path_type=Path))
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@_json_option
+def drop(dst: Path, yes: bool, as_json: bool) -> int:
+    """Give DST up: remove what was mirrored into it, and nothing else.
 
-    async def note(error: BaseException, _context: object) -> None:
-        tally.errors.append(str(error))
-
-    out = await _target.mount_dir_target(Path(target))
-    for path in survey.empty:
-        out.declare_dir_target(path)
-    async with coco.exception_handler(note):
-        folders = ((folder.path or ".", folder) for folder in survey.folders)
-        handle = await coco.mount_each(_mirror_folder, dict(folders).items(), out)
-        await handle.ready()
-
-
-def _run(mirror: Mirror, survey: _Survey, tally: _Tally) -> None:
-    """Updates the app of one mirror."""
-    _handlers.share(mirror)
-    engine = Path(mirror.root, RESERVED, "engine")
-    environment = coco.Environment(coco.Settings(db_path=engine))
-    config = coco.AppConfig(name="fsmirror-sync", environment=environment)
-    coco.App(config, _mirror_all, mirror.root, survey, tally).update_blocking()
-
-
-def _report(errors: Console, survey: _Survey, tally: _Tally) -> None:
-    """Says on stderr what was left out, and what failed."""
-    for line in dict.fromkeys((*survey.errors, *tally.messages())):
-        errors.print(f"fsmirror: {line}")
-    if survey.skipped:
-        shown = ", ".join(survey.skipped[:3]) + (", ..." if len(survey.skipped) > 3 else "")
-        errors.print(f"fsmirror: skipped {len(survey.skipped)} links and special files: {shown}")
+    What others put there stays, and so do files that were edited, and the
+    backups. A flow of yours that mirrors into DST writes its files again.
+    """
+    mirror = _mirror(dst)
+    files = mirror.status().files
+    if not yes:
+        click.confirm(f"Remove {files:,} files from {mirror.root}?", abort=True, err=True)
+    with mirror.held():
+        outcome = mirror.give_up()
+    figures = {"root": mirror.root, "deleted": len(outcome.removed), "left": sorted(outcome.left)}
+    left = f", {len(outcome.left):,} left that are not ours" if outcome.left else ""
+    _tell(as_json, figures, [f"{mirror.root}: {len(outcome.removed):,} deleted{left}"])
+    return IN_ORDER

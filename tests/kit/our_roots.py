@@ -57,7 +57,7 @@ class _Declaring(_RootHandler):
     ) -> coco.TargetReconcileOutput[_Action, Record, ChildHandler] | None:
         """Asks the real handler."""
         spec = desired_target_state
-        if not coco.is_non_existence(spec):
+        if isinstance(spec, FileSpec | DirSpec):
             spec = replace(spec, fresh_owner=f"the owner of {key!r}")
         if isinstance(spec, FileSpec):
             assert isinstance(key, tuple)

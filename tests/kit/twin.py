@@ -79,9 +79,10 @@ class Life:
         if what == "done":
             self.pace, self.steps = time.monotonic() - self._began, max(int(steps), 300)
         else:
-            if what not in ("done", "failed") and self.process is not None:
+            is_dead = self.process is None
+            if not is_dead and what != "failed":
                 what += f", and the process with {self._bury()}"
-            assert self.process is None, f"the update ends with {what}"
+            assert is_dead, f"the update ends with {what}"
 
     def _start(self) -> subprocess.Popen[bytes]:
         """A process that is ready for its first update."""

@@ -17,6 +17,7 @@ from cocoindex_fsmirror._paths import (
     join,
     leaf,
     parent,
+    parse_link_target,
     parse_name,
 )
 
@@ -208,6 +209,109 @@ def test_the_parts_of_a_name_fit_together(parts: list[str]) -> None:
     assert list(ancestors(name)) == [str(above) for above in reversed(path.parents)][1:]
     assert join(parent(name), Name(leaf(name))) == name
     assert join(ROOT, name) == name
+
+
+# What a link says, by the path of the link.
+STAYS_INSIDE = [
+    ("l", "x"),
+    ("l", "."),
+    ("l", "./a//b/./"),
+    ("l", "..."),
+    ("l", "..a/b.."),
+    ("l", " "),
+    ("l", "new\nline"),
+    ("l", "back\\slash\\..\\.."),
+    ("l", "C:\\x"),
+    ("l", "~/x"),
+    ("l", "x" * 256),
+    ("l", "😀"),
+    ("d/l", ".."),
+    ("d/l", "../"),
+    ("d/l", "..//./x"),
+    ("d/l", "./../x/y"),
+    ("d/e/l", "../../x"),
+]
+MAY_LEAD_OUT = [
+    ("l", "/"),
+    ("l", "/etc/passwd"),
+    ("l", "//x"),
+    ("l", "/."),
+    ("l", ".."),
+    ("l", "../x"),
+    ("l", "./../x"),
+    ("l", ".//../"),
+    ("l", "a/.."),
+    ("l", "a/../b"),
+    ("d/l", "../.."),
+    ("d/l", "../../x"),
+    ("d/l", ".././../x"),
+    ("d/l", "a/../b"),
+    ("d/l", "../a/../b"),
+    ("d/e/l", "a/b/../.."),
+    ("d/e/l", "../../../x"),
+]
+NO_LINK = {"empty": "", "NUL": "a\0b", "lone surrogate": "a\ud800", "escaped byte": "\udcff/b"}
+
+
+@pytest.mark.parametrize(("link", "target"), STAYS_INSIDE)
+def test_a_target_that_stays_below_the_root_is_taken_as_it_is(link: str, target: str) -> None:
+    assert parse_link_target(target, Name(link)) == target
+
+
+@pytest.mark.parametrize(("link", "target"), MAY_LEAD_OUT)
+def test_a_target_that_may_lead_out_of_the_root_is_refused_unless_it_may(
+    link: str, target: str
+) -> None:
+    with pytest.raises(InvalidNameError, match="allow_escape=True allows it") as caught:
+        parse_link_target(target, Name(link))
+    assert repr(target) in str(caught.value)
+    assert caught.value.name == target
+    assert parse_link_target(target, None) == target
+
+
+@pytest.mark.parametrize("inside", [Name("d/l"), None])
+@pytest.mark.parametrize("target", NO_LINK.values(), ids=NO_LINK)
+def test_what_no_link_can_say_is_refused_in_any_case(target: str, inside: Name | None) -> None:
+    with pytest.raises(InvalidNameError) as caught:
+        parse_link_target(target, inside)
+    assert repr(target) in str(caught.value)
+    assert "allow_escape" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inside", [Name("d/l"), None])
+@pytest.mark.parametrize("target", [None, b"a", 1, ["a"]], ids=repr)
+def test_a_target_that_is_no_text_is_a_type_error(target: object, inside: Name | None) -> None:
+    with pytest.raises(TypeError, match=type(target).__name__):
+        parse_link_target(target, inside)  # type: ignore[arg-type]
+
+
+def test_a_target_may_be_a_pure_path() -> None:
+    assert parse_link_target(PurePath("../a//b/"), Name("d/l")) == "../a/b"
+    assert parse_link_target(PurePosixPath("/a"), None) == "/a"
+    with pytest.raises(InvalidNameError, match="'/a'"):
+        parse_link_target(PurePath("/a"), Name("d/l"))
+
+
+_STEPS = st.lists(st.sampled_from(["..", "..", ".", "", "a", "..."]), min_size=1, max_size=8)
+
+
+@given(_STEPS, st.lists(st.sampled_from("de"), max_size=4))
+def test_a_target_is_taken_if_it_stays_below_the_root_wherever_its_names_lead(
+    steps: list[str], folders: list[str]
+) -> None:
+    target, link = "/".join(steps), Name("/".join([*folders, "l"]))
+    depth, stays = len(folders), not target.startswith("/")
+    for step in steps:
+        if step == "..":
+            depth -= 1
+        elif step not in ("", "."):
+            depth = 0  # At worst, it is a link to the root.
+        stays = stays and depth >= 0
+    if stays and target:
+        assert parse_link_target(target, link) == target
+    else:
+        with pytest.raises(InvalidNameError):
+            parse_link_target(target, link)
 
 
 def test_without_folding_only_equal_names_meet() -> None:

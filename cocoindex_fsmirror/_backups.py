@@ -1,0 +1,310 @@
+"""Backups: foreign bytes that had to make way, listed, put back or removed for good.
+
+They lie at ``.fsmirror/backup/<UTC time>/<the path that they had>``, in the root or
+in a folder below it that another mount needs (its *home*). Whatever is found there may
+have been made by anybody: no link is followed, and what looks different from when it
+was listed is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, TypeAlias
+
+from ._errors import ApplyError, BarrierError, ConflictError, PathError
+from ._fs import Tree
+from ._paths import RESERVED, ROOT, Name, ancestors, join, leaf, parent, parse_name
+from ._state import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
+
+__all__ = ["Backup", "BackupKind", "find", "list_backups", "parse_age", "purge", "restore"]
+
+BackupKind: TypeAlias = Literal["file", "link", "dir", "other"]
+"""What a backup is; ``"other"`` is a FIFO, a socket or a device."""
+
+_NS: Final = 1_000_000_000
+_AREA: Final = join(Name(RESERVED), Name("backup"))
+_NOT_A_FOLDER: Final = (errno.ENOTDIR, errno.ELOOP)
+_NOT_THERE: Final = (errno.ENOENT, *_NOT_A_FOLDER)
+# The second, and a number if that folder held the path already.
+_STAMP: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}Z)(?:\.([1-9][0-9]{0,3}))?")
+_AGE: Final = re.compile(r"([0-9]{1,12})([smhdw])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One file, link or empty directory in a backup area.
+
+    Attributes:
+        where: Its path now, relative to the root.
+        name: The path that it had, relative to the root.
+        stamp: When it was moved, as the folder that holds it is called.
+        time_ns: The same in nanoseconds since 1970; the stamp tells whole seconds.
+        kind: What it is. ``"dir"`` is a directory in which nothing is, or nothing can be
+            seen; an interrupted move may have left it.
+        size: In bytes; of a link, the length of its target.
+    """
+
+    where: Name
+    name: Name
+    stamp: str
+    time_ns: int
+    kind: BackupKind
+    size: int
+
+
+def list_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
+    """Everything in the backup areas: the oldest first, then by name.
+
+    A whole directory shows as what is in it; what is mounted in it is not entered.
+
+    Args:
+        tree: The root.
+        homes: Folders below the root that may have a backup area of their own.
+    """
+    inside = {home for home in homes if RESERVED not in home.split("/")}
+    found = [backup for home in {ROOT, *inside} for backup in _backups_of(tree, home)]
+    return sorted(found, key=_age_and_name)
+
+
+def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
+    """The backups of one home, in no order; what is not called like a time is not ours."""
+    for moment in _entries(tree, join(home, _AREA)):
+        stamp = leaf(moment)
+        time_ns = _parse_stamp(stamp)
+        if time_ns is not None:
+            # A home may be a mirror itself, whose own backups have shorter names.
+            for where, state in _leaves(tree, join(moment, home) if home else moment):
+                name = Name(where[len(moment) + 1 :])
+                yield Backup(where, name, stamp, time_ns, *_kind_and_size(state))
+
+
+def _leaves(tree: Tree, top: Name) -> Iterator[tuple[Name, State]]:
+    """What is below a folder, without the folders in which something is."""
+    to_do = _entries(tree, top)
+    while to_do:
+        name = to_do.pop()
+        state = _look(tree, name)
+        is_closed = not isinstance(state, DirState) or name in tree.mounts
+        inner = [] if is_closed else _entries(tree, name)
+        to_do += inner
+        if not inner and not isinstance(state, Absent):
+            yield name, state
+
+
+def _entries(tree: Tree, folder: Name) -> list[Name]:
+    """What is in a folder that may be gone, closed to us, or no folder at all."""
+    try:
+        return tree.names_in(folder)
+    except OSError as error:
+        if error.errno not in (*_NOT_THERE, errno.EACCES):
+            raise
+        return []
+
+
+def _look(tree: Tree, name: Name) -> State:
+    """What is at a path; what may not be looked at is of no known kind."""
+    try:
+        return tree.look(name).state
+    except PermissionError:
+        return OtherState()
+
+
+def _kind_and_size(state: State) -> tuple[BackupKind, int]:
+    """How a state shows in a list."""
+    match state:
+        case FileState(size=size):
+            return "file", size
+        case LinkState():
+            return "link", state.size
+        case DirState():
+            return "dir", 0
+        case _:
+            return "other", 0
+
+
+def _parse_stamp(stamp: str) -> int | None:
+    """The time that a stamp tells, in nanoseconds since 1970; ``None`` if it is none."""
+    found = _STAMP.fullmatch(stamp)
+    if found is None:
+        return None
+    try:
+        moment = datetime.strptime(found[1], "%Y-%m-%dT%H%M%S%z")
+    except ValueError:  # The 13th month, for one.
+        return None
+    return int(moment.timestamp()) * _NS
+
+
+def _age_and_name(backup: Backup) -> tuple[int, int, Name, Name]:
+    """Sorts backups: within a second the number of the stamp tells which is older."""
+    number = int(backup.stamp.partition(".")[2] or 0)
+    return backup.time_ns, number, backup.name, backup.where
+
+
+def find(backups: Iterable[Backup], asked: str) -> list[Backup]:
+    """The backups that somebody may mean, the newest last.
+
+    Args:
+        backups: Those that there are.
+        asked: Where one is, or its ``<stamp>/<name>``, or the path that it had, which
+            may stand for several. The first of these that fits counts.
+    """
+    known = sorted(backups, key=_age_and_name)
+    return (
+        [backup for backup in known if backup.where == asked]
+        or [backup for backup in known if f"{backup.stamp}/{backup.name}" == asked]
+        or [backup for backup in known if backup.name == asked]
+    )
+
+
+def parse_age(text: str) -> int:
+    """How long ``30d``, ``12h``, ``45m``, ``90s`` or ``2w`` is, in nanoseconds.
+
+    Raises:
+        ValueError: It is not a whole number with one of these units.
+    """
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            f"{text!r} is no age: write a whole number and a unit, as in 90s, 45m, 12h, 30d or 2w"
+        )
+    return int(found[1]) * _SECONDS[found[2]] * _NS
+
+
+def restore(tree: Tree, backup: Backup, to: Name) -> None:
+    """Moves a backup to a path where nothing is; missing folders above it are made.
+
+    The move is one rename: a crash leaves the backup at one of the two paths, whole,
+    and at worst some empty folders. When this returns, the disk has confirmed it.
+
+    Args:
+        tree: The locked root.
+        backup: As it was listed.
+        to: Where it goes, relative to the root; as a rule ``backup.name``.
+
+    Raises:
+        BarrierError: It was moved, but the disk did not confirm.
+        ConflictError: Something is there already, or where a folder above it should be.
+        InvalidNameError: The path is in our own folder, or is none.
+        PathError: It can't be moved there, and is where it was.
+    """
+    # Foreign names need not be text; all else that may not be declared is refused.
+    parse_name(to.encode(errors="replace").decode())
+    if tree.look(backup.where).state is ABSENT:
+        problem = f"its backup {backup.where!r} is gone"
+        raise PathError(to, "restore", problem, "list the backups again")
+    try:
+        with contextlib.ExitStack() as undo:
+            for folder in ancestors(to):
+                if tree.make_folder(folder):
+                    undo.callback(_unmake, tree, folder)
+            tree.move(backup.where, to)
+            undo.pop_all()
+    except OSError as error:
+        raise _refusal(tree, backup, to, error) from error
+    _remove_emptied(tree, [backup.where])
+    _barrier(tree, backup, to)
+
+
+def _unmake(tree: Tree, folder: Name) -> None:
+    """Removes a folder that we made, if it is empty."""
+    with contextlib.suppress(OSError):  # It stays, which hurts nobody.
+        tree.remove_folder(folder)
+
+
+def _refusal(tree: Tree, backup: Backup, to: Name, error: OSError) -> PathError:
+    """The error for a backup that could not be moved, with its cure."""
+    elsewhere = "move that away, or restore it to another path"
+    if error.errno == errno.EEXIST:
+        return ConflictError(to, "restore", "something is there already", elsewhere)
+    if error.errno == errno.EXDEV:
+        hint = f"copy {backup.where!r} there by hand, then purge it"
+        return PathError(to, "restore", "it lies on another mount than its backup", hint)
+    not_folders = (n for n in ancestors(to) if not isinstance(_look(tree, n), DirState | Absent))
+    in_the_way = next(not_folders, None)
+    if error.errno in _NOT_A_FOLDER and in_the_way is not None:
+        return ConflictError(to, "restore", f"{in_the_way!r} is not a folder", elsewhere)
+    hint = f"nothing was moved; the backup is {backup.where!r}"
+    return PathError(to, "restore", error.strerror or str(error), hint)
+
+
+def _barrier(tree: Tree, backup: Backup, to: Name) -> None:
+    """Waits for the disk; where it is synced folder by folder, the new name is first."""
+    folders = (*ancestors(to), ROOT, *ancestors(backup.where))
+    try:
+        # The bytes were not written by us, and lie where they lay.
+        tree.sync([tree.folder(parent(to))], (), folders)
+    except OSError as error:
+        problem = f"{to!r} was restored, but syncing failed: {error.strerror}"
+        hint = "check the disk and the kernel's log"
+        raise BarrierError(f"{tree.path}: {problem} ({hint})") from error
+
+
+def purge(tree: Tree, backups: Iterable[Backup]) -> tuple[int, int]:
+    """Removes backups for good, and the folders of the backup area that become empty.
+
+    What is gone already is not counted. There is no barrier: a power cut may bring some back.
+
+    Args:
+        tree: The locked root.
+        backups: As they were listed.
+
+    Returns:
+        How many were removed, and their size in bytes.
+
+    Raises:
+        ApplyError: Some could not be removed, or changed since they were listed; all
+            others were removed.
+    """
+    gone: list[Backup] = []
+    failures: list[PathError] = []
+    for backup in backups:
+        try:
+            if _purge_one(tree, backup):
+                gone.append(backup)
+        except PathError as error:
+            failures.append(error)
+        except OSError as error:
+            failures.append(_unpurged(backup, error.strerror or str(error), "see the cause"))
+            failures[-1].__cause__ = error
+    _remove_emptied(tree, [backup.where for backup in gone])
+    if failures:
+        raise ApplyError(tree.path, failures)
+    return len(gone), sum(backup.size for backup in gone)
+
+
+def _purge_one(tree: Tree, backup: Backup) -> bool:
+    """Removes one backup; false if it is gone already."""
+    state = tree.look(backup.where).state
+    if isinstance(state, Absent):
+        return False
+    if _kind_and_size(state) != (backup.kind, backup.size):
+        raise _unpurged(backup, "it changed since it was listed", "list the backups again")
+    if backup.kind != "dir":
+        tree.remove_file(backup.where)
+    elif not tree.remove_folder(backup.where):
+        hint = "is it a mount point, or closed to this user?"
+        raise _unpurged(backup, "there is something in it", hint)
+    return True
+
+
+def _unpurged(backup: Backup, problem: str, hint: str) -> PathError:
+    """The error for a backup that stays."""
+    return PathError(backup.where, "purge", problem, hint)
+
+
+def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:
+    """Removes the folders above paths, up to our own, as far as they are empty."""
+    above = {folder for where in removed for folder in _holders(where)}
+    for folder in sorted(above, key=lambda name: name.count("/"), reverse=True):
+        _unmake(tree, folder)
+
+
+def _holders(where: Name) -> Iterator[Name]:
+    """The folders of ours that hold a backup."""
+    return (folder for folder in ancestors(where) if RESERVED in folder.split("/"))

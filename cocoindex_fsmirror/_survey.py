@@ -1,0 +1,242 @@
+"""Survey: what a source holds, as listed once before anything is done. Reads no file.
+
+A large tree has to fit into memory, so each folder's listing is packed into bytes,
+and taken out again by the component that mirrors it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+import pathspec
+
+from ._errors import InvalidNameError
+from ._paths import RESERVED, parse_link_target, parse_name
+
+__all__ = ["Entry", "Listing", "Survey", "patterns", "survey"]
+
+_AT_ONCE: Final = 1024  # entries of a folder that are mirrored by one component, more or less
+
+
+class Entry(NamedTuple):
+    """A file or a symbolic link of the source; times in nanoseconds, sizes in bytes."""
+
+    name: str
+    kind: Literal["file", "link"]
+    size: int
+    mtime_ns: int
+    inode: int
+    mode: int
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A folder of the source, or a part of a large one.
+
+    Attributes:
+        path: Relative to the source; empty for the source itself.
+        part: Which part it is. The first one, 0, stands for the folder itself.
+        mode: Permission bits of the folder, in the first part.
+        mtime_ns: Its time, in nanoseconds, in the first part.
+        packed: Its entries.
+    """
+
+    path: str
+    part: int
+    mode: int
+    mtime_ns: int
+    packed: bytes = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """Tells it from all others."""
+        return f"{self.path or '.'}//{self.part}" if self.part else self.path or "."
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries, taken out."""
+        fields = self.packed.decode().split("\0") if self.packed else []
+        for start in range(0, len(fields), 7):
+            name, kind, size, mtime_ns, inode, mode, target = fields[start : start + 7]
+            numbers = int(size), int(mtime_ns), int(inode), int(mode)
+            yield Entry(name, "link" if kind == "l" else "file", *numbers, target)
+
+
+@dataclass
+class Survey:
+    """What a walk through a source found.
+
+    Attributes:
+        source: The absolute path of the source.
+        mode: Permission bits of the source itself.
+        mtime_ns: Its time.
+        listings: Its folders, from the top.
+        files: How many files there are.
+        links: How many links.
+        size: How many bytes the files have.
+        skipped: Paths that are neither files, links nor folders.
+        unread: Folders that can't be listed, with the reason.
+        errors: What can't be mirrored, each as a sentence.
+    """
+
+    source: str
+    mode: int = 0
+    mtime_ns: int = 0
+    listings: list[Listing] = field(default_factory=list)
+    files: int = 0
+    links: int = 0
+    size: int = 0
+    skipped: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
+    """Patterns in the syntax of ``.gitignore``.
+
+    Raises:
+        ValueError: One can't be parsed; it is quoted.
+    """
+    listed = list(lines)
+    for line in listed:
+        try:
+            pathspec.GitIgnoreSpec.from_lines([line])
+        except (ValueError, re.error) as error:
+            raise ValueError(f"the pattern {line!r} can't be parsed: {error}") from None
+    return pathspec.GitIgnoreSpec.from_lines(listed)
+
+
+class _Filter:
+    """What is left out: by patterns for the whole source, and by ``.gitignore`` files in it."""
+
+    def __init__(self, excluded: pathspec.GitIgnoreSpec, *, gitignore: bool) -> None:
+        self._excluded = excluded
+        self._gitignore = gitignore
+        self._inner: list[tuple[str, pathspec.GitIgnoreSpec]] = []
+
+    def entered(self, source: str, path: str) -> _Filter:
+        """The filter for a folder, with what its own ``.gitignore`` adds."""
+        file = os.path.join(source, path, ".gitignore")
+        if not self._gitignore or not os.path.isfile(file):
+            return self
+        with open(file, "rb") as lines:
+            added = patterns(os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
+        inner = _Filter(self._excluded, gitignore=True)
+        inner._inner = [*self._inner, (path, added)]
+        return inner
+
+    def leaves_out(self, path: str, *, is_folder: bool) -> bool:
+        """Whether a path is left out; of several ``.gitignore`` files the innermost decides."""
+        shown = f"{path}/" if is_folder else path
+        if self._excluded.match_file(shown):
+            return True
+        for folder, spec in reversed(self._inner):
+            verdict = spec.check_file(os.path.relpath(path, folder or ".") + shown[len(path) :])
+            if verdict.include is not None:
+                return bool(verdict.include)
+        return self._gitignore and is_folder and os.path.basename(path) == ".git"
+
+
+def survey(
+    source: str, excluded: pathspec.GitIgnoreSpec | None = None, *, gitignore: bool = False
+) -> Survey:
+    """Lists every folder of a source.
+
+    Args:
+        source: Its absolute path.
+        excluded: What to leave out, relative to the source.
+        gitignore: Whether to leave out what Git would: by the ``.gitignore`` files in
+            the source, and ``.git`` folders.
+    """
+    found = Survey(source)
+    there = os.stat(source)
+    found.mode, found.mtime_ns = stat.S_IMODE(there.st_mode), there.st_mtime_ns
+    _list(found, "", there, _Filter(excluded or patterns(()), gitignore=gitignore))
+    return found
+
+
+def _list(found: Survey, path: str, there: os.stat_result, excluded: _Filter) -> None:
+    """Lists one folder, and those below it."""
+    try:
+        inside = excluded.entered(found.source, path)
+        with os.scandir(os.path.join(found.source, path)) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        found.unread.append(f"{path or found.source}: {reason}")
+        return
+    leaves: list[Entry] = []
+    folders: list[tuple[str, os.stat_result]] = []
+    for entry in entries:
+        inner = f"{path}/{entry.name}" if path else entry.name
+        seen = None if entry.name == RESERVED else _look_at(found, entry, inner, inside)
+        if isinstance(seen, Entry):
+            leaves.append(seen)
+        elif seen is not None:
+            folders.append((inner, seen))
+    found.listings.extend(_packed(path, there, leaves))
+    for inner, seen in folders:
+        _list(found, inner, seen, inside)
+
+
+def _look_at(
+    found: Survey, entry: os.DirEntry[str], path: str, excluded: _Filter
+) -> Entry | os.stat_result | None:
+    """What an entry of a folder is: a file or link, a folder, or nothing to be mirrored."""
+    try:
+        seen = entry.stat(follow_symlinks=False)
+        is_folder = stat.S_ISDIR(seen.st_mode)
+        if excluded.leaves_out(path, is_folder=is_folder):
+            return None
+        parse_name(path)
+        if is_folder:
+            return seen
+        if stat.S_ISLNK(seen.st_mode):
+            target = parse_link_target(os.readlink(entry.path), None)
+            found.links += 1
+            return _entry(entry, seen, target)
+        if stat.S_ISREG(seen.st_mode):
+            found.files += 1
+            found.size += seen.st_size
+            return _entry(entry, seen)
+        found.skipped.append(path)
+    except InvalidNameError as error:
+        found.errors.append(f"{path!r}: {error}" if error.name != path else str(error))
+    except FileNotFoundError:
+        pass  # It went while we looked.
+    except OSError as error:
+        found.unread.append(f"{path}: {error.strerror}")
+    return None
+
+
+def _entry(entry: os.DirEntry[str], seen: os.stat_result, target: str = "") -> Entry:
+    """A file, or a link if there is a target."""
+    kind: Literal["file", "link"] = "link" if target else "file"
+    mode = stat.S_IMODE(seen.st_mode)
+    return Entry(entry.name, kind, seen.st_size, seen.st_mtime_ns, seen.st_ino, mode, target)
+
+
+def _packed(path: str, there: os.stat_result, leaves: list[Entry]) -> Iterator[Listing]:
+    """A folder's listing; a large one in parts that stay the same when others change."""
+    count = 1
+    while len(leaves) > count * _AT_ONCE * 2:
+        count *= 2
+    parts: list[list[Entry]] = [[] for _ in range(count)]
+    for leaf in leaves:
+        parts[zlib.crc32(leaf.name.encode()) % count].append(leaf)
+    for number, part in enumerate(parts):
+        packed = "\0".join(_text(entry) for entry in part).encode()
+        dress = (0, 0) if number else (stat.S_IMODE(there.st_mode), there.st_mtime_ns)
+        yield Listing(path, number, *dress, packed)
+
+
+def _text(entry: Entry) -> str:
+    """An entry in one text; no name and no target holds a NUL."""
+    name, kind, *numbers, target = entry
+    return "\0".join((name, kind[0], *map(str, numbers), target))

@@ -1,0 +1,324 @@
+"""Sync: a source folder is mirrored by a real CocoIndex app.
+
+There is one component for each folder of the source (or for each part of a large one),
+memoized on the folder's listing, so that a run over an unchanged source neither reads
+nor declares anything. The engine's database lives in ``DST/.fsmirror/engine``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cocoindex as coco
+
+from . import _handlers, _target
+from ._apply import Outcome
+from ._brake import Limit, allowance
+from ._errors import RootError, SourceError, TooManyRemovalsError
+from ._handlers import Durability, OnConflict
+from ._mirror import ENGINE, Mirror
+from ._paths import RESERVED, Name, parse_name
+from ._source import Source, fingerprint
+from ._state import LinkState
+from ._survey import Listing, Survey
+
+__all__ = ["OWNER", "SOURCE", "Options", "Summary", "Syncing", "check_removals", "paths_of"]
+
+_UNDER_WAY: Final = 8192  # entries of components that are under way at the same time
+_COMPONENTS: Final = 1024  # and how many components at most
+OWNER: Final = "sync: owner"
+"""The note of the identity under which ``fsmirror sync`` writes to a mirror."""
+SOURCE: Final = "sync: source"
+"""The note of the source that was mirrored last."""
+_FAILED: Final = "sync: listings with sources that could not be read"
+
+
+class Options(NamedTuple):
+    """How a source is mirrored.
+
+    Attributes:
+        durability: As in :func:`~cocoindex_fsmirror.mount_dir_target`.
+        on_conflict: As there.
+        checksum: Whether every file is read, in the source and in the mirror.
+        exact: Whether what is not managed is moved to the backup area in the end.
+        max_delete: How many files may be removed.
+    """
+
+    durability: Durability = "batch"
+    on_conflict: OnConflict = "backup"
+    checksum: bool = False
+    exact: bool = False
+    max_delete: Limit | None = None
+
+
+@dataclass
+class Summary:
+    """What a run did, in files and links.
+
+    Attributes:
+        written: Put in place, or given another mode or time, as they were new or had changed.
+        adopted: Found right though they were not known, and recorded.
+        healed: Put right, because somebody else had changed or removed them.
+        deleted: Removed, because they are gone in the source.
+        backed_up: Foreign ones that were moved to the backup area.
+        unchanged: All others.
+        size: Bytes that were written.
+        seconds: How long it took.
+        failures: What failed, each as a sentence.
+        skipped: What the source holds and is neither file, link nor folder.
+    """
+
+    written: int = 0
+    adopted: int = 0
+    healed: int = 0
+    deleted: int = 0
+    backed_up: int = 0
+    unchanged: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+class Syncing:
+    """A source that is mirrored, once or again and again.
+
+    Nobody else can do so with the same destination until it is closed.
+
+    Args:
+        root: The destination; it is made if it is missing.
+        options: How.
+
+    Attributes:
+        on_progress: Is told of files and bytes that are in place, as they come.
+
+    Raises:
+        LockedError: Another process is doing it; the message says which.
+        RootError: The destination can't be used.
+    """
+
+    def __init__(self, root: str, options: Options) -> None:
+        self._mirror = Mirror(root, on_outcome=self.add)
+        self._options = options
+        self.on_progress: Callable[[int, int], None] = lambda _files, _size: None
+        self._app: coco.App[[Syncing], None] | None = None
+        self._begin(Survey(""))
+        self._mirror.create()
+        self._open = contextlib.ExitStack()
+        self._open.enter_context(self._mirror)
+        self._open.enter_context(self._mirror.held())
+
+    def close(self) -> None:
+        """Lets others have the destination."""
+        if self._app is not None:
+            self._app = None
+            gc.collect()  # An error may still refer to what keeps the database open.
+        self._open.close()
+
+    def _begin(self, survey: Survey) -> None:
+        """A run begins."""
+        self.survey = survey
+        self.summary = Summary(skipped=survey.skipped)
+        self.drifted: frozenset[Name] = frozenset()
+        self._told: list[str] = []  # By the engine, perhaps with what others have told already.
+        self._retry: set[str] = set()
+        self._failed: set[str] = set()
+        self._owner = ""
+
+    # For the command
+
+    def run(self, survey: Survey) -> Summary:
+        """Mirrors what a survey found.
+
+        Raises:
+            FsMirrorError: The mirror can't be used, or nothing at all may be done.
+        """
+        started = time.monotonic()
+        self._begin(survey)
+        if survey.unread:
+            # What can't be seen is not gone: its copies would be removed.
+            shown = "; ".join(survey.unread[:3])
+            raise RootError(survey.source, f"can't be read whole: {shown}", "nothing was changed")
+        check_removals(self._mirror, survey, self._options.max_delete)
+        self._retry = set(json.loads(self._mirror.noted(_FAILED) or "[]"))
+        with _own_stdout():
+            self._opened().update_blocking()
+        for key, value in ((OWNER, self._owner), (SOURCE, survey.source)):
+            if self._mirror.noted(key) != value:
+                self._mirror.note(key, value)
+        if self._failed or self._retry:
+            self._mirror.note(_FAILED, json.dumps(sorted(self._failed)))
+        if self._options.exact:
+            self.summary.backed_up += len(self._mirror.sweep())
+        self._mirror.dress(survey.mode, survey.mtime_ns)
+        self._conclude(time.monotonic() - started)
+        return self.summary
+
+    def _conclude(self, seconds: float) -> None:
+        """Completes the summary."""
+        summary = self.summary
+        others = (e for e in self._told if not any(known in e for known in summary.failures))
+        summary.failures += [other.strip().rpartition("\n")[2] for other in others]
+        summary.failures = list(dict.fromkeys([*self.survey.errors, *summary.failures]))
+        done = summary.written + summary.adopted + summary.healed
+        summary.unchanged = max(self._mirror.status().files - done, 0)
+        summary.seconds = seconds
+
+    def add(self, outcome: Outcome) -> None:
+        """Counts one batch."""
+        summary = self.summary
+        done = [*outcome.written, *outcome.dressed]
+        healed = sum(1 for name in done if name in self.drifted)
+        summary.written += len(done) - healed
+        summary.healed += healed
+        summary.adopted += len(outcome.adopted)
+        summary.deleted += len(outcome.removed)
+        summary.backed_up += len(outcome.backed_up)
+        summary.size += outcome.size
+        summary.failures.extend(str(failure) for failure in outcome.failures)
+        self.on_progress(len(done) + len(outcome.adopted), outcome.size)
+
+    # For the flow
+
+    def must_run(self, listing: Listing) -> bool:
+        """Whether a folder is to be looked at though its listing is the same."""
+        return self._options.checksum or listing.key in self._retry
+
+    def fail(self, listing: Listing, error: SourceError) -> None:
+        """Notes a file that can't be read, for this run and the next."""
+        self.summary.failures.append(str(error))
+        self._failed.add(listing.key)
+
+    def _opened(self) -> coco.App[[Syncing], None]:
+        """The app."""
+        if self._app is None:
+            _handlers.share(self._mirror)
+            database = Path(self._mirror.root, RESERVED, ENGINE)
+            config = coco.AppConfig(
+                name="fsmirror-sync",
+                environment=coco.Environment(coco.Settings(db_path=database)),
+                max_inflight_components=_under_way(self.survey),
+            )
+            self._app = coco.App(config, _mirror_all, self)
+        return self._app
+
+    async def mount(self) -> None:
+        """The body of the flow."""
+
+        async def note(error: BaseException, _context: object) -> None:
+            self._told.append(str(error))
+
+        options = self._options
+        out = await _target.mount_dir_target(
+            Path(self._mirror.root),
+            durability=options.durability,
+            verify="content" if options.checksum else "stat",
+            on_conflict=options.on_conflict,
+        )
+        self.drifted, self._owner = out._watch.drift.names, out._watch.owner  # noqa: SLF001
+        works = ((listing.key, _Work(listing, self)) for listing in self.survey.listings)
+        async with coco.exception_handler(note):
+            handle = await coco.mount_each(_mirror_folder, works, out)
+            await handle.ready()
+
+
+class _Work:
+    """One folder, as a memoized component takes it."""
+
+    def __init__(self, listing: Listing, syncing: Syncing) -> None:
+        self.listing = listing
+        self.syncing = syncing
+
+    def __coco_memo_key__(self) -> object:
+        listing = self.listing
+        return (listing.path, listing.part, listing.mode, listing.mtime_ns, listing.packed)
+
+    def __coco_memo_state__(self, prev_state: object) -> coco.MemoStateOutcome:
+        return coco.MemoStateOutcome(state=1, memo_valid=not self.syncing.must_run(self.listing))
+
+
+async def _mirror_all(syncing: Syncing) -> None:
+    """The flow: one component for each folder."""
+    await syncing.mount()
+
+
+@coco.fn(memo=True)
+async def _mirror_folder(work: _Work, out: _target.DirTarget) -> None:
+    """Declares a folder, and what is in it."""
+    listing, source = work.listing, work.syncing.survey.source
+    if listing.path and not listing.part:
+        out.declare_dir_target(listing.path, mode=listing.mode, mtime_ns=listing.mtime_ns)
+    prefix = f"{listing.path}/" if listing.path else ""
+    for entry in listing.entries():
+        name = parse_name(f"{prefix}{entry.name}")
+        if entry.kind == "link":
+            link = LinkState(entry.target, entry.mtime_ns)
+            out._declare(name, link, None, None, True)  # noqa: SLF001
+            continue
+        try:
+            found: Source = await asyncio.to_thread(fingerprint, os.path.join(source, name))
+        except SourceError as error:
+            work.syncing.fail(listing, error)
+            out._keep(name)  # noqa: SLF001
+        else:
+            out._declare(name, found, found.mode, found.mtime_ns, True)  # noqa: SLF001
+
+
+def check_removals(mirror: Mirror, survey: Survey, limit: Limit | None) -> None:
+    """Stops before anything is done, if too much would be removed.
+
+    Raises:
+        TooManyRemovalsError: It would.
+    """
+    if limit is None or not os.path.isdir(mirror.root):
+        return
+    owner = mirror.noted(OWNER)
+    managed, staying = mirror.managed(owner) if owner else [], set(paths_of(survey))
+    gone = sum(1 for name in managed if name not in staying)
+    allowed = allowance(limit, len(managed))
+    if gone > allowed:
+        shown = f"{limit:.0%}" if isinstance(limit, float) else str(limit)
+        raise TooManyRemovalsError(
+            mirror.root, gone, len(managed), allowed, f"--max-delete {shown}"
+        )
+
+
+def _under_way(survey: Survey) -> int:
+    """How many components may be under way, so that their files fit into memory."""
+    sizes = sorted((len(listing.packed) for listing in survey.listings), reverse=True)
+    room = _UNDER_WAY * 64  # bytes of a packed entry, more or less
+    for count, size in enumerate(sizes):
+        room -= size
+        if room < 0:
+            return max(count, 2)
+    return _COMPONENTS
+
+
+def paths_of(survey: Survey) -> Iterator[str]:
+    """The paths of all files and links of a source."""
+    for listing in survey.listings:
+        prefix = f"{listing.path}/" if listing.path else ""
+        yield from (f"{prefix}{entry.name}" for entry in listing.entries())
+
+
+@contextlib.contextmanager
+def _own_stdout() -> Iterator[None]:
+    """Keeps standard output for ourselves: what the engine logs goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,474 @@
+"""What ``fsmirror sync`` copies, leaves out, and says it would do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cocoindex_fsmirror import Mirror, SourceError, _source, _sync
+from cocoindex_fsmirror.cli import main
+from tests.support import backups, contents, exact_state, snapshot
+
+THEN = 1_234_567_890_123_456_789
+
+
+def sync(*arguments: object) -> Result:
+    """Runs the command in this process."""
+    return CliRunner().invoke(main, ["sync", *map(str, arguments)])
+
+
+def told(*arguments: object) -> dict[str, Any]:
+    """What the command prints for programs."""
+    result = sync(*arguments, "--json")
+    figures: dict[str, Any] = json.loads(result.stdout)
+    return figures
+
+
+def _all(root: Path) -> dict[str, tuple[object, ...]]:
+    """Everything but our own folder: kind and mode, time, and content."""
+    shown = snapshot(root)
+    found: dict[str, tuple[object, ...]] = {}
+    for path in (".", *shown):
+        seen = (root / path).lstat()
+        mode = 0 if stat.S_ISLNK(seen.st_mode) else seen.st_mode
+        found[path] = (mode, seen.st_mtime_ns, shown.get(path))
+    return found
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    """A source with something of everything."""
+    source = tmp_path / "src"
+    (source / "docs" / "deep").mkdir(parents=True)
+    (source / "empty").mkdir(mode=0o711)
+    (source / "index.html").write_bytes(b"<p>index")
+    (source / "docs" / "large").write_bytes(os.urandom(200_000))
+    (source / "docs" / "deep" / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (source / "docs" / "deep" / "run.sh").chmod(0o4750)
+    (source / "docs" / "link").symlink_to("../index.html")
+    (source / "outside").symlink_to("/nowhere/at all")
+    (source / "loop").symlink_to(".")
+    (source / "nasty \n name").write_bytes(b"nasty")
+    for number, path in enumerate(sorted(source.rglob("*"))):
+        os.utime(path, ns=(THEN, THEN + number), follow_symlinks=False)
+    os.utime(source, ns=(THEN, THEN))
+    return source
+
+
+@pytest.fixture
+def dst(tmp_path: Path) -> Path:
+    """Where the mirror is made."""
+    return tmp_path / "dst"
+
+
+# What is mirrored
+
+
+def test_files_links_and_folders_come_with_their_modes_and_times(src: Path, dst: Path) -> None:
+    assert sync(src, dst).exit_code == 0
+    assert _all(dst) == _all(src)
+    before = exact_state(dst)
+    assert told(src, dst) | {"seconds": 0} == {
+        "source": str(src),
+        "root": str(dst),
+        "written": 0,
+        "adopted": 0,
+        "healed": 0,
+        "deleted": 0,
+        "backed_up": 0,
+        "unchanged": 7,
+        "size": 0,
+        "seconds": 0,
+        "failures": [],
+        "skipped": [],
+    }
+    after = exact_state(dst)
+    assert {p: s for p, s in after.items() if ".fsmirror" not in p} == {
+        p: s for p, s in before.items() if ".fsmirror" not in p
+    }
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a mode": lambda src: (src / "index.html").chmod(0o600),
+    "a time": lambda src: os.utime(src / "index.html", ns=(5, 5)),
+    "the time of a link": lambda src: os.utime(src / "loop", ns=(5, 5), follow_symlinks=False),
+    "the mode of a folder": lambda src: (src / "docs").chmod(0o700),
+    "the mode of the source": lambda src: src.chmod(0o750),
+    "a content": lambda src: (src / "docs" / "large").write_bytes(b"small"),
+    "a content that keeps size and time": lambda src: _edit_secretly(src / "index.html"),
+    "a new file": lambda src: (src / "docs" / "new").write_bytes(b"new"),
+    "a file less": lambda src: (src / "docs" / "deep" / "run.sh").unlink(),
+    "a folder less": lambda src: (src / "empty").rmdir(),
+    "a link elsewhere": lambda src: _relink(src / "docs" / "link", "deep"),
+    "a link that becomes a file": lambda src: _replace(src / "loop", b"a file"),
+    "a file that becomes a link": lambda src: _relink(src / "index.html", "docs"),
+    "a tree less": lambda src: shutil.rmtree(src / "docs"),
+    "a tree moved": lambda src: (src / "docs").rename(src / "empty" / "docs"),
+}
+
+
+def _edit_secretly(path: Path) -> None:
+    """As many other bytes, with the time put back; only the folder's other file tells."""
+    before = path.stat()
+    path.write_bytes(b"INDEX<p>")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    (path.parent / "beside").touch()
+
+
+def _relink(path: Path, target: str) -> None:
+    """A link takes a place."""
+    path.unlink()
+    path.symlink_to(target)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """A file takes a place."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_every_change_of_the_source_follows(
+    src: Path, dst: Path, change: Callable[[Path], object]
+) -> None:
+    sync(src, dst)
+    change(src)
+    listed = sync(src, dst, "--dry-run").stdout
+    assert "0 changes" not in listed or change == CHANGES["the mode of the source"]
+    assert sync(src, dst).exit_code == 0
+    assert _all(dst) == _all(src)
+    assert backups(dst) == []
+    assert "0 changes" in sync(src, dst, "--dry-run").stdout
+
+
+TAMPERINGS: dict[str, Callable[[Path], object]] = {
+    "a mode": lambda dst: (dst / "index.html").chmod(0o600),
+    "a time": lambda dst: os.utime(dst / "index.html"),
+    "a content": lambda dst: (dst / "index.html").write_bytes(b"tampered"),
+    "a link": lambda dst: _relink(dst / "loop", "elsewhere"),
+    "a file less": lambda dst: (dst / "docs" / "large").unlink(),
+    "a tree less": lambda dst: shutil.rmtree(dst / "docs"),
+    "the mode of a folder": lambda dst: (dst / "docs").chmod(0o700),
+    "the time of a folder": lambda dst: os.utime(dst / "docs"),
+    "an empty folder less": lambda dst: (dst / "empty").rmdir(),
+    "the time of the root": os.utime,
+}
+
+
+@pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS)
+def test_what_was_tampered_with_is_healed(
+    src: Path, dst: Path, tamper: Callable[[Path], object]
+) -> None:
+    sync(src, dst)
+    tamper(dst)
+    figures = told(src, dst)
+    assert _all(dst) == _all(src)
+    assert figures["written"] == figures["adopted"] == figures["deleted"] == 0
+    assert sum(figures[name] for name in ("healed", "unchanged")) == 7
+
+
+def test_a_tampered_content_with_its_times_put_back_is_found_by_checksum(
+    src: Path, dst: Path
+) -> None:
+    sync(src, dst)
+    path = dst / "index.html"
+    _tamper_below_the_clock(path)
+    assert told(src, dst, "--checksum")["healed"] == 1
+    assert _all(dst) == _all(src)
+
+
+def _tamper_below_the_clock(path: Path) -> None:
+    """Other bytes, whatever ``lstat`` says: as if the record had been made just now."""
+    path.write_bytes(b"INDEX<p>")
+    os.utime(path, ns=(THEN, path.lstat().st_mtime_ns))
+
+
+def test_a_source_that_was_edited_secretly_is_found_by_checksum(src: Path, dst: Path) -> None:
+    sync(src, dst)
+    path = src / "index.html"
+    before = path.stat()
+    path.write_bytes(b"INDEX<p>")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert told(src, dst)["written"] == 0  # Neither size nor time tells.
+    assert told(src, dst, "--checksum")["written"] == 1
+    assert _all(dst) == _all(src)
+
+
+def test_an_existing_copy_is_adopted(src: Path, dst: Path) -> None:
+    shutil.copytree(src, dst, symlinks=True)
+    inodes = {path: path.lstat().st_ino for path in dst.rglob("*")}
+    figures = told(src, dst)
+    assert (figures["adopted"], figures["written"], figures["size"]) == (7, 0, 0)
+    assert {path: path.lstat().st_ino for path in inodes} == inodes
+    assert _all(dst) == _all(src)
+
+
+# What is left out
+
+
+def test_patterns_leave_out_files_and_folders(src: Path, dst: Path) -> None:
+    sync(src, dst, "--exclude", "deep/", "--exclude", "*.html", "--exclude", "!index.html")
+    assert set(snapshot(src)) - set(snapshot(dst)) == {"docs/deep", "docs/deep/run.sh"}
+    sync(src, dst, "--exclude", "/docs")
+    assert not (dst / "docs").exists()
+    sync(src, dst)
+    assert _all(dst) == _all(src)
+
+
+def test_gitignore_files_are_heard_if_asked(src: Path, dst: Path) -> None:
+    (src / ".gitignore").write_bytes(b"*.log\n/empty/\n")
+    (src / ".git").mkdir()
+    (src / ".git" / "HEAD").touch()
+    (src / "a.log").touch()
+    (src / "docs" / ".gitignore").write_bytes(b"!keep.log\n# a comment\nlarge\r\n/deep\n")
+    (src / "docs" / "keep.log").touch()
+    (src / "docs" / "other.log").touch()
+    sync(src, dst)
+    assert _all(dst) == _all(src)
+    sync(src, dst, "--gitignore")
+    gone = {".git", ".git/HEAD", "a.log", "empty", "docs/other.log", "docs/large"}
+    gone |= {"docs/deep", "docs/deep/run.sh"}
+    assert set(snapshot(src)) - set(snapshot(dst)) == gone
+
+
+def test_what_git_itself_would_list_is_what_is_mirrored(tmp_path: Path, dst: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    src = tmp_path / "repository"
+    lines = {
+        "": "*.o\n!keep.o\nbuild/\n/only-here\n",
+        "sub": "!*.o\nbuild\n",
+        "sub/deep": "*\n!.*\n",
+    }
+    names = ["a.o", "keep.o", "build/x", "only-here", "x", "é.o"]
+    for folder, ignored in lines.items():
+        for name in names:
+            (src / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (src / folder / name).touch()
+        (src / folder / ".gitignore").write_text(ignored)
+    environment = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(src), *arguments]
+        env = os.environ | environment
+        return subprocess.run(command, env=env, check=True, capture_output=True).stdout.decode()
+
+    git("init", "-q")
+    listed = git("ls-files", "-z", "--others", "--exclude-standard")
+    sync(src, dst, "--gitignore")
+    assert set(contents(snapshot(dst))) == set(filter(None, listed.split("\0")))
+
+
+@pytest.mark.parametrize("pattern", ["!", "\\", "[z-a]"])
+def test_a_pattern_that_does_not_parse_is_one_line(src: Path, dst: Path, pattern: str) -> None:
+    result = sync(src, dst, "--exclude", pattern)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"fsmirror: the pattern {pattern!r} can't be parsed")
+    assert result.stderr.count("\n") == 1
+    assert not dst.exists()
+
+
+# What can't be read
+
+
+def test_an_unreadable_file_fails_by_name_its_copy_stays_and_the_rest_goes_on(
+    src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(src, dst)
+    (src / "index.html").write_bytes(b"changed")
+    (src / "new").write_bytes(b"new")
+    real = _source.fingerprint
+
+    def fingerprint(path: str) -> _source.Source:
+        if path.endswith("index.html"):
+            raise SourceError(path, "can't be read: Permission denied")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_sync, "fingerprint", fingerprint)
+        result = sync(src, dst)
+    assert result.exit_code == 3
+    assert f"{str(src / 'index.html')!r} can't be read: Permission denied" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert (dst / "index.html").read_bytes() == b"<p>index"
+    assert (dst / "new").read_bytes() == b"new"
+    assert sync(src, dst).exit_code == 0  # Though the listing is the same.
+    assert _all(dst) == _all(src)
+    assert told(src, dst)["written"] == 0
+
+
+def test_a_source_that_changes_while_it_is_copied_fails_by_name_and_the_next_run_is_right(
+    src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(src, dst)
+    (src / "docs" / "large").write_bytes(b"1" * 100_000)
+    real = Mirror.apply
+
+    def apply(mirror: Mirror, *args: Any) -> object:
+        (src / "docs" / "large").write_bytes(b"2" * 100_000)
+        return real(mirror, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, "apply", apply)
+        result = sync(src, dst)
+    assert result.exit_code == 3
+    assert "write 'docs/large': its source" in result.stderr
+    assert "changed while it was read (update again)" in result.stderr
+    assert (dst / "docs" / "large").stat().st_size == 200_000
+    assert sync(src, dst).exit_code == 0
+    assert _all(dst) == _all(src)
+
+
+# Exact, and the brake
+
+
+def test_exact_moves_what_is_not_from_the_source_to_the_backups(src: Path, dst: Path) -> None:
+    sync(src, dst)
+    (dst / "mine").write_bytes(b"mine")
+    (dst / "docs" / "mine too").write_bytes(b"mine too")
+    listed = sync(src, dst, "--exact", "-n").stdout
+    assert "back up  mine  (not managed)" in listed
+    assert (dst / "mine").exists()
+    sync(src, dst)
+    assert (dst / "mine").exists()
+    assert told(src, dst, "--exact")["backed_up"] == 2
+    assert _all(dst) == _all(src)
+    assert backups(dst) == [b"mine", b"mine too"]
+
+
+def test_exact_over_an_existing_copy_adopts_what_is_right(src: Path, dst: Path) -> None:
+    shutil.copytree(src, dst, symlinks=True)
+    (dst / "mine").write_bytes(b"mine")
+    figures = told(src, dst, "--exact")
+    assert (figures["adopted"], figures["backed_up"], figures["written"]) == (7, 1, 0)
+    assert _all(dst) == _all(src)
+
+
+@pytest.mark.parametrize(("limit", "allowed"), [("0", 0), ("2", 2), ("40%", 2)])
+def test_too_many_removals_stop_before_anything_is_done(
+    src: Path, dst: Path, limit: str, allowed: int
+) -> None:
+    sync(src, dst)
+    before = exact_state(dst)
+    shutil.rmtree(src / "docs")
+    (src / "new").touch()
+    for more in ((), ("--dry-run",)):
+        result = sync(src, dst, "--max-delete", limit, *more)
+        assert result.exit_code == 3
+        assert (
+            f"3 of 7 files would be removed, and --max-delete {limit} allows {allowed}: nothing "
+            "was removed" in result.stderr
+        )
+        assert {p for p in exact_state(dst) if ".fsmirror" not in p} == {
+            p for p in before if ".fsmirror" not in p
+        }
+    assert sync(src, dst, "--max-delete", "3").exit_code == 0
+    assert _all(dst) == _all(src)
+
+
+@pytest.mark.parametrize("limit", ["-1", "101%", "many", "1.5", "", "%"])
+def test_an_impossible_limit_is_one_line(src: Path, dst: Path, limit: str) -> None:
+    result = sync(src, dst, f"--max-delete={limit}")
+    assert result.exit_code == 2
+    assert "neither a count nor a percentage" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+# Dry runs
+
+
+def test_a_dry_run_lists_what_the_run_then_does_and_changes_nothing(src: Path, dst: Path) -> None:
+    figures = told(src, dst, "--dry-run")
+    assert not dst.exists()
+    listed = {(change["action"], change["path"]) for change in figures["changes"]}
+    files = {"index.html", "docs/large", "docs/deep/run.sh", "nasty \n name"}
+    files |= {"docs/link", "outside", "loop"}
+    folders = {"docs/", "docs/deep/", "empty/"}
+    assert listed == {("write", f) for f in files} | {("make", f) for f in folders}
+    sync(src, dst)
+    (src / "index.html").write_bytes(b"changed")
+    (src / "docs" / "link").unlink()
+    (dst / "docs" / "large").write_bytes(b"tampered")
+    (dst / "outside").unlink()
+    before = exact_state(dst)
+    listed = {(c["action"], c["path"]) for c in told(src, dst, "-n")["changes"]}
+    assert exact_state(dst) == before
+    expected = {("write", "index.html"), ("delete", "docs/link"), ("heal", "outside")}
+    assert listed - {("update", "docs/")} == expected | {("heal", "docs/large")}
+    figures = told(src, dst)
+    counted = [figures[name] for name in ("written", "deleted", "healed", "backed_up")]
+    assert counted == [1, 1, 2, 1]
+
+
+def test_a_dry_run_names_conflicts(src: Path, dst: Path) -> None:
+    (dst / "index.html").mkdir(parents=True)
+    (dst / "index.html" / "mine").touch()
+    (dst / "loop").write_bytes(b"mine")
+    result = sync(src, dst, "-n")
+    assert result.exit_code == 3
+    assert "a directory is in the way, with what is not ours" in result.stdout
+    assert "write    loop  (what is there goes to the backup area)" in result.stdout
+    assert snapshot(dst) == {"index.html": "dir", "index.html/mine": b"", "loop": b"mine"}
+
+
+# Several at once, and interruptions
+
+
+def test_a_second_run_on_the_same_mirror_says_who_holds_it(src: Path, dst: Path) -> None:
+    dst.mkdir()
+    code = (
+        "import sys, time; from cocoindex_fsmirror import Mirror\n"
+        f"m = Mirror({str(dst)!r}); m.create()\n"
+        "with m.held():\n    print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        result = sync(src, dst)
+        assert result.exit_code == 3
+        assert f"process {other.pid} ({sys.executable} -c import sys" in result.stderr
+        assert "is at work (let it finish, or end it)" in result.stderr
+        other.communicate(b"")
+    assert sync(src, dst).exit_code == 0
+
+
+def test_a_run_that_is_killed_is_completed_by_the_next(src: Path, dst: Path) -> None:
+    command = [str(Path(sys.executable).with_name("fsmirror")), "sync", str(src), str(dst)]
+    for delay in (0.35, 0.45, 0.55):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            time.sleep(delay)
+            process.kill()
+    assert sync(src, dst).exit_code == 0
+    assert _all(dst) == _all(src)
+    assert [name for name in snapshot(dst, ours=True) if name.startswith("tmp/")] == []
+
+
+# Compared by others
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+def test_rsync_and_diff_find_no_difference(src: Path, dst: Path) -> None:
+    here = Path(__file__).parents[2]
+    shutil.copytree(here / "cocoindex_fsmirror", src / "package", symlinks=True)
+    shutil.copytree(here / "tests", src / "tests", symlinks=True)
+    for change in (None, "kit", "engine"):
+        if change is not None:
+            shutil.rmtree(src / "tests" / change)
+            (src / "package" / "_fs.py").write_text(change)
+        assert sync(src, dst).exit_code == 0
+        command = ["rsync", "-nai", "--delete", "--exclude=/.fsmirror", f"{src}/", f"{dst}/"]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == b""
+        command = ["diff", "-r", "--no-dereference", "--exclude=.fsmirror", str(src), str(dst)]
+        subprocess.run(command, check=True)
