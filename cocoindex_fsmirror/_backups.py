@@ -29,7 +29,7 @@ BackupKind: TypeAlias = Literal["file", "link", "dir", "other"]
 _NS: Final = 1_000_000_000
 _AREA: Final = join(Name(RESERVED), Name("backup"))
 _NOT_A_FOLDER: Final = (errno.ENOTDIR, errno.ELOOP)
-_NOT_THERE: Final = (errno.ENOENT, *_NOT_A_FOLDER)
+_CLOSED: Final = (errno.ENOENT, errno.EACCES, *_NOT_A_FOLDER)
 # The second, and a number if that folder held the path already.
 _STAMP: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}Z)(?:\.([1-9][0-9]{0,3}))?")
 _AGE: Final = re.compile(r"([0-9]{1,12})([smhdw])")
@@ -65,11 +65,22 @@ def list_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
 
     Args:
         tree: The root.
-        homes: Folders below the root that may have a backup area of their own.
+        homes: Folders below the root that may have a backup area of their own, which
+            counts if they are on other mounts.
     """
-    inside = {home for home in homes if RESERVED not in home.split("/")}
-    found = [backup for home in {ROOT, *inside} for backup in _backups_of(tree, home)]
+    serving = {ROOT, *(home for home in homes if _is_elsewhere(tree, home))}
+    found = [backup for home in serving for backup in _backups_of(tree, home)]
     return sorted(found, key=_age_and_name)
+
+
+def _is_elsewhere(tree: Tree, folder: Name) -> bool:
+    """Whether the root's own backup area can't serve a folder; else, one there is not ours."""
+    try:
+        return tree.mount_of(folder) != ROOT or tree.device(folder) != tree.device(ROOT)
+    except OSError as error:
+        if error.errno not in _CLOSED:
+            raise
+        return False
 
 
 def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
@@ -102,7 +113,7 @@ def _entries(tree: Tree, folder: Name) -> list[Name]:
     try:
         return tree.names_in(folder)
     except OSError as error:
-        if error.errno not in (*_NOT_THERE, errno.EACCES):
+        if error.errno not in _CLOSED:
             raise
         return []
 

@@ -586,11 +586,11 @@ class Mirror:
             ApplyError: Some paths could not be removed.
             RootError: The root can't be used.
         """
+        owners = {*(owner.identity for owner in self.owners()), *(row.owner for row in self.rows())}
+        self._run(lambda tree, _ledger: _remove_engine(tree, join(FOLDER, ENGINE)))
         together = Outcome()
-        for owner in sorted(
-            {*(o.identity for o in self.owners()), *(r.owner for r in self.rows())}
-        ):
-            outcome = self.tear_down(owner)
+        for identity in sorted(owners):
+            outcome = self.tear_down(identity)
             together.removed += outcome.removed
             together.left += outcome.left
         return together
@@ -818,11 +818,13 @@ def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:
     )
 
 
-def _remove_engine(tree: Tree) -> None:
-    """Removes the engine's database of ``fsmirror sync``."""
-    folder = join(FOLDER, ENGINE)
+def _remove_engine(tree: Tree, folder: Name) -> None:
+    """Removes the engine's database of ``fsmirror sync``, or a folder in it."""
     for name in entries(tree, folder):
-        tree.remove_file(name)
+        if isinstance(tree.look(name).state, DirState):
+            _remove_engine(tree, name)
+        else:
+            tree.remove_file(name)
     tree.remove_folder(folder)
 
 

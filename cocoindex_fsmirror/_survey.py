@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 
 import pathspec
 
-from ._errors import InvalidNameError
+from ._errors import InvalidNameError, RootError
 from ._paths import RESERVED, parse_link_target, parse_name
 
 __all__ = ["Entry", "Listing", "Survey", "patterns", "survey"]
@@ -153,9 +153,16 @@ def survey(
         excluded: What to leave out, relative to the source.
         gitignore: Whether to leave out what Git would: by the ``.gitignore`` files in
             the source, and ``.git`` folders.
+
+    Raises:
+        RootError: The source is gone.
     """
     found = Survey(source)
-    there = os.stat(source)
+    try:
+        there = os.stat(source)
+    except OSError as error:
+        hint = "nothing was changed"
+        raise RootError(source, f"can't be read: {error.strerror}", hint) from error
     found.mode, found.mtime_ns = stat.S_IMODE(there.st_mode), there.st_mtime_ns
     _list(found, "", there, _Filter(excluded or patterns(()), gitignore=gitignore))
     return found

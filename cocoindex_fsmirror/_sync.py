@@ -137,6 +137,12 @@ class Syncing:
 
     # For the command
 
+    def has_drifted(self) -> bool:
+        """Whether somebody else has changed the mirror."""
+        if self._mirror.observe().names:
+            return True
+        return self._options.exact and bool(self._mirror.foreign())
+
     def run(self, survey: Survey) -> Summary:
         """Mirrors what a survey found.
 

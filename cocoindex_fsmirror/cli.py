@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias
 
 import click
 from rich.console import Console
@@ -34,6 +34,9 @@ from ._brake import Limit
 from ._errors import FsMirrorError, InvalidNameError
 from ._mirror import Mirror, Owner
 from ._survey import Survey, patterns, survey
+
+if TYPE_CHECKING:
+    from ._sync import Summary
 
 __all__ = ["main"]
 
@@ -148,6 +151,9 @@ def main() -> None:
 @click.option(
     "--gitignore", is_flag=True, help="Leave out what the .gitignore files in SRC name, and .git."
 )
+@click.option(
+    "--watch", is_flag=True, help="Go on, and follow what changes in either, until Ctrl-C."
+)
 @click.option("--exact", is_flag=True, help="Move what is not from SRC to the backup area.")
 @click.option("-n", "--dry-run", is_flag=True, help="List what would be done, and do nothing.")
 @click.option("--checksum", is_flag=True, help="Read every file, whatever its size and time say.")
@@ -176,6 +182,7 @@ def sync(  # noqa: PLR0917
     dst: Path,
     exclude: tuple[str, ...],
     gitignore: bool,
+    watch: bool,
     exact: bool,
     dry_run: bool,
     checksum: bool,
@@ -191,6 +198,8 @@ def sync(  # noqa: PLR0917
     changed or removed in DST comes back; their versions go to the backup area.
     What was never mirrored stays as it is, unless --exact is given. All state
     is kept in DST/.fsmirror.
+
+    With --watch and --json there is one object, on a line, for each run.
     """
     from ._sync import Options, Syncing  # noqa: PLC0415  # The engine takes its time.
 
@@ -200,13 +209,24 @@ def sync(  # noqa: PLR0917
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     options = Options(durability, on_conflict, checksum, exact, max_delete)
-    found = survey(source, excluded, gitignore=gitignore)
-    with contextlib.ExitStack() as stack:
-        if dry_run:
-            return _list_changes(Mirror(target), found, options, as_json=as_json)
-        syncing = stack.enter_context(contextlib.closing(Syncing(target, options)))
-        syncing.on_progress = stack.enter_context(_progress(found, is_wanted=not as_json))
-        summary = syncing.run(found)
+    if dry_run:
+        found = survey(source, excluded, gitignore=gitignore)
+        return _list_changes(Mirror(target), found, options, as_json=as_json)
+    with contextlib.closing(Syncing(target, options)) as syncing:
+
+        def run() -> int:
+            found = survey(source, excluded, gitignore=gitignore)
+            with _progress(found, is_wanted=not as_json) as syncing.on_progress:
+                summary = syncing.run(found)
+            return _report(source, target, summary, as_json=as_json)
+
+        if not watch:
+            return run()
+        return _follow(source, target, run, syncing.has_drifted)
+
+
+def _report(source: str, target: str, summary: Summary, *, as_json: bool) -> int:
+    """Tells what a run did."""
     for line in summary.failures:
         _fail(line)
     if summary.skipped and not as_json:
@@ -215,6 +235,23 @@ def sync(  # noqa: PLR0917
     figures = {"source": source, "root": target} | dataclasses.asdict(summary)
     _tell(as_json, figures, [f"{target}: {_summed_up(figures)}"])
     return FAILED if summary.failures else IN_ORDER
+
+
+def _follow(
+    source: str, target: str, run: Callable[[], int], has_drifted: Callable[[], bool]
+) -> int:
+    """Runs, and again whenever something changes, until it is interrupted."""
+    from ._watch import Watching  # noqa: PLC0415
+
+    with contextlib.suppress(KeyboardInterrupt), Watching(source, target) as watching:
+        while True:
+            try:
+                run()
+            except FsMirrorError as error:
+                _fail(str(error))  # The next change may mend it.
+            while not watching.wait(has_drifted):
+                pass
+    return IN_ORDER
 
 
 def _checked(src: Path, dst: Path) -> tuple[str, str]:
@@ -409,7 +446,7 @@ def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
 @click.argument("path", metavar="DST/PATH", type=click.Path(path_type=Path))
 @_json_option
 def why(path: Path, as_json: bool) -> int:
-    """Tell why a path is there: who declared it, when, and what differs now."""
+    """Tell who declared a path, when, and what differs now."""
     at = Path(os.path.realpath(path.parent)) / path.name
     mirror = next((m for m in map(Mirror, at.parents) if m.exists()), None)
     if mirror is None:
@@ -466,16 +503,23 @@ def _known_of(figures: _Figures) -> Iterator[tuple[str, str]]:
 # Changing
 
 
-@main.group(epilog=_EPILOG, invoke_without_command=True)
+class _ListedByDefault(click.Group):
+    """``backups DST`` is ``backups DST list``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Puts ``list`` in if no command is given."""
+        at = next((i for i, word in enumerate(args, start=1) if not word.startswith("-")), 0)
+        if at and not self.commands.keys() & set(args[at:]):
+            args = [*args[:at], "list", *args[at:]]
+        return super().parse_args(ctx, args)
+
+
+@main.group(cls=_ListedByDefault, epilog=f"{_EPILOG} Each command has --json.")
 @click.argument("dst", type=click.Path(path_type=Path))
-@_json_option
 @click.pass_context
-def backups(context: click.Context, dst: Path, as_json: bool) -> int:
-    """List, restore or purge the files of others that had to make way in DST."""
+def backups(context: click.Context, dst: Path) -> None:
+    """List, restore or purge what had to make way in DST."""
     context.obj = _mirror(dst)
-    if context.invoked_subcommand is None:
-        return _list_backups(context.obj, as_json=as_json)
-    return IN_ORDER
 
 
 @backups.command("list", epilog=_EPILOG)
@@ -483,11 +527,6 @@ def backups(context: click.Context, dst: Path, as_json: bool) -> int:
 @click.pass_obj
 def list_(mirror: Mirror, as_json: bool) -> int:
     """List the backups, the oldest first."""
-    return _list_backups(mirror, as_json=as_json)
-
-
-def _list_backups(mirror: Mirror, *, as_json: bool) -> int:
-    """The same."""
     found = mirror.backups()
     size = sum(each.size for each in found)
     listed = [

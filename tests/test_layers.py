@@ -42,7 +42,8 @@ PICTURE = {
     "_target": {"_handlers", "_moving", "_source"},
     "_sync": {"_target", "_survey"},
     "_dry_run": {"_sync"},
-    "cli": {"_dry_run", "__init__"},
+    "_watch": {"_paths"},
+    "cli": {"_dry_run", "_watch", "__init__"},
     "__init__": {"_target"},
 }
 
@@ -140,6 +141,7 @@ def test_a_pure_module_takes_nothing_but_pure_paths_from_pathlib() -> None:
         ("cocoindex", KNOW_THE_ENGINE),
         ("click", {"cli"}),
         ("pathspec", {"_survey"}),
+        ("watchdog", {"_watch"}),
         ("rich", {"cli"}),
         ("sqlite3", {"_ledger"}),
         ("ctypes", {"_fs"}),

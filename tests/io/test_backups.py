@@ -244,13 +244,17 @@ def test_what_we_never_put_into_the_backup_area_is_not_listed_and_stays(
     assert before <= snapshot(root, ours=True).keys()
 
 
-def test_a_listing_survives_that_everything_vanishes_at_any_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("vanishing", [".fsmirror/backup", f"{AREA}/d/e", f"{AREA}/d/e/x"])
+def test_a_listing_survives_that_something_vanishes_at_any_step(
+    tmp_path: Path, vanishing: str
+) -> None:
     for k, root, mirror, _ in _tries(tmp_path):
 
         def act(tree: Tree) -> None:
-            assert {backup.name for backup in list_backups(tree)} <= {"d", "d/e", "d/e/x"}
+            found = {(backup.name, backup.kind) for backup in list_backups(tree)}
+            assert found <= {("d", "dir"), ("d/e", "dir"), ("d/e/x", "file")}
 
-        gone = partial((root / ".fsmirror" / "backup").rename, root / "gone")
+        gone = partial((root / vanishing).rename, root / "gone")
         if not _disturbed(mirror, act, gone, k):
             break
     assert k > 8
@@ -624,6 +628,15 @@ def test_with_few_descriptors_the_right_file_is_moved(mirror: Mirror, root: Path
     assert {(root / folder / "x").read_bytes() for folder in decoys} == {b"decoy"}
 
 
+def test_the_backups_of_a_mirror_inside_are_its_own(mirror: Mirror, root: Path) -> None:
+    """Even if their paths there could be paths here."""
+    with Mirror(root / "sub") as inner:
+        inner.create()
+        _displace(inner, "sub/x")
+        assert _listed(mirror, "sub") == []
+        assert [backup.name for backup in _listed(inner)] == ["sub/x"]
+
+
 # Links
 
 
@@ -774,7 +787,7 @@ def test_a_backup_on_a_mount_inside_the_root_is_listed_if_its_home_is_known(
     mirror: Mirror,
 ) -> None:
     assert [backup.where for backup in _files(_listed(mirror))] == [f"{AREA}/y"]
-    found = _files(_listed(mirror, "bound", "bound", "", ".fsmirror/backup"))
+    found = _files(_listed(mirror, "bound", "bound", "", "no/such"))
     assert [(backup.where, backup.name) for backup in found] == [
         (f"bound/{AREA}/bound/d/x", "bound/d/x"),
         (f"{AREA}/y", "y"),

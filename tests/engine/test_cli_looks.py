@@ -1,0 +1,350 @@
+"""``fsmirror status``, ``verify``, ``why``, ``backups`` and ``drop``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror.cli import main
+from tests.engine.flows import Flow
+from tests.support import backups, contents, exact_state, snapshot
+
+
+def run(*arguments: object, **more: Any) -> Result:
+    """Runs the command in this process."""
+    return CliRunner().invoke(main, [*map(str, arguments)], **more)
+
+
+def told(*arguments: object) -> dict[str, Any]:
+    """What a command prints for programs: one object, and nothing else."""
+    figures: dict[str, Any] = json.loads(run(*arguments, "--json").stdout)
+    return figures
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    """A small source."""
+    source = tmp_path / "src"
+    (source / "d").mkdir(parents=True)
+    (source / "a").write_bytes(b"a")
+    (source / "d" / "b").write_bytes(b"bb")
+    (source / "link").symlink_to("a")
+    return source
+
+
+@pytest.fixture
+def dst(src: Path, tmp_path: Path) -> Path:
+    """Its mirror."""
+    assert run("sync", src, tmp_path / "dst").exit_code == 0
+    return tmp_path / "dst"
+
+
+# In general
+
+
+@pytest.mark.parametrize("command", ["sync", "status", "verify", "why", "backups", "drop"])
+def test_every_command_has_help_with_its_exit_codes_and_json(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    shown = " ".join(result.stdout.split())
+    assert "0 in order, 1 differences found, 2 used wrongly, 3 failed" in shown
+    assert "--json" in shown
+    assert run("--help").stdout.count(command) >= 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("status", "nowhere"), ("verify", "nowhere"), ("why", "nowhere/x"), ("drop", "nowhere")),
+        *(("status", "plain"), ("verify", "plain"), ("why", "plain/x"), ("backups", "plain")),
+        *(("drop", "plain", "--yes"), ("backups", "plain", "list"), ("status",), ("why",)),
+        *(("nonsense",), ("verify", "plain", "--nonsense"), ("sync", "plain")),
+        *(("backups", "plain", "purge", "--older-than", "1d"), ("backups", "plain", "restore")),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "plain").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = exact_state(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("fsmirror: ")
+    assert result.stderr.count("\n") == 1
+    assert exact_state(tmp_path) == before
+
+
+def test_looking_changes_nothing(dst: Path) -> None:
+    before = exact_state(dst)
+    for command in (("status",), ("verify",), ("verify", "--content", "--exact"), ("backups",)):
+        assert run(command[0], dst, *command[1:]).exit_code == 0
+    assert run("why", dst / "a").exit_code == 0
+    assert exact_state(dst) == before
+
+
+# status
+
+
+def test_status_tells_who_mirrors_how_much_and_what_is_to_be_known(src: Path, dst: Path) -> None:
+    found = told("status", dst)
+    (mirror,) = found.pop("mirrors")
+    assert mirror.pop("since") <= found.pop("updated")
+    assert mirror == {"by": f"fsmirror sync {src}", "files": 3, "lost": False}
+    assert found == {
+        "root": str(dst),
+        "files": 3,
+        "folders": 1,
+        "bytes": 4,
+        "drifted": 0,
+        "backups": 0,
+        "orphans": 0,
+    }
+    (dst / "a").write_bytes(b"tampered")
+    result = run("status", dst)
+    assert result.exit_code == 1
+    assert "drifted      1  (fsmirror verify lists them)" in result.stdout
+    run("sync", src, dst)
+    assert told("status", dst)["backups"] == 1
+
+
+def test_status_names_the_database_of_a_flow_and_the_orphans_of_one_that_was_lost(
+    make_flow: Callable[..., Flow],
+) -> None:
+    flow = make_flow()
+    flow.files = {"a": b"1", "b": b"2"}
+    flow.update()
+    (mirror,) = told("status", flow.root)["mirrors"]
+    assert mirror["by"] == f"{flow.database} tests/engine/out"
+    flow.close()
+    shutil.rmtree(flow.database)
+    flow.files = {"a": b"1"}  # Nobody declares b any more.
+    flow.update()
+    found = told("status", flow.root)
+    assert found["orphans"] == 1
+    assert [(m["files"], m["lost"]) for m in found["mirrors"]] == [(1, True), (1, False)]
+    assert run("status", flow.root).exit_code == 1
+
+
+# verify
+
+
+TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "other bytes": (lambda dst: (dst / "a").write_bytes(b"tampered"), "modified"),
+    "gone": (lambda dst: (dst / "a").unlink(), "missing"),
+    "another mode": (lambda dst: (dst / "a").chmod(0o600), "mode"),
+    "another time": (lambda dst: os.utime(dst / "a"), "mode"),
+    "a link": (lambda dst: _becomes(dst / "a", lambda at: at.symlink_to("d")), "foreign"),
+    "a folder": (lambda dst: _becomes(dst / "a", Path.mkdir), "foreign"),
+    "a fifo": (lambda dst: _becomes(dst / "a", os.mkfifo), "foreign"),
+}
+
+
+def _becomes(path: Path, make: Callable[[Path], object]) -> None:
+    """A file gives way to something else."""
+    path.unlink()
+    make(path)
+
+
+@pytest.mark.parametrize(("tamper", "how"), TAMPERINGS.values(), ids=TAMPERINGS)
+def test_verify_tells_how_a_file_differs(
+    dst: Path, tamper: Callable[[Path], object], how: str
+) -> None:
+    tamper(dst)
+    assert told("verify", dst)["differences"] == [{"path": "a", "how": how}]
+    result = run("verify", dst, "--content")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[0] == f"{how:8}  a"
+    assert result.stdout.splitlines()[-1] == f"{dst}: 1 differ (3 files)"
+
+
+def test_verify_is_silent_of_what_is_foreign_unless_it_is_to_be_exact(dst: Path) -> None:
+    (dst / "mine").touch()
+    os.utime(dst, ns=(5, 5))
+    assert run("verify", dst).exit_code == 0
+    result = run("verify", dst, "--exact")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (1, "foreign   mine")
+
+
+def test_verify_finds_an_edit_that_hides_its_time_only_by_content(dst: Path) -> None:
+    with Mirror(dst) as mirror:
+        row = mirror.row("a")
+        assert row is not None
+        (dst / "a").write_bytes(b"x")
+        os.utime(dst / "a", ns=(row.mtime_ns, row.mtime_ns))
+        there = (dst / "a").lstat()
+        hidden = row._replace(ctime_ns=there.st_ctime_ns, recorded_ns=there.st_ctime_ns + 10**10)
+        mirror._run(lambda _tree, ledger: ledger.commit([hidden], ()))
+    assert run("verify", dst).exit_code == 0
+    assert told("verify", dst, "--content")["differences"] == [{"path": "a", "how": "modified"}]
+
+
+# why
+
+
+def test_why_tells_who_declared_a_path_when_and_what_differs(src: Path, dst: Path) -> None:
+    found = told("why", dst / "d" / "b")
+    assert found.pop("written").endswith(" UTC")
+    assert len(found.pop("fingerprint")) == 32
+    assert found == {
+        "root": str(dst),
+        "path": "d/b",
+        "state": "managed",
+        "kind": "file",
+        "by": f"fsmirror sync {src}",
+        "component": '/@_mirror_folder/"d"',
+        "bytes": 2,
+        "target": "",
+        "adopted": False,
+        "differs": "",
+    }
+    (dst / "d" / "b").unlink()
+    result = run("why", dst / "d" / "b")
+    assert result.exit_code == 1
+    assert "now          missing" in result.stdout
+
+
+def test_why_knows_links_folders_adopted_foreign_and_absent_paths(
+    src: Path, dst: Path, tmp_path: Path
+) -> None:
+    (dst / "mine").touch()
+    assert "target       a" in run("why", dst / "link").stdout
+    assert "d: managed, a dir" in run("why", dst / "d").stdout
+    assert "foreign: not written by a mirror" in run("why", dst / "mine").stdout
+    assert "absent, and not managed" in run("why", dst / "nothing").stdout
+    shutil.copytree(src, tmp_path / "copy", symlinks=True)
+    run("sync", src, tmp_path / "copy")
+    assert "not written by us" in run("why", tmp_path / "copy" / "a").stdout
+
+
+# backups
+
+
+@pytest.fixture
+def edited(src: Path, dst: Path) -> Path:
+    """The mirror, with two backups of one path."""
+    for number in range(2):
+        (dst / "a").write_bytes(b"edited %d" % number)
+        assert run("sync", src, dst).exit_code == 0
+    return dst
+
+
+def test_backups_are_listed_the_oldest_first(edited: Path) -> None:
+    found = told("backups", edited)
+    assert [each["path"] for each in found["backups"]] == ["a", "a"]
+    assert found["bytes"] == 16
+    assert told("backups", edited, "list") == found
+    lines = run("backups", edited).stdout.splitlines()
+    assert lines[-1] == f"{edited}: 2 backups, 16 B"
+    assert lines[0].endswith("Z/a") or lines[0].endswith("/a")
+
+
+def test_a_backup_is_restored_to_another_path_and_replaces_nothing(edited: Path) -> None:
+    result = run("backups", edited, "restore", "a")
+    assert result.exit_code == 3
+    assert "something is there already" in result.stderr
+    assert told("backups", edited, "restore", "a", "--to", "mine/a")["to"] == "mine/a"
+    assert (edited / "mine" / "a").read_bytes() == b"edited 1"
+    shown = run("backups", edited).stdout.split()[5]
+    (edited / "a").unlink()
+    assert run("backups", edited, "restore", shown).exit_code == 0
+    assert (edited / "a").read_bytes() == b"edited 0"
+    assert backups(edited) == []
+
+
+@pytest.mark.parametrize("path", ["nothing", "../a", "/etc/passwd", ""])
+def test_a_backup_that_is_not_there_is_one_line(edited: Path, path: str) -> None:
+    result = run("backups", edited, "restore", path)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("to", ["../x", "/tmp/x", ".fsmirror/x", ""])
+def test_nothing_is_restored_out_of_the_mirror(edited: Path, to: str) -> None:
+    result = run("backups", edited, "restore", "a", "--to", to)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert len(backups(edited)) == 2
+
+
+def test_old_backups_are_purged(edited: Path) -> None:
+    assert told("backups", edited, "purge", "--older-than", "1h")["purged"] == 0
+    assert len(backups(edited)) == 2
+    first, second = sorted((edited / ".fsmirror" / "backup").iterdir())
+    first.rename(first.with_name("2020-01-01T000000Z"))
+    result = run("backups", edited, "purge", "--older-than", "30d")
+    assert result.stdout == f"{edited}: 1 backups purged, 8 B\n"
+    assert [path.name for path in (edited / ".fsmirror" / "backup").iterdir()] == [second.name]
+    for age in ("0", "30", "d", "-1d", "1.5d", "1y"):
+        result = run("backups", edited, "purge", "--older-than", age)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
+# drop
+
+
+def test_drop_asks_first(dst: Path) -> None:
+    before = snapshot(dst)
+    for answer in ("n\n", "\n", ""):
+        result = run("drop", dst, input=answer)
+        assert result.exit_code == 130
+        assert snapshot(dst) == before
+    assert "Remove 3 files from" in result.stderr
+    assert run("drop", dst, input="y\n").exit_code == 0
+    assert not dst.exists()
+
+
+def test_drop_removes_what_was_mirrored_and_only_that(src: Path, dst: Path) -> None:
+    (dst / "mine").write_bytes(b"mine")
+    (dst / "d" / "b").write_bytes(b"edited")
+    found = told("drop", dst, "--yes")
+    assert found == {"root": str(dst), "deleted": 2, "left": ["d/b"]}
+    assert contents(snapshot(dst)) == {"mine": b"mine", "d/b": b"edited"}
+    assert not (dst / ".fsmirror").exists()
+    assert run("status", dst).exit_code == 2
+    assert run("sync", src, dst).exit_code == 0
+    assert (dst / "a").read_bytes() == b"a"
+
+
+def test_drop_keeps_the_backups(edited: Path) -> None:
+    assert run("drop", edited, "--yes").exit_code == 0
+    assert backups(edited) == [b"edited 0", b"edited 1"]
+    assert not (edited / ".fsmirror" / "engine").exists()
+    assert snapshot(edited) == {}
+
+
+# As a terminal shows it
+
+
+def test_on_a_terminal_there_is_a_progress_bar_and_the_summary_is_on_stdout(
+    src: Path, tmp_path: Path
+) -> None:
+    """The bar goes to standard error, and is gone in the end."""
+    import pty
+
+    (src / "large").write_bytes(os.urandom(3_000_000))
+    command = [str(Path(sys.executable).with_name("fsmirror")), "sync", str(src)]
+    shown = bytearray()
+
+    def read(fd: int) -> bytes:
+        data = os.read(fd, 65536)
+        shown.extend(data)
+        return b"\0"  # Nothing more is written to our own standard output.
+
+    status = pty.spawn([*command, str(tmp_path / "seen")], read)
+    assert os.waitstatus_to_exitcode(status) == 0
+    text = shown.decode()
+    assert "of 4 files" in text
+    assert "MiB" in text
+    assert "4 written" in text
+    assert stat.S_ISDIR((tmp_path / "seen").stat().st_mode)
