@@ -348,34 +348,40 @@ class Tree:
         Returns:
             Where it is now, relative to the root.
         """
-        if fd is None:
-            entry, fd, home = leaf(name), self.folder(parent(name)), self.home_of(parent(name))
-        for area in (ROOT, home):
-            try:
-                return self._back_up_below(area, name, stamp, entry, os.dup(fd))
-            except OSError as error:
-                if error.errno != errno.EXDEV or area == home:
-                    raise
+        above = parent(name)
+        # Opening another folder may close ours, and give its number to another.
+        held = os.dup(self.folder(above) if fd is None else fd)
+        try:
+            if fd is None:
+                entry, home = leaf(name), self.home_of(above)
+            for area in (ROOT, home):
+                try:
+                    return self._back_up_below(area, name, stamp, entry, held)
+                except OSError as error:
+                    if error.errno != errno.EXDEV or area == home:
+                        raise
+        finally:
+            os.close(held)
         raise AssertionError("unreachable: the loop returns or raises")
 
     def _back_up_below(self, home: Name, name: Name, stamp: str, entry: str, fd: int) -> Name:
-        """The same, to the backup area of one folder; closes the descriptor."""
+        """The same, to the backup area of one folder."""
         ours = join(home, Name(RESERVED))
         backups = join(ours, Name("backup"))
-        try:
-            self.make_folders(backups, 0o700, ours)
-            self.folder(backups)  # Raises if something else took the name.
-            for attempt in range(10_000):
-                moment = Name(stamp if attempt == 0 else f"{stamp}.{attempt}")
-                target = join(join(backups, moment), name)
-                try:
-                    self.make_folders(parent(target), 0o700, ours)
-                    _move(entry, fd, leaf(target), self.folder(parent(target)))
-                except (FileExistsError, NotADirectoryError):
-                    continue
-                return target
-        finally:
-            os.close(fd)
+        self.make_folders(backups, 0o700, ours)
+        self.folder(backups)  # Raises if something else took the name.
+        for attempt in range(10_000):
+            moment = Name(stamp if attempt == 0 else f"{stamp}.{attempt}")
+            target = join(join(backups, moment), name)
+            try:
+                self.make_folders(parent(target), 0o700, ours)
+                _move(entry, fd, leaf(target), self.folder(parent(target)))
+            except (FileExistsError, NotADirectoryError):
+                continue
+            except OSError:
+                self.remove_folders(parent(target), ours)
+                raise
+            return target
         raise FileExistsError(errno.EEXIST, "no free name in the backup area", name)
 
     def remove_folder(self, name: Name) -> bool:
@@ -389,6 +395,11 @@ class Tree:
             if error.errno not in _NOT_THERE:
                 raise
         return True
+
+    def remove_folders(self, folder: Name, top: Name) -> None:
+        """Removes a folder and those above it, up to a top one, as far as they are empty."""
+        while len(folder) >= len(top) and self.remove_folder(folder):
+            folder = parent(folder)
 
     def remove_file(self, name: Name) -> None:
         """Unlinks a file of our own folder; it may be missing."""

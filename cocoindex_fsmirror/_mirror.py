@@ -259,12 +259,22 @@ class Mirror:
         Raises:
             RootError: The root can't be read.
         """
-        with contextlib.closing(open_root(self.root)[0]) as tree:
+        with self._opened() as tree:
             return list_backups(tree, self._homes(tree))
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Tree]:
+        """The root, to be looked at only."""
+        with contextlib.closing(open_root(self.root)[0]) as tree:
+            try:
+                yield tree
+            except OSError as error:
+                problem = f"can't be looked at: {error.strerror or error}"
+                raise RootError(self.root, problem, "see the cause") from error
 
     def _homes(self, tree: Tree) -> set[Name]:
         """The folders that may have a backup area of their own."""
-        return {*tree.mounts, *(row.name for row in self.rows() if row.kind == Kind.DIR)}
+        return {*tree.mounts, *(above for row in self.rows() for above in ancestors(row.name))}
 
     def restore(self, backup: Backup, to: str | None = None) -> str:
         """Moves a backup to where it was, or to another path; replaces nothing.
@@ -462,7 +472,7 @@ class Mirror:
         with contextlib.closing(ledger):
             if not os.path.isdir(self.root):
                 return make_plan(wanted, View({}, {}))
-            with contextlib.closing(open_root(self.root)[0]) as tree:
+            with self._opened() as tree:
                 return make_plan(wanted, view_of(tree, ledger, wanted))
 
     def foreign(self, besides: Collection[str] = ()) -> list[str]:
@@ -476,7 +486,7 @@ class Mirror:
         """
         rows = [*(row.name for row in self.rows()), *(Name(name) for name in besides)]
         known = {*rows, *(above for name in rows for above in ancestors(name))}
-        with contextlib.closing(open_root(self.root)[0]) as tree:
+        with self._opened() as tree:
             return [str(name) for name in find_foreign(tree, known)]
 
     def sweep(self) -> dict[str, str]:

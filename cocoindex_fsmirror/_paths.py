@@ -37,6 +37,8 @@ RESERVED: Final = ".fsmirror"
 
 _MAX_COMPONENT: Final = 255  # bytes; NAME_MAX of ext4, xfs, btrfs, tmpfs and APFS
 
+_MAX_TARGET: Final = 4095  # bytes; PATH_MAX of Linux without the NUL
+
 # Most names. They need none of the slower checks, so they skip them.
 _PLAIN: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,100}(?:/(?!\.)[A-Za-z0-9_.-]{1,100})*")
 
@@ -100,9 +102,11 @@ def parse_link_target(target: str | PurePath, inside: Name | None) -> str:
     if not text or "\0" in text:
         raise InvalidNameError(text, "no link can hold it")
     try:
-        text.encode()
+        length = len(text.encode())
     except UnicodeEncodeError:
         raise InvalidNameError(text, "it holds a lone surrogate, which is not text") from None
+    if length > _MAX_TARGET:
+        raise InvalidNameError(text, f"it has {length} bytes, and {_MAX_TARGET} is the limit")
     if inside is not None and _may_lead_out(text, inside):
         reason = "as the target of a link it may lead out of the root; allow_escape=True allows it"
         raise InvalidNameError(text, reason)

@@ -107,8 +107,9 @@ def _open(path: str) -> int:
     try:
         # A FIFO must not block us.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        raise SourceError(path, f"can't be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(path, f"can't be read: {problem}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise SourceError(path, "is not a regular file")
@@ -143,10 +144,13 @@ def fingerprint(path: str) -> Source:
 
 
 def spool(source: str, content: bytes) -> bytes | Spooled:
-    """Puts a content away in a file without a name, unless it is small."""
+    """Puts a content away in a file without a name, unless it is small, or there is no room."""
     if len(content) <= _SMALL:
         return content
-    file = tempfile.TemporaryFile()  # noqa: SIM115  # Closed by its owner.
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115  # Closed by its owner.
+    except OSError:  # As a rule too many files are open.
+        return content
     file.write(content)
     file.flush()
     return Spooled(source, digest_of(content), len(content), file)

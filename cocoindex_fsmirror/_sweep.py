@@ -26,14 +26,21 @@ def find_foreign(tree: Tree, known: Collection[Name], folder: Name = ROOT) -> It
         known: The paths that are managed, also the folders above them.
         folder: Where to look.
     """
-    for name in tree.names_in(folder):
-        if leaf(name) == RESERVED:
-            continue
-        is_folder = isinstance(tree.look(name).state, DirState)
-        if is_folder and not _is_another(tree, name, known):
-            yield from find_foreign(tree, known, name)
-        if name not in known and not (is_folder and _is_another(tree, name, known)):
+    to_do = [(folder, False)]
+    while to_do:
+        name, is_done = to_do.pop()
+        if is_done:
             yield name
+            continue
+        is_folder = name == folder or isinstance(tree.look(name).state, DirState)
+        if name != folder:
+            if is_folder and _is_another(tree, name, known):
+                continue
+            if name not in known:
+                to_do.append((name, True))
+        if is_folder:
+            inner = (each for each in reversed(tree.names_in(name)) if leaf(each) != RESERVED)
+            to_do += ((each, False) for each in inner)
 
 
 def _is_another(tree: Tree, folder: Name, known: Collection[Name]) -> bool:

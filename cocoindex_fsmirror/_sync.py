@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,13 +28,14 @@ from ._brake import Limit, allowance
 from ._errors import RootError, SourceError, TooManyRemovalsError
 from ._handlers import Durability, OnConflict
 from ._mirror import ENGINE, Mirror
-from ._paths import RESERVED, Name, parse_name
+from ._paths import RESERVED, Name, join, parse_name
 from ._source import Source, fingerprint
 from ._state import LinkState
-from ._survey import Listing, Survey
+from ._survey import Entry, Listing, Survey
 
 __all__ = ["OWNER", "SOURCE", "Options", "Summary", "Syncing", "check_removals", "paths_of"]
 
+_AT_ONCE: Final = 64  # entries of a folder that are read in one go
 _UNDER_WAY: Final = 8192  # entries of components that are under way at the same time
 _COMPONENTS: Final = 1024  # and how many components at most
 OWNER: Final = "sync: owner"
@@ -264,20 +266,35 @@ async def _mirror_folder(work: _Work, out: _target.DirTarget) -> None:
     listing, source = work.listing, work.syncing.survey.source
     if listing.path and not listing.part:
         out.declare_dir_target(listing.path, mode=listing.mode, mtime_ns=listing.mtime_ns)
-    prefix = f"{listing.path}/" if listing.path else ""
-    for entry in listing.entries():
-        name = parse_name(f"{prefix}{entry.name}")
+    entries = listing.entries()
+    while chunk := list(islice(entries, _AT_ONCE)):
+        names = [join(Name(listing.path), parse_name(entry.name)) for entry in chunk]
+        contents = await asyncio.to_thread(_read, source, names, chunk)
+        for name, content in zip(names, contents, strict=True):
+            if isinstance(content, SourceError):
+                work.syncing.fail(listing, content)
+                out._keep(name)  # noqa: SLF001
+            elif isinstance(content, LinkState):
+                out._declare(name, content, None, None, True)  # noqa: SLF001
+            else:
+                dress = content.mode, content.mtime_ns
+                out._declare(name, content, *dress, True)  # noqa: SLF001
+
+
+def _read(
+    source: str, names: list[Name], entries: list[Entry]
+) -> list[Source | LinkState | SourceError]:
+    """What some entries of a folder hold."""
+    found: list[Source | LinkState | SourceError] = []
+    for name, entry in zip(names, entries, strict=True):
         if entry.kind == "link":
-            link = LinkState(entry.target, entry.mtime_ns)
-            out._declare(name, link, None, None, True)  # noqa: SLF001
+            found.append(LinkState(entry.target, entry.mtime_ns))
             continue
         try:
-            found: Source = await asyncio.to_thread(fingerprint, os.path.join(source, name))
+            found.append(fingerprint(os.path.join(source, name)))
         except SourceError as error:
-            work.syncing.fail(listing, error)
-            out._keep(name)  # noqa: SLF001
-        else:
-            out._declare(name, found, found.mode, found.mtime_ns, True)  # noqa: SLF001
+            found.append(error)
+    return found
 
 
 def check_removals(mirror: Mirror, survey: Survey, limit: Limit | None) -> None:

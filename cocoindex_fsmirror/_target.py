@@ -17,6 +17,7 @@ from cocoindex.connectors.localfs import FilePath
 from cocoindex.resources.file import FileLike
 
 from ._engine import database_in_use
+from ._errors import SourceError
 from ._handlers import (
     ROOTS,
     ChildHandler,
@@ -120,7 +121,8 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
                 has it, and kept in a temporary file until then.
             create_parent_dirs: Whether to make missing folders above it.
             preserve: What follows the source, beside the content; a file of
-                another connector has neither.
+                another connector has neither. The mode comes with all its bits,
+                setuid among them.
             mode: Its permission bits, instead of those of the source.
 
         Raises:
@@ -481,13 +483,19 @@ async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Conten
     """
     path = source.file_path if isinstance(source, FileLike) else source
     if isinstance(path, FilePath):
-        path = path.resolve()
+        try:
+            path = path.resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise SourceError(str(path), f"can't be found: {error}") from error
     if isinstance(path, Path):
         return await asyncio.to_thread(fingerprint, os.path.abspath(path))
     if not isinstance(source, FileLike):
         kind = type(source).__name__
         raise TypeError(f"a source is a Path, a FilePath or a FileLike, not {kind}")
-    content = await source.read(await source.size() + 1)
+    size = await source.size()
+    content = await source.read(size + 1)
+    if len(content) > size:  # It has grown since its size was asked for.
+        content = await source.read()
     return await asyncio.to_thread(spool, str(source.file_path.path), content)
 
 

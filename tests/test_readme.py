@@ -10,7 +10,7 @@ from typing import Any, get_args
 import cocoindex as coco
 import pytest
 
-from cocoindex_fsmirror import Mirror, _handlers, mount_dir_target, testing
+from cocoindex_fsmirror import Mirror, _handlers, cli, mount_dir_target, testing
 from tests.support import contents, snapshot, write
 
 TOP = Path(__file__).parents[1]
@@ -42,6 +42,37 @@ def test_the_flow_renders_and_heals_what_was_tampered_with(tmp_path: Path) -> No
     assert contents(snapshot(out)) == expected
 
 
+def test_any_file_can_be_declared(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"__name__": "readme"}
+    imports = BLOCKS[0].partition("\nDOCS")[0]
+    exec(compile(imports + BLOCKS[1], "README.md", "exec"), names)  # The README's own code.
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    (source / "video.mp4").write_bytes(b"v" * 3_000_000)
+    (source / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (source / "run.sh").chmod(0o755)
+
+    async def main() -> None:
+        await names["assets"](source, await mount_dir_target(out))
+
+    environment = coco.Environment(coco.Settings(db_path=tmp_path / "db"))
+    coco.App(coco.AppConfig(name="readme", environment=environment), main).update_blocking()
+    assert snapshot(out) == {
+        "video.mp4": b"v" * 3_000_000,
+        "run.sh": b"#!/bin/sh\n",
+        "latest.mp4": "-> video.mp4",
+        "secret.txt": b"s3cret",
+        "uploads": "dir",
+    }
+    assert (out / "run.sh").stat().st_mtime_ns == (source / "run.sh").stat().st_mtime_ns
+    assert (out / "run.sh").stat().st_mode == (source / "run.sh").stat().st_mode
+
+
+def test_every_command_is_in_its_table() -> None:
+    rows = re.findall(r"^\| `fsmirror ([a-z]+)", _section("The command line"), re.MULTILINE)
+    assert sorted(rows) == sorted(cli.main.commands)
+
+
 def test_the_mirror_tells_about_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,7 +81,7 @@ def test_the_mirror_tells_about_itself(
         mirror.create()
         mirror.apply([write("a", b"1"), write("b", b"2")])
     (tmp_path / "site" / "b").unlink()
-    exec(compile(BLOCKS[1], "README.md", "exec"), {})  # The README's own code.
+    exec(compile(BLOCKS[2], "README.md", "exec"), {})  # The README's own code.
     status, managed, verified = capsys.readouterr().out.splitlines()
     assert "files=2" in status
     assert (managed, verified) == ("['a', 'b']", "['b']")
@@ -58,15 +89,15 @@ def test_the_mirror_tells_about_itself(
 
 def test_the_shelf_passes_and_writing_in_place_fails_in_just_the_words_that_are_shown() -> None:
     names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(BLOCKS[2], "README.md", "exec"), names)  # The README's own code.
+    exec(compile(BLOCKS[3], "README.md", "exec"), names)  # The README's own code.
     names["test_shelf"]()
     testing.check_target(names["Shelf"], settings=testing.PROFILES["dev"], atomic=True)
     beside = re.search(
-        r"^ +\(self.at / f.*?\.replace\(self.at / name\)\n", BLOCKS[2], re.MULTILINE | re.DOTALL
+        r"^ +\(self.at / f.*?\.replace\(self.at / name\)\n", BLOCKS[3], re.MULTILINE | re.DOTALL
     )
     assert beside is not None
     in_place = " " * 16 + "(self.at / name).write_bytes(content)\n"
-    exec(compile(BLOCKS[2].replace(beside[0], in_place), "README.md", "exec"), names)
+    exec(compile(BLOCKS[3].replace(beside[0], in_place), "README.md", "exec"), names)
     told = re.findall(r"^```text\n(.*?)\n```", README, re.DOTALL | re.MULTILINE)[0]
     with pytest.raises(testing.ContractViolation) as caught:
         eval(told[told.index("check_history(") :], {**vars(testing), **names})
@@ -80,7 +111,7 @@ def test_every_rule_of_the_kit_is_in_its_table() -> None:
 
 
 def test_no_block_of_code_is_left_untried() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_every_guarantee_names_tests_that_exist() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -138,13 +138,11 @@ def failing_sink(*, after: bool, names: Collection[str] = ()) -> Iterator[None]:
     """Every batch of files (or each with one of ``names``) fails, before or after it is applied."""
     real = fsmirror.Mirror.apply
 
-    def apply(
-        mirror: fsmirror.Mirror, intents: list[Intent], closed: Sequence[tuple[str, str]] = ()
-    ) -> object:
+    def apply(mirror: fsmirror.Mirror, intents: list[Intent], *more: Any) -> object:
         concerned = not names or any(intent.name in names for intent in intents)
         if concerned and not after:
             raise BoomError("before the sink")
-        outcome = real(mirror, intents, closed)
+        outcome = real(mirror, intents, *more)
         if concerned:
             raise BoomError("after the sink")
         return outcome

@@ -877,3 +877,17 @@ def test_a_link_or_a_copy_that_somebody_changed_stays_at_a_drop(
     relinked(flow.root / "link")
     flow.drop()
     assert flow.tree == {"copy": b"theirs", "link": "-> theirs"}
+
+
+def test_a_blob_that_grew_since_its_size_was_asked_for_is_not_cut_off() -> None:
+    blob = Blob(b"12345")
+    assert asyncio.run(blob.size()) == 5
+    blob.content = b"0123456789"
+    assert asyncio.run(_target._content_of(blob)) == b"0123456789"
+
+
+def test_a_source_that_leads_in_circles_is_a_source_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for source in (tmp_path / "loop", localfs.FilePath(tmp_path / "loop")):
+        with pytest.raises(fsmirror.SourceError):
+            asyncio.run(_target._content_of(source))

@@ -811,6 +811,17 @@ def test_purging_on_a_mount_leaves_no_folder_of_ours(mirror: Mirror, bound: Path
 
 
 @pytest.mark.root
+def test_another_device_that_no_list_of_mounts_tells_of_is_a_home_too(
+    mirror: Mirror, root: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a subvolume of btrfs is."""
+    mount(root / "disk", "-t", "tmpfs", "tmpfs")
+    monkeypatch.setattr(_fs, "_mounts_below", lambda _fd: ("tmpfs", frozenset()))
+    _displace(mirror, "disk/x")
+    assert [backup.name for backup in _files(_listed(mirror, "disk"))] == ["disk/x"]
+
+
+@pytest.mark.root
 def test_the_disk_of_a_mount_is_waited_for_too(mirror: Mirror, root: Path, mount: Mount) -> None:
     if _fs._syncfs is None:
         pytest.skip("this C library has no syncfs")

@@ -8,6 +8,7 @@ import gc
 import os
 import shutil
 import subprocess
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -345,3 +346,19 @@ def test_what_comes_from_elsewhere_waits_in_a_file_without_a_name(
             mirror.apply([copy("x", spooled)])
             assert (root / "x").read_bytes() == content
             (root / "x").unlink()
+
+
+def test_where_no_more_files_can_be_opened_what_comes_from_elsewhere_waits_in_memory(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    assert spool("s3://bucket/x", b"x" * LARGE) == b"x" * LARGE
+
+
+@pytest.mark.parametrize("path", ["/nul\0", "/surrogate\udfff"])
+def test_a_path_that_no_system_takes_is_a_source_error(path: str) -> None:
+    with pytest.raises(SourceError, match="can't be read"):
+        fingerprint(path)

@@ -167,3 +167,18 @@ def test_without_being_asked_nothing_is_swept(mirror: Mirror, root: Path) -> Non
     (root / "x").write_bytes(b"1")
     mirror.prepare(OWNER, Drift())
     assert snapshot(root) == {"x": b"1"}
+
+
+def test_deep_trees_are_swept_file_by_file_with_few_descriptors(mirror: Mirror, root: Path) -> None:
+    """Each file keeps its bytes, however many folders have to be opened."""
+    mirror.create()
+    deep = root
+    for number in range(1100):
+        deep = deep / "f"
+        deep.mkdir()
+        (deep / "x").write_bytes(b"%d" % number)
+    moved = mirror.sweep()
+    assert snapshot(root) == {}
+    assert len(moved) == 1100
+    for name, where in moved.items():
+        assert (root / where).read_bytes() == b"%d" % (name.count("/") - 1)
