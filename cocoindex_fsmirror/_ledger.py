@@ -215,9 +215,24 @@ class Ledger:
 
     def rows(self, where: str = "TRUE", *values: str) -> list[Row]:
         """The rows that satisfy a condition, in the order of their names."""
+        return list(self.each_row(where, *values))
+
+    def each_row(self, where: str = "TRUE", *values: str) -> Iterator[Row]:
+        """The same, one by one; nothing may be written meanwhile."""
         sql = f"SELECT {_FIELDS} FROM rows WHERE {where} ORDER BY name"
         with _translated(self.file):
-            return [_row(found) for found in self._connection.execute(sql, values)]
+            yield from map(_row, self._connection.execute(sql, values))
+
+    def figures(self) -> tuple[int, int, int, int, int]:
+        """How many owners, leaves and folders there are, their bytes, and the last record."""
+        sql = (
+            "SELECT count(DISTINCT owner), count(*) FILTER (WHERE kind <> ?1),"
+            " count(*) FILTER (WHERE kind = ?1), sum(size), max(recorded_ns) FROM rows"
+        )
+        with _translated(self.file):
+            found = self._connection.execute(sql, (Kind.DIR,)).fetchone()
+        owners, leaves, folders, size, recorded = (int(figure or 0) for figure in found)
+        return owners, leaves, folders, size, recorded
 
     def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
         """The rows of some names."""

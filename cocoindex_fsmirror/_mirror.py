@@ -151,12 +151,9 @@ class Mirror:
         Raises:
             RootError: The directory is no mirror.
         """
-        rows = self._known()
-        files = [row for row in rows if row.kind != Kind.DIR]
-        size = sum(row.size for row in files)
-        owners = len({row.owner for row in rows})
-        updated_ns = max((row.recorded_ns for row in files), default=0)
-        return Status(self.root, owners, len(files), len(rows) - len(files), size, updated_ns)
+        with contextlib.closing(self._peeked()) as ledger:
+            owners, files, folders, size, updated_ns = ledger.figures()
+        return Status(self.root, owners, files, folders, size, updated_ns)
 
     def owners(self) -> list[Owner]:
         """Who writes here, in the order in which they came.
@@ -187,8 +184,9 @@ class Mirror:
         Raises:
             RootError: The directory is no mirror.
         """
-        rows = (row for row in self._known() if owner in ("", row.owner))
-        return [str(row.name) for row in rows if row.kind != Kind.DIR]
+        with contextlib.closing(self._peeked()) as ledger:
+            rows = ledger.each_row("kind <> ? AND ? IN ('', owner)", Kind.DIR, owner)
+            return [str(row.name) for row in rows]
 
     def verify(self, *, content: bool = False) -> list[str]:
         """The paths that drifted, sorted; an empty list means that all is well.
@@ -199,13 +197,8 @@ class Mirror:
         Raises:
             RootError: The directory is no mirror.
         """
-        self._known()
+        self._peeked().close()
         return sorted(self.observe(content=content).names)
-
-    def _known(self) -> list[Row]:
-        """The rows of the ledger."""
-        with contextlib.closing(self._peeked()) as ledger:
-            return ledger.rows()
 
     def _peeked(self) -> Ledger:
         """The ledger, for reading."""
