@@ -958,4 +958,5 @@ def holder_of(fd: int) -> str:
             words = file.read().rstrip("\0").split("\0")
     except (OSError, ValueError, IndexError):
         return others
-    return f"process {pid} ({' '.join(words)[:200]})"
+    command = " ".join(" ".join(words).split())
+    return f"process {pid} ({command[:200]})"

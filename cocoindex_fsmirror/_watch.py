@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import time
@@ -19,6 +20,9 @@ from watchdog.observers import Observer
 from ._paths import RESERVED
 
 __all__ = ["Watching"]
+
+# It warns of events that come while it ends.
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 _QUIET: Final = 0.2  # seconds without a change that end a burst
 _LONGEST: Final = 3.0  # seconds; a burst that goes on is not waited for any longer
