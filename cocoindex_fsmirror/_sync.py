@@ -135,7 +135,6 @@ class Syncing:
         self._told: list[str] = []  # By the engine, perhaps with what others have told already.
         self._retry: set[str] = set()
         self._failed: set[str] = set()
-        self._owner = ""
 
     # For the command
 
@@ -161,9 +160,6 @@ class Syncing:
         self._retry = set(json.loads(self._mirror.noted(_FAILED) or "[]"))
         with _own_stdout():
             self._opened().update_blocking()
-        for key, value in ((OWNER, self._owner), (SOURCE, survey.source)):
-            if self._mirror.noted(key) != value:
-                self._mirror.note(key, value)
         if self._failed or self._retry:
             self._mirror.note(_FAILED, json.dumps(sorted(self._failed)))
         if self._options.exact:
@@ -233,7 +229,11 @@ class Syncing:
             verify="content" if options.checksum else "stat",
             on_conflict=options.on_conflict,
         )
-        self.drifted, self._owner = out._watch.drift.names, out._watch.owner  # noqa: SLF001
+        self.drifted = out._watch.drift.names  # noqa: SLF001
+        # Now, so that the next run knows it also if this one is cut off.
+        for key, value in ((OWNER, out._watch.owner), (SOURCE, self.survey.source)):  # noqa: SLF001
+            if self._mirror.noted(key) != value:
+                self._mirror.note(key, value)
         works = ((listing.key, _Work(listing, self)) for listing in self.survey.listings)
         async with coco.exception_handler(note):
             handle = await coco.mount_each(_mirror_folder, works, out)

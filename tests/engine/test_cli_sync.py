@@ -377,6 +377,21 @@ def test_too_many_removals_stop_before_anything_is_done(
     assert _all(dst) == _all(src)
 
 
+def test_the_brake_holds_after_a_first_run_that_was_cut_off(
+    src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(mirror: Mirror, mode: int, mtime_ns: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, "dress", cut_off)
+        assert sync(src, dst).exit_code == 130
+    shutil.rmtree(src)
+    src.mkdir()
+    assert sync(src, dst, "--max-delete", "0").exit_code == 3
+    assert (dst / "index.html").exists()
+
+
 @pytest.mark.parametrize("limit", ["-1", "101%", "many", "1.5", "", "%"])
 def test_an_impossible_limit_is_one_line(src: Path, dst: Path, limit: str) -> None:
     result = sync(src, dst, f"--max-delete={limit}")
