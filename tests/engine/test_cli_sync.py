@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cocoindex as coco
 import pytest
 from click.testing import CliRunner, Result
 
@@ -380,11 +381,14 @@ def test_too_many_removals_stop_before_anything_is_done(
 def test_the_brake_holds_after_a_first_run_that_was_cut_off(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut_off(mirror: Mirror, mode: int, mtime_ns: int) -> None:
+    real = coco.App.update_blocking
+
+    def cut_off(app: coco.App[Any, Any]) -> None:
+        real(app)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Mirror, "dress", cut_off)
+        patch.setattr(coco.App, "update_blocking", cut_off)
         assert sync(src, dst).exit_code == 130
     shutil.rmtree(src)
     src.mkdir()
