@@ -20,7 +20,7 @@ __all__ = ["Brake", "Limit", "allowance", "check_limit"]
 Limit = int | float
 """How many files may be removed: a count, or as a float a fraction of those that are managed."""
 
-_QUIET: Final = 0.1  # seconds in which nothing more is announced
+_QUIET: Final = 0.3  # seconds in which nothing more is announced
 _PATIENCE: Final = 30.0  # seconds; an update that removes for so long is judged by what is known
 
 

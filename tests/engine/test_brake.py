@@ -60,7 +60,7 @@ def test_an_empty_source_of_many_components_removes_nothing(make_flow: MakeFlow)
     flow = make_flow(memoized)
     flow.files = _files(300)
     flow.update()
-    flow.options = {"max_delete": 0.9}
+    flow.options = {"max_delete": 0.5}
     flow.files = {}
     flow.attempt()
     assert contents(flow.tree) == _files(300)

@@ -168,7 +168,7 @@ def test_a_history_converges_wherever_its_processes_are_killed(tmp_path: Path, k
 
     # A kill by the clock can't be played again: what fails is told, and not shrunk.
     @settings(
-        max_examples=max(7, min(settings().max_examples * 14 // 100, 150)),
+        max_examples=max(14, min(settings().max_examples * 14 // 100, 150)),
         phases=[Phase.generate],
         database=None,
     )
