@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -169,8 +171,18 @@ def test_without_being_asked_nothing_is_swept(mirror: Mirror, root: Path) -> Non
     assert snapshot(root) == {"x": b"1"}
 
 
-def test_deep_trees_are_swept_file_by_file_with_few_descriptors(mirror: Mirror, root: Path) -> None:
+@pytest.fixture
+def deep_root(root: Path) -> Iterator[Path]:
+    """A root that may become too deep for pytest to clean up."""
+    yield root
+    subprocess.run(["rm", "-rf", root], check=True)
+
+
+def test_deep_trees_are_swept_file_by_file_with_few_descriptors(
+    mirror: Mirror, deep_root: Path
+) -> None:
     """Each file keeps its bytes, however many folders have to be opened."""
+    root = deep_root
     mirror.create()
     deep = root
     for number in range(1100):
