@@ -82,7 +82,14 @@ class Outcome:
 
 
 def apply_plan(
-    tree: Tree, ledger: Ledger, plan: Plan, *, batch: str, looked_ns: int, durable: bool
+    tree: Tree,
+    ledger: Ledger,
+    plan: Plan,
+    *,
+    batch: str,
+    looked_ns: int,
+    durable: bool,
+    on_bytes: Callable[[int], None],
 ) -> Outcome:
     """Carries out a plan.
 
@@ -93,6 +100,8 @@ def apply_plan(
         batch: A name for the batch that was never used before.
         looked_ns: When the plan's view was taken, by the clock that stamps files.
         durable: Whether the barriers are made.
+        on_bytes: Is told of bytes that are staged, as they come. What it raises ends the
+            batch before anything is in place; recovery cleans up.
 
     Returns:
         What was done; failures of single paths are in it, not raised.
@@ -101,7 +110,8 @@ def apply_plan(
         BarrierError: The disk did not confirm; nothing of the batch counts.
         LedgerError: The ledger could not be written.
     """
-    run = _Batch(tree, ledger, plan, batch=batch, looked_ns=looked_ns, durable=durable)
+    staging = Staging(tree, batch, on_bytes)
+    run = _Batch(tree, ledger, plan, staging, looked_ns=looked_ns, durable=durable)
     if not plan.changes_nothing:
         with contextlib.closing(run):
             _carry_out(run)
@@ -133,14 +143,21 @@ class _Batch:
     """The state of one batch while it is applied."""
 
     def __init__(
-        self, tree: Tree, ledger: Ledger, plan: Plan, *, batch: str, looked_ns: int, durable: bool
+        self,
+        tree: Tree,
+        ledger: Ledger,
+        plan: Plan,
+        staging: Staging,
+        *,
+        looked_ns: int,
+        durable: bool,
     ) -> None:
         self._tree = tree
         self._ledger = ledger
         self._plan = plan
         self._looked_ns = looked_ns
         self._durable = durable
-        self._staging = Staging(tree, batch)
+        self._staging = staging
         self._stamp = stamp_now()
         self._homes: dict[Name, tuple[Name, int | None]] = {}
         self._slots: dict[Name, Slot] = {}

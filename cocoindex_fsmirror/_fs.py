@@ -56,7 +56,7 @@ _NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _NO_CLONE: Final = (*_UNSUPPORTED, errno.EXDEV, errno.ENOTTY, errno.ETXTBSY)
 _FICLONE: Final = 0x40049409  # <linux/fs.h>
-_AT_ONCE: Final = 1 << 27  # bytes that the kernel is asked to copy in one call
+_AT_ONCE: Final = 1 << 25  # bytes that the kernel is asked to copy in one call
 # File systems whose syncfs says nothing about what reached a disk.
 _NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
 
@@ -527,9 +527,12 @@ class Staging:
 
     READY: Final = ".ready"
 
-    def __init__(self, tree: Tree, batch: str) -> None:
+    def __init__(
+        self, tree: Tree, batch: str, on_bytes: Callable[[int], None] = lambda _count: None
+    ) -> None:
         self._tree = tree
         self.batch = batch
+        self._on_bytes = on_bytes
         self._areas: dict[Name, int] = {}
         self._suffix = ""
 
@@ -569,8 +572,9 @@ class Staging:
             held = content if isinstance(content, bytes) else content.held
             if held is not None:
                 _write_all(fd, held)
+                self._on_bytes(len(held))
             elif not isinstance(content, bytes):
-                _copy(content, fd)
+                _copy(content, fd, self._on_bytes)
             if gid is not None:
                 os.fchown(fd, -1, gid)
             _set_dress(fd, mode, mtime_ns)
@@ -677,21 +681,29 @@ def _set_link_time(base: str, folder: int, mtime_ns: int | None) -> None:
         os.utime(base, ns=(time.time_ns(), mtime_ns), dir_fd=folder, follow_symlinks=False)
 
 
-def _copy(content: Content, target: int) -> None:
+def _copy(content: Content, target: int, on_bytes: Callable[[int], None]) -> None:
     """Copies another file: as a clone, else within the kernel, else through our hands.
+
+    Args:
+        content: What is copied.
+        target: A descriptor of an empty file.
+        on_bytes: Is told of bytes that are there now; in the end of all, also of shared ones.
 
     Raises:
         SourceChangedError: It is not what was fingerprinted.
     """
-    source = content.open()
+    source, told = content.open(), 0
     try:
         is_as_long = os.fstat(source).st_size == content.size
         if is_as_long and not _clone(source, target):
             for start, end in _data(source, content.size):
-                _copy_range(source, target, start, end)
+                for position in _copy_range(source, target, start, end):
+                    on_bytes(position - told)
+                    told = position
             os.ftruncate(target, content.size)
         if not is_as_long or not (content.is_unchanged(source) or _holds(target, content.digest)):
             raise SourceChangedError(content.source)
+        on_bytes(content.size - told)
     finally:
         os.close(source)
 
@@ -729,8 +741,8 @@ def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(end, size)
 
 
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
-    """Copies a part of a file to the same place of another."""
+def _copy_range(source: int, target: int, start: int, end: int) -> Iterator[int]:
+    """Copies a part of a file to the same place of another; tells where it is as it goes on."""
     in_kernel = getattr(os, "copy_file_range", None)
     os.lseek(target, start, os.SEEK_SET)
     while start < end:
@@ -750,6 +762,7 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
         if not done:
             return  # It is shorter now, which will be noticed.
         start += done
+        yield start
 
 
 def _is_within(name: Name, folder: Name) -> bool:

@@ -114,6 +114,8 @@ class Mirror:
         root: The directory. It need not exist yet.
         patience: How long to wait for another writer, in seconds.
         on_outcome: Is told what each batch did, also if some of its paths failed.
+        on_bytes: Is told of bytes that are staged, as they come; first of none, when a
+            batch begins. What it raises stops the batch: nothing of it is applied.
     """
 
     def __init__(
@@ -121,11 +123,13 @@ class Mirror:
         root: str | os.PathLike[str],
         *,
         patience: float = _PATIENCE,
-        on_outcome: Callable[[Outcome], None] | None = None,
+        on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
+        on_bytes: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self.root = os.path.abspath(root)
         self._patience = patience
         self._on_outcome = on_outcome
+        self._on_bytes = on_bytes
         self._mutex = threading.RLock()
         self._ledger: Ledger | None = None
         self._swept: dict[Name, Name] = {}  # Foreign files that may be declared in this update.
@@ -602,6 +606,7 @@ class Mirror:
         self, tree: Tree, ledger: Ledger, intents: list[Intent], brake: Brake | None = None
     ) -> Outcome:
         """Steps 2 to 8 of a batch."""
+        self._on_bytes(0)
         for intent in intents:
             where = self._swept.pop(intent.name, None)
             if where is not None and not isinstance(intent.desired, Absent):
@@ -612,10 +617,15 @@ class Mirror:
             self._check(brake, ledger, plan, intents[0].owner)
         durable = any(intent.durable for intent in intents)
         outcome = apply_plan(
-            tree, ledger, plan, batch=uuid.uuid4().hex, looked_ns=looked_ns, durable=durable
+            tree,
+            ledger,
+            plan,
+            batch=uuid.uuid4().hex,
+            looked_ns=looked_ns,
+            durable=durable,
+            on_bytes=self._on_bytes,
         )
-        if self._on_outcome is not None:
-            self._on_outcome(outcome)
+        self._on_outcome(outcome)
         if outcome.failures:
             # Whoever declared these was told: no wider invalidation is needed.
             ledger.set_doubt((Name(f.path) for f in outcome.failures), Doubt.NONE)

@@ -12,9 +12,11 @@ import contextlib
 import gc
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -43,6 +45,10 @@ OWNER: Final = "sync: owner"
 SOURCE: Final = "sync: source"
 """The note of the source that was mirrored last."""
 _FAILED: Final = "sync: listings with sources that could not be read"
+
+
+class Interrupted(Exception):  # noqa: N818  # As KeyboardInterrupt is called.
+    """Ctrl-C came while the engine was at work."""
 
 
 class Options(NamedTuple):
@@ -102,7 +108,8 @@ class Syncing:
         options: How.
 
     Attributes:
-        on_progress: Is told of files and bytes that are in place, as they come.
+        on_progress: Is told of files that are in place, and of bytes that are written, as
+            they come.
 
     Raises:
         LockedError: Another process is doing it; the message says which.
@@ -110,10 +117,11 @@ class Syncing:
     """
 
     def __init__(self, root: str, options: Options) -> None:
-        self._mirror = Mirror(root, on_outcome=self.add)
+        self._mirror = Mirror(root, on_outcome=self.add, on_bytes=self._go_on)
         self._options = options
         self.on_progress: Callable[[int, int], None] = lambda _files, _size: None
         self._app: coco.App[[Syncing], None] | None = None
+        self._is_interrupted = False
         self._begin(Survey(""))
         self._mirror.create()
         self._open = contextlib.ExitStack()
@@ -125,6 +133,9 @@ class Syncing:
         if self._app is not None:
             self._app = None
             gc.collect()  # An error may still refer to what keeps the database open.
+        if self._is_interrupted:
+            with contextlib.suppress(RootError):
+                self._mirror.create()  # It recovers.
         self._open.close()
 
     def _begin(self, survey: Survey) -> None:
@@ -159,7 +170,7 @@ class Syncing:
         check_removals(self._mirror, survey, self._options.max_delete)
         self._retry = set(json.loads(self._mirror.noted(_FAILED) or "[]"))
         with _own_stdout():
-            self._opened().update_blocking()
+            self._update(self._opened())
         if self._failed or self._retry:
             self._mirror.note(_FAILED, json.dumps(sorted(self._failed)))
         if self._options.exact:
@@ -167,6 +178,17 @@ class Syncing:
         self._mirror.dress(survey.mode, survey.mtime_ns)
         self._conclude(time.monotonic() - started)
         return self.summary
+
+    def _update(self, app: coco.App[[Syncing], None]) -> None:
+        """Runs the engine. Ctrl-C winds it up soon, and a second one ends the process at once."""
+        with ThreadPoolExecutor(1) as beside:  # Where the engine waits, interrupts don't arrive.
+            update = beside.submit(app.update_blocking)
+            try:
+                update.result()
+            except KeyboardInterrupt:
+                self._is_interrupted = True
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                raise
 
     def _conclude(self, seconds: float) -> None:
         """Completes the summary."""
@@ -190,9 +212,23 @@ class Syncing:
         summary.backed_up += len(outcome.backed_up)
         summary.size += outcome.size
         summary.failures.extend(str(failure) for failure in outcome.failures)
-        self.on_progress(len(done) + len(outcome.adopted), outcome.size)
+        self.on_progress(len(done) + len(outcome.adopted), 0)
+
+    def _go_on(self, size: int) -> None:
+        """Counts bytes that were written, as they come."""
+        self.on_progress(0, size)
+        self.check()
 
     # For the flow
+
+    def check(self) -> None:
+        """Ends whatever asks, if all is to end.
+
+        Raises:
+            Interrupted: It is.
+        """
+        if self._is_interrupted:
+            raise Interrupted
 
     def must_run(self, listing: Listing) -> bool:
         """Whether a folder is to be looked at though its listing is the same."""
@@ -268,6 +304,7 @@ async def _mirror_folder(work: _Work, out: _target.DirTarget) -> None:
         out.declare_dir_target(listing.path, mode=listing.mode, mtime_ns=listing.mtime_ns)
     entries = listing.entries()
     while chunk := list(islice(entries, _AT_ONCE)):
+        work.syncing.check()
         names = [join(Name(listing.path), parse_name(entry.name)) for entry in chunk]
         contents = await asyncio.to_thread(_read, source, names, chunk)
         for name, content in zip(names, contents, strict=True):

@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import time
+import warnings
 from collections.abc import Callable
 from typing import Final, Self
 
@@ -21,8 +22,9 @@ from ._paths import RESERVED
 
 __all__ = ["Watching"]
 
-# It warns of events that come while it ends.
+# It warns of events that come while it ends, and of folders that are made while it looks around.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
 
 _QUIET: Final = 0.2  # seconds without a change that end a burst
 _LONGEST: Final = 3.0  # seconds; a burst that goes on is not waited for any longer

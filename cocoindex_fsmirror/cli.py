@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 
-# Before cocoindex is imported: it would send a usage event, and say so if it can't.
+# Before cocoindex is imported: it would send a usage event, and say so if it can't;
+# and it would tell of each batch that it tries again.
 os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
+os.environ.setdefault("RUST_LOG", "error")
 
 import contextlib
 import dataclasses
 import gc
 import json
 import logging
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -39,7 +43,7 @@ from ._survey import Survey, patterns, survey
 if TYPE_CHECKING:
     from ._sync import Summary
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 IN_ORDER: Final = 0
 DIFFERS: Final = 1
@@ -607,3 +611,34 @@ def drop(dst: Path, yes: bool, as_json: bool) -> int:
     left = f", {len(outcome.left):,} left that are not ours" if outcome.left else ""
     _tell(as_json, figures, [f"{mirror.root}: {len(outcome.removed):,} deleted{left}"])
     return IN_ORDER
+
+
+# The process
+
+
+def run() -> None:
+    """Runs the command as a process, in which no Ctrl-C gets lost or ends in a traceback."""
+    with _no_interrupt_lost():
+        try:
+            main()
+        finally:
+            # All is said; what interrupts the interpreter's own end is just its end.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Sends Ctrl-C again if it came where exceptions are dropped, as by callbacks in an import."""
+    told = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT]).start()
+        else:
+            told(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = told

@@ -21,7 +21,7 @@ from cocoindex_fsmirror import ApplyError, Mirror, SourceChangedError, SourceErr
 from cocoindex_fsmirror._source import Source, fingerprint, spool
 from cocoindex_fsmirror._state import Content, digest_of
 from tests.io.conftest import Mount
-from tests.support import copy, exact_state, snapshot, write
+from tests.support import copy, delete, exact_state, snapshot, write
 
 SMALL, LARGE = 1 << 16, (1 << 20) + 17
 
@@ -362,3 +362,49 @@ def test_where_no_more_files_can_be_opened_what_comes_from_elsewhere_waits_in_me
 def test_a_path_that_no_system_takes_is_a_source_error(path: str) -> None:
     with pytest.raises(SourceError, match="can't be read"):
         fingerprint(path)
+
+
+# While it goes on
+
+
+@pytest.mark.parametrize("is_sparse", [False, True], ids=["full", "sparse"])
+def test_it_is_told_of_all_bytes_as_they_are_written(
+    root: Path, source: Path, is_sparse: bool
+) -> None:
+    told: list[int] = []
+    if is_sparse:
+        os.truncate(source, 1 << 24)
+    with (
+        mock.patch.object(_fs, "_AT_ONCE", 1 << 18),
+        Mirror(root, on_bytes=told.append) as mirror,
+    ):
+        mirror.create()
+        mirror.apply([write("a", b"123"), copy("b", settled(source))])
+        mirror.apply([write("a", b"123"), copy("b", settled(source))])
+    assert told[0] == 0
+    assert sum(told) == 3 + source.stat().st_size
+    assert len(told) > 5
+
+
+def test_what_it_raises_ends_the_batch_before_anything_is_in_place(
+    root: Path, source: Path
+) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(size: int) -> None:
+        if size > 3:
+            raise StoppedError
+
+    with Mirror(root) as mirror:
+        mirror.create()
+        mirror.apply([write("a", b"1"), write("c", b"3")])
+    before = snapshot(root)
+    with Mirror(root, on_bytes=stop) as mirror:
+        for _ in range(2):
+            with pytest.raises(StoppedError):
+                mirror.apply([write("a", b"2"), copy("b", settled(source)), delete("c")])
+            assert snapshot(root) == before
+        mirror.apply([write("c", b"4")])
+    assert snapshot(root) == {**before, "c": b"4"}
+    assert os.listdir(root / ".fsmirror" / "tmp") == []
