@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 FOLDER: Final = Name(RESERVED)
 FILE: Final = join(FOLDER, Name("ledger.sqlite3"))
 _FORMAT: Final = 1
+_PAGE: Final = 4096  # rows that are read at a time where there may be very many
 _IN: Final = 500  # values in one IN (...); SQLite's limit was 999 for long
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _HINTS: Final = {
@@ -217,9 +218,13 @@ class Ledger:
         """The rows that satisfy a condition, in the order of their names."""
         return list(self.each_row(where, *values))
 
-    def each_row(self, where: str = "TRUE", *values: str) -> Iterator[Row]:
+    def page(self, where: str, *values: str) -> list[Row]:
+        """The first few of them."""
+        return list(self.each_row(where, *values, limit=_PAGE))
+
+    def each_row(self, where: str = "TRUE", *values: str, limit: int = -1) -> Iterator[Row]:
         """The same, one by one; nothing may be written meanwhile."""
-        sql = f"SELECT {_FIELDS} FROM rows WHERE {where} ORDER BY name"
+        sql = f"SELECT {_FIELDS} FROM rows WHERE {where} ORDER BY name LIMIT {limit}"
         with _translated(self.file):
             yield from map(_row, self._connection.execute(sql, values))
 

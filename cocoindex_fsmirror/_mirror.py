@@ -240,13 +240,14 @@ class Mirror:
             content: Read every file, instead of trusting an unchanged ``lstat``.
             only: One path, relative to the root; by default all.
         """
-        look = Look(self.root, Name(only))
+        look, found = Look(self.root, Name(only)), []
         with contextlib.closing(look):
-            seen = [(row, look.seen(row, read=content)) for row in look.rows]
-            for row, actual in seen:
+            for row in look.rows():
+                actual = look.seen(row, read=content)
                 look.compare(row, actual)
-            names = look.drift().names
-        return [Difference(str(r.name), _how(r, a)) for r, a in seen if r.name in names]
+                if look.has_drifted(row.name):
+                    found.append(Difference(str(row.name), _how(row, actual)))
+        return found
 
     # Backups
 
@@ -316,7 +317,7 @@ class Mirror:
         """
         look = Look(self.root)
         with contextlib.closing(look):
-            for row in look.rows:
+            for row in look.rows():
                 look.compare(row, look.seen(row, read=content))
             return look.drift()
 
@@ -324,7 +325,7 @@ class Mirror:
         """The same with every file read, while the event loop stays free."""
         look = Look(self.root)
         with contextlib.closing(look):
-            for row in look.rows:
+            for row in look.rows():
                 actual = look.seen(row, read=False)
                 if isinstance(actual.state, FileState):
                     actual = await read(look, row.name, actual)
@@ -339,9 +340,10 @@ class Mirror:
         """
         look = Look(self.root, name)
         with contextlib.closing(look):
-            for row in look.rows:
+            row = next(look.rows(), None)
+            if row is not None:
                 look.compare(row, look.seen(row, read=False))
-            return not look.rows or name in look.drift().names
+            return row is None or look.has_drifted(name)
 
     # Change
 

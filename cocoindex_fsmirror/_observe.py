@@ -71,6 +71,7 @@ class Look:
     """A look at every path that the ledger knows, or at one of them."""
 
     def __init__(self, root: str, only: Name = ROOT) -> None:
+        self._root = root
         self._only = only
         self._names: set[Name] = set()
         self._components: set[tuple[str, str]] = set()
@@ -79,30 +80,48 @@ class Look:
         self._refreshed: list[Row] = []
         self._looked_ns = coarse_now_ns()
         self.tree: Tree | None = None
-        self.rows: list[Row] = []
         try:
-            self._read_ledger(root)
+            self._read_ledger()
             self.tree = open_root(root)[0]
         except LedgerError as error:
-            _log.warning("%s: drift can't be looked for: %s", root, error)
+            self._give_up(error)
         except RootError:
             self.tree = None  # The whole root is gone, and all in it has drifted.
 
-    def _read_ledger(self, root: str) -> None:
-        """Takes what is last-written; an unfinished batch counts as drift."""
-        ledger = Ledger.peek(root)
+    def _give_up(self, error: LedgerError) -> None:
+        """Says that the ledger can't be read."""
+        _log.warning("%s: drift can't be looked for: %s", self._root, error)
+
+    def _read_ledger(self) -> None:
+        """Takes what is known beside the rows; an unfinished batch counts as drift."""
+        ledger = Ledger.peek(self._root)
         if ledger is None:
             return
         with contextlib.closing(ledger):
-            believed = ledger.is_believed
-            self.rows = ledger.rows("declared AND ? IN ('', name)", self._only)
             for note in ledger.pending():
                 self._add(note.row)
             for displaced in ledger.displaced():
                 self._add_displaced(displaced, ledger)
-            self._known = ledger.owners() if believed else frozenset()
-        if not believed:
-            self.rows = [row._replace(recorded_ns=0) for row in self.rows]
+            self._known = ledger.owners() if ledger.is_believed else frozenset()
+
+    def rows(self) -> Iterator[Row]:
+        """What is last-written, some at a time: all of a large mirror would fill the memory."""
+        last = ROOT
+        try:
+            while page := self._page(last):
+                yield from page
+                last = page[-1].name
+        except LedgerError as error:
+            self._give_up(error)
+
+    def _page(self, last: Name) -> list[Row]:
+        """The rows that follow a name; the ledger is opened anew, since others may write it."""
+        ledger = Ledger.peek(self._root)
+        if ledger is None:
+            return []
+        with contextlib.closing(ledger):
+            rows = ledger.page("declared AND name > ? AND ? IN ('', name)", last, self._only)
+            return rows if ledger.is_believed else [row._replace(recorded_ns=0) for row in rows]
 
     def _add_displaced(self, note: Displaced, ledger: Ledger) -> None:
         """Has both sides of a contest declared again, if they still are."""
@@ -133,6 +152,10 @@ class Look:
             now = now._replace(doubt=Doubt.NONE)
             if _is_proven(now, actual):  # Else it was touched just now: the next look tells.
                 self._refreshed.append(now)
+
+    def has_drifted(self, name: Name) -> bool:
+        """Whether a path that was compared has drifted."""
+        return name in self._names
 
     def _add(self, row: Row) -> None:
         """Notes a path that drifted."""

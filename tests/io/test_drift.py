@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, RootError, _fs, _observe
+from cocoindex_fsmirror import Mirror, RootError, _fs, _ledger, _observe
 from cocoindex_fsmirror import _mirror as mirror_module
 from cocoindex_fsmirror._fs import coarse_now_ns
-from cocoindex_fsmirror._observe import Drift
+from cocoindex_fsmirror._observe import Drift, Look
 from tests.io.steps import quiet_state
 from tests.support import OWNER, delete, folder, write
 
@@ -280,3 +280,27 @@ def test_an_older_look_does_not_make_a_newer_record_older(mirror: Mirror, x: Pat
     with contextlib.closing(sqlite3.connect(x.parents[1] / ".fsmirror/ledger.sqlite3")) as database:
         found = database.execute("SELECT recorded_ns FROM rows WHERE name = 'd/x'").fetchone()
     assert found == (newer.refreshed[0].recorded_ns,)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_large_ledger_is_read_some_rows_at_a_time_while_others_write(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    names = [f"d{number}/{number}" for number in range(7)]
+    mirror.apply([write(name) for name in names])
+    monkeypatch.setattr(_ledger, "_PAGE", size)
+    changed = {names[0], names[2], names[3], names[6]}
+    for name in changed:
+        (root / name).write_bytes(b"edited")
+    for found in _looks(mirror):
+        assert found.names == changed
+    assert {each.name for each in mirror.differences()} == changed
+    look = Look(str(root))
+    with contextlib.closing(look):
+        rows = look.rows()
+        first = next(rows)
+        mirror.apply([delete(names[-2]), write("later")])
+        rest = [str(row.name) for row in rows]
+    assert [str(first.name), *rest][:5] == names[:5]
+    if size < 3:
+        assert rest[4:] == [names[-1], "later"]
