@@ -106,8 +106,9 @@ class Watch:
         self.owner = ""
         self.brake = None if max_delete is None else Brake(max_delete)
         self._lock = threading.Lock()
-        self._files: dict[Name, _Declared] = {}
-        self._below: dict[Name, _Declared] = {}  # by folder: one of the paths in it
+        self._files: dict[Name, _Declarer] = {}
+        self._below: dict[Name, tuple[Name, _Declarer]] = {}  # by folder: one of the paths in it
+        self._declarers: dict[_Declarer, _Declarer] = {}  # There are far fewer than files.
 
     def declare(self, name: Name, place: str, component: str, *, is_file: bool) -> Name:
         """Notes a declaration.
@@ -122,39 +123,41 @@ class Watch:
             What another component has declared, during this update, and can't be
             there together with it; :data:`ROOT` if there is nothing like that.
         """
-        mine = _Declared(name, place, component)
         with self._lock:
-            for rival in self._rivals(name, is_file=is_file):
-                if rival.component != component and (rival.name, rival.place) != (name, place):
-                    return rival.name
+            me = _Declarer(place, component)
+            me = self._declarers.setdefault(me, me)
+            for rival, other in self._rivals(name, is_file=is_file):
+                if other.component != component and (rival, other.place) != (name, place):
+                    return rival
             if is_file:
-                self._files[name] = mine
+                self._files[name] = me
             for folder in ancestors(name):
-                self._below.setdefault(folder, mine)
+                self._below.setdefault(folder, (name, me))
         return ROOT
 
-    def _rivals(self, name: Name, *, is_file: bool) -> Iterator[_Declared]:
+    def _rivals(self, name: Name, *, is_file: bool) -> Iterator[tuple[Name, _Declarer]]:
         """What was declared that may contradict a declaration."""
         for path in (name, *ancestors(name)):
             if path in self._files:
-                yield self._files[path]
+                yield path, self._files[path]
         if is_file and name in self._below:
             yield self._below[name]
 
     def withdraw(self, name: Name, place: str) -> None:
         """Forgets a declaration."""
         with self._lock:
-            for known in (self._files, self._below):
-                for path in (name, *ancestors(name)):
-                    declared = known.get(path)
-                    if declared is not None and declared[:2] == (name, place):
-                        del known[path]
+            declarer = self._files.get(name)
+            if declarer is not None and declarer.place == place:
+                del self._files[name]
+            for folder in ancestors(name):
+                below, declarer = self._below.get(folder, (ROOT, None))
+                if below == name and declarer is not None and declarer.place == place:
+                    del self._below[folder]
 
 
-class _Declared(NamedTuple):
-    """A path, and who declared it."""
+class _Declarer(NamedTuple):
+    """Who declares a path: through which directory target, and in which component."""
 
-    name: Name
     place: str
     component: str
 
