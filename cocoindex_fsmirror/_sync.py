@@ -27,6 +27,7 @@ import cocoindex as coco
 from . import _handlers, _target
 from ._apply import Outcome
 from ._brake import Limit, allowance
+from ._engine import release
 from ._errors import RootError, SourceError, TooManyRemovalsError
 from ._handlers import Durability, OnConflict
 from ._mirror import ENGINE, Mirror
@@ -38,7 +39,7 @@ from ._survey import Entry, Listing, Survey
 __all__ = ["OWNER", "SOURCE", "Options", "Summary", "Syncing", "check_removals", "paths_of"]
 
 _AT_ONCE: Final = 64  # entries of a folder that are read in one go
-_UNDER_WAY: Final = 8192  # entries of components that are under way at the same time
+_UNDER_WAY: Final = 4096  # entries of components that are under way at the same time
 _COMPONENTS: Final = 1024  # and how many components at most
 OWNER: Final = "sync: owner"
 """The note of the identity under which ``fsmirror sync`` writes to a mirror."""
@@ -132,6 +133,8 @@ class Syncing:
         """Lets others have the destination."""
         if self._app is not None:
             self._app = None
+            release(self._environment)
+            del self._environment
             gc.collect()  # An error may still refer to what keeps the database open.
         if self._is_interrupted:
             with contextlib.suppress(RootError):
@@ -244,9 +247,10 @@ class Syncing:
         if self._app is None:
             _handlers.share(self._mirror)
             database = Path(self._mirror.root, RESERVED, ENGINE)
+            self._environment = coco.Environment(coco.Settings(db_path=database))
             config = coco.AppConfig(
                 name="fsmirror-sync",
-                environment=coco.Environment(coco.Settings(db_path=database)),
+                environment=self._environment,
                 max_inflight_components=_under_way(self.survey),
             )
             self._app = coco.App(config, _mirror_all, self)

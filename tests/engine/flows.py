@@ -15,6 +15,7 @@ import pytest
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._fs import Staging, Tree
 from cocoindex_fsmirror._state import Intent
+from tests.reopening import reopened
 from tests.support import Tree as Snapshot
 from tests.support import snapshot
 
@@ -55,9 +56,11 @@ class Flow:
     def app(self) -> coco.App[[Flow], None]:
         """The app, opened when it is first needed."""
         if self._app is None:
-            env = coco.Environment(
-                coco.Settings(db_path=self.database),
-                exception_handler=lambda error, _: self.failed.append(_text(error)),
+            env = reopened(
+                lambda: coco.Environment(
+                    coco.Settings(db_path=self.database),
+                    exception_handler=lambda error, _: self.failed.append(_text(error)),
+                )
             )
             env.context_provider.provide(OUT, self.root)
             self._app = coco.App(coco.AppConfig("app", environment=env), _run, self)

@@ -17,8 +17,6 @@ from typing import Any, Self
 
 import pytest
 
-from cocoindex_fsmirror._survey import patterns, survey
-from cocoindex_fsmirror._sync import Options, Syncing
 from tests.support import backups, contents, snapshot
 
 COMMAND = [str(Path(sys.executable).with_name("fsmirror")), "sync"]
@@ -187,26 +185,33 @@ def test_an_interrupt_while_the_engine_is_imported_is_not_lost(src: Path, dst: P
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
 
 
-def test_an_interrupt_stops_soon_and_cleans_up(
-    src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+_INTERRUPTED_WRITE = """
+import os, signal, time
+from cocoindex_fsmirror._sync import Syncing
+from cocoindex_fsmirror.cli import run
+
+def go_on(syncing, size, go_on=Syncing._go_on):
+    if size and not syncing._is_interrupted:
+        os.kill(os.getpid(), signal.SIGINT)
+        while not syncing._is_interrupted:
+            time.sleep(0.01)
+    go_on(syncing, size)
+
+Syncing._go_on = go_on
+run()
+"""
+
+
+def test_an_interrupt_stops_before_anything_more_is_in_place_and_cleans_up(
+    src: Path, dst: Path
 ) -> None:
     for number in range(300):
         (src / "d" / f"{number}").write_bytes(b"%d" % number)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Or pytest would be ended by the next.
-    found = survey(str(src), patterns(()))
-    with contextlib.closing(Syncing(str(dst), Options())) as syncing:
-
-        def interrupt(_files: int, size: int) -> None:
-            if size:  # The first file is being written.
-                os.kill(os.getpid(), signal.SIGINT)
-                while not syncing._is_interrupted:
-                    time.sleep(0.01)
-
-        syncing.on_progress = interrupt
-        with pytest.raises(KeyboardInterrupt):
-            syncing.run(found)
-        assert contents(snapshot(dst)) == {}
+    command = [sys.executable, "-c", _INTERRUPTED_WRITE, "sync", str(src), str(dst)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (130, INTERRUPTED)
+    assert contents(snapshot(dst)) == {}
     assert os.listdir(dst / ".fsmirror" / "tmp") == []
-    with contextlib.closing(Syncing(str(dst), Options())) as syncing:
-        syncing.run(found)
+    run = subprocess.run([*COMMAND, src, dst], capture_output=True, text=True, check=False)
+    assert run.returncode == 0
     assert snapshot(dst) == snapshot(src)

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,7 @@ class Life:
         self.ended: list[int] = []
         self.phases: list[str] = []
         self.steps, self.pace = 300, 0.05
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # Closed with the last process.
 
     def __enter__(self) -> Self:
         return self
@@ -45,6 +47,7 @@ class Life:
         if self.process is not None:
             self.process.kill()
             self._bury()
+        self._errors.close()
 
     def update(self, order: Order, delay: float | None = None) -> None:
         """One update; if there is a delay, a kill comes so many seconds after its begin.
@@ -81,14 +84,16 @@ class Life:
         else:
             is_dead = self.process is None
             if not is_dead and what != "failed":
-                what += f", and the process with {self._bury()}"
+                self._errors.seek(0)
+                said = self._errors.read()[-3000:].decode(errors="replace")
+                what += f", and the process with {self._bury()}; it said:\n{said}"
             assert is_dead, f"the update ends with {what}"
 
     def _start(self) -> subprocess.Popen[bytes]:
         """A process that is ready for its first update."""
         child = self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.kit.twin_life"], cwd=_REPOSITORY,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
         )  # fmt: skip
         assert child.stdout is not None
         assert child.stdout.readline() == b"'ready'\n"

@@ -24,6 +24,7 @@ import cocoindex as coco
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import _fs, _handlers
+from tests.reopening import reopened
 
 Files: TypeAlias = dict[str, dict[str, bytes | None]]
 """What each component declares, by path; ``None`` stands for a folder."""
@@ -193,7 +194,7 @@ def main() -> None:
             app = None
             gc.collect()  # The database is given back.
             _handlers._close_mirrors()
-            app = App(order.at, lambda: say("begins"))
+            app = reopened(functools.partial(App, order.at, lambda: say("begins")))
         deaths.start(order.death)
         failed = app.update(order)
         deaths.end()
