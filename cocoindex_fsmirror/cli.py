@@ -56,7 +56,11 @@ _Figures: TypeAlias = dict[str, Any]
 
 
 class _Commands(click.Group):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line, and lists its commands in the order of their use."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """The names of the commands, as they stand below."""
+        return list(self.commands)
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Runs the command, and ends the process with its status."""
@@ -123,7 +127,7 @@ def _tell(as_json: bool, figures: _Figures, lines: Sequence[str]) -> None:
         click.echo(json.dumps(figures, ensure_ascii=True))
     else:
         for line in lines:
-            click.echo(line)
+            click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
 
 
 @click.group(
@@ -137,7 +141,14 @@ def main() -> None:
 
     What fsmirror writes is replaced in one step and survives a power cut; what
     others changed comes back, and nothing of theirs is ever lost.
-    """
+
+    \b
+      fsmirror sync docs /srv/docs           mirror a folder, and again to update it
+      fsmirror sync docs /srv/docs --watch   go on, and follow every change
+      fsmirror verify /srv/docs              exit status 1 if anybody changed it
+      fsmirror why /srv/docs/index.html      whose file it is, and what differs
+      fsmirror backups /srv/docs             what others had there, and is kept
+    """  # noqa: D301  # Click leaves lines after a backspace as they are.
     shown = logging.StreamHandler()
     shown.setFormatter(logging.Formatter("fsmirror: %(message)s"))
     logging.getLogger("cocoindex_fsmirror").handlers[:] = [shown]
@@ -310,7 +321,20 @@ def _line(action: str, path: str, size: int, note: str) -> str:
     """One change, for people."""
     more = [_size(size)] if size else []
     more += [note] if note else []
-    return f"{action:8} {_shown(path)}" + (f"  ({', '.join(more)})" if more else "")
+    return f"{_coloured(f'{action:8}')} {_shown(path)}" + (f"  ({', '.join(more)})" if more else "")
+
+
+_COLOURS: Final = {
+    **dict.fromkeys(("write", "adopt", "make", "update"), "green"),
+    **dict.fromkeys(("heal", "modified", "mode"), "yellow"),
+    **dict.fromkeys(("delete", "missing", "fail"), "red"),
+    **dict.fromkeys(("back up", "foreign"), "magenta"),
+}
+
+
+def _coloured(word: str) -> str:
+    """The word for a change or a difference; its colour shows on a terminal only."""
+    return click.style(word, fg=_COLOURS[word.rstrip()])
 
 
 def _shown(path: str) -> str:
@@ -451,7 +475,8 @@ def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
     listed = [{"path": name, "how": how} for how, name in found]
     files = mirror.status().files
     summary = f"{mirror.root}: {len(found):,} differ" if found else f"{mirror.root}: in order"
-    lines = [*(f"{how:8}  {_shown(name)}" for how, name in found), f"{summary} ({files:,} files)"]
+    lines = [f"{_coloured(f'{how:8}')}  {_shown(name)}" for how, name in found]
+    lines.append(f"{summary} ({files:,} files)")
     _tell(as_json, {"root": mirror.root, "files": files, "differences": listed}, lines)
     return DIFFERS if found else IN_ORDER
 
@@ -524,7 +549,8 @@ class _ListedByDefault(click.Group):
         """Puts ``list`` in if no command is given."""
         at = next((i for i, word in enumerate(args, start=1) if not word.startswith("-")), 0)
         if at and not self.commands.keys() & set(args[at:]):
-            args = [*args[:at], "list", *args[at:]]
+            asks = set(ctx.help_option_names) & set(args[at:])
+            args = [*asks] if asks else [*args[:at], "list", *args[at:]]
         return super().parse_args(ctx, args)
 
 
@@ -603,14 +629,26 @@ def drop(dst: Path, yes: bool, as_json: bool) -> int:
     """
     mirror = _mirror(dst)
     files = mirror.status().files
-    if not yes:
-        click.confirm(f"Remove {files:,} files from {mirror.root}?", abort=True, err=True)
+    if not yes and not _agrees(f"Remove {files:,} files from {mirror.root}?"):
+        _fail("nothing was removed")
+        return FAILED
     with mirror.held():
         outcome = mirror.give_up()
     figures = {"root": mirror.root, "deleted": len(outcome.removed), "left": sorted(outcome.left)}
     left = f", {len(outcome.left):,} left that are not ours" if outcome.left else ""
     _tell(as_json, figures, [f"{mirror.root}: {len(outcome.removed):,} deleted{left}"])
     return IN_ORDER
+
+
+def _agrees(question: str) -> bool:
+    """Asks; where nobody answers, the one who runs the command has to say it beforehand."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        if not sys.stdin.isatty():
+            click.echo(err=True)
+            raise click.UsageError("nobody is there to be asked; --yes answers") from None
+        raise
 
 
 # The process

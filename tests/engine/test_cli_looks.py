@@ -59,7 +59,17 @@ def test_every_command_has_help_with_its_exit_codes_and_json(command: str) -> No
     shown = " ".join(result.stdout.split())
     assert "0 in order, 1 differences found, 2 used wrongly, 3 failed" in shown
     assert "--json" in shown
-    assert run("--help").stdout.count(command) >= 1
+
+
+def test_the_help_lists_commands_in_the_order_of_their_use() -> None:
+    listed = run("--help").stdout.partition("Commands:\n")[2].splitlines()
+    names = [line.split()[0] for line in listed if line[2:3].strip()]
+    assert names[:6] == ["sync", "status", "verify", "why", "backups", "drop"]
+
+
+def test_the_help_of_backups_stands_behind_the_directory_too(dst: Path) -> None:
+    for arguments in (("--help",), (dst, "--help"), (dst, "-h")):
+        assert "restore  Move a backup back" in run("backups", *arguments).stdout
 
 
 @pytest.mark.parametrize(
@@ -295,11 +305,15 @@ def test_old_backups_are_purged(edited: Path) -> None:
 
 def test_drop_asks_first(dst: Path) -> None:
     before = snapshot(dst)
-    for answer in ("n\n", "\n", ""):
+    for answer in ("n\n", "\n"):
         result = run("drop", dst, input=answer)
-        assert result.exit_code == 130
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert result.stderr.startswith(f"Remove 3 files from {dst}?")
+        assert result.stderr.endswith("fsmirror: nothing was removed\n")
         assert snapshot(dst) == before
-    assert "Remove 3 files from" in result.stderr
+    result = run("drop", dst, input="")
+    assert (result.exit_code, snapshot(dst)) == (2, before)
+    assert result.stderr.endswith("fsmirror: nobody is there to be asked; --yes answers\n")
     assert run("drop", dst, input="y\n").exit_code == 0
     assert not dst.exists()
 
@@ -326,25 +340,38 @@ def test_drop_keeps_the_backups(edited: Path) -> None:
 # As a terminal shows it
 
 
+def as_a_terminal_shows_it(*arguments: object, **environment: str) -> tuple[int, str]:
+    """Status and output of a command whose output is a terminal."""
+    import pty
+
+    shown = bytearray()
+
+    def read(fd: int) -> bytes:
+        shown.extend(os.read(fd, 65536))
+        return b"\0"  # Nothing more is written to our own standard output.
+
+    command = [str(Path(sys.executable).with_name("fsmirror")), *map(str, arguments)]
+    status = pty.spawn(["env", *(f"{k}={v}" for k, v in environment.items()), *command], read)
+    return os.waitstatus_to_exitcode(status), shown.decode()
+
+
 def test_on_a_terminal_there_is_a_progress_bar_and_the_summary_is_on_stdout(
     src: Path, tmp_path: Path
 ) -> None:
     """The bar goes to standard error, and is gone in the end."""
-    import pty
-
     (src / "large").write_bytes(os.urandom(3_000_000))
-    command = [str(Path(sys.executable).with_name("fsmirror")), "sync", str(src)]
-    shown = bytearray()
-
-    def read(fd: int) -> bytes:
-        data = os.read(fd, 65536)
-        shown.extend(data)
-        return b"\0"  # Nothing more is written to our own standard output.
-
-    status = pty.spawn([*command, str(tmp_path / "seen")], read)
-    assert os.waitstatus_to_exitcode(status) == 0
-    text = shown.decode()
+    status, text = as_a_terminal_shows_it("sync", src, tmp_path / "seen")
+    assert status == 0
     assert "of 4 files" in text
     assert "MiB" in text
     assert "4 written" in text
     assert stat.S_ISDIR((tmp_path / "seen").stat().st_mode)
+
+
+def test_colours_show_on_a_terminal_only(dst: Path) -> None:
+    (dst / "a").unlink()
+    status, text = as_a_terminal_shows_it("verify", dst, TERM="xterm")
+    assert (status, text.splitlines()[0]) == (1, "\x1b[31mmissing \x1b[0m  a")
+    status, text = as_a_terminal_shows_it("verify", dst, TERM="xterm", NO_COLOR="1")
+    assert (status, text.splitlines()[0]) == (1, "missing   a")
+    assert run("verify", dst).stdout.splitlines()[0] == "missing   a"
