@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
 
 from ._errors import BarrierError, ConflictError, LedgerError, PathError
-from ._fs import Slot, Staging, Tree, stamp_now
+from ._fs import Slot, Staging, Tree, coarse_now_ns, stamp_now
 from ._ledger import Ledger, Pending
-from ._observe import record
+from ._observe import Seen, record
 from ._paths import ROOT, Name, ancestors, parent
 from ._plan import Keep, Plan, Put, Remove, row_of
 from ._state import (
@@ -40,6 +40,7 @@ __all__ = ["Outcome", "apply_plan"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
+_LOOKED_AT_ONCE = 1024  # files; far more than one tick's, so that few are looked at twice
 _ATTEMPTS = 8  # at placing a file whose path others keep changing under us
 
 _HINTS = {
@@ -161,9 +162,11 @@ class _Batch:
         self._stamp = stamp_now()
         self._homes: dict[Name, tuple[Name, int | None]] = {}
         self._slots: dict[Name, Slot] = {}
+        self._rows: dict[Name, Row] = {}  # what the files hold afterwards
         self._staged: dict[Name, Signature] = {}
+        self._placed: list[Name] = []  # and not looked at since
         self._done: dict[Name, Row] = {}  # to be recorded with the signature of the disk
-        self._expected: dict[Name, Signature] = {}
+        self._seen: dict[Name, Seen] = {}
         self._gone: list[Name] = list(plan.forget)
         self._failed: set[Name] = set()
         self._kept_back = False
@@ -179,10 +182,11 @@ class _Batch:
     def write_down(self) -> None:
         """Step 3: the intents go to the ledger."""
         plan, batch = self._plan, self._staging.batch
-        removes, files = (*plan.clear, *plan.remove), [put.intent.name for put in plan.files]
-        for number, name in enumerate((*files, *(step.name for step in removes))):
+        removes = (*plan.clear, *plan.remove)
+        self._rows = {put.intent.name: row_of(put.intent, made=put.made) for put in plan.files}
+        for number, name in enumerate((*self._rows, *(step.name for step in removes))):
             self._slots[name] = Slot(self._home_of(parent(name))[0], str(number))
-        notes = [self._note(row_of(put.intent), removal=False) for put in plan.files]
+        notes = [self._note(row, removal=False) for row in self._rows.values()]
         for gone in removes:
             row = Row(gone.name, Kind.FILE, "", "", digest=gone.expected.digest)
             notes.append(self._note(row, removal=True))
@@ -199,6 +203,9 @@ class _Batch:
 
     def _home_of(self, folder: Name) -> tuple[Name, int | None]:
         """Where to stage for a folder, and the group that its files inherit."""
+        known = self._homes.get(folder)
+        if known is not None:
+            return known
         for there in (folder, *reversed([*ancestors(folder)]), ROOT):
             found = self._homes.get(there)
             if found is None:
@@ -250,7 +257,7 @@ class _Batch:
     def _barrier(self, files: Iterable[Name]) -> None:
         """Waits for the disk, if the batch is to be durable."""
         if self._durable:
-            names = (*self._done, *self._gone, *self._expected, *self._backups)
+            names = (*self._done, *self._gone, *self._seen, *self._backups)
             touched = {parent(name) for name in names}
             above = {folder for name in touched for folder in (*ancestors(name), ROOT)}
             self._tree.sync(self._staging.descriptors, files, sorted(touched | above))
@@ -302,6 +309,21 @@ class _Batch:
         for put in self._plan.files:
             if put.intent.name in self._staged and put.intent.name not in self._failed:
                 self._attempt(put.intent.name, "write", self._place, put)
+                if len(self._placed) == _LOOKED_AT_ONCE:
+                    self._look_at_placed()
+        self._look_at_placed()
+
+    def _look_at_placed(self) -> None:
+        """Takes the signatures after the renames, whose ctime tells of any later edit."""
+        now_ns = coarse_now_ns()
+        for name in self._placed:
+            staged = self._staged[name]
+            self._seen[name] = Seen(staged, 0)  # Proves nothing, if it is another one now.
+            with contextlib.suppress(OSError):
+                now = self._tree.signature(name)
+                if now is not None and now[:3] == staged[:3]:
+                    self._seen[name] = Seen(now, now_ns)
+        self._placed.clear()
 
     def _place(self, put: Put) -> None:
         """Puts one file in place; whatever is there comes out, and is looked at."""
@@ -321,8 +343,8 @@ class _Batch:
                     raise
                 expected = Actual(ABSENT)
             else:
-                self._expected[name] = self._placed(name)
-                self._done[name] = row_of(put.intent, made=put.made)
+                self._placed.append(name)
+                self._done[name] = self._rows[name]
                 self.outcome.written.append(name)
                 self.outcome.size += self._staged[name].size
                 return
@@ -332,15 +354,11 @@ class _Batch:
     def _still_expected(self, name: Name, planned: Actual) -> Actual:
         """What the plan had seen; if ctime has moved since, its content will be read.
 
-        A rename moves ctime too, so this is the last moment to ask for it.
+        A rename moves ctime too, so this is the last moment to ask for it. Where nothing
+        was, the rename itself refuses if something is.
         """
-        is_same = self._tree.look(name).signature == planned.signature
+        is_same = planned.state is ABSENT or self._tree.signature(name) == planned.signature
         return planned if is_same else planned._replace(signature=None)
-
-    def _placed(self, name: Name) -> Signature:
-        """The signature after the rename, whose ctime tells of any later edit."""
-        now, staged = self._tree.look(name).signature, self._staged[name]
-        return now if now is not None and now[:3] == staged[:3] else staged
 
     def _look_again(self, name: Name, policy: OnConflict) -> Actual:
         """What appeared at a path, and is not ours; raises if it may not be moved."""
@@ -400,7 +418,7 @@ class _Batch:
         if step.row.kind != Kind.DIR and seen is not None:
             if (step.mode, step.mtime_ns) != (None, None):
                 seen = self._tree.dress(name, step.mode, step.mtime_ns, seen)
-            self._expected[name] = seen
+            self._seen[name] = Seen(seen, self._looked_ns)
         self._done[name] = step.row
         self.outcome.kept.append(name)
         if step.adopts:
@@ -484,7 +502,7 @@ class _Batch:
         try:
             self._discard_unplaced()
             self._kept_back = not self._staging.remove_areas()
-            self._barrier(self._expected)
+            self._barrier(self._seen)
         except OSError as error:
             doubtful = [row._replace(doubt=Doubt.UNSYNCED) for row in self._done.values()]
             with contextlib.suppress(LedgerError):
@@ -494,7 +512,7 @@ class _Batch:
     def _discard_unplaced(self) -> None:
         """What was staged but could not be put in place goes; what is not ours stays."""
         for name, staged in self._staged.items():
-            if name not in self._expected:
+            if name not in self._done:
                 with contextlib.suppress(OSError):
                     left = self._staging.look(self._slots[name]).signature
                     if left is not None and left.inode == staged.inode:
@@ -506,7 +524,7 @@ class _Batch:
         for row in plan.prune:
             if row.name not in self._gone and known.get(row.name) != row:
                 self._done.setdefault(row.name, row)
-        recorded = record(self._tree, self._done.values(), self._expected)
+        recorded = record(self._tree, self._done.values(), self._seen)
         gone = [name for name in self._gone if name not in self._done]
         # Foreign bytes that could not be moved on are found through the batch's notes.
         settled = None if self._kept_back else self._staging.batch

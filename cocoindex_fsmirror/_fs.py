@@ -18,8 +18,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import xxhash
 
@@ -116,7 +115,7 @@ def signature_of(result: os.stat_result) -> Signature:
     return Signature(inode, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
 
 
-def _actual_of(result: os.stat_result, target: Callable[[], str]) -> Actual:
+def _actual_of(result: os.stat_result, base: str, folder: int) -> Actual:
     """The actual state in the result of an ``lstat``; contents stay unread."""
     mode = result.st_mode
     if stat.S_ISREG(mode):
@@ -125,7 +124,8 @@ def _actual_of(result: os.stat_result, target: Callable[[], str]) -> Actual:
     if stat.S_ISDIR(mode):
         return Actual(DirState(stat.S_IMODE(mode), result.st_mtime_ns), signature_of(result))
     if stat.S_ISLNK(mode):
-        return Actual(LinkState(target(), result.st_mtime_ns), signature_of(result))
+        target = os.readlink(base, dir_fd=folder)
+        return Actual(LinkState(target, result.st_mtime_ns), signature_of(result))
     return Actual(OtherState(), signature_of(result))
 
 
@@ -139,8 +139,7 @@ def digest_of_file(fd: int) -> bytes:
 
 def _look_at(base: str, folder: int, *, digest: bool) -> Actual:
     """What is at an entry of an open folder."""
-    result = os.stat(base, dir_fd=folder, follow_symlinks=False)
-    actual = _actual_of(result, lambda: os.readlink(base, dir_fd=folder))
+    actual = _actual_of(os.stat(base, dir_fd=folder, follow_symlinks=False), base, folder)
     if digest and isinstance(actual.state, FileState):
         return _read_at(base, folder, actual)
     return actual
@@ -166,8 +165,7 @@ def _read_at(base: str, folder: int, unread: Actual) -> Actual:
     return Actual(state, signature_of(before))
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """A place in the staging area: the folder whose area it is, and the entry in it."""
 
     home: Name
@@ -259,6 +257,16 @@ class Tree:
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return Actual(ABSENT)
+            raise
+
+    def signature(self, name: Name) -> Signature | None:
+        """The signature of what is at a path now; ``None`` if nothing is."""
+        try:
+            folder = self.folder(parent(name))
+            return signature_of(os.stat(leaf(name), dir_fd=folder, follow_symlinks=False))
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return None
             raise
 
     def names_in(self, name: Name) -> list[Name]:
@@ -451,9 +459,9 @@ class Tree:
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            if self.look(name).signature == expected:
+            if self.signature(name) == expected:
                 _set_link_time(leaf(name), above, mtime_ns)
-                return self.look(name).signature or expected
+                return self.signature(name) or expected
             return expected
         try:
             if signature_of(os.fstat(fd)) == expected:

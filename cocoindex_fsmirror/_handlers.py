@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import cocoindex as coco
+import msgspec
 
 from ._brake import Brake, Limit, check_limit
 from ._engine import make_sink
@@ -94,6 +95,10 @@ class Options:
         return self.durability != "none"
 
 
+_DEFAULTS: Final = Options()
+_ANY_FOLDER: Final = DirState()
+
+
 class Watch:
     """What was seen of a root when it was mounted, whose mirror it is, and what is declared.
 
@@ -108,7 +113,7 @@ class Watch:
         self._lock = threading.Lock()
         self._files: dict[Name, _Declarer] = {}
         self._below: dict[Name, tuple[Name, _Declarer]] = {}  # by folder: one of the paths in it
-        self._declarers: dict[_Declarer, _Declarer] = {}  # There are far fewer than files.
+        self._declarers: dict[tuple[str, str], _Declarer] = {}  # There are far fewer than files.
 
     def declare(self, name: Name, place: str, component: str, *, is_file: bool) -> Name:
         """Notes a declaration.
@@ -124,15 +129,18 @@ class Watch:
             there together with it; :data:`ROOT` if there is nothing like that.
         """
         with self._lock:
-            me = _Declarer(place, component)
-            me = self._declarers.setdefault(me, me)
+            me = self._declarers.get((place, component))
+            if me is None:
+                me = self._declarers[place, component] = _Declarer(place, component)
             for rival, other in self._rivals(name, is_file=is_file):
-                if other.component != component and (rival, other.place) != (name, place):
+                is_contrary = (rival, other.place) != (name, place)
+                if other is not me and other.component != component and is_contrary:
                     return rival
             if is_file:
                 self._files[name] = me
             for folder in ancestors(name):
-                self._below.setdefault(folder, (name, me))
+                if folder not in self._below:
+                    self._below[folder] = name, me
         return ROOT
 
     def _rivals(self, name: Name, *, is_file: bool) -> Iterator[tuple[Name, _Declarer]]:
@@ -162,8 +170,7 @@ class _Declarer(NamedTuple):
     component: str
 
 
-@dataclass(frozen=True, slots=True)
-class FileSpec:
+class FileSpec(msgspec.Struct, frozen=True, gc=False):
     """A declared file, or a link, which has its state for a content."""
 
     content: bytes | Content | LinkState
@@ -171,7 +178,7 @@ class FileSpec:
     create_parent_dirs: bool
     component: str
     rival: Name = ROOT
-    options: Options = field(default_factory=Options)
+    options: Options = _DEFAULTS
     fresh_owner: str = ""
     drifted: bool = False
     mtime_ns: int | None = None
@@ -192,8 +199,7 @@ class FileSpec:
         return None if isinstance(self.content, LinkState) else self.content
 
 
-@dataclass(frozen=True, slots=True)
-class DirSpec:
+class DirSpec(msgspec.Struct, frozen=True, gc=False):
     """A declared directory; options that are ``None`` are inherited."""
 
     create_parent_dirs: bool
@@ -204,7 +210,7 @@ class DirSpec:
     on_conflict: OnConflict | None = None
     fresh_owner: str = ""
     watch: Watch | None = None
-    state: DirState = field(default_factory=DirState)
+    state: DirState = _ANY_FOLDER
     exact: bool = False
     by: str = ""
 
@@ -277,13 +283,11 @@ class _Place:
 # What the engine is asked to apply
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(msgspec.Struct, frozen=True, gc=False):
     """One path below a root. ``child`` is set for a directory that is declared."""
 
-    root: RootKey
+    place: _Place
     intent: Intent
-    watch: Watch = field(compare=False)
     closed: tuple[tuple[str, str], ...] = ()
     child: _Place | None = None
     is_settled: bool = False
@@ -405,7 +409,7 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         was_dir = any(previous.kind == Kind.DIR for previous in prev_possible_records)
         closed = ((place.owner, f"{place.container}{own}//"),) if was_dir and not is_dir else ()
         child = place.inside(own, spec) if isinstance(spec, DirSpec) else None
-        change = _Change(place.root, intent, place.watch, closed, child, settled)
+        change = _Change(place, intent, closed, child, settled)
         return _output(change, record)
 
 
@@ -524,7 +528,7 @@ def _steps(context_provider: Any, actions: Sequence[_Action]) -> list[Callable[[
         if isinstance(action, _Mount):
             mounts.append(partial(_mount, context_provider, action))
         elif isinstance(action, _Change):
-            changes.setdefault(action.root, []).append(action)
+            changes.setdefault(action.place.root, []).append(action)
         elif isinstance(action, _Single):
             drops.append(partial(_write_single, context_provider, action))
         else:
@@ -538,9 +542,9 @@ def _change(context_provider: Any, root: RootKey, changes: list[_Change]) -> Non
     closed = [pair for change in changes for pair in change.closed]
     for change in changes:
         if change.intent.desired is ABSENT:
-            change.watch.withdraw(change.intent.name, change.intent.container)
+            change.place.watch.withdraw(change.intent.name, change.intent.container)
     mirror = _mirror_at(root.resolve(context_provider))
-    mirror.apply([change.intent for change in changes], closed, changes[0].watch.brake)
+    mirror.apply([change.intent for change in changes], closed, changes[0].place.watch.brake)
 
 
 def _drop(context_provider: Any, action: _Drop) -> None:
@@ -569,7 +573,7 @@ def _mount(context_provider: Any, action: _Mount) -> None:
 def _write_single(context_provider: Any, action: _Single) -> None:
     """Brings a file that is declared by itself to its desired state."""
     path = action.path.resolve(context_provider)
-    intent = replace(action.intent, name=parse_name(os.path.basename(path)))
+    intent = msgspec.structs.replace(action.intent, name=parse_name(os.path.basename(path)))
     if action.was_dir:
         _mirror_at(path).tear_down(intent.owner, durable=intent.durable)
     mirror = _mirror_at(os.path.dirname(path))

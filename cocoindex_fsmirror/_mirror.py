@@ -13,8 +13,10 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Self, TypeVar
+
+from msgspec.structs import replace
 
 from ._apply import Outcome, apply_plan
 from ._backups import Backup, list_backups, purge, restore

@@ -9,12 +9,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 import aiofiles
 import xxhash
+from msgspec.structs import replace
 
 from ._errors import LedgerError, RootError
 from ._fs import Tree, coarse_now_ns, open_root
@@ -38,7 +39,7 @@ from ._state import (
     same,
 )
 
-__all__ = ["CHUNK", "Drift", "Look", "entries", "look_at", "read", "record", "view_of"]
+__all__ = ["CHUNK", "Drift", "Look", "Seen", "entries", "look_at", "read", "record", "view_of"]
 
 CHUNK: Final = 1 << 20
 """Bytes that are read at a time."""
@@ -229,7 +230,11 @@ def view_of(tree: Tree, ledger: Ledger, intents: list[Intent]) -> View:
     names = {*asked, *(above for name in asked for above in ancestors(name))}
     folding = tree.folding()
     rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
-    actual = {name: look_at(tree, name, rows.get(name)) for name in sorted(names)}
+    actual: dict[Name, Actual] = {}
+    for name in sorted(names):
+        above = parent(name)
+        is_reachable = not above or isinstance(actual[above].state, DirState)
+        actual[name] = look_at(tree, name, rows.get(name)) if is_reachable else Actual(ABSENT)
     files = (i.name for i in intents if not isinstance(i.desired, DirState | Absent))
     for name in [name for name in files if isinstance(actual[name].state, DirState)]:
         rows.update((row.name, row) for row in ledger.rows_below(name))
@@ -255,27 +260,43 @@ def entries(tree: Tree, folder: Name) -> list[Name]:
         return []
 
 
-def record(tree: Tree, rows: Iterable[Row], expected: dict[Name, Signature]) -> list[Row]:
-    """Rows with the signatures that the disk shows now.
+class Seen(NamedTuple):
+    """A signature, and a time before the look at it, by the clock that stamps files."""
 
-    A file that is not the one that was put there (its inode, size or mtime
-    differ) was edited meanwhile: its row keeps what was expected, and the next
-    look finds the drift.
+    signature: Signature
+    at_ns: int
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether any later change would show: it came in a later tick of that clock."""
+        return proves(self.signature, self.signature, self.at_ns)
+
+
+def record(tree: Tree, rows: Iterable[Row], seen: Mapping[Name, Seen]) -> list[Row]:
+    """Rows with the signatures that were seen.
+
+    A file whose stamp is not older than the look at it is looked at again. If it is
+    another one now (it was edited meanwhile), its row keeps what was seen, without
+    proof, and the next look finds the drift.
     """
-    recorded_ns, seen = _look_after_tick(tree, expected)
+    fresh = {name for name, look in seen.items() if not look.is_proof}
+    recorded_ns, now = _look_after_tick(tree, fresh)
     recorded = []
     for row in rows:
-        known, now = expected.get(row.name), seen.get(row.name)
-        if known is None:
+        look = seen.get(row.name)
+        if look is None:
             recorded.append(row)
-        elif now == known:
-            recorded.append(row.seen(now, recorded_ns))
+        elif row.name not in fresh:
+            recorded.append(row.seen(*look))
         else:
-            recorded.append(row.seen(known, 0))
+            is_same = now[row.name] == look.signature
+            recorded.append(row.seen(look.signature, recorded_ns if is_same else 0))
     return recorded
 
 
-def _look_after_tick(tree: Tree, names: Iterable[Name]) -> tuple[int, dict[Name, Signature | None]]:
+def _look_after_tick(
+    tree: Tree, names: Collection[Name]
+) -> tuple[int, dict[Name, Signature | None]]:
     """Signatures, and a time before the look that is later than every stamp in them.
 
     Waiting for the next tick of the clock that stamps files (1 to 10 ms), which
@@ -284,7 +305,7 @@ def _look_after_tick(tree: Tree, names: Iterable[Name]) -> tuple[int, dict[Name,
     """
     for _ in range(3):
         recorded_ns = coarse_now_ns()
-        seen = {name: tree.look(name).signature for name in names}
+        seen = {name: tree.signature(name) for name in names}
         newest = max((s.ctime_ns for s in seen.values() if s is not None), default=0)
         if not recorded_ns <= newest < recorded_ns + _LONGEST_TICK:
             break

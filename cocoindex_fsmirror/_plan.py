@@ -10,8 +10,10 @@ from __future__ import annotations
 import enum
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from ._errors import ConflictError, PathError
 from ._paths import Folding, Name, ancestors
@@ -206,15 +208,17 @@ class _Planner:
 
     def coalesce(self, intents: Iterable[Intent]) -> list[Intent]:
         """One intent a path, in the order of the names; contradictions fail."""
-        by_name: defaultdict[Name, dict[tuple[str, str], Intent]] = defaultdict(dict)
+        by_name: dict[Name, list[Intent]] = {}
         for intent in intents:
-            known = by_name[intent.name].get((intent.owner, intent.container))
-            ours = intent.ours | known.ours if known else intent.ours
-            merged = replace(intent, ours=ours) if known else intent
-            by_name[intent.name][intent.owner, intent.container] = merged
+            asked = by_name.setdefault(intent.name, [])
+            known = next((other for other in asked if _is_from_same(intent, other)), None)
+            if known is None:
+                asked.append(intent)
+            else:
+                asked[asked.index(known)] = replace(intent, ours=intent.ours | known.ours)
             if intent.desired is ABSENT:
                 self._give_up(intent)
-        wanted = [self._one_of(list(by_name[name].values())) for name in sorted(by_name)]
+        wanted = [self._one_of(by_name[name]) for name in sorted(by_name)]
         kept = [intent for intent in wanted if intent is not None]
         self._absent = {i.name: i for i in kept if i.desired is ABSENT}
         self._present = {i.name: i for i in kept if i.desired is not ABSENT}
@@ -231,6 +235,8 @@ class _Planner:
 
     def _one_of(self, intents: list[Intent]) -> Intent | None:
         """The one intent that stands for those of several declarers."""
+        if len(intents) == 1:
+            return intents[0]
         present = [intent for intent in intents if intent.desired is not ABSENT]
         if any(not isinstance(i.desired, DirState) for i in present) and len(present) > 1:
             places = " and ".join(sorted({_place(intent) for intent in present}))
@@ -238,7 +244,7 @@ class _Planner:
             return None
         if present:
             ours = frozenset[bytes]().union(*(intent.ours for intent in intents))
-            return replace(present[0], ours=ours) if len(intents) > 1 else present[0]
+            return replace(present[0], ours=ours)
         row = self._view.rows.get(intents[0].name)
         return next((i for i in intents if row and _declares(i, row)), intents[0])
 
@@ -564,6 +570,11 @@ def _made_folder(intent: Intent, row: Row | None) -> bool:
     if row is None or row.kind != Kind.DIR:
         return False
     return row.owner == intent.owner and row.made
+
+
+def _is_from_same(intent: Intent, other: Intent) -> bool:
+    """Whether two intents stem from one directory target."""
+    return (intent.owner, intent.container) == (other.owner, other.container)
 
 
 def _declares(intent: Intent, row: Row) -> bool:

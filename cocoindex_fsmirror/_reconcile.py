@@ -8,15 +8,15 @@ be skipped unless every possibility is already the desired state.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from ._state import ABSENT, Absent, Desired, Kind, kind_of
 
 __all__ = ["Record", "is_settled", "owner_of", "record_of", "remembered_digests"]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A tracking record: what the engine stores about one declared path.
 
     It lives in users' databases: fields are only ever added, with a default.

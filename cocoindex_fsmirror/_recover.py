@@ -7,11 +7,11 @@ import logging
 import os
 
 from ._errors import BarrierError
-from ._fs import Slot, Staging, Tree, area_of, remove_area, stamp_now
+from ._fs import Slot, Staging, Tree, area_of, coarse_now_ns, remove_area, stamp_now
 from ._ledger import Ledger, Pending
-from ._observe import record
+from ._observe import Seen, record
 from ._paths import ROOT, Name, ancestors, join, leaf, parent
-from ._state import ABSENT, DirState, FileState, Kind, Row, Signature
+from ._state import ABSENT, DirState, FileState, Kind, Row
 
 __all__ = ["recover"]
 
@@ -116,7 +116,8 @@ def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> N
     """Records those steps of a batch that had been done."""
     done: list[Row] = []
     gone: list[Name] = []
-    expected: dict[Name, Signature] = {}
+    seen: dict[Name, Seen] = {}
+    now_ns = coarse_now_ns()
     for note in pending:
         row, actual = note.row, tree.look(note.row.name, digest=True)
         if note.removal:
@@ -127,5 +128,5 @@ def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> N
                 done.append(row)
         elif actual.digest == row.digest and actual.signature is not None:
             done.append(row)
-            expected[row.name] = actual.signature
-    ledger.commit(record(tree, done, expected), gone, batch)
+            seen[row.name] = Seen(actual.signature, now_ns)
+    ledger.commit(record(tree, done, seen), gone, batch)

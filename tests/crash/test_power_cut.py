@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cocoindex_fsmirror import Mirror, _fs
@@ -159,7 +159,7 @@ def test_an_update_that_need_not_be_durable_is_healed_after_a_power_cut(disk: Di
     root = disk.at / "root"
     scene.lay_out(root)
     disk.sync()
-    batch = [dataclasses.replace(intent, durable=False) for intent in scene.intents()]
+    batch = [msgspec.structs.replace(intent, durable=False) for intent in scene.intents()]
     lose_power_after(disk, lambda: Mirror(root).apply(batch))
     assert snapshot(root) != scene.NEW
     with Mirror(root) as mirror:

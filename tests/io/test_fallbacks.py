@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import fcntl
 import logging
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror, _fs
@@ -101,7 +101,7 @@ def test_without_an_exchange_a_crash_at_any_step_loses_nothing(
 
 def _below(k: int, intent: Intent) -> Intent:
     """The same in a folder, without barriers, which a crash of a process does not need."""
-    return dataclasses.replace(intent, name=Name(f"{k}/{intent.name}"), durable=False)
+    return msgspec.structs.replace(intent, name=Name(f"{k}/{intent.name}"), durable=False)
 
 
 def _apply_in(root: Path, intents: list[Intent]) -> None:

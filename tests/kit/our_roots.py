@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cocoindex as coco
+import msgspec
 from hypothesis import strategies as st
 
 from cocoindex_fsmirror import Mirror
@@ -58,11 +58,11 @@ class _Declaring(_RootHandler):
         """Asks the real handler."""
         spec = desired_target_state
         if isinstance(spec, FileSpec | DirSpec):
-            spec = replace(spec, fresh_owner=f"the owner of {key!r}")
+            spec = msgspec.structs.replace(spec, fresh_owner=f"the owner of {key!r}")
         if isinstance(spec, FileSpec):
             assert isinstance(key, tuple)
             drifted = Mirror(self._base).has_drifted(Name(str(key[1])))
-            spec = replace(spec, drifted=drifted)
+            spec = msgspec.structs.replace(spec, drifted=drifted)
         return super().reconcile(key, spec, prev_possible_records, prev_may_be_missing)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import pytest
 from hypothesis import settings
 
@@ -104,7 +104,9 @@ def test_each_thing_that_somebody_may_do_to_a_file_is_healed(
 @pytest.mark.parametrize("act", AT_FILES, ids=lambda act: str(act.__name__))
 def test_so_is_a_file_that_is_declared_by_itself(act: Callable[[Neighbour, str], None]) -> None:
     key = RootKey("base", "x")
-    alone = Update({"one": {key: replace(_OLD, options=Options(durability="none"))}})
+    alone = Update(
+        {"one": {key: msgspec.structs.replace(_OLD, options=Options(durability="none"))}}
+    )
     check_history(Alone, [alone, Disturb((act, Neighbour.leave)), alone], heals=True)
 
 

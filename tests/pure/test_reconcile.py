@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 
 from cocoindex_fsmirror._reconcile import (
@@ -48,10 +47,10 @@ def test_what_is_absent_has_no_record() -> None:
     assert record_of(ABSENT, "c", "o") is ABSENT
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Record)])
+@pytest.mark.parametrize("field", [field.name for field in msgspec.structs.fields(Record)])
 def test_a_difference_in_any_part_of_a_record_is_not_settled(field: str) -> None:
     record = Record("file", b"digest", 7, 0o600, "c", "o")
-    other = dataclasses.replace(record, **{field: "another"})  # type: ignore[arg-type]
+    other = msgspec.structs.replace(record, **{field: "another"})
     assert is_settled(record, [record, record], may_be_missing=False, drifted=False)
     assert not is_settled(record, [record, other], may_be_missing=False, drifted=False)
     assert not is_settled(record, [other], may_be_missing=False, drifted=False)
@@ -59,11 +58,11 @@ def test_a_difference_in_any_part_of_a_record_is_not_settled(field: str) -> None
 
 def test_a_record_of_an_older_release_can_still_be_read() -> None:
     """Records are stored in users' databases: every later field needs a default."""
-    fields = dataclasses.fields(Record)
+    fields = msgspec.structs.fields(Record)
     assert [field.name for field in fields][:6] == [
         "kind", "digest", "size", "mode", "component", "owner",
     ]  # fmt: skip
-    assert all(field.default is not dataclasses.MISSING for field in fields[1:])
+    assert all(field.default is not msgspec.NODEFAULT for field in fields[1:])
 
 
 def test_every_content_that_may_have_been_written_is_remembered_and_no_directory() -> None:
