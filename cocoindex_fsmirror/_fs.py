@@ -261,9 +261,14 @@ class Tree:
 
     def signature(self, name: Name) -> Signature | None:
         """The signature of what is at a path now; ``None`` if nothing is."""
+        found = self.stat(name)
+        return None if found is None else signature_of(found)
+
+    def stat(self, name: Name) -> os.stat_result | None:
+        """The ``lstat`` of a path; ``None`` if nothing is there."""
+        above, _, base = name.rpartition("/")
         try:
-            folder = self.folder(parent(name))
-            return signature_of(os.stat(leaf(name), dir_fd=folder, follow_symlinks=False))
+            return os.stat(base, dir_fd=self.folder(Name(above)), follow_symlinks=False)
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return None

@@ -13,8 +13,11 @@ import logging
 import os
 import sqlite3
 import stat
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
 
 from ._errors import InvalidNameError, LedgerError
 from ._paths import RESERVED, Name, join, leaf, parse_name
@@ -27,7 +30,7 @@ _T = TypeVar("_T")
 
 FOLDER: Final = Name(RESERVED)
 FILE: Final = join(FOLDER, Name("ledger.sqlite3"))
-_FORMAT: Final = 1
+_FORMAT: Final = 2  # 1 was never released.
 _PAGE: Final = 4096  # rows that are read at a time where there may be very many
 _IN: Final = 500  # values in one IN (...); SQLite's limit was 999 for long
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
@@ -38,6 +41,7 @@ _HINTS: Final = {
     sqlite3.SQLITE_IOERR: "is there space left? else check the disk",
 }
 
+_NOTES: Final = 2048  # intents that are packed into one value; they are only read all together
 _FIELDS: Final = ", ".join(Row._fields)
 _ROW: Final = ", ".join("?" * len(Row._fields))
 _SCHEMA: Final = f"""
@@ -55,8 +59,8 @@ CREATE TABLE IF NOT EXISTS displaced (
     PRIMARY KEY (name, owner, container)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS intents (
-    batch TEXT NOT NULL, home TEXT NOT NULL, entry TEXT NOT NULL, removal INTEGER NOT NULL,
-    {", ".join(Row._fields)}, PRIMARY KEY (batch, entry)
+    batch TEXT NOT NULL, owner TEXT NOT NULL, part INTEGER NOT NULL, notes BLOB NOT NULL,
+    PRIMARY KEY (batch, owner, part)
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('format', {_FORMAT});
 """
@@ -177,6 +181,8 @@ class Ledger:
         found = self.get_meta("format")
         if not isinstance(found, int):
             raise CorruptLedgerError(f"{file}: has no format")
+        if found < _FORMAT:
+            raise CorruptLedgerError(f"{file}: has format {found}, of before the first release")
         if found != _FORMAT:
             raise LedgerError(f"{file}: has format {found!r}; this version knows {_FORMAT}")
         if self.get_meta("inode") not in (None, self.inode):
@@ -276,11 +282,13 @@ class Ledger:
             return [Displaced._make(found) for found in self._connection.execute(sql)]
 
     def pending(self) -> list[Pending]:
-        """The intents that an interrupted batch left."""
-        sql = f"SELECT batch, home, entry, removal, {_FIELDS} FROM intents ORDER BY batch, name"
+        """The intents that an interrupted batch left, by batch and name."""
         with _translated(self.file):
-            found = self._connection.execute(sql).fetchall()
-        return [Pending(r[0], r[1], r[2], bool(r[3]), _row(r[4:])) for r in found]
+            found = self._connection.execute("SELECT batch, notes FROM intents").fetchall()
+        notes = [Pending(batch, *note) for batch, packed in found for note in _unpacked(packed)]
+        for note in notes:
+            _check_name(note.row.name)
+        return sorted(notes, key=lambda note: (note.batch, note.row.name))
 
     def owners(self) -> frozenset[str]:
         """Who writes here, according to this very file."""
@@ -312,14 +320,12 @@ class Ledger:
             intents: Its steps.
             durable: Whether it must be on the disk now, instead of with the first barrier.
         """
+        packed = list(_packed(intents))
         with _translated(self.file):
             if durable:
                 self._connection.execute("PRAGMA synchronous=FULL")
             with self.transaction():
-                self._connection.executemany(
-                    f"INSERT INTO intents VALUES (?, ?, ?, ?, {_ROW})",
-                    ((*intent[:4], *intent.row) for intent in intents),
-                )
+                self._connection.executemany("INSERT INTO intents VALUES (?, ?, ?, ?)", packed)
             if durable:
                 self._connection.execute("PRAGMA synchronous=NORMAL")
 
@@ -363,6 +369,25 @@ class Ledger:
                 "UPDATE rows SET doubt = ? WHERE name = ? AND doubt <> ?",
                 ((doubt, name, Doubt.UNSYNCED) for name in names),
             )
+
+
+def _packed(intents: Sequence[Pending]) -> Iterator[tuple[str, str, int, bytes]]:
+    """Rows of the table of intents: an owner's can be dropped without being read."""
+    by_owner: defaultdict[tuple[str, str], list[tuple[object, ...]]] = defaultdict(list)
+    for intent in intents:
+        by_owner[intent.batch, intent.row.owner].append(intent[1:])
+    for (batch, owner), notes in by_owner.items():
+        for start in range(0, len(notes), _NOTES):
+            packed = msgspec.msgpack.encode(notes[start : start + _NOTES])
+            yield batch, owner, start, packed
+
+
+def _unpacked(packed: bytes) -> list[tuple[Name, str, bool, Row]]:
+    """What is in such a row."""
+    try:
+        return msgspec.msgpack.decode(packed, type=list[tuple[Name, str, bool, Row]])
+    except (msgspec.DecodeError, TypeError) as error:
+        raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
 
 
 def _leads_to(file: str, there: os.stat_result) -> bool:

@@ -245,6 +245,8 @@ class Mirror:
         look, found = Look(self.root, Name(only)), []
         with contextlib.closing(look):
             for row in look.rows():
+                if not content and look.is_unchanged(row):
+                    continue
                 actual = look.seen(row, read=content)
                 look.compare(row, actual)
                 if look.has_drifted(row.name):
@@ -320,7 +322,8 @@ class Mirror:
         look = Look(self.root)
         with contextlib.closing(look):
             for row in look.rows():
-                look.compare(row, look.seen(row, read=content))
+                if content or not look.is_unchanged(row):
+                    look.compare(row, look.seen(row, read=content))
             return look.drift()
 
     async def observe_content(self) -> Drift:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import xxhash
 from msgspec.structs import replace
 
 from ._errors import LedgerError, RootError
-from ._fs import Tree, coarse_now_ns, open_root
+from ._fs import Tree, coarse_now_ns, open_root, signature_of
 from ._ledger import FOLDER, Ledger
 from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._plan import View
@@ -144,6 +145,15 @@ class Look:
             return Actual(ABSENT)
         return look_at(self.tree, row.name, row, read=read)
 
+    def is_unchanged(self, row: Row) -> bool:
+        """Whether a single ``lstat`` proves that a path is as it was written; of most it does."""
+        if self.tree is None or row.kind == Kind.DIR or row.doubt:
+            return False
+        found = self.tree.stat(row.name)
+        if found is None or row.mode not in (None, stat.S_IMODE(found.st_mode)):
+            return False
+        return proves(signature_of(found), row.signature, row.recorded_ns)
+
     def compare(self, row: Row, actual: Actual) -> None:
         """Notes a path that drifted, or was only touched."""
         if row.doubt == Doubt.UNSYNCED or not same(row.state, actual.state):
@@ -219,7 +229,7 @@ def _look_closely(tree: Tree, name: Name, row: Row | None, *, read: bool) -> Act
     if not isinstance(actual.state, FileState) or actual.signature is None:
         return actual
     if row is not None and not read and row.kind == Kind.FILE and _is_proven(row, actual):
-        return actual._replace(state=replace(actual.state, digest=row.digest))
+        return Actual(replace(actual.state, digest=row.digest), actual.signature)
     return tree.look(name, digest=True)
 
 

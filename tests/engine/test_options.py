@@ -155,7 +155,12 @@ def test_a_context_key_without_a_directory_is_an_error_that_names_it(make_flow: 
 
 def test_a_root_that_fails_does_not_hide_another(tmp_path: Path) -> None:
     places = (RootKey("tests/engine/never-provided", "."), RootKey(None, str(tmp_path)))
-    actions = [_handlers._Change(place, write("a", b"1"), Watch()) for place in places]
+    actions = [
+        _handlers._Change(
+            _handlers._Place(root, "", _handlers.Options(), Watch()), write("a", b"1")
+        )
+        for root in places
+    ]
     with pytest.raises(fsmirror.RootError, match="never-provided"):
         _handlers._apply_actions(_Nothing(), actions)
     assert (tmp_path / "a").read_bytes() == b"1"

@@ -167,6 +167,28 @@ def test_a_name_that_is_no_text_any_more_is_a_corrupt_ledger(ledger: Path, root:
     assert contents(snapshot(root)).items() >= {"x": b"1", "d/theirs": b"foreign"}.items()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE meta SET value = 1 WHERE key = 'format'",
+        "INSERT INTO intents VALUES ('batch', 'owner', 0, x'ff')",
+        "INSERT INTO intents VALUES ('batch', 'owner', 0, x'9194a0a131c293a12f')",
+        "INSERT INTO intents VALUES ('batch', 'owner', 0, 'text')",
+    ],
+    ids=["a format that was never released", "no notes", "notes of another kind", "text"],
+)
+def test_what_can_not_be_read_is_set_aside(ledger: Path, root: Path, damage: str) -> None:
+    with contextlib.closing(sqlite3.connect(ledger)) as database:
+        database.execute(damage)
+        database.commit()
+    with Mirror(root) as mirror:
+        mirror.observe()
+        mirror.apply(INTENTS)
+        assert mirror.verify() == []
+    assert [path for path in ledger.parent.iterdir() if "corrupt" in path.name]
+    assert contents(snapshot(root)) == FILES | {"d/theirs": b"foreign"}
+
+
 def test_a_format_from_the_future_is_one_clear_error(ledger: Path, root: Path) -> None:
     with contextlib.closing(sqlite3.connect(ledger)) as database:
         database.execute("UPDATE meta SET value = 7 WHERE key = 'format'")
