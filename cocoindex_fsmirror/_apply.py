@@ -474,7 +474,8 @@ class _Batch:
     def dress(self) -> None:
         """Step 6g: folders get the mode and the time that were asked for, after all changes."""
         for row in self._plan.dress:
-            if row.name not in self._gone and row.name not in self._failed:
+            is_there = row.name in self._done or row.name not in self._gone
+            if is_there and row.name not in self._failed:
                 self._attempt(row.name, "set the mode of", self._dress, row)
 
     def _dress(self, row: Row) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
 
 from ._errors import SourceError
 from ._mirror import Mirror
-from ._paths import Name, join, parse_name
+from ._paths import Name, join, parent, parse_name
 from ._plan import Keep, Plan
 from ._source import fingerprint
 from ._state import ABSENT, Desired, DirState, FileState, Intent, Kind, LinkState, Row
 from ._survey import Entry, Listing, Survey
-from ._sync import OWNER, Options, check_removals
+from ._sync import OWNER, Options, check_removals, places_of
 
 __all__ = ["Change", "dry_run"]
 
@@ -45,24 +48,55 @@ def dry_run(mirror: Mirror, survey: Survey, options: Options) -> Iterator[Change
         RootError: The root is there, and can't be read.
         TooManyRemovalsError: The run would stop.
     """
+    told: set[tuple[str, str]] = set()
+    for change in _all_changes(mirror, survey, options):
+        # What makes way for one path may be gone in the source, too.
+        if change.action == "fail" or change[:2] not in told:
+            told.add(change[:2])
+            yield change
+
+
+def _all_changes(mirror: Mirror, survey: Survey, options: Options) -> Iterator[Change]:
+    """The same; a change may come more than once."""
     check_removals(mirror, survey, options.max_delete)
     for error in survey.errors:
         yield Change("fail", "", note=error)
+    yield from _root_changes(mirror.root, survey)
     owner = mirror.noted(OWNER) or "new"
     rows = {row.name: row for row in mirror.rows()}
     drifted = mirror.observe(content=options.checksum).names
     finder = _Finder(survey.source, rows, drifted, owner, options)
+    swept: set[Name] = set()
+    if options.exact and os.path.isdir(mirror.root):
+        foreign = mirror.foreign(places_of(survey))
+        swept = {Name(path.removesuffix("/")) for path in foreign}
+        yield from map(_swept, foreign)
     wanted = finder.intents(survey.listings)
     while chunk := list(islice(wanted, _AT_ONCE)):
-        yield from _changes(mirror.preview(chunk), rows, drifted)
+        yield from _changes(mirror.preview(chunk, swept), rows, drifted)
     for name, error in finder.unread:
         yield Change("fail", name, note=error)
     gone = (_ending(row) for row in rows.values() if finder.is_gone(row))
     while chunk := list(islice(gone, _AT_ONCE)):
-        yield from _changes(mirror.preview(chunk), rows, drifted)
-    if options.exact and os.path.isdir(mirror.root):
-        for path in mirror.foreign(finder.declared):
-            yield Change("back up", path, note="not managed")
+        yield from _changes(mirror.preview(chunk, swept), rows, drifted)
+
+
+def _root_changes(root: str, survey: Survey) -> Iterator[Change]:
+    """What would happen to the root itself."""
+    try:
+        found = os.stat(root)
+    except FileNotFoundError:
+        yield Change("make", "./")
+        return
+    if (stat.S_IMODE(found.st_mode), found.st_mtime_ns) != (survey.mode | 0o700, survey.mtime_ns):
+        yield Change("update", "./")
+
+
+def _swept(path: str) -> Change:
+    """What would happen to what is not managed."""
+    if path.endswith("/"):
+        return Change("delete", path, note="not managed; if it is empty")
+    return Change("back up", path, note="not managed")
 
 
 class _Finder:
@@ -81,21 +115,39 @@ class _Finder:
         self._drifted = drifted
         self._owner = owner
         self._options = options
+        leaves = (row for row in rows.values() if row.kind != Kind.DIR and row.owner == owner)
+        self._sizes = Counter(parent(row.name) for row in leaves)
         self.declared: set[str] = set()
         self.unread: list[tuple[Name, str]] = []
 
     def intents(self, listings: list[Listing]) -> Iterator[Intent]:
         """What would be asked for."""
+        sizes: Counter[Name] = Counter()
+        for listing in listings:
+            sizes[Name(listing.path)] += sum(1 for _ in listing.entries())
         for listing in listings:
             folder = Name(listing.path)
             if folder and not listing.part:
                 yield from self._wanted(folder, DirState(listing.mode | 0o700, listing.mtime_ns))
+            # One change in a folder has a run read all that is in it.
+            reads = self._options.checksum or sizes[folder] != self._sizes[folder]
+            reads = reads or not all(map(partial(self._is_as_written, folder), listing.entries()))
             for entry in listing.entries():
                 name = join(folder, parse_name(entry.name))
                 self.declared.add(name)
-                desired = self._desired(name, entry)
+                desired = self._desired(name, entry, reads=reads)
                 if desired is not None:
                     yield from self._wanted(name, desired)
+
+    def _is_as_written(self, folder: Name, entry: Entry) -> bool:
+        """Whether an entry looks as it did when it was mirrored, and its copy does as well."""
+        name = join(folder, Name(entry.name))
+        row = self._rows.get(name)
+        if row is None or name in self._drifted:
+            return False
+        if entry.kind == "link":
+            return (row.target, row.asked_ns) == (entry.target, entry.mtime_ns)
+        return (row.size, row.asked_ns, row.mode) == (entry.size, entry.mtime_ns, entry.mode)
 
     def _wanted(self, name: Name, desired: Desired) -> Iterator[Intent]:
         """The intent for a path, unless it is known to be right."""
@@ -107,13 +159,12 @@ class _Finder:
                 return
         yield Intent(name, desired, self._owner, on_conflict=self._options.on_conflict)
 
-    def _desired(self, name: Name, entry: Entry) -> Desired | None:
+    def _desired(self, name: Name, entry: Entry, *, reads: bool) -> Desired | None:
         """What a path should hold; ``None`` if that can't be told."""
         if entry.kind == "link":
             return LinkState(entry.target, entry.mtime_ns)
         row = self._rows.get(name)
-        is_known = row is not None and (row.size, row.asked_ns) == (entry.size, entry.mtime_ns)
-        if row is not None and row.kind == Kind.FILE and is_known and not self._options.checksum:
+        if row is not None and row.kind == Kind.FILE and not reads:
             return FileState(row.digest, row.size, entry.mode, entry.mtime_ns)
         try:
             found = fingerprint(os.path.join(self._source, name))
@@ -143,8 +194,7 @@ def _changes(plan: Plan, rows: dict[Name, Row], drifted: frozenset[Name]) -> Ite
         found.append(Change(action, name, size, note))
     found += [_kept(step) for step in plan.keep]
     for gone in (*plan.clear, *plan.remove):
-        if gone.on_behalf != gone.name:
-            found.append(Change("back up" if gone.keep_copy else "delete", gone.name))
+        found.append(Change("back up" if gone.keep_copy else "delete", gone.name))
     found += [Change("delete", f"{row.name}/", note="if it is empty") for row in plan.prune]
     found += [Change("fail", failure.path, note=str(failure)) for failure in plan.failures]
     return iter(sorted(found, key=lambda change: change.path))

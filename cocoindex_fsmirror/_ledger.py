@@ -237,11 +237,11 @@ class Ledger:
     def figures(self) -> tuple[int, int, int, int, int]:
         """How many owners, leaves and folders there are, their bytes, and the last record."""
         sql = (
-            "SELECT count(DISTINCT owner), count(*) FILTER (WHERE kind <> ?1),"
-            " count(*) FILTER (WHERE kind = ?1), sum(size), max(recorded_ns) FROM rows"
+            "SELECT count(DISTINCT owner), count(*) FILTER (WHERE kind <> ?),"
+            " count(*) FILTER (WHERE kind = ?), sum(size), max(recorded_ns) FROM rows"
         )
         with _translated(self.file):
-            found = self._connection.execute(sql, (Kind.DIR,)).fetchone()
+            found = self._connection.execute(sql, (Kind.DIR, Kind.DIR)).fetchone()
         owners, leaves, folders, size, recorded = (int(figure or 0) for figure in found)
         return owners, leaves, folders, size, recorded
 
@@ -262,6 +262,27 @@ class Ledger:
         return self.rows(
             "owner = ? AND substr(container, 1, length(?)) = ?", owner, container, container
         )
+
+    def is_declared(self, name: Name, *, is_folder: bool) -> bool:
+        """Whether a path, or something below it, is declared; of a folder, as a folder."""
+        sql = "SELECT 1 FROM rows WHERE declared AND {} LIMIT 1"
+        at = "name = ? AND kind = 'dir'" if is_folder else "name = ?"
+        with _translated(self.file):
+            execute = self._connection.execute
+            if execute(sql.format(at), (name,)).fetchone():
+                return True
+            below = f"{name}/", f"{name}0"  # "0" follows "/"
+            return execute(sql.format("name > ? AND name < ?"), below).fetchone() is not None
+
+    def deserted(self, owner: str) -> list[Row]:
+        """The folders that an owner made for what is no longer declared, the deepest first."""
+        below = "below.name > rows.name || '/' AND below.name < rows.name || '0'"
+        found = self.rows(
+            "owner = ? AND kind = ? AND made AND NOT declared AND NOT EXISTS"
+            f" (SELECT 1 FROM rows AS below WHERE {below} AND (declared OR kind <> ?))",
+            *(owner, Kind.DIR, Kind.DIR),
+        )
+        return found[::-1]
 
     def count(self, owner: str) -> int:
         """How many files and links an owner has."""

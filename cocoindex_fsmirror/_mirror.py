@@ -41,7 +41,7 @@ from ._state import (
     Row,
     same_content,
 )
-from ._sweep import find_foreign, put_back, sweep
+from ._sweep import Known, find_foreign, put_back, sweep
 
 __all__ = ["ENGINE", "Difference", "Drift", "Mirror", "Owner", "Status"]
 
@@ -50,6 +50,7 @@ _T = TypeVar("_T")
 _PATIENCE: Final = 10.0  # seconds to wait for another writer
 ENGINE: Final = Name("engine")
 """The folder in ours with the engine's database of ``fsmirror sync``."""
+_ENGINE: Final = join(FOLDER, ENGINE)
 _HELD: Final = join(FOLDER, Name("lock"))
 _NAMED: Final = 10  # paths that a log line names before it says how many more
 
@@ -385,7 +386,8 @@ class Mirror:
         """
 
         def act(tree: Tree, ledger: Ledger) -> None:
-            self._swept = self._sweep(tree, ledger) if exact else {}
+            self._swept = self._sweep(tree, ledger, ()).backed_up if exact else {}
+            _prune_deserted(tree, ledger, owner)
             if owner not in ledger.owners():
                 ledger.add_owner(owner, by, coarse_now_ns())
             drifted = ledger.rows_named(drift.names).values()
@@ -400,6 +402,29 @@ class Mirror:
                 ledger.commit((r for r in drift.refreshed if _is_current(r, current)), ())
 
         self._run(act, create=True, parents=parents, durable=durable)
+
+    def make_engine_folder(self) -> str:
+        """Makes the folder of the engine's database, and returns its path.
+
+        Raises:
+            RootError: Something else is there, such as a link that leads elsewhere.
+        """
+
+        def act(tree: Tree, _ledger: Ledger) -> None:
+            tree.make_folders(_ENGINE, 0o700)
+            for name in (_ENGINE, *entries(tree, _ENGINE)):
+                if not isinstance(tree.look(name).state, DirState):
+                    problem = f"{name!r} is not a folder"
+                    raise RootError(self.root, problem, "move it away; no file is lost by that")
+
+        self._run(act)
+        return os.path.join(self.root, _ENGINE)
+
+    def set_engine_aside(self, why: str) -> None:
+        """Moves a damaged database of the engine out of the way; its files are adopted."""
+        aside = f"{ENGINE}.corrupt-{stamp_now()}"
+        self._run(lambda tree, _ledger: tree.rename(_ENGINE, aside))
+        _log.warning("%s: the engine's database is damaged (%s): now %s", self.root, why, aside)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -462,11 +487,12 @@ class Mirror:
         with contextlib.closing(ledger):
             return ledger.rows()
 
-    def preview(self, intents: Iterable[Intent]) -> Plan:
+    def preview(self, intents: Iterable[Intent], swept: Collection[Name] = ()) -> Plan:
         """What :meth:`apply` would do; changes nothing at all.
 
         Args:
             intents: One or more paths, in any order.
+            swept: What would be moved away before.
 
         Raises:
             RootError: The root is there, and can't be read.
@@ -477,48 +503,54 @@ class Mirror:
             if not os.path.isdir(self.root):
                 return make_plan(wanted, View({}, {}))
             with self._opened() as tree:
-                return make_plan(wanted, view_of(tree, ledger, wanted))
+                return make_plan(wanted, view_of(tree, ledger, wanted, swept))
 
     def foreign(self, besides: Collection[str] = ()) -> list[str]:
-        """What is in the root and not managed, by path; changes nothing.
+        """What is in the root and not managed, by path, a folder with ``/`` at its end.
+
+        Changes nothing.
 
         Args:
-            besides: Paths that are not foreign either.
+            besides: Paths that are not foreign either, a folder with ``/`` at its end.
 
         Raises:
             RootError: The root can't be read.
         """
-        rows = [*(row.name for row in self.rows()), *(Name(name) for name in besides)]
-        known = {*rows, *(above for name in rows for above in ancestors(name))}
-        with self._opened() as tree:
-            return [str(name) for name in find_foreign(tree, known)]
+        ledger = Ledger.peek(self.root) or Ledger.empty()
+        with contextlib.closing(ledger), self._opened() as tree:
+            found = find_foreign(tree, _knows(ledger, besides))
+            return [f"{name}/" if is_folder else str(name) for name, is_folder in found]
 
-    def sweep(self) -> dict[str, str]:
+    def sweep(self, besides: Collection[str] = ()) -> Outcome:
         """Moves everything that is not managed to the backup area.
 
         Left alone are other mirrors inside this one, and what others mounted there.
 
+        Args:
+            besides: Paths that are left alone, too, a folder with ``/`` at its end.
+
         Returns:
-            Where each file went, by the path that it was at, relative to the root.
+            Where each file went, by the path that it was at; what could not be moved is
+            in it, and not raised.
 
         Raises:
             RootError: The root can't be used.
         """
 
-        def act(tree: Tree, ledger: Ledger) -> dict[Name, Name]:
-            moved = self._sweep(tree, ledger)
-            tree.sync((), (), (ROOT, *(parent(name) for name in moved.values())))
-            return moved
+        def act(tree: Tree, ledger: Ledger) -> Outcome:
+            outcome = self._sweep(tree, ledger, besides)
+            tree.sync((), (), (ROOT, *(parent(name) for name in outcome.backed_up.values())))
+            return outcome
 
-        return {str(name): str(where) for name, where in self._run(act).items()}
+        outcome = self._run(act)
+        self._on_outcome(outcome)
+        return outcome
 
-    def _sweep(self, tree: Tree, ledger: Ledger) -> dict[Name, Name]:
+    def _sweep(self, tree: Tree, ledger: Ledger, besides: Collection[str]) -> Outcome:
         """The same, without a barrier."""
-        rows = {row.name: row for row in ledger.rows()}
-        moved = sweep(tree, {*rows, *(above for name in rows for above in ancestors(name))})
-        for name in {folder for path in moved for folder in ancestors(path)} & rows.keys():
-            tree.dress_folder(name, rows[name].mode, rows[name].asked_ns)
-        return moved
+        outcome = sweep(tree, _knows(ledger, besides))
+        _dress_above(tree, ledger, outcome.backed_up)
+        return outcome
 
     def apply(
         self,
@@ -572,6 +604,10 @@ class Mirror:
             ApplyError: Some paths could not be removed.
             RootError: The root can't be used; one that is gone is no error.
         """
+        return self._tear_down(owner, durable=durable, tells=True)
+
+    def _tear_down(self, owner: str, *, durable: bool, tells: bool) -> Outcome:
+        """The same; tells what stays, unless that is not known yet."""
         if not os.path.isdir(self.root):
             _log.info("%s: is gone already", self.root)
             return Outcome()
@@ -579,7 +615,8 @@ class Mirror:
         def act(tree: Tree, ledger: Ledger) -> Outcome:
             ending = [replace(_ending(row), durable=durable) for row in ledger.rows_of(owner)]
             outcome = self._apply(tree, ledger, ending)
-            self._say_what_stays(tree, ending, outcome)
+            if tells:
+                self._say_what_stays(tree, ending, outcome)
             if not outcome.failures:
                 ledger.commit(_handed_over(ledger, owner), ())
                 ledger.forget(owner)
@@ -600,13 +637,17 @@ class Mirror:
             ApplyError: Some paths could not be removed.
             RootError: The root can't be used.
         """
-        owners = {*(owner.identity for owner in self.owners()), *(row.owner for row in self.rows())}
-        self._run(lambda tree, _ledger: _remove_engine(tree, join(FOLDER, ENGINE)))
+        rows = self.rows()
+        owners = {*(owner.identity for owner in self.owners()), *(row.owner for row in rows)}
+        self._run(lambda tree, _ledger: _remove_engine(tree, _ENGINE))
         together = Outcome()
         for identity in sorted(owners):
-            outcome = self.tear_down(identity)
+            outcome = self._tear_down(identity, durable=True, tells=False)
             together.removed += outcome.removed
             together.left += outcome.left
+        if os.path.isdir(self.root):
+            with self._opened() as tree:
+                self._say_what_stays(tree, [_ending(row) for row in rows], together)
         return together
 
     def _apply(
@@ -765,6 +806,38 @@ class _Locked:
     def close(self) -> None:
         """Lets others have it."""
         self.tree.close()
+
+
+def _knows(ledger: Ledger, besides: Collection[str]) -> Known:
+    """Knows what is managed, and some others, of which folders have ``/`` at their ends."""
+    folders = {above for path in besides for above in ancestors(Name(path))}
+
+    def knows(name: Name, is_folder: bool) -> bool:
+        if name in folders or (not is_folder and name in besides):
+            return True
+        return ledger.is_declared(name, is_folder=is_folder)
+
+    return knows
+
+
+def _prune_deserted(tree: Tree, ledger: Ledger, owner: str) -> None:
+    """Removes folders that we made and could not remove while somebody had a file in them."""
+    gone: list[Name] = []
+    for row in ledger.deserted(owner):
+        with contextlib.suppress(OSError):  # Then it stays, which hurts nobody.
+            if tree.remove_folder(row.name):
+                gone.append(row.name)
+    if gone:
+        ledger.commit((), gone)
+        _dress_above(tree, ledger, gone)
+
+
+def _dress_above(tree: Tree, ledger: Ledger, changed: Iterable[Name]) -> None:
+    """Gives the folders above some paths the modes and times again that were asked for."""
+    folders = {folder for name in changed for folder in ancestors(name)}
+    for row in ledger.rows_named(folders).values():
+        with contextlib.suppress(OSError):  # It may be gone, too.
+            tree.dress_folder(row.name, row.mode, row.asked_ns)
 
 
 def _of(ledger: Ledger, owner: str, container: str) -> list[Row | Displaced]:

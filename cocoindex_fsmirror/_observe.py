@@ -233,8 +233,8 @@ def _look_closely(tree: Tree, name: Name, row: Row | None, *, read: bool) -> Act
     return tree.look(name, digest=True)
 
 
-def view_of(tree: Tree, ledger: Ledger, intents: list[Intent]) -> View:
-    """What the ledger and the disk say about a batch."""
+def view_of(tree: Tree, ledger: Ledger, intents: list[Intent], gone: Collection[Name] = ()) -> View:
+    """What the ledger and the disk say about a batch; some paths may be as good as gone."""
     displaced = ledger.displaced()
     asked = {intent.name for intent in intents}
     names = {*asked, *(above for name in asked for above in ancestors(name))}
@@ -244,11 +244,13 @@ def view_of(tree: Tree, ledger: Ledger, intents: list[Intent]) -> View:
     for name in sorted(names):
         above = parent(name)
         is_reachable = not above or isinstance(actual[above].state, DirState)
+        is_reachable = is_reachable and name not in gone
         actual[name] = look_at(tree, name, rows.get(name)) if is_reachable else Actual(ABSENT)
     files = (i.name for i in intents if not isinstance(i.desired, DirState | Absent))
     for name in [name for name in files if isinstance(actual[name].state, DirState)]:
         rows.update((row.name, row) for row in ledger.rows_below(name))
-        actual.update((inner, look_at(tree, inner, rows.get(inner))) for inner in _walk(tree, name))
+        inside = (inner for inner in _walk(tree, name) if inner not in gone)
+        actual.update((inner, look_at(tree, inner, rows.get(inner))) for inner in inside)
     return View(rows, actual, displaced, folding)
 
 

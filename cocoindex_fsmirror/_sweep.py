@@ -4,71 +4,88 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
+from ._apply import Outcome
+from ._errors import PathError
 from ._fs import Tree, stamp_now
 from ._ledger import FILE, FOLDER
+from ._observe import entries
 from ._paths import RESERVED, ROOT, Name, join, leaf, parent
 from ._state import ABSENT, DirState
 
-__all__ = ["find_foreign", "put_back", "sweep"]
+__all__ = ["Known", "find_foreign", "put_back", "sweep"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
 
-def find_foreign(tree: Tree, known: Collection[Name], folder: Name = ROOT) -> Iterator[Name]:
-    """Everything that is not managed, the contents of a folder before the folder.
+Known: TypeAlias = Callable[[Name, bool], bool]
+"""Tells whether a path, or something below it, belongs there; the path, and if it is a folder."""
 
-    Left out are other mirrors, and what is mounted, with all that is in them.
+
+def find_foreign(tree: Tree, is_known: Known, folder: Name = ROOT) -> Iterator[tuple[Name, bool]]:
+    """Everything that is not known, and whether it is a folder; what is in it comes before it.
+
+    Left out are other mirrors, and what is mounted, with all that is in them. What is in
+    a folder that can't be listed is not seen.
 
     Args:
         tree: The root.
-        known: The paths that are managed, also the folders above them.
+        is_known: Whether a path belongs there.
         folder: Where to look.
     """
-    to_do = [(folder, False)]
+    to_do = [(folder, True, False)]
     while to_do:
-        name, is_done = to_do.pop()
-        if is_done:
-            yield name
+        name, is_folder, is_foreign = to_do.pop()
+        if is_foreign:
+            yield name, is_folder
             continue
-        is_folder = name == folder or isinstance(tree.look(name).state, DirState)
         if name != folder:
-            if is_folder and _is_another(tree, name, known):
+            is_folder = isinstance(tree.look(name).state, DirState)
+            known = is_known(name, is_folder)
+            if is_folder and not known and _is_another(tree, name):
                 continue
-            if name not in known:
-                to_do.append((name, True))
+            if not known:
+                to_do.append((name, is_folder, True))
         if is_folder:
-            inner = (each for each in reversed(tree.names_in(name)) if leaf(each) != RESERVED)
-            to_do += ((each, False) for each in inner)
+            inner = (each for each in reversed(entries(tree, name)) if leaf(each) != RESERVED)
+            to_do += ((each, False, False) for each in inner)
 
 
-def _is_another(tree: Tree, folder: Name, known: Collection[Name]) -> bool:
+def _is_another(tree: Tree, folder: Name) -> bool:
     """Whether a folder is a mirror of its own, or something that was mounted by somebody else."""
-    is_mirror = tree.look(join(folder, FILE)).state is not ABSENT
-    return folder not in known and (is_mirror or folder in tree.mounts)
+    return folder in tree.mounts or tree.look(join(folder, FILE)).state is not ABSENT
 
 
-def sweep(tree: Tree, known: Collection[Name]) -> dict[Name, Name]:
-    """Moves what is not managed to the backup area; folders that are empty then just go.
+def sweep(tree: Tree, is_known: Known) -> Outcome:
+    """Moves what is not known to the backup area; folders that are empty then just go.
+
+    Args:
+        tree: The root.
+        is_known: As for :func:`find_foreign`.
 
     Returns:
-        Where each file went, by the path that it was at.
+        Where each file went, and what could not be moved.
     """
-    moved: dict[Name, Name] = {}
-    stamp = stamp_now()
-    for name in list(find_foreign(tree, known)):
+    outcome, stamp = Outcome(), stamp_now()
+    for name, is_folder in list(find_foreign(tree, is_known)):
         try:
-            if isinstance(tree.look(name).state, DirState):
-                tree.remove_folder(name)
-            else:
-                moved[name] = tree.back_up(name, stamp)
+            if not is_folder:
+                outcome.backed_up[name] = tree.back_up(name, stamp)
+            elif not tree.remove_folder(name):
+                tree.names_in(name)  # Raises if that is why something is left in it.
         except OSError as error:
-            _log.warning("%s: foreign %r can't be moved: %s", tree.path, name, error.strerror)
-    if moved:
+            hint = "it is not managed, and stays where it is"
+            problem = error.strerror or str(error)
+            outcome.failures.append(PathError(name, "move away", problem, hint))
+            _log.warning("%s: foreign %r can't be moved: %s", tree.path, name, problem)
+    if outcome.backed_up:
         where = join(join(FOLDER, Name("backup")), Name(stamp))
-        _log.warning("%s: %d foreign files were moved to %r", tree.path, len(moved), where)
-    return moved
+        _log.warning(
+            "%s: %d foreign files were moved to %r", tree.path, len(outcome.backed_up), where
+        )
+    return outcome
 
 
 def put_back(tree: Tree, name: Name, where: Name, digest: bytes | None) -> None:

@@ -30,8 +30,8 @@ from ._brake import Limit, allowance
 from ._engine import release
 from ._errors import RootError, SourceError, TooManyRemovalsError
 from ._handlers import Durability, OnConflict
-from ._mirror import ENGINE, Mirror
-from ._paths import RESERVED, Name, join, parse_name
+from ._mirror import Mirror
+from ._paths import Name, join, parse_name
 from ._source import Source, fingerprint
 from ._state import LinkState
 from ._survey import Entry, Listing, Survey
@@ -156,7 +156,7 @@ class Syncing:
         """Whether somebody else has changed the mirror."""
         if self._mirror.observe().names:
             return True
-        return self._options.exact and bool(self._mirror.foreign())
+        return self._options.exact and bool(self._mirror.foreign(places_of(self.survey)))
 
     def run(self, survey: Survey) -> Summary:
         """Mirrors what a survey found.
@@ -172,12 +172,12 @@ class Syncing:
             raise RootError(survey.source, f"can't be read whole: {shown}", "nothing was changed")
         check_removals(self._mirror, survey, self._options.max_delete)
         self._retry = set(json.loads(self._mirror.noted(_FAILED) or "[]"))
+        if self._options.exact:
+            self._mirror.sweep(places_of(survey))
         with _own_stdout():
             self._update(self._opened())
         if self._failed or self._retry:
             self._mirror.note(_FAILED, json.dumps(sorted(self._failed)))
-        if self._options.exact:
-            self.summary.backed_up += len(self._mirror.sweep())
         self._mirror.dress(survey.mode, survey.mtime_ns)
         self._conclude(time.monotonic() - started)
         return self.summary
@@ -188,6 +188,10 @@ class Syncing:
             update = beside.submit(app.update_blocking)
             try:
                 update.result()
+            except RuntimeError as error:
+                problem = f"the engine can't go on: {error}"
+                hint = "if this remains, remove .fsmirror/engine: no file is lost by that"
+                raise RootError(self._mirror.root, problem, hint) from error
             except KeyboardInterrupt:
                 self._is_interrupted = True
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -246,8 +250,7 @@ class Syncing:
         """The app."""
         if self._app is None:
             _handlers.share(self._mirror)
-            database = Path(self._mirror.root, RESERVED, ENGINE)
-            self._environment = coco.Environment(coco.Settings(db_path=database))
+            self._environment = self._opened_environment()
             config = coco.AppConfig(
                 name="fsmirror-sync",
                 environment=self._environment,
@@ -255,6 +258,16 @@ class Syncing:
             )
             self._app = coco.App(config, _mirror_all, self)
         return self._app
+
+    def _opened_environment(self) -> coco.Environment:
+        """The engine with its database; a damaged one is set aside, once."""
+        settings = coco.Settings(db_path=Path(self._mirror.make_engine_folder()))
+        try:
+            return coco.Environment(settings)
+        except RuntimeError as error:
+            self._mirror.set_engine_aside(str(error))
+            self._mirror.make_engine_folder()
+            return coco.Environment(settings)
 
     async def mount(self) -> None:
         """The body of the flow."""
@@ -366,6 +379,11 @@ def _under_way(survey: Survey) -> int:
         if room < 0:
             return max(count, 2)
     return _COMPONENTS
+
+
+def places_of(survey: Survey) -> set[str]:
+    """The paths of all that a source holds, also folders, with ``/`` at their ends."""
+    return {*paths_of(survey), *(f"{listing.path}/" for listing in survey.listings if listing.path)}
 
 
 def paths_of(survey: Survey) -> Iterator[str]:

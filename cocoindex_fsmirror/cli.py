@@ -390,7 +390,7 @@ def _progress(found: Survey, *, is_wanted: bool) -> Iterator[Callable[[int, int]
 def status(dst: Path, as_json: bool) -> int:
     """Tell who mirrors DST, how much, and what is to be known of it."""
     mirror = _mirror(dst)
-    found, owners, drift = mirror.status(), mirror.owners(), mirror.verify()
+    found, owners, drift = mirror.status(), mirror.owners(), mirror.differences()
     backups = mirror.backups()
     orphans = sum(owner.files for owner in owners if owner.is_lost)
     figures: _Figures = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cocoindex_fsmirror import Mirror, SourceError, _source, _sync
+from cocoindex_fsmirror._fs import Tree
+from cocoindex_fsmirror._paths import Name
 from cocoindex_fsmirror.cli import main
 from tests.support import backups, contents, exact_state, snapshot
 
@@ -114,6 +117,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a link elsewhere": lambda src: _relink(src / "docs" / "link", "deep"),
     "a link that becomes a file": lambda src: _replace(src / "loop", b"a file"),
     "a file that becomes a link": lambda src: _relink(src / "index.html", "docs"),
+    "a file that becomes a folder": lambda src: _become_folder(src / "index.html"),
+    "a folder that becomes a file": lambda src: _become_file(src / "docs"),
     "a tree less": lambda src: shutil.rmtree(src / "docs"),
     "a tree moved": lambda src: (src / "docs").rename(src / "empty" / "docs"),
 }
@@ -131,6 +136,20 @@ def _relink(path: Path, target: str) -> None:
     """A link takes a place."""
     path.unlink()
     path.symlink_to(target)
+
+
+def _become_folder(path: Path) -> None:
+    """A folder that is not as others takes the place of a file."""
+    path.unlink()
+    path.mkdir(mode=0o700)
+    (path / "inner").write_bytes(b"inner")
+    os.utime(path, ns=(THEN, THEN))
+
+
+def _become_file(path: Path) -> None:
+    """A file takes the place of a folder."""
+    shutil.rmtree(path)
+    path.write_bytes(b"a file")
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -163,6 +182,7 @@ TAMPERINGS: dict[str, Callable[[Path], object]] = {
     "the mode of a folder": lambda dst: (dst / "docs").chmod(0o700),
     "the time of a folder": lambda dst: os.utime(dst / "docs"),
     "an empty folder less": lambda dst: (dst / "empty").rmdir(),
+    "a file for a folder": lambda dst: _become_file(dst / "docs"),
     "the time of the root": os.utime,
 }
 
@@ -356,6 +376,71 @@ def test_exact_over_an_existing_copy_adopts_what_is_right(src: Path, dst: Path) 
     assert _all(dst) == _all(src)
 
 
+def test_exact_leaves_what_it_could_not_put_right(
+    src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Foreign bytes at a path of the source are not from elsewhere."""
+    dst.mkdir()
+    (dst / "index.html").write_bytes(b"foreign")
+    (dst / "mine").write_bytes(b"mine")
+    result = sync(src, dst, "--exact", "--on-conflict", "error")
+    assert result.exit_code == 3
+    assert (dst / "index.html").read_bytes() == b"foreign"
+    assert backups(dst) == [b"mine"]
+
+    def fingerprint(path: str) -> _source.Source:
+        raise SourceError(path, "can't be read: Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_sync, "fingerprint", fingerprint)
+        (src / "index.html").write_bytes(b"changed")
+        assert sync(src, dst, "--exact").exit_code == 3
+    assert (dst / "index.html").read_bytes() == b"foreign"
+    assert sync(src, dst, "--exact").exit_code == 0
+    assert _all(dst) == _all(src)
+    assert backups(dst) == [b"foreign", b"mine"]
+
+
+def test_exact_clears_a_foreign_folder_out_of_the_way_in_one_run(src: Path, dst: Path) -> None:
+    (dst / "index.html" / "theirs").mkdir(parents=True)
+    (dst / "index.html" / "theirs" / "mine").write_bytes(b"mine")
+    assert sync(src, dst).exit_code == 3
+    assert sync(src, dst, "-n", "--exact").exit_code == 0
+    assert sync(src, dst, "--exact").exit_code == 0
+    assert _all(dst) == _all(src)
+    assert backups(dst) == [b"mine"]
+
+
+def test_exact_that_could_not_be_exact_fails_by_name(
+    src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(src, dst)
+    (dst / "theirs").write_bytes(b"1")
+    real = Tree.back_up
+
+    def back_up(tree: Tree, name: Name, *more: Any) -> Name:
+        if name == "theirs":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return real(tree, name, *more)
+
+    monkeypatch.setattr(Tree, "back_up", back_up)
+    result = sync(src, dst, "--exact")
+    assert result.exit_code == 3
+    assert "fsmirror: move away 'theirs': Operation not permitted" in result.stderr
+    monkeypatch.undo()
+    assert told(src, dst, "--exact")["backed_up"] == 1
+
+
+def test_exact_takes_the_folders_that_a_foreign_file_had_kept(src: Path, dst: Path) -> None:
+    sync(src, dst)
+    (dst / "docs" / "deep" / "mine").write_bytes(b"mine")
+    shutil.rmtree(src / "docs")
+    sync(src, dst)
+    assert (dst / "docs" / "deep" / "mine").exists()
+    assert told(src, dst, "--exact")["backed_up"] == 1
+    assert _all(dst) == _all(src)
+
+
 @pytest.mark.parametrize(("limit", "allowed"), [("0", 0), ("2", 2), ("40%", 2)])
 def test_too_many_removals_stop_before_anything_is_done(
     src: Path, dst: Path, limit: str, allowed: int
@@ -414,6 +499,7 @@ def test_a_dry_run_lists_what_the_run_then_does_and_changes_nothing(src: Path, d
     files = {"index.html", "docs/large", "docs/deep/run.sh", "nasty \n name"}
     files |= {"docs/link", "outside", "loop"}
     folders = {"docs/", "docs/deep/", "empty/"}
+    folders |= {"./"}
     assert listed == {("write", f) for f in files} | {("make", f) for f in folders}
     sync(src, dst)
     (src / "index.html").write_bytes(b"changed")
@@ -424,10 +510,52 @@ def test_a_dry_run_lists_what_the_run_then_does_and_changes_nothing(src: Path, d
     listed = {(c["action"], c["path"]) for c in told(src, dst, "-n")["changes"]}
     assert exact_state(dst) == before
     expected = {("write", "index.html"), ("delete", "docs/link"), ("heal", "outside")}
-    assert listed - {("update", "docs/")} == expected | {("heal", "docs/large")}
+    assert listed - {("update", "docs/"), ("update", "./")} == expected | {("heal", "docs/large")}
     figures = told(src, dst)
     counted = [figures[name] for name in ("written", "deleted", "healed", "backed_up")]
     assert counted == [1, 1, 2, 1]
+
+
+def _lay_foreign(dst: Path) -> None:
+    """What others may have put into a mirror."""
+    (dst / "mine" / "deep").mkdir(parents=True)
+    (dst / "mine" / "deep" / "file").write_bytes(b"mine")
+    (dst / "docs" / "mine").write_bytes(b"mine")
+    (dst / "index.html").write_bytes(b"tampered")
+
+
+@pytest.mark.parametrize("foreign", [lambda _dst: None, _lay_foreign], ids=["clean", "foreign"])
+@pytest.mark.parametrize("more", [(), ("--exact",)], ids=["plain", "exact"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_dry_run_lists_every_path_that_then_changes_and_no_other(
+    src: Path,
+    dst: Path,
+    change: Callable[[Path], object],
+    more: tuple[str, ...],
+    foreign: Callable[[Path], object],
+) -> None:
+    sync(src, dst)
+    foreign(dst)
+    change(src)
+    listed = told(src, dst, "-n", *more)["changes"]
+    before = _all(dst)
+    result = sync(src, dst, *more, "--json")
+    after, figures = _all(dst), json.loads(result.stdout)
+    differing = {path for path in {*before, *after} if before.get(path) != after.get(path)}
+    # Of a folder that stays in place for somebody else's file nobody can say more before.
+    stays = {c["path"].rstrip("/") for c in listed if "if it is empty" in c["note"]} & {*after}
+    stays |= {c["path"] for c in listed if c["action"] == "fail"}
+    assert {c["path"].rstrip("/") for c in listed} - stays == differing - stays
+    assert figures["deleted"] == _count(listed, "delete")
+    kept = sum(1 for c in listed if "goes to the backup area" in c["note"])
+    assert figures["backed_up"] == _count(listed, "back up") + kept
+    assert (result.exit_code == 3) is any(c["action"] == "fail" for c in listed)
+    assert len({(c["action"], c["path"]) for c in listed}) == len(listed)
+
+
+def _count(listed: list[dict[str, Any]], action: str) -> int:
+    """How many files or links are listed with an action."""
+    return sum(1 for c in listed if c["action"] == action and not c["path"].endswith("/"))
 
 
 def test_a_dry_run_names_conflicts(src: Path, dst: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._fs import Tree
 from cocoindex_fsmirror._observe import Drift
+from cocoindex_fsmirror._paths import Name
 from tests.io.conftest import Mount
 from tests.support import OWNER, backups, delete, exact_state, folder, link, snapshot, write
 
@@ -29,7 +32,7 @@ def _lay_out(mirror: Mirror, root: Path) -> None:
 
 def test_what_is_foreign_is_moved_and_what_is_managed_stays(mirror: Mirror, root: Path) -> None:
     _lay_out(mirror, root)
-    moved = mirror.sweep()
+    moved = mirror.sweep().backed_up
     assert set(moved) == {"foreign", "d/-rf\n", "theirs/deep/file", "theirs/link", "d/fifo"}
     assert snapshot(root) == {
         "a": b"1",
@@ -45,13 +48,13 @@ def test_what_is_foreign_is_moved_and_what_is_managed_stays(mirror: Mirror, root
         assert os.path.lexists(root / where)
     assert mirror.verify() == []
     before = exact_state(root)
-    assert mirror.sweep() == {}
+    assert mirror.sweep().backed_up == {}
     assert exact_state(root) == before
 
 
 def test_what_other_owners_manage_is_not_foreign(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("a", b"1"), write("d/b", b"2", owner="another")])
-    assert mirror.sweep() == {}
+    assert mirror.sweep().backed_up == {}
     assert snapshot(root) == {"a": b"1", "d": "dir", "d/b": b"2"}
 
 
@@ -63,7 +66,7 @@ def test_a_mirror_inside_is_left_alone_with_all_that_is_in_it(mirror: Mirror, ro
         inner.create()
         inner.apply([write("b", b"2")])
     (root / "sub" / "inner" / "edited by hand").write_bytes(b"3")
-    assert list(mirror.sweep()) == ["sub/theirs"]
+    assert list(mirror.sweep().backed_up) == ["sub/theirs"]
     with Mirror(root / "sub" / "inner") as inner:
         assert inner.verify() == []
     assert (root / "sub" / "inner" / "edited by hand").exists()
@@ -75,7 +78,7 @@ def test_what_somebody_mounted_is_left_alone(mirror: Mirror, root: Path, mount: 
     point = mount(root / "disk", "-t", "tmpfs", "tmpfs")
     (point / "theirs").write_bytes(b"2")
     with Mirror(root) as seeing:
-        assert seeing.sweep() == {}
+        assert seeing.sweep().backed_up == {}
     assert (point / "theirs").read_bytes() == b"2"
 
 
@@ -87,8 +90,8 @@ def test_on_a_mount_that_holds_files_of_ours_what_is_foreign_goes_to_its_own_bac
     with Mirror(root) as seeing:
         seeing.apply([write("disk/ours", b"1")])
         (point / "theirs").write_bytes(b"2")
-        moved = seeing.sweep()
-    assert (root / moved["disk/theirs"]).read_bytes() == b"2"
+        moved = seeing.sweep().backed_up
+    assert (root / moved[Name("disk/theirs")]).read_bytes() == b"2"
     assert (point / "ours").read_bytes() == b"1"
 
 
@@ -99,7 +102,7 @@ def test_a_link_is_moved_and_not_followed(mirror: Mirror, root: Path, tmp_path: 
     mirror.create()
     (root / "link").symlink_to(outside)
     before = exact_state(outside)
-    assert list(mirror.sweep()) == ["link"]
+    assert list(mirror.sweep().backed_up) == ["link"]
     assert exact_state(outside) == before
 
 
@@ -107,7 +110,7 @@ def test_a_socket_that_is_listened_at_can_still_be_moved(mirror: Mirror, root: P
     mirror.create()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "s"))
-        assert list(mirror.sweep()) == ["s"]
+        assert list(mirror.sweep().backed_up) == ["s"]
 
 
 def test_two_sweeps_within_a_second_lose_nothing(mirror: Mirror, root: Path) -> None:
@@ -116,6 +119,79 @@ def test_two_sweeps_within_a_second_lose_nothing(mirror: Mirror, root: Path) -> 
         (root / "x").write_bytes(b"%d" % number)
         mirror.sweep()
     assert backups(root) == [b"0", b"1", b"2"]
+
+
+# What can't go, and what goes later
+
+
+def test_what_belongs_there_though_it_is_not_managed_is_left_alone(
+    mirror: Mirror, root: Path
+) -> None:
+    mirror.create()
+    (root / "d").mkdir()
+    for name in ("d/theirs", "d/other", "dd", "e"):
+        (root / name).write_bytes(b"1")
+    (root / "empty").mkdir()
+    (root / "f").mkdir()
+    besides = {"d/theirs", "empty/", "e/", "f"}
+    assert set(mirror.sweep(besides).backed_up) == {"d/other", "dd"}
+    # Not the folder where a file belongs; but a file where a folder does may be replaced.
+    assert snapshot(root) == {"d": "dir", "d/theirs": b"1", "empty": "dir", "e": b"1"}
+
+
+def test_a_folder_where_a_file_is_declared_is_foreign(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("x", b"1"), write("d/y", b"1")])
+    (root / "x").unlink()
+    (root / "x" / "deep").mkdir(parents=True)
+    (root / "x" / "deep" / "mine").write_bytes(b"mine")
+    assert list(mirror.sweep().backed_up) == ["x/deep/mine"]
+    assert snapshot(root) == {"d": "dir", "d/y": b"1"}
+
+
+@pytest.mark.parametrize("how", ["swept", "moved away by its owner"])
+def test_a_folder_that_a_foreign_file_kept_goes_when_that_is_gone(
+    mirror: Mirror, root: Path, how: str
+) -> None:
+    mirror.apply([write("a", b"1"), write("x/y/f", b"1"), folder("kept"), write("z/g", b"1")])
+    (root / "x" / "y" / "mine").write_bytes(b"mine")
+    mirror.apply([delete("x/y/f")])
+    assert (root / "x" / "y" / "mine").exists()
+    mirror.prepare(OWNER, Drift())
+    assert (root / "x" / "y" / "mine").exists()
+    if how == "swept":
+        assert list(mirror.sweep().backed_up) == ["x/y/mine"]
+        assert not (root / "x").exists()
+    else:
+        (root / "x" / "y" / "mine").unlink()
+    mirror.prepare(OWNER, Drift())
+    assert snapshot(root) == {"a": b"1", "kept": "dir", "z": "dir", "z/g": b"1"}
+    assert sorted(row.name for row in mirror.rows()) == ["a", "kept", "z", "z/g"]
+
+
+def test_a_folder_that_can_not_be_listed_stays_and_is_named(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.apply([write("d/a", b"1")])
+    for closed in ("closed", "d/closed"):
+        (root / closed).mkdir()
+        (root / closed / "inner").write_bytes(b"1")
+    (root / "mine").write_bytes(b"mine")
+    real = Tree.names_in
+
+    def names_in(tree: Tree, name: Name) -> list[Name]:
+        if name.endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(tree, name)
+
+    monkeypatch.setattr(Tree, "names_in", names_in)
+    assert mirror.foreign() == ["closed/", "d/closed/", "mine"]
+    outcome = mirror.sweep()
+    assert list(outcome.backed_up) == ["mine"]
+    assert [(failure.path, str(failure)) for failure in outcome.failures] == [
+        (name, f"move away {name!r}: Permission denied (it is not managed, and stays where it is)")
+        for name in ("closed", "d/closed")
+    ]
+    assert (root / "d" / "closed" / "inner").exists()
 
 
 # What is declared after all
@@ -189,7 +265,7 @@ def test_deep_trees_are_swept_file_by_file_with_few_descriptors(
         deep = deep / "f"
         deep.mkdir()
         (deep / "x").write_bytes(b"%d" % number)
-    moved = mirror.sweep()
+    moved = mirror.sweep().backed_up
     assert snapshot(root) == {}
     assert len(moved) == 1100
     for name, where in moved.items():
