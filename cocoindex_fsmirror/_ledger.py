@@ -15,7 +15,7 @@ import sqlite3
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -392,6 +392,10 @@ class Ledger:
             )
 
 
+_Notes: TypeAlias = list[tuple[Name, str, bool, Row]]
+"""Of each intent the home, the entry, whether it is a removal, and the row."""
+
+
 def _packed(intents: Sequence[Pending]) -> Iterator[tuple[str, str, int, bytes]]:
     """Rows of the table of intents: an owner's can be dropped without being read."""
     by_owner: defaultdict[tuple[str, str], list[tuple[object, ...]]] = defaultdict(list)
@@ -403,10 +407,11 @@ def _packed(intents: Sequence[Pending]) -> Iterator[tuple[str, str, int, bytes]]
             yield batch, owner, start, packed
 
 
-def _unpacked(packed: bytes) -> list[tuple[Name, str, bool, Row]]:
+def _unpacked(packed: bytes) -> _Notes:
     """What is in such a row."""
     try:
-        return msgspec.msgpack.decode(packed, type=list[tuple[Name, str, bool, Row]])
+        # Not strict: a row that was read from the ledger has 0 and 1 for its booleans.
+        return msgspec.msgpack.decode(packed, type=_Notes, strict=False)
     except (msgspec.DecodeError, TypeError) as error:
         raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
 

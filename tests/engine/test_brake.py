@@ -10,11 +10,30 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror._brake import allowance
 from tests.engine.flows import OUT, Flow, memoized, page, plain
 from tests.support import backups, contents
 
 MakeFlow = Callable[..., Flow]
 MAINS = pytest.mark.parametrize("main", [plain, memoized])
+
+
+@pytest.mark.parametrize(
+    ("limit", "managed", "allowed"),
+    [
+        (0.29, 100, 29),
+        (0.07, 100, 7),
+        (0.1, 9, 0),
+        (0.5, 3, 1),
+        (1.0, 7, 7),
+        (0.0, 7, 0),
+        (3, 2, 3),
+    ],
+)
+def test_a_fraction_is_rounded_down_but_not_below_what_it_says(
+    limit: float, managed: int, allowed: int
+) -> None:
+    assert allowance(limit, managed) == allowed
 
 
 def _files(count: int) -> dict[str, bytes]:

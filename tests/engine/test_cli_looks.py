@@ -15,6 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._ledger import Pending
+from cocoindex_fsmirror._paths import ROOT
 from cocoindex_fsmirror.cli import main
 from tests.engine.flows import Flow
 from tests.support import backups, contents, exact_state, snapshot
@@ -127,6 +129,17 @@ def test_status_tells_who_mirrors_how_much_and_what_is_to_be_known(src: Path, ds
     assert "drifted      1  (fsmirror verify lists them)" in result.stdout
     run("sync", src, dst)
     assert told("status", dst)["backups"] == 1
+
+
+def test_status_counts_what_verify_lists_also_while_a_batch_is_under_way(dst: Path) -> None:
+    with Mirror(dst) as mirror:
+        row = mirror.row("a")
+        assert row is not None
+        note = Pending("batch", ROOT, "0", False, row)
+        mirror._run(lambda _tree, ledger: ledger.begin([note], durable=False))
+        assert mirror.verify() == ["a"]  # Nobody knows whether it is to be believed.
+    assert told("status", dst)["drifted"] == 0
+    assert told("verify", dst)["differences"] == []
 
 
 def test_status_names_the_database_of_a_flow_and_the_orphans_of_one_that_was_lost(
@@ -328,6 +341,22 @@ def test_drop_removes_what_was_mirrored_and_only_that(src: Path, dst: Path) -> N
     assert run("status", dst).exit_code == 2
     assert run("sync", src, dst).exit_code == 0
     assert (dst / "a").read_bytes() == b"a"
+
+
+def test_drop_names_what_stays_of_several_mirrors_and_only_that(
+    src: Path, dst: Path, make_flow: Callable[..., Flow]
+) -> None:
+    flow = make_flow()
+    flow.files = {"flow/a": b"1", "flow/b": b"2"}
+    flow.update()
+    assert run("sync", src, flow.root).exit_code == 0
+    (flow.root / "flow" / "b").write_bytes(b"edited")
+    result = run("drop", flow.root, "--yes")
+    assert result.stdout == f"{flow.root}: 4 deleted, 1 left that are not ours\n"
+    assert result.stderr == (
+        f"fsmirror: {flow.root}: left in place, since it is not ours: 'flow/b'\n"
+    )
+    assert contents(snapshot(flow.root)) == {"flow/b": b"edited"}
 
 
 def test_drop_keeps_the_backups(edited: Path) -> None:

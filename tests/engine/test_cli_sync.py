@@ -569,6 +569,53 @@ def test_a_dry_run_names_conflicts(src: Path, dst: Path) -> None:
     assert snapshot(dst) == {"index.html": "dir", "index.html/mine": b"", "loop": b"mine"}
 
 
+# The engine's database
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut off", "a file", "gone"])
+def test_a_damaged_database_of_the_engine_is_set_aside_and_all_is_adopted(
+    src: Path, dst: Path, damage: str
+) -> None:
+    sync(src, dst)
+    engine = dst / ".fsmirror" / "engine"
+    data = engine / "mdb" / "data.mdb"
+    if damage == "garbage":
+        data.write_bytes(os.urandom(data.stat().st_size))
+    elif damage == "cut off":
+        os.truncate(data, 100)
+    else:
+        shutil.rmtree(engine)
+    if damage == "a file":
+        engine.touch()
+        result = sync(src, dst)
+        assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
+        assert "'.fsmirror/engine' is not a folder (move it away" in result.stderr
+        engine.unlink()
+    (src / "index.html").write_bytes(b"changed")
+    result = sync(src, dst)
+    assert result.exit_code == 0, result.output
+    assert ("the engine's database is damaged" in result.stderr) is (
+        damage in ("garbage", "cut off")
+    )
+    assert "1 written, 0 adopted, 0 healed, 0 deleted, 1 backed up, 6 unchanged" in result.stdout
+    assert _all(dst) == _all(src)
+    assert backups(dst) == [b"<p>index"]  # Without that memory nobody knows whose it was.
+    assert told(src, dst)["unchanged"] == 7
+
+
+@pytest.mark.parametrize("where", ["engine", "engine/mdb"])
+def test_the_engine_is_not_led_out_of_the_root(src: Path, dst: Path, where: str) -> None:
+    sync(src, dst)
+    outside = dst.parent / "outside"
+    outside.mkdir()
+    shutil.rmtree(dst / ".fsmirror" / where)
+    (dst / ".fsmirror" / where).symlink_to(outside)
+    result = sync(src, dst)
+    assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
+    assert f"'.fsmirror/{where}' is not a folder" in result.stderr
+    assert list(outside.iterdir()) == []
+
+
 # Several at once, and interruptions
 
 
