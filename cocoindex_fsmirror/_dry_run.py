@@ -17,7 +17,7 @@ from ._plan import Keep, Plan
 from ._source import fingerprint
 from ._state import ABSENT, Desired, DirState, FileState, Intent, Kind, LinkState, Row
 from ._survey import Entry, Listing, Survey
-from ._sync import OWNER, Options, check_removals, places_of
+from ._sync import OWNER, Options, check_removals, is_as_written, places_of
 
 __all__ = ["Change", "dry_run"]
 
@@ -131,7 +131,7 @@ class _Finder:
                 yield from self._wanted(folder, DirState(listing.mode | 0o700, listing.mtime_ns))
             # One change in a folder has a run read all that is in it.
             reads = self._options.checksum or sizes[folder] != self._sizes[folder]
-            reads = reads or not all(map(partial(self._is_as_written, folder), listing.entries()))
+            reads = reads or not all(map(partial(self._is_in_order, folder), listing.entries()))
             for entry in listing.entries():
                 name = join(folder, parse_name(entry.name))
                 self.declared.add(name)
@@ -139,15 +139,10 @@ class _Finder:
                 if desired is not None:
                     yield from self._wanted(name, desired)
 
-    def _is_as_written(self, folder: Name, entry: Entry) -> bool:
+    def _is_in_order(self, folder: Name, entry: Entry) -> bool:
         """Whether an entry looks as it did when it was mirrored, and its copy does as well."""
         name = join(folder, Name(entry.name))
-        row = self._rows.get(name)
-        if row is None or name in self._drifted:
-            return False
-        if entry.kind == "link":
-            return (row.target, row.asked_ns) == (entry.target, entry.mtime_ns)
-        return (row.size, row.asked_ns, row.mode) == (entry.size, entry.mtime_ns, entry.mode)
+        return name not in self._drifted and is_as_written(entry, self._rows.get(name))
 
     def _wanted(self, name: Name, desired: Desired) -> Iterator[Intent]:
         """The intent for a path, unless it is known to be right."""

@@ -136,14 +136,18 @@ class Ledger:
     def peek(cls, path: str) -> Ledger | None:
         """Opens the ledger for reading, and changes nothing; ``None`` if there is none.
 
-        Without a write-ahead log nobody has it open, so that not even the lock
-        files of a WAL reader are needed (SQLite's ``immutable``).
+        Raises :class:`LedgerError` if this user may not look. Without a write-ahead log
+        nobody has it open, so that not even the lock files of a WAL reader are needed
+        (SQLite's ``immutable``).
         """
         file = os.path.join(path, FILE)
         try:
             found = os.lstat(file)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            hint = "grant this user read access"
+            raise LedgerError(f"{file}: can't be read: {error.strerror} ({hint})") from error
         if not stat.S_ISREG(found.st_mode):
             raise CorruptLedgerError(f"{file}: not a regular file")
         inode = found.st_ino

@@ -487,6 +487,14 @@ class Mirror:
         with contextlib.closing(ledger):
             return ledger.rows()
 
+    def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
+        """What is last-written at some paths; those that are not managed are left out."""
+        ledger = Ledger.peek(self.root)
+        if ledger is None:
+            return {}
+        with contextlib.closing(ledger):
+            return ledger.rows_named(names)
+
     def preview(self, intents: Iterable[Intent], swept: Collection[Name] = ()) -> Plan:
         """What :meth:`apply` would do; changes nothing at all.
 

@@ -33,10 +33,20 @@ from ._handlers import Durability, OnConflict
 from ._mirror import Mirror
 from ._paths import Name, join, parse_name
 from ._source import Source, fingerprint
-from ._state import LinkState
+from ._state import LinkState, Row
 from ._survey import Entry, Listing, Survey
 
-__all__ = ["OWNER", "SOURCE", "Options", "Summary", "Syncing", "check_removals", "paths_of"]
+__all__ = [
+    "OWNER",
+    "SOURCE",
+    "Options",
+    "Summary",
+    "Syncing",
+    "check_removals",
+    "is_as_written",
+    "paths_of",
+    "places_of",
+]
 
 _AT_ONCE: Final = 64  # entries of a folder that are read in one go
 _UNDER_WAY: Final = 4096  # entries of components that are under way at the same time
@@ -157,6 +167,21 @@ class Syncing:
         if self._mirror.observe().names:
             return True
         return self._options.exact and bool(self._mirror.foreign(places_of(self.survey)))
+
+    def outlook(self, survey: Survey) -> tuple[int, int]:
+        """How many files and links seem to be new or changed, and how many bytes they have."""
+        entries = (
+            (join(Name(listing.path), Name(entry.name)), entry)
+            for listing in survey.listings
+            for entry in listing.entries()
+        )
+        count = size = 0
+        while chunk := list(islice(entries, _UNDER_WAY)):
+            rows = self._mirror.rows_named(name for name, _ in chunk)
+            changed = [entry for name, entry in chunk if not is_as_written(entry, rows.get(name))]
+            count += len(changed)
+            size += sum(entry.size for entry in changed if entry.kind == "file")
+        return count, size
 
     def run(self, survey: Survey) -> Summary:
         """Mirrors what a survey found.
@@ -368,6 +393,15 @@ def check_removals(mirror: Mirror, survey: Survey, limit: Limit | None) -> None:
         raise TooManyRemovalsError(
             mirror.root, gone, len(managed), allowed, f"--max-delete {shown}"
         )
+
+
+def is_as_written(entry: Entry, row: Row | None) -> bool:
+    """Whether an entry of a source looks as it did when it was mirrored."""
+    if row is None:
+        return False
+    if entry.kind == "link":
+        return (row.target, row.asked_ns) == (entry.target, entry.mtime_ns)
+    return (row.size, row.asked_ns, row.mode) == (entry.size, entry.mtime_ns, entry.mode)
 
 
 def _under_way(survey: Survey) -> int:

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias
 
@@ -235,7 +236,8 @@ def sync(  # noqa: PLR0917
 
         def run() -> int:
             found = survey(source, excluded, gitignore=gitignore)
-            with _progress(found, is_wanted=not as_json) as syncing.on_progress:
+            expected = None if as_json else partial(syncing.outlook, found)
+            with _progress(expected) as syncing.on_progress:
                 summary = syncing.run(found)
             return _report(source, target, summary, as_json=as_json)
 
@@ -359,10 +361,12 @@ def _summed_up(figures: _Figures) -> str:
 
 
 @contextlib.contextmanager
-def _progress(found: Survey, *, is_wanted: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, if that is a terminal."""
+def _progress(
+    expected: Callable[[], tuple[int, int]] | None,
+) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, if that is a terminal, towards expected figures."""
     console = Console(stderr=True)
-    if not is_wanted or not console.is_terminal:
+    if expected is None or not console.is_terminal:
         yield lambda _files, _size: None
         return
     columns = (
@@ -371,8 +375,8 @@ def _progress(found: Survey, *, is_wanted: bool) -> Iterator[Callable[[int, int]
         *(DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        count = found.files + found.links
-        task = bar.add_task("", total=max(found.size, 1), files=0, all_files=count)
+        count, size = expected()
+        task = bar.add_task("", total=max(size, 1), files=0, all_files=count)
 
         def advance(files: int, size: int) -> None:
             done = bar.tasks[0].fields["files"] + files

@@ -233,7 +233,7 @@ def ledger_rows(root: Path) -> list[Any]:
             "SELECT name, kind, owner, container, component, digest, size, mode, made, declared,"
             " doubt, target, asked_ns FROM rows ORDER BY name"
         )
-        left = connection.execute("SELECT name FROM intents").fetchall()
+        left = connection.execute("SELECT batch FROM intents").fetchall()
         return [*connection.execute(sql).fetchall(), *left]
     finally:
         connection.close()
