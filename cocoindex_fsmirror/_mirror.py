@@ -421,7 +421,14 @@ class Mirror:
         return os.path.join(self.root, _ENGINE)
 
     def set_engine_aside(self, why: str) -> None:
-        """Moves a damaged database of the engine out of the way; its files are adopted."""
+        """Moves a damaged database of the engine out of the way; its files are adopted.
+
+        Args:
+            why: What is wrong with it.
+
+        Raises:
+            RootError: The root can't be used.
+        """
         aside = f"{ENGINE}.corrupt-{stamp_now()}"
         self._run(lambda tree, _ledger: tree.rename(_ENGINE, aside))
         _log.warning("%s: the engine's database is damaged (%s): now %s", self.root, why, aside)
@@ -488,7 +495,11 @@ class Mirror:
             return ledger.rows()
 
     def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
-        """What is last-written at some paths; those that are not managed are left out."""
+        """What is last-written at some paths; those that are not managed are left out.
+
+        Args:
+            names: The paths, relative to the root.
+        """
         ledger = Ledger.peek(self.root)
         if ledger is None:
             return {}

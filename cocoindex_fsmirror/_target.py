@@ -68,6 +68,8 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         self._provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS] = provider
         self._watch = _watch or Watch()
         self._chain = _chain  # the directory targets between the root and this one
+        self._place = "".join(f"{part}//" for part in _chain)
+        self._prefix = "".join(f"{part}/" for part in _chain)
 
     def declare_file(
         self: DirTarget,
@@ -235,12 +237,11 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
 
     def _note(self, name: Name, component: str, *, is_file: bool) -> Name:
         """What contradicts a declaration, among those of this update."""
-        place = "".join(f"{part}//" for part in self._chain)
-        return self._watch.declare(self._path(name), place, component, is_file=is_file)
+        return self._watch.declare(self._path(name), self._place, component, is_file=is_file)
 
     def _path(self, name: Name) -> Name:
         """The path of a declared name below the root."""
-        return Name("/".join((*self._chain, name)))
+        return Name(self._prefix + name)
 
     def __coco_memo_key__(self) -> object:
         return self._provider.memo_key

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+
+# A job in the background of a script ignores Ctrl-C, and what we start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything imports cocoindex: it would send a usage event.
 os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"

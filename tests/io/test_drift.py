@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 
 from cocoindex_fsmirror import Mirror, RootError, _fs, _ledger, _observe
 from cocoindex_fsmirror import _mirror as mirror_module
-from cocoindex_fsmirror._fs import coarse_now_ns
+from cocoindex_fsmirror._fs import Slot, Staging, coarse_now_ns
 from cocoindex_fsmirror._observe import Drift, Look
+from cocoindex_fsmirror._paths import Name
 from tests.io.steps import quiet_state
 from tests.support import OWNER, delete, folder, write
 
@@ -304,3 +306,23 @@ def test_a_large_ledger_is_read_some_rows_at_a_time_while_others_write(
     assert [str(first.name), *rest][:5] == names[:5]
     if size < 3:
         assert rest[4:] == [names[-1], "later"]
+
+
+def test_a_mode_that_was_changed_before_we_looked_again_is_drift(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record has the ``ctime`` of that change, so that it proves the content only."""
+    real = Staging.put
+
+    def put(staging: Staging, slot: Slot, name: Name) -> None:
+        real(staging, slot, name)
+        (root / name).chmod(0o604)
+        time.sleep(0.02)  # More than a tick: the look proves what it sees.
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "put", put)
+        mirror.apply([write("asked", b"1", mode=0o640), write("not", b"1")])
+    assert mirror.verify() == ["asked"]
+    mirror.apply([write("asked", b"1", mode=0o640)])
+    assert mirror.verify() == []
+    assert (root / "asked").stat().st_mode & 0o777 == 0o640

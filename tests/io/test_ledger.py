@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,6 +167,23 @@ def test_a_name_that_is_no_text_any_more_is_a_corrupt_ledger(ledger: Path, root:
         mirror.apply([], closed=[(OWNER, "")])
         mirror.apply(INTENTS)
     assert contents(snapshot(root)).items() >= {"x": b"1", "d/theirs": b"foreign"}.items()
+
+
+def test_a_ledger_that_may_not_be_looked_at_is_not_taken_for_none(
+    ledger: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of another user, whose folder is closed."""
+    real = os.lstat
+
+    def lstat(path: str, **more: Any) -> os.stat_result:
+        if path == str(ledger):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    for look in (Mirror(root).exists, Mirror(root).status, Mirror(root).managed):
+        with pytest.raises(LedgerError, match=r"Permission denied \(grant this user read access\)"):
+            look()
 
 
 @pytest.mark.parametrize(

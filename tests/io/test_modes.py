@@ -16,7 +16,7 @@ import pytest
 
 from cocoindex_fsmirror import Mirror
 from tests.io.conftest import Mount
-from tests.support import OWNER, contents, delete, snapshot, write
+from tests.support import OWNER, contents, delete, folder, snapshot, write
 
 
 def _mode(path: Path) -> int:
@@ -54,6 +54,17 @@ def test_the_mode_of_an_existing_file_is_kept(mirror: Mirror, root: Path, conten
     mirror.apply([write("x", b"new")])
     assert (root / "x").read_bytes() == b"new"
     assert _mode(root / "x") == 0o604
+
+
+@pytest.mark.parametrize("content", [b"ours", b"foreign"])
+def test_a_folder_that_takes_the_place_of_a_file_gets_its_mode_and_time(
+    mirror: Mirror, root: Path, content: bytes
+) -> None:
+    mirror.apply([write("x", b"ours")])
+    (root / "x").write_bytes(content)
+    mirror.apply([delete("x"), folder("x", mode=0o710, mtime_ns=5), write("x/y", b"1")])
+    assert (_mode(root / "x"), (root / "x").lstat().st_mtime_ns) == (0o710, 5)
+    assert mirror.verify() == []
 
 
 def test_a_privilege_of_an_existing_file_is_not_given_to_new_bytes(
