@@ -1,14 +1,19 @@
-"""Watch: tells when a source or a mirror has changed, a burst of changes taken together."""
+"""Watch: tells when a source or a mirror has changed, a burst of changes taken together.
+
+What the system tells of is a folder, wherever it is moved; what we follow is a path. So
+now and then each path is looked at: another folder may be there, or none.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import queue
+import stat
 import time
 import warnings
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from watchdog.events import (
     EVENT_TYPE_CLOSED_NO_WRITE,
@@ -18,6 +23,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
+from ._errors import FsMirrorError, RootError
 from ._paths import RESERVED
 
 __all__ = ["Watching"]
@@ -28,7 +34,10 @@ warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
 
 _QUIET: Final = 0.2  # seconds without a change that end a burst
 _LONGEST: Final = 3.0  # seconds; a burst that goes on is not waited for any longer
+_LOOK: Final = 1.0  # seconds without a change, after which the paths are looked at
 _READ_ONLY: Final = (EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE)
+
+_Identity: TypeAlias = tuple[int, int] | None  # device and inode; None if there is no folder
 
 
 class _Handler(FileSystemEventHandler):
@@ -48,41 +57,138 @@ class _Handler(FileSystemEventHandler):
             self._changes.put(self._is_source)
 
 
+class _Folder:
+    """A folder that is watched, as long as it is the same one.
+
+    Args:
+        path: Where it is.
+        handler: Hears of what changes in it.
+        inside: A folder in it that is to stay the same as well.
+    """
+
+    def __init__(self, path: str, handler: FileSystemEventHandler, inside: str = "") -> None:
+        self._path = path
+        self._handler = handler
+        self._inside = inside
+
+    def watch(self) -> None:
+        """Watches what is there now; nothing, if it is missing.
+
+        Raises:
+            RootError: The system doesn't let us.
+        """
+        self._observer = Observer()
+        self._seen = self._look()  # First: what comes in between is found by the next look.
+        self._observer.schedule(self._handler, self._path, recursive=True)
+        try:
+            if self._seen[0]:
+                self._observer.start()
+        except FileNotFoundError:
+            self._seen = (None, None)  # It went while we looked.
+        except OSError as error:
+            problem = f"can't be watched: {error.strerror or error}"
+            raise RootError(self._path, problem, "see fs.inotify in sysctl") from error
+
+    def end(self) -> None:
+        """Watches no longer."""
+        if self._observer.is_alive():
+            self._observer.stop()
+            self._observer.join()
+
+    def is_missing(self) -> bool:
+        """Whether nothing was there to be watched."""
+        return self._seen[0] is None
+
+    def is_replaced(self) -> bool:
+        """Whether another folder is there now, or none."""
+        # A folder may get the inode number of one that was just removed. What watches that
+        # one ends by itself.
+        has_ended = any(not emitter.is_alive() for emitter in self._observer.emitters)
+        return (not self.is_missing() and has_ended) or self._look() != self._seen
+
+    def _look(self) -> tuple[_Identity, _Identity]:
+        """What is there."""
+        return _identity(self._path), _identity(os.path.join(self._path, self._inside))
+
+
+def _identity(path: str) -> _Identity:
+    """What tells a folder from all others that are there at the same time."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        return None
+    return (there.st_dev, there.st_ino) if stat.S_ISDIR(there.st_mode) else None
+
+
 class Watching:
     """Watches a source and a mirror from now on.
 
     Args:
         source: An absolute path.
         target: Another one.
+
+    Raises:
+        RootError: The system doesn't let us.
     """
 
     def __init__(self, source: str, target: str) -> None:
         self._changes: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._observer = Observer()
-        for path in (source, target):
-            ours = os.path.join(path, RESERVED, "")
-            handler = _Handler(self._changes, is_source=path == source, ours=ours)
-            self._observer.schedule(handler, path, recursive=True)
+        self._source = _Folder(source, self._handler(source, is_source=True))
+        self._target = _Folder(target, self._handler(target, is_source=False), RESERVED)
+
+    def _handler(self, path: str, *, is_source: bool) -> _Handler:
+        """Puts what changes in a folder into the queue."""
+        ours = os.path.join(path, RESERVED, "")
+        return _Handler(self._changes, is_source=is_source, ours=ours)
 
     def __enter__(self) -> Self:
-        self._observer.start()
+        self._source.watch()
+        self._target.watch()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._observer.stop()
-        self._observer.join()
+        self._source.end()
+        self._target.end()
+
+    def is_out_of_date(self) -> bool:
+        """Whether the mirror is another one now, or is gone: it has to be opened again."""
+        return self._target.is_missing() or self._target.is_replaced()
 
     def wait(self, has_drifted: Callable[[], bool]) -> bool:
         """Waits for changes, and for their end; tells whether there is something to do.
 
         Args:
             has_drifted: Asked if only the mirror changed, as it does by our own work.
+
+        Raises:
+            RootError: The system doesn't let us watch a source that is new.
         """
-        in_source = self._changes.get()
+        in_source = self._first()
         deadline = time.monotonic() + _LONGEST
         while (left := deadline - time.monotonic()) > 0:
             try:
                 in_source |= self._changes.get(timeout=min(_QUIET, left))
             except queue.Empty:
                 break
-        return in_source or has_drifted()
+        if self._source.is_replaced():
+            self._source.end()
+            self._source.watch()
+            return True
+        return in_source or self.is_out_of_date() or _asked(has_drifted)
+
+    def _first(self) -> bool:
+        """Waits for a change; tells whether it is a known one of the source."""
+        while True:
+            try:
+                return self._changes.get(timeout=_LOOK)
+            except queue.Empty:
+                if self._source.is_replaced() or self.is_out_of_date():
+                    return False
+
+
+def _asked(has_drifted: Callable[[], bool]) -> bool:
+    """Whether the mirror has drifted, as far as that can be told."""
+    try:
+        return has_drifted()
+    except FsMirrorError:
+        return True  # The run will say what is wrong with it.

@@ -42,7 +42,7 @@ from ._mirror import Mirror, Owner
 from ._survey import Survey, patterns, survey
 
 if TYPE_CHECKING:
-    from ._sync import Summary
+    from ._sync import Summary, Syncing
 
 __all__ = ["main", "run"]
 
@@ -50,6 +50,7 @@ IN_ORDER: Final = 0
 DIFFERS: Final = 1
 USED_WRONGLY: Final = 2
 FAILED: Final = 3
+_PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
 _EPILOG = "Exit status: 0 in order, 1 differences found, 2 used wrongly, 3 failed."
@@ -232,18 +233,21 @@ def sync(  # noqa: PLR0917
         found = survey(source, excluded, gitignore=gitignore)
         return _list_changes(Mirror(target), found, options, as_json=as_json)
     _collect_less_garbage()
-    with contextlib.closing(Syncing(target, options)) as syncing:
 
-        def run() -> int:
-            found = survey(source, excluded, gitignore=gitignore)
-            expected = None if as_json else partial(syncing.outlook, found)
-            with _progress(expected) as syncing.on_progress:
-                summary = syncing.run(found)
-            return _report(source, target, summary, as_json=as_json)
+    def opened() -> Syncing:
+        return Syncing(target, options)
 
-        if not watch:
-            return run()
-        return _follow(source, target, run, syncing.has_drifted)
+    def run(syncing: Syncing) -> int:
+        found = survey(source, excluded, gitignore=gitignore)
+        expected = None if as_json else partial(syncing.outlook, found)
+        with _progress(expected) as syncing.on_progress:
+            summary = syncing.run(found)
+        return _report(source, target, summary, as_json=as_json)
+
+    if watch:
+        return _follow(source, target, opened, run)
+    with contextlib.closing(opened()) as syncing:
+        return run(syncing)
 
 
 def _collect_less_garbage() -> None:
@@ -265,20 +269,36 @@ def _report(source: str, target: str, summary: Summary, *, as_json: bool) -> int
 
 
 def _follow(
-    source: str, target: str, run: Callable[[], int], has_drifted: Callable[[], bool]
+    source: str, target: str, opened: Callable[[], Syncing], run: Callable[[Syncing], int]
 ) -> int:
     """Runs, and again whenever something changes, until it is interrupted."""
     from ._watch import Watching  # noqa: PLC0415
 
-    with contextlib.suppress(KeyboardInterrupt), Watching(source, target) as watching:
+    syncing = opened()
+    with contextlib.suppress(KeyboardInterrupt):
         while True:
-            try:
-                run()
-            except FsMirrorError as error:
-                _fail(str(error))  # The next change may mend it.
-            while not watching.wait(has_drifted):
-                pass
+            with contextlib.closing(syncing), Watching(source, target) as watching:
+                while not watching.is_out_of_date():
+                    try:
+                        run(syncing)
+                    except FsMirrorError as error:
+                        _fail(str(error))  # The next change may mend it.
+                    while not watching.wait(syncing.has_drifted):
+                        pass
+            syncing = _opened_again(opened)
     return IN_ORDER
+
+
+def _opened_again(opened: Callable[[], Syncing]) -> Syncing:
+    """Opens a mirror that was replaced, as soon as that can be done."""
+    told = ""
+    while True:
+        try:
+            return opened()
+        except FsMirrorError as error:
+            if str(error) != told:
+                _fail(told := str(error))
+            time.sleep(_PAUSE)
 
 
 def _checked(src: Path, dst: Path) -> tuple[str, str]:
@@ -662,7 +682,11 @@ def run() -> None:
     """Runs the command as a process, in which no Ctrl-C gets lost or ends in a traceback."""
     with _no_interrupt_lost():
         try:
+            if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             main()
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)  # Before anything was begun, or while it was said.
         finally:
             # All is said; what interrupts the interpreter's own end is just its end.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
