@@ -7,7 +7,6 @@ import alone. :class:`Mirror` looks at a mirrored directory without the engine.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 if sys.platform == "win32":  # pragma: no cover
     raise ImportError(
@@ -29,9 +28,10 @@ from ._errors import (
     SourceError,
     TooManyRemovalsError,
 )
-from ._mirror import Mirror, Status
 
+TYPE_CHECKING = False  # That of typing, whose import takes longer than all of ours.
 if TYPE_CHECKING:
+    from ._mirror import Mirror, Status
     from ._target import (
         DirTarget,
         FilePath,
@@ -68,9 +68,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Imports the engine when a name that needs it is asked for, and not before."""
+    """Imports what takes its time when it is asked for, and the engine only for what needs it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("Mirror", "Status"):
+        from . import _mirror  # noqa: PLC0415
+
+        return getattr(_mirror, name)
     from . import _target  # noqa: PLC0415
 
     return getattr(_target, name)

@@ -16,8 +16,10 @@ FsMirrorError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+TYPE_CHECKING = False  # That of typing, whose import takes longer than all of ours.
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
 
 __all__ = [
     "ApplyError",

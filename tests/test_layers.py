@@ -44,6 +44,7 @@ PICTURE = {
     "_dry_run": {"_sync"},
     "_watch": {"_paths"},
     "cli": {"_dry_run", "_watch", "__init__"},
+    "_command": {"cli"},
     "__init__": {"_target"},
 }
 
@@ -208,6 +209,22 @@ def test_a_mirror_is_used_without_loading_the_engine() -> None:
         "assert 'cocoindex' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_the_package_imports_next_to_nothing_before_a_name_is_asked_for() -> None:
+    code = (
+        "import sys, cocoindex_fsmirror;"
+        "print(sorted(n for n in sys.modules if n.startswith('cocoindex')));"
+        "assert not {'sqlite3', 'msgspec', 'click', 'pathlib', 'typing'} & set(sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
+    assert run.stdout == "['cocoindex_fsmirror', 'cocoindex_fsmirror._errors']\n"
 
 
 def test_the_oracles_of_these_tests_share_no_decision_with_the_planner() -> None:

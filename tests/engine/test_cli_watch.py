@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -57,6 +58,15 @@ class Follower:
             self.run()
             count += 1
         return count
+
+    def waits_for(self, message: str) -> None:
+        """Reads standard error until something is said."""
+        assert self._process.stderr is not None
+        told = ""
+        while message not in told:
+            ready, _, _ = select.select([self._process.stderr], [], [], PATIENCE)
+            assert ready, f"not said in {told!r}"
+            told += os.read(self._process.stderr.fileno(), 65536).decode()
 
     def rest(self) -> tuple[int, list[str], str]:
         """Ctrl-C: the exit status, the runs that were not read, and standard error."""
@@ -122,13 +132,78 @@ def test_a_source_that_goes_and_comes_back_changes_nothing_meanwhile(
     src: Path, dst: Path, follower: Follower
 ) -> None:
     src.rename(src.with_name("away"))
+    follower.waits_for(f"{src}: can't be read: No such file or directory (nothing was changed)")
     (dst / "d").rmdir()  # So that it looks.
     time.sleep(1)
     assert (dst / "a").read_bytes() == b"a"
-    status, more, errors = follower.rest()
-    assert (status, more) == (0, [])
-    assert f"{src}: can't be read: No such file or directory (nothing was changed)" in errors
+    (src.with_name("away") / "a").write_bytes(b"changed")
+    src.with_name("away").rename(src)
+    follower.runs_until(lambda: snapshot(dst) == {"a": b"changed", "d": "dir"})
+    (src / "a").write_bytes(b"and heard again")
+    follower.runs_until(lambda: snapshot(dst) == snapshot(src))
+    status, _, errors = follower.rest()
+    assert status == 0
     assert "Traceback" not in errors
+
+
+def _remade(path: Path) -> None:
+    """Another folder takes a place; it may get the same inode number."""
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+def _exchanged(path: Path) -> None:
+    """Another folder takes a place, with the old one still there."""
+    path.with_name("other").mkdir()
+    path.rename(path.with_name("old"))
+    path.with_name("other").rename(path)
+
+
+REPLACEMENTS = {"removed and made again": _remade, "exchanged for another": _exchanged}
+
+
+@pytest.mark.parametrize("replace", REPLACEMENTS.values(), ids=REPLACEMENTS)
+def test_a_source_that_is_replaced_is_followed(
+    src: Path, dst: Path, follower: Follower, replace: Callable[[Path], None]
+) -> None:
+    for content in (b"new", b"newer"):
+        replace(src)
+        (src / "new").write_bytes(content)
+        follower.runs_until(lambda: snapshot(dst) == snapshot(src))
+        (src / "later").mkdir()
+        (src / "later" / "file").write_bytes(content)
+        follower.runs_until(lambda: snapshot(dst) == snapshot(src))
+        shutil.rmtree(src.with_name("old"), ignore_errors=True)
+    status, _, errors = follower.rest()
+    assert status == 0
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("replace", [shutil.rmtree, *REPLACEMENTS.values()])
+def test_a_mirror_that_is_replaced_is_filled_and_followed(
+    src: Path, dst: Path, follower: Follower, replace: Callable[[Path], None]
+) -> None:
+    replace(dst)
+    follower.runs_until(lambda: dst.exists() and snapshot(dst) == snapshot(src))
+    (dst / "a").write_bytes(b"tampered")
+    follower.runs_until(lambda: snapshot(dst) == snapshot(src))
+    (src / "a").write_bytes(b"changed")
+    follower.runs_until(lambda: snapshot(dst) == snapshot(src))
+    assert backups(dst) == [b"tampered"]
+    status, _, errors = follower.rest()
+    assert status == 0
+    assert "Traceback" not in errors
+
+
+def test_a_mirror_whose_place_is_taken_by_a_file_is_filled_when_that_is_gone(
+    src: Path, dst: Path, follower: Follower
+) -> None:
+    dst.rename(dst.with_name("old"))
+    dst.write_bytes(b"in the way")
+    follower.waits_for(f"fsmirror: {dst}: ")
+    dst.unlink()
+    follower.runs_until(lambda: dst.is_dir() and snapshot(dst) == snapshot(src))
+    assert follower.rest()[0] == 0
 
 
 def test_while_one_follows_another_run_says_who_holds_the_mirror(
@@ -160,6 +235,48 @@ def test_a_run_that_is_interrupted_says_so_and_the_next_completes_it(
     assert (run.returncode, run.stderr) == (0, "")
     assert snapshot(dst) == snapshot(src)
     assert os.listdir(dst / ".fsmirror" / "tmp") == []
+
+
+_INTERRUPTED_START = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from cocoindex_fsmirror._command import run
+run()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "rich.progress", "cocoindex_fsmirror._mirror"])
+def test_an_interrupt_before_the_command_has_begun_just_ends_it(dst: Path, module: str) -> None:
+    code = _INTERRUPTED_START.format(module=module)
+    command = [sys.executable, "-c", code, "status", str(dst)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interrupt_is_heard_once_the_command_has_begun(src: Path, dst: Path) -> None:
+    code = _INTERRUPTED_START.format(module="cocoindex")
+    command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (130, INTERRUPTED)
+
+
+def test_an_interrupt_that_is_ignored_stays_so(src: Path, dst: Path) -> None:
+    code = _INTERRUPTED_START.format(module="click")
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-c", code]
+    subprocess.run([*ignoring, "sync", str(src), str(dst)], capture_output=True, check=True)
+    assert snapshot(dst) == snapshot(src)
+
+
+def test_the_command_is_installed_by_the_entry_that_knows_little() -> None:
+    with open(Path(__file__).parents[2] / "pyproject.toml", "rb") as file:
+        scripts = tomllib.load(file)["project"]["scripts"]
+    assert scripts == {"fsmirror": "cocoindex_fsmirror._command:run"}
 
 
 _INTERRUPTED_IMPORT = """
