@@ -6,6 +6,7 @@ and taken out again by the component that mirrors it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -16,12 +17,15 @@ from typing import Final, Literal, NamedTuple
 
 import pathspec
 
-from ._errors import InvalidNameError, RootError
+from ._errors import InvalidNameError, RootError, SourceError
 from ._paths import RESERVED, parse_link_target, parse_name
 
-__all__ = ["Entry", "Listing", "Survey", "patterns", "survey"]
+__all__ = ["TOO_FAR", "Entry", "Listing", "Survey", "can_be_kept", "patterns", "survey"]
 
 _AT_ONCE: Final = 1024  # entries of a folder that are mirrored by one component, more or less
+_LONG: Final = 300  # bytes of a path; a key of LMDB has 511 at most, with what the engine adds
+TOO_FAR: Final = "has a time that no mirror can keep; those from 1677 to 2262 can be"
+"""What is wrong with a file whose time :func:`can_be_kept` refuses."""
 
 
 class Entry(NamedTuple):
@@ -56,8 +60,11 @@ class Listing:
 
     @property
     def key(self) -> str:
-        """Tells it from all others."""
-        return f"{self.path or '.'}//{self.part}" if self.part else self.path or "."
+        """Tells it from all others; a digest of a long path, which the engine can't take."""
+        encoded = self.path.encode()
+        is_long = len(encoded) > _LONG
+        shown = f"//{hashlib.blake2b(encoded).hexdigest()}" if is_long else self.path or "."
+        return f"{shown}//{self.part}" if self.part else shown
 
     def entries(self) -> Iterator[Entry]:
         """The entries, taken out."""
@@ -82,7 +89,8 @@ class Survey:
         size: How many bytes the files have.
         skipped: Paths that are neither files, links nor folders.
         unread: Folders that can't be listed, with the reason.
-        errors: What can't be mirrored, each as a sentence.
+        errors: What can't be mirrored, each as a sentence. What has an entry all the same
+            is named again, in the same words, when it is read.
     """
 
     source: str
@@ -112,6 +120,15 @@ def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
     return pathspec.GitIgnoreSpec.from_lines(listed)
 
 
+class _UnreadError(Exception):
+    """A part of a source can't be read; the message says which, and why."""
+
+
+def _reason(error: Exception) -> str:
+    """Why something can't be read, in short."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
 class _Filter:
     """What is left out: by patterns for the whole source, and by ``.gitignore`` files in it."""
 
@@ -121,12 +138,16 @@ class _Filter:
         self._inner: list[tuple[str, pathspec.GitIgnoreSpec]] = []
 
     def entered(self, source: str, path: str) -> _Filter:
-        """The filter for a folder, with what its own ``.gitignore`` adds."""
-        file = os.path.join(source, path, ".gitignore")
+        """The filter for a folder, with what its own ``.gitignore`` adds, if that can be read."""
+        name = os.path.join(path, ".gitignore")
+        file = os.path.join(source, name)
         if not self._gitignore or not os.path.isfile(file):
             return self
-        with open(file, "rb") as lines:
-            added = patterns(os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
+        try:
+            with open(file, "rb") as lines:
+                added = patterns(os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
+        except (OSError, ValueError) as error:
+            raise _UnreadError(f"{name}: {_reason(error)}") from error
         inner = _Filter(self._excluded, gitignore=True)
         inner._inner = [*self._inner, (path, added)]
         return inner
@@ -164,20 +185,40 @@ def survey(
         hint = "nothing was changed"
         raise RootError(source, f"can't be read: {error.strerror}", hint) from error
     found.mode, found.mtime_ns = stat.S_IMODE(there.st_mode), there.st_mtime_ns
-    _list(found, "", there, _Filter(excluded or patterns(()), gitignore=gitignore))
+    if not can_be_kept(there.st_mtime_ns):
+        found.unread.append(f"{source}: {TOO_FAR}")
+    _list_all(found, there, _Filter(excluded or patterns(()), gitignore=gitignore))
     return found
 
 
-def _list(found: Survey, path: str, there: os.stat_result, excluded: _Filter) -> None:
-    """Lists one folder, and those below it."""
+def can_be_kept(mtime_ns: int) -> bool:
+    """Whether the ledger can keep a time: from 1677 to 2262. Some file systems hold later ones."""
+    return -(1 << 63) <= mtime_ns < 1 << 63
+
+
+def _list_all(found: Survey, there: os.stat_result, excluded: _Filter) -> None:
+    """Lists every folder: the top one first, and each before those below it."""
+    waiting = [("", there, excluded)]  # The next one last.
+    while waiting:
+        path, seen, above = waiting.pop()
+        try:
+            inside = above.entered(found.source, path)
+            folders = _list(found, path, seen, inside)
+        except _UnreadError as error:
+            found.unread.append(str(error))
+        else:
+            waiting += [(*folder, inside) for folder in reversed(folders)]
+
+
+def _list(
+    found: Survey, path: str, there: os.stat_result, inside: _Filter
+) -> list[tuple[str, os.stat_result]]:
+    """Lists one folder; returns those in it."""
     try:
-        inside = excluded.entered(found.source, path)
         with os.scandir(os.path.join(found.source, path)) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        found.unread.append(f"{path or found.source}: {reason}")
-        return
+    except OSError as error:
+        raise _UnreadError(f"{path or found.source}: {_reason(error)}") from error
     leaves: list[Entry] = []
     folders: list[tuple[str, os.stat_result]] = []
     for entry in entries:
@@ -188,8 +229,7 @@ def _list(found: Survey, path: str, there: os.stat_result, excluded: _Filter) ->
         elif seen is not None:
             folders.append((inner, seen))
     found.listings.extend(_packed(path, there, leaves))
-    for inner, seen in folders:
-        _list(found, inner, seen, inside)
+    return folders
 
 
 def _look_at(
@@ -202,6 +242,8 @@ def _look_at(
         if excluded.leaves_out(path, is_folder=is_folder):
             return None
         parse_name(path)
+        if not can_be_kept(seen.st_mtime_ns):
+            _note_time(found, path, is_folder=is_folder)
         if is_folder:
             return seen
         if stat.S_ISLNK(seen.st_mode):
@@ -220,6 +262,14 @@ def _look_at(
     except OSError as error:
         found.unread.append(f"{path}: {error.strerror}")
     return None
+
+
+def _note_time(found: Survey, path: str, *, is_folder: bool) -> None:
+    """Notes a time that can't be kept: of a file in the words of the run, which keeps its copy."""
+    if is_folder:
+        found.unread.append(f"{path}: {TOO_FAR}")
+    else:
+        found.errors.append(str(SourceError(os.path.join(found.source, path), TOO_FAR)))
 
 
 def _entry(entry: os.DirEntry[str], seen: os.stat_result, target: str = "") -> Entry:

@@ -34,7 +34,7 @@ from ._mirror import Mirror
 from ._paths import Name, join, parse_name
 from ._source import Source, fingerprint
 from ._state import LinkState, Row
-from ._survey import Entry, Listing, Survey
+from ._survey import TOO_FAR, Entry, Listing, Survey, can_be_kept
 
 __all__ = [
     "OWNER",
@@ -366,11 +366,13 @@ def _read(
     """What some entries of a folder hold."""
     found: list[Source | LinkState | SourceError] = []
     for name, entry in zip(names, entries, strict=True):
-        if entry.kind == "link":
-            found.append(LinkState(entry.target, entry.mtime_ns))
-            continue
+        path = os.path.join(source, name)
         try:
-            found.append(fingerprint(os.path.join(source, name)))
+            read = None if entry.kind == "link" else fingerprint(path)
+            mtime_ns = read.mtime_ns if read else entry.mtime_ns
+            if not can_be_kept(mtime_ns):
+                raise SourceError(path, TOO_FAR)
+            found.append(read or LinkState(entry.target, mtime_ns))
         except SourceError as error:
             found.append(error)
     return found
@@ -430,6 +432,9 @@ def paths_of(survey: Survey) -> Iterator[str]:
 @contextlib.contextmanager
 def _own_stdout() -> Iterator[None]:
     """Keeps standard output for ourselves: what the engine logs goes to standard error."""
+    if sys.stdout is None:  # It was closed when the process began.
+        yield
+        return
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

@@ -131,7 +131,8 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
             InvalidNameError: The name is refused.
             SourceError: The source can't be read, or is no regular file.
             TypeError: The name, the source or the mode is of a wrong type.
-            ValueError: The mode is out of range, or ``preserve`` has an unknown value.
+            ValueError: The mode, or a time that is preserved, is out of range, or
+                ``preserve`` has an unknown value.
         """
         name, mode = parse_name(filename), _checked_mode(mode)
         unknown = sorted(set(preserve) - {"mode", "mtime"})
@@ -141,7 +142,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         mtime_ns = None
         if isinstance(content, Source):
             mode = content.mode if mode is None and "mode" in preserve else mode
-            mtime_ns = content.mtime_ns if "mtime" in preserve else None
+            mtime_ns = _checked_time(content.mtime_ns) if "mtime" in preserve else None
         self._declare(name, content, mode, mtime_ns, create_parent_dirs)
 
     def declare_symlink(

@@ -443,6 +443,14 @@ def test_the_event_loop_stays_free_while_a_source_is_read(
 # What is refused
 
 
+def _far(path: Path) -> Path:
+    """The same file, with a time beyond 64 bits of nanoseconds: in 2300."""
+    os.utime(path, ns=(10_413_792_000 * 10**9,) * 2)
+    if path.stat().st_mtime_ns < 1 << 63:
+        pytest.skip("this file system holds no such time")
+    return path
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Declare], type[Exception], str]] = {
     "text": (lambda path: copy(str(path)), TypeError, "not str"),
     "pure path": (lambda path: copy(PurePath(path)), TypeError, "not PurePosixPath"),
@@ -454,6 +462,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Declare], type[Exception], str]] = {
         lambda path: copy(localfs.File(localfs.FilePath(path / "no"))), SourceError, "/no' can't",
     ),
     "folder": (lambda path: copy(path.parent), SourceError, "is not a regular file"),
+    "time that is preserved": (
+        lambda path: copy(_far(path), preserve=("mtime",)), ValueError, "64 bits",
+    ),
     "bytes in a link": (lambda _: link(b"x"), TypeError, "not bytes"),
     "empty link": (lambda _: link("", allow_escape=True), InvalidNameError, "no link can hold it"),
     "time of a file": (lambda _: file(b"", mtime_ns=1 << 63), ValueError, "64 bits"),
