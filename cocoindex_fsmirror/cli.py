@@ -37,8 +37,9 @@ from rich.progress import (
 from . import __version__
 from ._backups import find, parse_age
 from ._brake import Limit
-from ._errors import FsMirrorError, InvalidNameError
+from ._errors import ApplyError, FsMirrorError, InvalidNameError, RootError
 from ._mirror import Mirror, Owner
+from ._paths import RESERVED
 from ._survey import Survey, patterns, survey
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ IN_ORDER: Final = 0
 DIFFERS: Final = 1
 USED_WRONGLY: Final = 2
 FAILED: Final = 3
+_DIGITS: Final = 18  # of a count of files
 _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
@@ -57,7 +59,25 @@ _EPILOG = "Exit status: 0 in order, 1 differences found, 2 used wrongly, 3 faile
 _Figures: TypeAlias = dict[str, Any]
 
 
-class _Commands(click.Group):
+class _Failure(click.ClickException):
+    """What failed, though the command was used rightly."""
+
+
+class _NothingAsked(click.UsageError):
+    """No command was given; the message is the help."""
+
+
+class _Group(click.Group):
+    """Shows its help if nothing is asked of it; Click does so in another way in each version."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Looks whether there is anything to parse."""
+        if not args and not ctx.resilient_parsing:
+            raise _NothingAsked(ctx.get_help())
+        return super().parse_args(ctx, args)
+
+
+class _Commands(_Group):
     """Says what is wrong in one line, and lists its commands in the order of their use."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
@@ -66,25 +86,88 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Runs the command, and ends the process with its status."""
+        as_json = _wants_json(args[0] if args else extra.get("args"))
         extra["standalone_mode"] = False
         try:
             status = super().main(*args, **extra)
-        except click.ClickException as error:
-            _fail(error.format_message())
+        except _NothingAsked as asked:
+            click.echo(asked.message, err=True)
             status = USED_WRONGLY
-        except FsMirrorError as error:
-            _fail(str(error))
-            status = FAILED
+        except (click.ClickException, FsMirrorError, OSError) as error:
+            _tell_error(error, as_json=as_json)
+            status = USED_WRONGLY if isinstance(error, click.UsageError) else FAILED
         except (KeyboardInterrupt, click.Abort):
             _fail("interrupted; nothing is lost, run it again to complete it")
             status = INTERRUPTED
         sys.exit(status if isinstance(status, int) else IN_ORDER)
 
 
-def _fail(message: str) -> None:
+def _wants_json(args: Sequence[str] | None) -> bool:
+    """Whether ``--json`` is given, as told before anything is parsed, and may fail."""
+    words = list(sys.argv[1:] if args is None else args)
+    return "--json" in words[: words.index("--") if "--" in words else None]
+
+
+def _tell_error(error: Exception, *, as_json: bool) -> None:
+    """Says what failed, and to programs as well."""
+    lines = [_one_line(line) for line in _lines_of(error)]
+    _fail(*lines)
+    if as_json:
+        with contextlib.suppress(OSError):  # That may be what failed.
+            click.echo(json.dumps({"error": "\n".join(lines)}))
+
+
+def _lines_of(error: Exception) -> list[str]:
+    """What an error says; a line for each of its parts."""
+    if isinstance(error, click.ClickException):
+        return [error.format_message()]
+    if isinstance(error, ApplyError):
+        parts = [f"  {part}" for part in error.exceptions]
+        return [f"{error.where}: {len(parts)} failed", *parts]
+    return [str(error)]
+
+
+def _fail(*lines: str) -> None:
     """Says what is wrong, on standard error."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    console.print(f"fsmirror: {message}", style="red" if console.is_terminal else "")
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    message = "\n".join(map(_one_line, lines))
+    with contextlib.suppress(OSError):  # There is nowhere left to say it.
+        console.print(f"fsmirror: {message}", style="red" if console.is_terminal else "")
+
+
+def _one_line(text: str) -> str:
+    """A message that breaks no line and no terminal, whatever names are in it."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class _OneLineFormatter(logging.Formatter):
+    """The same for what is logged."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The message without what may follow it, such as a traceback."""
+        return _one_line(super().formatMessage(record))
+
+
+class _PathType(click.Path):
+    """A path that can be worked with."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Refuses what names nothing, or is no text: the engine and the ledger keep paths."""
+        text = os.fspath(value)
+        if not text:
+            self.fail("the path is empty", param, ctx)
+        try:
+            is_text = b"\0" not in text.encode()
+        except UnicodeEncodeError:
+            is_text = False
+        if not is_text:
+            self.fail(f"{text!r} is not UTF-8", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class _LimitType(click.ParamType[Limit]):
@@ -97,6 +180,8 @@ class _LimitType(click.ParamType[Limit]):
     ) -> Limit:
         """Parses it."""
         number, is_percent = value.removesuffix("%"), value.endswith("%")
+        if len(number) > _DIGITS:
+            self.fail(f"it has {len(number):,} digits, and {_DIGITS} are enough for any count")
         if not number.isdecimal() or (is_percent and int(number) > 100):
             self.fail(f"{value!r} is neither a count nor a percentage, such as 20 or 5%")
         return int(number) / 100 if is_percent else int(number)
@@ -119,17 +204,18 @@ class _AgeType(click.ParamType[int]):
 
 def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--json``."""
-    shown = "Print one JSON object on standard output, and nothing else there."
+    shown = "Print one JSON object on standard output, and nothing else there; also of an error."
     return click.option("--json", "as_json", is_flag=True, help=shown)(command)
 
 
 def _tell(as_json: bool, figures: _Figures, lines: Sequence[str]) -> None:
     """Prints a result for people, or for programs."""
-    if as_json:
-        click.echo(json.dumps(figures, ensure_ascii=True))
-    else:
-        for line in lines:
+    shown = [json.dumps(figures, ensure_ascii=True)] if as_json else lines
+    try:
+        for line in shown:
             click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
+    except OSError as error:
+        raise _Failure(f"standard output can't be written: {error.strerror}") from None
 
 
 @click.group(
@@ -152,7 +238,7 @@ def main() -> None:
       fsmirror backups /srv/docs             what others had there, and is kept
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
     shown = logging.StreamHandler()
-    shown.setFormatter(logging.Formatter("fsmirror: %(message)s"))
+    shown.setFormatter(_OneLineFormatter("fsmirror: %(message)s"))
     logging.getLogger("cocoindex_fsmirror").handlers[:] = [shown]
 
 
@@ -160,8 +246,8 @@ def main() -> None:
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("src", type=click.Path(path_type=Path))
-@click.argument("dst", type=click.Path(path_type=Path))
+@click.argument("src", type=_PathType(path_type=Path))
+@click.argument("dst", type=_PathType(path_type=Path))
 @click.option(
     "--exclude",
     metavar="PATTERN",
@@ -217,12 +303,15 @@ def sync(  # noqa: PLR0917
     is replaced in one step, what is gone in SRC is removed, and what others
     changed or removed in DST comes back; their versions go to the backup area.
     What was never mirrored stays as it is, unless --exact is given. All state
-    is kept in DST/.fsmirror.
+    is kept in DST/.fsmirror. A folder of that name in SRC is left out. A name
+    that is not UTF-8 can't be mirrored: it fails by name.
 
     With --watch and --json there is one object, on a line, for each run.
     """
     from ._sync import Options, Syncing  # noqa: PLC0415  # The engine takes its time.
 
+    if watch and dry_run:
+        raise click.UsageError("--watch and --dry-run can't be given together")
     source, target = _checked(src, dst)
     try:
         excluded = patterns(exclude)
@@ -245,7 +334,7 @@ def sync(  # noqa: PLR0917
         return _report(source, target, summary, as_json=as_json)
 
     if watch:
-        return _follow(source, target, opened, run)
+        return _follow(source, target, opened, run, as_json=as_json)
     with contextlib.closing(opened()) as syncing:
         return run(syncing)
 
@@ -261,15 +350,21 @@ def _report(source: str, target: str, summary: Summary, *, as_json: bool) -> int
     for line in summary.failures:
         _fail(line)
     if summary.skipped and not as_json:
-        shown = ", ".join(summary.skipped[:3]) + (", ..." if len(summary.skipped) > 3 else "")
+        shown = ", ".join(map(_shown, summary.skipped[:3]))
+        shown += ", ..." if len(summary.skipped) > 3 else ""
         _fail(f"skipped {len(summary.skipped)} special files: {shown}")
     figures = {"source": source, "root": target} | dataclasses.asdict(summary)
-    _tell(as_json, figures, [f"{target}: {_summed_up(figures)}"])
+    _tell(as_json, figures, [f"{_shown(target)}: {_summed_up(figures)}"])
     return FAILED if summary.failures else IN_ORDER
 
 
 def _follow(
-    source: str, target: str, opened: Callable[[], Syncing], run: Callable[[Syncing], int]
+    source: str,
+    target: str,
+    opened: Callable[[], Syncing],
+    run: Callable[[Syncing], int],
+    *,
+    as_json: bool,
 ) -> int:
     """Runs, and again whenever something changes, until it is interrupted."""
     from ._watch import Watching  # noqa: PLC0415
@@ -282,14 +377,14 @@ def _follow(
                     try:
                         run(syncing)
                     except FsMirrorError as error:
-                        _fail(str(error))  # The next change may mend it.
+                        _tell_error(error, as_json=as_json)  # The next change may mend it.
                     while not watching.wait(syncing.has_drifted):
                         pass
-            syncing = _opened_again(opened)
+            syncing = _opened_again(opened, as_json=as_json)
     return IN_ORDER
 
 
-def _opened_again(opened: Callable[[], Syncing]) -> Syncing:
+def _opened_again(opened: Callable[[], Syncing], *, as_json: bool) -> Syncing:
     """Opens a mirror that was replaced, as soon as that can be done."""
     told = ""
     while True:
@@ -297,7 +392,8 @@ def _opened_again(opened: Callable[[], Syncing]) -> Syncing:
             return opened()
         except FsMirrorError as error:
             if str(error) != told:
-                _fail(told := str(error))
+                _tell_error(error, as_json=as_json)
+            told = str(error)
             time.sleep(_PAUSE)
 
 
@@ -308,8 +404,9 @@ def _checked(src: Path, dst: Path) -> tuple[str, str]:
         raise click.UsageError(f"{src}: no such source")
     if not os.path.isdir(source):
         raise click.UsageError(f"{src}: the source is not a directory")
-    if os.path.lexists(target) and not os.path.isdir(target):
-        raise click.UsageError(f"{dst}: the destination is a file, not a directory")
+    if not os.path.isdir(there := _nearest(target)):
+        where = "is" if there == target else "lies below"
+        raise click.UsageError(f"{dst}: the destination {where} a file, not a directory")
     if source == target:
         raise click.UsageError(f"{dst}: source and destination are the same directory")
     if _is_inside(target, source):
@@ -317,6 +414,13 @@ def _checked(src: Path, dst: Path) -> tuple[str, str]:
     if _is_inside(source, target):
         raise click.UsageError(f"{src}: the source lies inside the destination")
     return source, target
+
+
+def _nearest(path: str) -> str:
+    """The path, or the nearest one above it at which there is something."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _is_inside(path: str, folder: str) -> bool:
@@ -329,11 +433,11 @@ def _list_changes(mirror: Mirror, found: Survey, options: Any, *, as_json: bool)
     from ._dry_run import dry_run  # noqa: PLC0415
 
     if found.unread:
-        _fail(f"{found.source}: can't be read whole: {'; '.join(found.unread[:3])}")
-        return FAILED
+        shown = "; ".join(found.unread[:3])
+        raise RootError(found.source, f"can't be read whole: {shown}", "nothing was changed")
     changes = list(dry_run(mirror, found, options))
     lines = [_line(change.action, change.path, change.size, change.note) for change in changes]
-    lines.append(f"{mirror.root}: {len(changes):,} changes would be made; nothing was done")
+    lines.append(f"{_shown(mirror.root)}: {len(changes):,} changes would be made; nothing was done")
     listed = [change._asdict() for change in changes]
     _tell(as_json, {"root": mirror.root, "changes": listed}, lines)
     return FAILED if any(change.action == "fail" for change in changes) else IN_ORDER
@@ -342,7 +446,7 @@ def _list_changes(mirror: Mirror, found: Survey, options: Any, *, as_json: bool)
 def _line(action: str, path: str, size: int, note: str) -> str:
     """One change, for people."""
     more = [_size(size)] if size else []
-    more += [note] if note else []
+    more += [_one_line(note)] if note else []
     return f"{_coloured(f'{action:8}')} {_shown(path)}" + (f"  ({', '.join(more)})" if more else "")
 
 
@@ -409,7 +513,7 @@ def _progress(
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("dst", type=click.Path(path_type=Path))
+@click.argument("dst", type=_PathType(path_type=Path))
 @_json_option
 def status(dst: Path, as_json: bool) -> int:
     """Tell who mirrors DST, how much, and what is to be known of it."""
@@ -437,7 +541,7 @@ def status(dst: Path, as_json: bool) -> int:
         ],
     }
     lines = [
-        mirror.root,
+        _shown(mirror.root),
         f"  {found.files:,} files and links, {_size(found.size)}, in {found.folders:,} folders",
         f"  last written {_time(found.updated_ns) or 'never'}",
         f"  drifted      {len(drift):,}" + ("  (fsmirror verify lists them)" if drift else ""),
@@ -470,7 +574,11 @@ def _who(mirror: Mirror, owner: Owner) -> str:
     """Who an owner is."""
     if owner.identity == mirror.noted("sync: owner"):
         return f"fsmirror sync {_shown(mirror.noted('sync: source'))}"
-    return owner.by or f"an app of which only the identity is known, {owner.identity}"
+    return (
+        _shown(owner.by)
+        if owner.by
+        else f"an app of which only the identity is known, {owner.identity}"
+    )
 
 
 def _time(time_ns: int) -> str:
@@ -481,7 +589,7 @@ def _time(time_ns: int) -> str:
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("dst", type=click.Path(path_type=Path))
+@click.argument("dst", type=_PathType(path_type=Path))
 @click.option("--content", is_flag=True, help="Read every file, instead of trusting its times.")
 @click.option("--exact", is_flag=True, help="List what is not managed as well.")
 @_json_option
@@ -498,30 +606,44 @@ def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
     found.sort(key=lambda pair: pair[1])
     listed = [{"path": name, "how": how} for how, name in found]
     files = mirror.status().files
-    summary = f"{mirror.root}: {len(found):,} differ" if found else f"{mirror.root}: in order"
+    summary = f"{len(found):,} differ" if found else "in order"
     lines = [f"{_coloured(f'{how:8}')}  {_shown(name)}" for how, name in found]
-    lines.append(f"{summary} ({files:,} files)")
+    lines.append(f"{_shown(mirror.root)}: {summary} ({files:,} files)")
     _tell(as_json, {"root": mirror.root, "files": files, "differences": listed}, lines)
     return DIFFERS if found else IN_ORDER
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("path", metavar="DST/PATH", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DST/PATH", type=_PathType(path_type=Path))
 @_json_option
 def why(path: Path, as_json: bool) -> int:
     """Tell who declared a path, when, and what differs now."""
-    at = Path(os.path.realpath(path.parent)) / path.name
-    mirror = next((m for m in map(Mirror, at.parents) if m.exists()), None)
-    if mirror is None:
-        raise click.UsageError(f"{path}: is in no mirror")
-    name = at.relative_to(mirror.root).as_posix()
-    figures, lines = _reasons(mirror, name, is_there=os.path.lexists(at))
+    mirror, name = _located(path)
+    is_there = os.path.lexists(os.path.join(mirror.root, name))
+    figures, lines = _reasons(mirror, name, is_there=is_there)
     _tell(as_json, {"root": mirror.root, "path": name} | figures, lines)
     return DIFFERS if figures.get("differs") else IN_ORDER
 
 
+def _located(path: Path) -> tuple[Mirror, str]:
+    """The mirror that a path is in, or that it is, and the path below its root."""
+    followed = Path(os.path.realpath(path))
+    place = Path(os.path.realpath(path.parent), path.name)
+    # A link is one of a mirror's files, or else leads to a mirror.
+    for at in (place, followed) if path.name not in ("", "..") else (followed,):
+        for above in at.parents if at.is_symlink() else (at, *at.parents):
+            if (mirror := Mirror(above)).exists():
+                return mirror, at.relative_to(above).as_posix()
+    raise click.UsageError(f"{path}: is in no mirror")
+
+
 def _reasons(mirror: Mirror, name: str, *, is_there: bool) -> tuple[_Figures, list[str]]:
     """What is known of one path."""
+    if name == ".":
+        return {"state": "mirror"}, [f"{_shown(mirror.root)}: the mirror itself"]
+    if RESERVED in name.split("/"):
+        holds = "part of what holds the ledger and the backups of the mirror"
+        return {"state": "ours"}, [f"{_shown(name)}: {holds}"]
     row = mirror.row(name)
     if row is None:
         is_folder = any(known.startswith(f"{name}/") for known in mirror.managed())
@@ -558,7 +680,7 @@ def _known_of(figures: _Figures) -> Iterator[tuple[str, str]]:
     yield "by", figures["by"]
     for name in ("component", "target", "written", "fingerprint"):
         if figures[name]:
-            yield name, figures[name]
+            yield name, _shown(figures[name])
     if figures["adopted"]:
         yield "adopted", "found there, not written by us: it stays when it is no longer declared"
 
@@ -566,7 +688,7 @@ def _known_of(figures: _Figures) -> Iterator[tuple[str, str]]:
 # Changing
 
 
-class _ListedByDefault(click.Group):
+class _ListedByDefault(_Group):
     """``backups DST`` is ``backups DST list``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -579,7 +701,7 @@ class _ListedByDefault(click.Group):
 
 
 @main.group(cls=_ListedByDefault, epilog=f"{_EPILOG} Each command has --json.")
-@click.argument("dst", type=click.Path(path_type=Path))
+@click.argument("dst", type=_PathType(path_type=Path))
 @click.pass_context
 def backups(context: click.Context, dst: Path) -> None:
     """List, restore or purge what had to make way in DST."""
@@ -601,7 +723,7 @@ def list_(mirror: Mirror, as_json: bool) -> int:
         f"{_time(each.time_ns)}  {_size(each.size):>12}  {_shown(f'{each.stamp}/{each.name}')}"
         for each in found
     ]
-    lines.append(f"{mirror.root}: {len(found):,} backups, {_size(size)}")
+    lines.append(f"{_shown(mirror.root)}: {len(found):,} backups, {_size(size)}")
     _tell(as_json, {"root": mirror.root, "bytes": size, "backups": listed}, lines)
     return IN_ORDER
 
@@ -636,13 +758,13 @@ def restore(mirror: Mirror, path: str, to: str | None, as_json: bool) -> int:
 def purge(mirror: Mirror, older_than: int, as_json: bool) -> int:
     """Remove old backups for good."""
     count, size = mirror.purge_backups(time.time_ns() - older_than)
-    line = f"{mirror.root}: {count:,} backups purged, {_size(size)}"
+    line = f"{_shown(mirror.root)}: {count:,} backups purged, {_size(size)}"
     _tell(as_json, {"root": mirror.root, "purged": count, "bytes": size}, [line])
     return IN_ORDER
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("dst", type=click.Path(path_type=Path))
+@click.argument("dst", type=_PathType(path_type=Path))
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @_json_option
 def drop(dst: Path, yes: bool, as_json: bool) -> int:
@@ -653,14 +775,13 @@ def drop(dst: Path, yes: bool, as_json: bool) -> int:
     """
     mirror = _mirror(dst)
     files = mirror.status().files
-    if not yes and not _agrees(f"Remove {files:,} files from {mirror.root}?"):
-        _fail("nothing was removed")
-        return FAILED
+    if not yes and not _agrees(f"Remove {files:,} files from {_shown(mirror.root)}?"):
+        raise _Failure("nothing was removed")
     with mirror.held():
         outcome = mirror.give_up()
     figures = {"root": mirror.root, "deleted": len(outcome.removed), "left": sorted(outcome.left)}
     left = f", {len(outcome.left):,} left that are not ours" if outcome.left else ""
-    _tell(as_json, figures, [f"{mirror.root}: {len(outcome.removed):,} deleted{left}"])
+    _tell(as_json, figures, [f"{_shown(mirror.root)}: {len(outcome.removed):,} deleted{left}"])
     return IN_ORDER
 
 
@@ -680,6 +801,7 @@ def _agrees(question: str) -> bool:
 
 def run() -> None:
     """Runs the command as a process, in which no Ctrl-C gets lost or ends in a traceback."""
+    _fill_descriptors()
     with _no_interrupt_lost():
         try:
             if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -690,6 +812,23 @@ def run() -> None:
         finally:
             # All is said; what interrupts the interpreter's own end is just its end.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            _give_up_output()
+
+
+def _fill_descriptors() -> None:
+    """Keeps files of ours from becoming 0, 1 or 2 if those are closed: the engine may log there."""
+    while (fd := os.open(os.devnull, os.O_RDONLY)) <= 2:
+        pass
+    os.close(fd)
+
+
+def _give_up_output() -> None:
+    """Drops output that can't be written: the interpreter would try it again, and complain."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.pipe()[1], 1)  # It takes what is left, and nobody reads it.
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror import Mirror, _source
 from cocoindex_fsmirror._fs import lock, open_root
 from cocoindex_fsmirror.cli import main
 from tests.support import backups, contents, exact_state, snapshot
@@ -63,18 +63,22 @@ def test_a_second_run_reads_and_writes_nothing(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(src, dst)
-    before = beside_ours(dst)
+    before, read, real = beside_ours(dst), list[str](), _source._open
 
-    def refuse(path: Path) -> bytes:
-        raise AssertionError(f"{path} was read")
+    def opened(path: str) -> int:
+        read.append(path)
+        return real(path)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(_source, "_open", opened)
     result = sync(src, dst)
     assert result.exit_code == 0, result.output
     assert (
         "0 written, 0 adopted, 0 healed, 0 deleted, 0 backed up, 3 unchanged, 0 B" in result.stdout
     )
     assert beside_ours(dst) == before
+    assert read == []
+    sync(src, dst, "--checksum")
+    assert len(read) == 3  # So it would have been seen.
 
 
 def test_a_changed_a_new_and_a_deleted_file_follow(src: Path, dst: Path) -> None:
@@ -189,18 +193,54 @@ def test_a_conflict_fails_by_name_and_the_rest_goes_on(src: Path, dst: Path) -> 
         ("src/guide", "src", "the source lies inside the destination"),
         ("src", "src", "are the same directory"),
         ("src", "src/index.html", "the destination is a file"),
+        ("src/guide", "src/index.html/sub/deep", "the destination lies below a file"),
+        ("", "dst", "Invalid value for 'SRC': the path is empty"),
+        ("src", "", "Invalid value for 'DST': the path is empty"),
+        ("src\udcff", "dst", r"src\udcff' is not UTF-8"),
+        ("src", "dst\udcff", r"dst\udcff' is not UTF-8"),
+        ("src\0", "dst", r"src\x00' is not UTF-8"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(
     src: Path, source: str, target: str, problem: str
 ) -> None:
     before = snapshot(src.parent)
-    result = sync(src.parent / source, src.parent / target)
+    result = sync(*(path and f"{src.parent}/{path}" for path in (source, target)))
     assert result.exit_code == 2
     assert problem in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
     assert snapshot(src.parent) == before
+
+
+def test_the_deepest_source_is_mirrored(tmp_path: Path, dst: Path) -> None:
+    """Deeper than Python's stack, and with longer paths than the engine has keys for."""
+    deep, wide = tmp_path / "source", "w" * 250
+    (deep / wide / wide / wide).mkdir(parents=True)
+    (deep / wide / wide / wide / "file").write_bytes(b"wide")
+    at = os.open(deep, os.O_RDONLY)
+    for _ in range(1100):
+        os.mkdir("d", dir_fd=at)
+        at, above = os.open("d", os.O_RDONLY, dir_fd=at), at
+        os.close(above)
+    os.close(at)
+    (deep / Path(*["d"] * 1100) / "file").write_bytes(b"deep")
+    try:
+        result = sync(deep, dst)
+        assert result.exit_code == 0, result.output
+        assert _paths(dst) == _paths(deep)
+        assert (dst / Path(*["d"] * 1100) / "file").read_bytes() == b"deep"
+        assert (dst / wide / wide / wide / "file").read_bytes() == b"wide"
+        assert "2 unchanged" in sync(deep, dst).stdout
+    finally:  # What pytest uses to remove its folders can't.
+        subprocess.run(["rm", "-rf", deep, dst], check=True)
+
+
+def _paths(root: Path) -> set[bytes]:
+    """All paths of a tree that is too deep for Python."""
+    command = ["find", ".", "-name", ".fsmirror", "-prune", "-o", "-print0"]
+    ran = subprocess.run(command, cwd=root, capture_output=True, check=True)
+    return set(ran.stdout.split(b"\0"))
 
 
 def test_a_link_to_the_inside_of_the_source_is_seen_through(src: Path, dst: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,9 @@ def dst(src: Path, tmp_path: Path) -> Path:
 # In general
 
 
+PLAIN = ("status", "verify", "why", "drop", "backups")  # Those that take one path.
+
+
 @pytest.mark.parametrize("command", ["sync", "status", "verify", "why", "backups", "drop"])
 def test_every_command_has_help_with_its_exit_codes_and_json(command: str) -> None:
     result = run(command, "--help")
@@ -82,6 +86,7 @@ def test_the_help_of_backups_stands_behind_the_directory_too(dst: Path) -> None:
         *(("drop", "plain", "--yes"), ("backups", "plain", "list"), ("status",), ("why",)),
         *(("nonsense",), ("verify", "plain", "--nonsense"), ("sync", "plain")),
         *(("backups", "plain", "purge", "--older-than", "1d"), ("backups", "plain", "restore")),
+        *((command, path) for command in PLAIN for path in ("", "\udcff", "a\nb\x1b[0m")),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -96,6 +101,148 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert result.stderr.startswith("fsmirror: ")
     assert result.stderr.count("\n") == 1
     assert exact_state(tmp_path) == before
+
+
+@pytest.mark.parametrize("arguments", [(), ("backups",)])
+def test_asked_for_nothing_it_shows_its_help(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == run(*arguments, "--help").stdout
+    assert result.stderr.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *((command, "nowhere") for command in PLAIN),
+        *(("sync", "nowhere", "dst"), ("sync", "src"), ("verify", "dst", "--nonsense")),
+        *(("sync", "src", "dst", "--max-delete", "many"), ("backups", "dst", "restore", "none")),
+        ("sync", "src", "dst", "--exclude", "!"),
+    ],
+)
+@pytest.mark.usefixtures("dst")
+def test_programs_are_told_of_what_is_used_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments, "--json")
+    assert result.exit_code == 2
+    assert f"fsmirror: {json.loads(result.stdout)['error']}\n" == result.stderr
+    assert run(*arguments).stdout == ""
+
+
+def test_what_is_called_as_the_option_is_not_the_option() -> None:
+    result = run("status", "--", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "fsmirror: --json: no such directory\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (("sync", "src", "dst", "--max-delete", "0"), ""),
+        (("sync", "src", "dst", "--max-delete", "0", "--dry-run"), ""),
+        (("sync", "src", "dst", "--gitignore"), ""),
+        (("sync", "src", "dst", "--gitignore", "--dry-run"), ""),
+        (("drop", "dst"), "n\n"),
+    ],
+)
+def test_programs_are_told_of_what_failed(
+    src: Path,
+    dst: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    given: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = snapshot(dst)
+    (src / "a").unlink()
+    (src / ".gitignore").write_text("!")
+    result = run(*arguments, "--json", input=given)
+    assert result.exit_code == 3
+    assert f"fsmirror: {json.loads(result.stdout)['error']}\n" in result.stderr
+    assert run(*arguments, input=given).stdout == ""
+    assert snapshot(dst) == before
+
+
+NASTY = "na\nsty\x1b[31m:smile:"
+SHOWN = NASTY.encode("unicode_escape").decode()
+
+
+def test_no_name_breaks_a_line_or_a_terminal(tmp_path: Path) -> None:
+    source, target = tmp_path / NASTY, tmp_path / f"{NASTY}2"
+    (source / NASTY).mkdir(parents=True)
+    (source / f"{NASTY}3").symlink_to(NASTY)
+    os.mkfifo(source / f"{NASTY}4")
+    commands: list[tuple[object, ...]] = [
+        *(("sync", source, target), ("sync", source, target, "-n"), ("status", target)),
+        *(("verify", target), ("why", target), ("why", target / f"{NASTY}3")),
+        *(("why", target / NASTY), ("backups", target), ("status", source), ("why", source)),
+        *(("sync", source, target / f"{NASTY}5"), ("sync", tmp_path / f"{NASTY}6", target)),
+        *(("backups", target, "purge", "--older-than", "1d"), ("drop", target)),
+        ("drop", target, "--yes"),
+    ]
+    for command in commands:
+        result = run(*command, input="n\n")
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        told = result.output.replace("Remove 1 files from", "fsmirror: ")
+        assert SHOWN in told
+        assert NASTY[-7:] in told  # And is no picture.
+        assert all(line.isprintable() for line in told.splitlines())
+        assert "sty" not in {line[:3] for line in told.splitlines()}
+
+
+def test_what_is_logged_breaks_no_line(src: Path, dst: Path) -> None:
+    (src / NASTY).touch()
+    run("sync", src, dst)
+    (dst / NASTY).write_bytes(b"tampered")
+    result = run("sync", src, dst)
+    assert "was moved to" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stderr[:-1].isprintable()
+
+
+# Where output goes
+
+
+def redirected(redirection: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a shell."""
+    command = [sys.executable, "-c", "from cocoindex_fsmirror._command import run; run()"]
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *command, *map(str, arguments)]
+    return subprocess.run(shell, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", ["sync", "status", "verify"])
+def test_output_that_is_closed_is_left_out(src: Path, dst: Path, command: str) -> None:
+    arguments = (src, dst) if command == "sync" else (dst,)
+    (src / "new").write_bytes(b"new")
+    run("sync", src, dst)
+    (src / "new").write_bytes(b"newer")
+    for redirection in (">&-", "<&- >&- 2>&-"):
+        ran = redirected(redirection, command, *arguments)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    assert (dst / "new").read_bytes() == (b"newer" if command == "sync" else b"new")
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize("command", ["sync", "status", "verify"])
+def test_output_that_cannot_be_written_is_one_line(
+    src: Path, dst: Path, command: str, more: tuple[str, ...]
+) -> None:
+    arguments = (src, dst) if command == "sync" else (dst,)
+    ran = redirected("> /dev/full", command, *arguments, *more)
+    assert ran.returncode == 3
+    assert ran.stderr == ("fsmirror: standard output can't be written: No space left on device\n")
+
+
+def test_messages_that_cannot_be_written_change_no_status() -> None:
+    ran = redirected("2> /dev/full", "status", "nowhere")
+    assert (ran.returncode, ran.stdout) == (2, "")
+
+
+# Looking, in general
 
 
 def test_looking_changes_nothing(dst: Path) -> None:
@@ -249,6 +396,30 @@ def test_why_knows_links_folders_adopted_foreign_and_absent_paths(
     shutil.copytree(src, tmp_path / "copy", symlinks=True)
     run("sync", src, tmp_path / "copy")
     assert "not written by us" in run("why", tmp_path / "copy" / "a").stdout
+
+
+def test_why_knows_the_mirror_itself_and_our_own_folder(
+    src: Path, dst: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to("dst")
+    for path in (dst, f"{dst}/d/..", f"{dst}/.", f"{dst}/", f"{dst}/d/../", tmp_path / "link"):
+        result = run("why", path)
+        assert (result.exit_code, result.stdout) == (0, f"{dst}: the mirror itself\n")
+    assert told("why", dst) == {"root": str(dst), "path": ".", "state": "mirror"}
+    for name in (".fsmirror", ".fsmirror/ledger.sqlite3", ".fsmirror/nothing"):
+        result = run("why", dst / name)
+        assert result.exit_code == 0
+        assert "holds the ledger and the backups of the mirror" in result.stdout
+        assert told("why", dst / name) == {"root": str(dst), "path": name, "state": "ours"}
+
+
+def test_why_takes_a_path_as_the_system_does(src: Path, dst: Path, tmp_path: Path) -> None:
+    for path in (f"{dst}/d/../a", f"{dst}/d/./../a", tmp_path / "src" / ".." / "dst" / "a"):
+        assert "a: managed, a file" in run("why", path).stdout
+    (src / "to a mirror").symlink_to(tmp_path / "other")
+    run("sync", src, dst)
+    run("sync", src, tmp_path / "other")
+    assert "to a mirror: managed, a link" in run("why", dst / "to a mirror").stdout
 
 
 # backups

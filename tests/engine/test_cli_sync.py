@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -291,6 +292,19 @@ def test_what_git_itself_would_list_is_what_is_mirrored(tmp_path: Path, dst: Pat
     assert set(contents(snapshot(dst))) == set(filter(None, listed.split("\0")))
 
 
+@pytest.mark.parametrize("folder", ["", "docs/"])
+def test_a_gitignore_file_with_a_bad_pattern_is_named(src: Path, dst: Path, folder: str) -> None:
+    (src / f"{folder}.gitignore").write_bytes(b"*.log\n[z-a]\n")
+    result = sync(src, dst, "--gitignore")
+    assert result.exit_code == 3
+    assert (
+        f"{src}: can't be read whole: {folder}.gitignore: the pattern '[z-a]' can't be parsed"
+        in result.stderr
+    )
+    assert result.stderr.count("\n") == 1
+    assert snapshot(dst) == {}
+
+
 @pytest.mark.parametrize("pattern", ["!", "\\", "[z-a]"])
 def test_a_pattern_that_does_not_parse_is_one_line(src: Path, dst: Path, pattern: str) -> None:
     result = sync(src, dst, "--exclude", pattern)
@@ -349,6 +363,63 @@ def test_a_source_that_changes_while_it_is_copied_fails_by_name_and_the_next_run
     assert (dst / "docs" / "large").stat().st_size == 200_000
     assert sync(src, dst).exit_code == 0
     assert _all(dst) == _all(src)
+
+
+FAR: int = 10_413_792_000 * 10**9  # 2300-01-01, beyond 64 bits of nanoseconds
+
+
+def _sends_far(path: Path) -> None:
+    """Gives something a time that the ledger can't keep."""
+    try:
+        os.utime(path, ns=(FAR, FAR), follow_symlinks=False)
+    except OSError:
+        pytest.skip("this file system holds no such time")
+    if path.lstat().st_mtime_ns != FAR:
+        pytest.skip("this file system holds no such time")
+
+
+def test_a_time_that_cannot_be_kept_fails_by_name_its_copy_stays_and_the_rest_goes_on(
+    src: Path, dst: Path
+) -> None:
+    sync(src, dst)
+    (src / "new").write_bytes(b"new")
+    (src / "far").write_bytes(b"far")
+    (src / "index.html").write_bytes(b"changed")
+    far = ("far", "index.html", "loop")
+    for name in far:
+        _sends_far(src / name)
+    for _ in range(2):
+        result = sync(src, dst)
+        assert result.exit_code == 3
+        assert result.stderr.splitlines() == [
+            f"fsmirror: its source {str(src / name)!r} has a time that no mirror can keep; "
+            "those from 1677 to 2262 can be"
+            for name in far
+        ]
+        assert (dst / "new").read_bytes() == b"new"
+        assert (dst / "index.html").read_bytes() == b"<p>index"
+        assert (dst / "loop").readlink() == Path(".")
+        assert not (dst / "far").exists()
+    assert sync(src, dst, "--dry-run").exit_code == 3
+    for name in far:
+        os.utime(src / name, ns=(THEN, THEN), follow_symlinks=False)
+    assert sync(src, dst).exit_code == 0
+    assert _all(dst) == _all(src)
+
+
+@pytest.mark.parametrize("folder", ["", "docs"])
+def test_the_time_of_a_folder_that_cannot_be_kept_changes_nothing(
+    src: Path, dst: Path, folder: str
+) -> None:
+    sync(src, dst)
+    (src / "index.html").unlink()
+    _sends_far(src / folder)
+    result = sync(src, dst)
+    assert result.exit_code == 3
+    assert f"{folder or src}: has a time that no mirror can keep" in result.stderr
+    assert result.stderr.endswith("(nothing was changed)\n")
+    assert result.stderr.count("\n") == 1
+    assert (dst / "index.html").exists()
 
 
 # Exact, and the brake
@@ -489,6 +560,14 @@ def test_an_impossible_limit_is_one_line(src: Path, dst: Path, limit: str) -> No
     assert result.stderr.count("\n") == 1
 
 
+def test_a_limit_that_is_no_number_for_python_is_one_line(src: Path, dst: Path) -> None:
+    result = sync(src, dst, f"--max-delete={'9' * 5000}")
+    assert result.exit_code == 2
+    assert "it has 5,000 digits" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert sync(src, dst, f"--max-delete={'9' * 18}").exit_code == 0
+
+
 # Dry runs
 
 
@@ -556,6 +635,12 @@ def test_a_dry_run_lists_every_path_that_then_changes_and_no_other(
 def _count(listed: list[dict[str, Any]], action: str) -> int:
     """How many files or links are listed with an action."""
     return sum(1 for c in listed if c["action"] == action and not c["path"].endswith("/"))
+
+
+def test_a_dry_run_that_goes_on_is_refused(src: Path, dst: Path) -> None:
+    result = sync(src, dst, "-n", "--watch")
+    assert result.exit_code == 2
+    assert result.stderr == "fsmirror: --watch and --dry-run can't be given together\n"
 
 
 def test_a_dry_run_names_conflicts(src: Path, dst: Path) -> None:
@@ -638,12 +723,37 @@ def test_a_second_run_on_the_same_mirror_says_who_holds_it(src: Path, dst: Path)
     assert sync(src, dst).exit_code == 0
 
 
-def test_a_run_that_is_killed_is_completed_by_the_next(src: Path, dst: Path) -> None:
+def _staged(dst: Path) -> int:
+    """How many files wait to be put in place."""
+    return sum(len(files) for _, _, files in os.walk(dst / ".fsmirror" / "tmp"))
+
+
+# What is there when the process dies: of a run over 3,000 files.
+MOMENTS: dict[str, Callable[[Path], bool]] = {
+    "the engine has begun": lambda dst: (dst / ".fsmirror" / "engine").exists(),
+    "a file is staged": lambda dst: _staged(dst) > 0,
+    "many files are staged": lambda dst: _staged(dst) > 100,
+    "a file is in place": lambda dst: (dst / "many").is_dir() and any((dst / "many").iterdir()),
+}
+
+
+@pytest.mark.parametrize("is_reached", MOMENTS.values(), ids=MOMENTS)
+def test_a_run_that_is_killed_is_completed_by_the_next(
+    src: Path, dst: Path, is_reached: Callable[[Path], bool]
+) -> None:
+    (src / "many").mkdir()
+    for number in range(3000):
+        (src / "many" / f"{number}").write_bytes(b"%d" % number)
     command = [str(Path(sys.executable).with_name("fsmirror")), "sync", str(src), str(dst)]
-    for delay in (0.35, 0.45, 0.55):
+    for _ in range(5):  # On a busy machine we may be too late.
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            time.sleep(delay)
+            while process.poll() is None and not is_reached(dst):
+                time.sleep(0.001)
             process.kill()
+        if is_cut_off := process.returncode == -signal.SIGKILL and _all(dst) != _all(src):
+            break
+        shutil.rmtree(dst)
+    assert is_cut_off
     assert sync(src, dst).exit_code == 0
     assert _all(dst) == _all(src)
     assert [name for name in snapshot(dst, ours=True) if name.startswith("tmp/")] == []

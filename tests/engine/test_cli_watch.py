@@ -133,6 +133,9 @@ def test_a_source_that_goes_and_comes_back_changes_nothing_meanwhile(
 ) -> None:
     src.rename(src.with_name("away"))
     follower.waits_for(f"{src}: can't be read: No such file or directory (nothing was changed)")
+    assert follower.run() == {
+        "error": f"{src}: can't be read: No such file or directory (nothing was changed)"
+    }
     (dst / "d").rmdir()  # So that it looks.
     time.sleep(1)
     assert (dst / "a").read_bytes() == b"a"
