@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from ._history import Key, Value
 
-__all__ = ["Target", "call_apply", "checked", "stable"]
+__all__ = ["Target", "checked", "stable"]
 
 _REQUIRED = ("keys", "values", "handler", "apply", "observe")
 
@@ -40,10 +39,18 @@ class Target(Protocol):
         """What may be declared for a key."""
 
     def handler(self) -> Any:
-        """The ``TargetHandler``; asked for again after every restart."""
+        """The ``TargetHandler``; asked for again after every restart.
+
+        What belongs to one process, such as a queue, a worker task or a pool, is
+        best made anew with it.
+        """
 
     def apply(self, actions: Sequence[Any], /) -> Awaitable[object] | object:
-        """Does what the sink's callback does; may be a coroutine."""
+        """Does what the sink's callback does; may be a coroutine.
+
+        All coroutines of one simulated process run in the same event loop; when the
+        process ends, its tasks are cancelled.
+        """
 
     def observe(self) -> Mapping[Any, Any]:
         """What is really there, by key, read without the connector's code."""
@@ -109,22 +116,6 @@ def close(target: Target) -> None:
     method = getattr(target, "close", None)
     if callable(method):
         method()
-
-
-def call_apply(target: Target) -> Callable[[Sequence[Any]], None]:
-    """The sink of an adapter, whether it is a coroutine or not."""
-
-    def apply(actions: Sequence[Any]) -> None:
-        result = target.apply(actions)
-        if inspect.isawaitable(result):
-            asyncio.run(_awaited(result))
-
-    return apply
-
-
-async def _awaited(result: Awaitable[object]) -> None:
-    """Waits for a coroutine, or for anything like one."""
-    await result
 
 
 def expected(target: Target, key: Key, value: Value) -> Value:

@@ -13,6 +13,7 @@ from hypothesis.database import ExampleDatabase
 from ._adapter import Target, allows, checked
 from ._history import Disturb, Restart, Step, Update, histories
 from ._rules import Broken, ContractViolation
+from ._sink import refuse_in_loop
 from ._text import short
 from ._updating import Updating
 from ._world import Draw, Promises, World
@@ -54,7 +55,9 @@ def check_target(
     Raises:
         ContractViolation: A rule was broken; it tells the shortest history.
         TypeError: ``make`` gives no adapter; it says what is missing.
+        RuntimeError: An event loop is running in this thread.
     """
+    refuse_in_loop()
     promises = Promises(atomic, heals, container, deaths)
     checked(make)
 
@@ -108,7 +111,9 @@ def check_history(
     Raises:
         ContractViolation: A rule was broken.
         TypeError: ``make`` gives no adapter.
+        RuntimeError: An event loop is running in this thread.
     """
+    refuse_in_loop()
     world = World(checked(make), Promises(atomic, heals, container, deaths))
     try:
         _play(world, tuple(history), _nothing_to_draw, _name(make))

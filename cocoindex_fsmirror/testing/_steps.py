@@ -2,10 +2,12 @@
 
 Three sources, each for what the others do not see: CPython's audit events (whatever
 opens, moves or removes, in every thread, also when it is called from C); a profile
-function for the calls that raise none (writes, syncs, SQL, looks); and the sequence of
-actions itself, for connectors that keep their state in memory. Calls by ``ctypes`` and
-inside other extensions are not seen: what they do falls between two steps, as does the
-commit at the end of ``with connection:``.
+function for the calls that raise none (writes, syncs, SQL, looks), in the thread that
+calls the sink and in those that were started by a sink; and the sequence of actions
+itself, for connectors that keep their state in memory. Calls by ``ctypes`` and inside
+other extensions are not seen: what they do falls between two steps, as does the commit
+at the end of ``with connection:``. Nor are the calls without an audit event of threads
+that ran before the first sink was called.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import socket
 import sqlite3
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +28,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from ._history import Fault
 
-__all__ = ["Death", "InjectedError", "Outcome", "apply_here", "apply_in_child"]
+__all__ = ["Death", "InjectedError", "Outcome", "apply_here", "apply_in_child", "is_injected"]
 
 _ActionT = TypeVar("_ActionT")
 Apply = Callable[[Sequence[Any]], object]
@@ -50,14 +53,28 @@ _OF_FILES: Final = frozenset({"write", "writelines", "flush", "truncate"})
 _OF_DATABASES: Final = frozenset({"execute", "executemany", "executescript", "commit"})
 _OF_SOCKETS: Final = frozenset({"send", "sendall"})
 _DIED: Final = 0x5D
+_INJECTED: Final = "(injected)"
 
 
-class Death(BaseException):
-    """The process is gone, as far as the connector is concerned."""
+class Death(SystemExit):
+    """The process is gone, as far as the connector is concerned.
+
+    Of this kind, since asyncio lets nothing else out of a task that nobody waits for,
+    and threads end of it without a word.
+    """
 
 
 class InjectedError(OSError):
     """Something that the connector asked of the operating system failed."""
+
+
+def is_injected(error: object) -> bool:
+    """Whether an exception comes from here."""
+    return isinstance(error, Death) or _INJECTED in str(error)
+
+
+def _nothing() -> None:
+    """What there is to do at the end of a process without tasks and threads."""
 
 
 class Outcome:
@@ -73,20 +90,34 @@ class Outcome:
         self.where, self.died, self.error = where, died, error
 
 
-def apply_here(apply: Apply, actions: Sequence[Any], fault: Fault | None) -> Outcome:
+def apply_here(
+    apply: Apply, actions: Sequence[Any], fault: Fault | None, end: Callable[[], None] = _nothing
+) -> Outcome:
     """Calls a sink in this process; its death is an exception that nothing outlives.
 
     ``finally`` and ``except BaseException`` still run, as they would not if the process
     really died, but each step that they take fails as well. (One exception: after an
     interrupted call that raises no audit event, other such calls go through again, since
-    the interpreter then takes the profile function away.)
+    the interpreter then takes the profile function away from that thread.)
+
+    Args:
+        apply: The sink.
+        actions: What it gets.
+        fault: What goes wrong.
+        end: Called after a death, to end the tasks and threads of the process; each
+            step that they still take fails.
     """
     dies = fault is not None and fault.kind == "dies"
     steps = _Steps(fault, _raise_death if dies else _raise_error, is_lasting=dies)
     error = ""
     try:
         with steps.watched():
-            apply(_Watched(actions, steps))
+            try:
+                apply(_Watched(actions, steps))
+            finally:
+                if dies and steps.reached:
+                    _listen()  # Again: a death takes the profile function away.
+                    end()
     except Death:
         pass
     except Exception as raised:
@@ -152,11 +183,11 @@ def _raise_death(_where: str) -> NoReturn:
 def _raise_error(where: str) -> NoReturn:
     """A step fails, with the kind of error that such a step fails with."""
     if where.startswith("sqlite3"):
-        error = sqlite3.OperationalError("disk I/O error (injected)")
+        error = sqlite3.OperationalError(f"disk I/O error {_INJECTED}")
         # Without a code it could mean anything, also that the database is damaged.
         error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR, "SQLITE_IOERR"
         raise error
-    raise InjectedError(5, "Input/output error (injected)")
+    raise InjectedError(5, f"Input/output error {_INJECTED}")
 
 
 def _text(error: Exception) -> str:
@@ -173,7 +204,6 @@ class _Steps:
         self._left = fault.step if fault is not None and fault.where == "inside" else -1
         self._end = end
         self._is_lasting = is_lasting or (fault is not None and fault.lasting)
-        self._profile = sys.getprofile()
         self.reached = ""
 
     def step(self, name: str) -> None:
@@ -193,24 +223,46 @@ class _Steps:
         """Hears of every step meanwhile."""
         global _heard  # noqa: PLW0603  # An audit hook is there for good.
         if self._left < 0:
-            yield
+            with _threads_watched():
+                yield
             return
         _install_audit_hook()
+        profile = sys.getprofile()
         _heard = self
-        sys.setprofile(self._on_call)
+        _listen()
         try:
-            yield
+            with _threads_watched():
+                yield
         finally:
             _heard = None
             # One that is written in C, such as cProfile's, can't be put back.
-            sys.setprofile(self._profile if callable(self._profile) else None)
+            sys.setprofile(profile if callable(profile) else None)
 
-    def _on_call(self, _frame: FrameType, event: str, called: Any) -> None:
-        """The profile function."""
-        if event == "c_call":
-            kind = _kind_of(called)
-            if kind:
-                self.step(f"{kind}.{called.__name__}")
+
+@contextlib.contextmanager
+def _threads_watched() -> Iterator[None]:
+    """Threads that start meanwhile are heard of, then and whenever something listens later."""
+    profile = threading.getprofile()
+    threading.setprofile(_on_call)
+    try:
+        yield
+    finally:
+        threading.setprofile(profile)
+
+
+def _listen() -> None:
+    """Sets the profile function for this thread."""
+    sys.setprofile(_on_call)
+
+
+def _on_call(frame: FrameType, event: str, called: Any) -> None:
+    """The profile function."""
+    if _heard is None or event != "c_call":
+        return
+    kind = _kind_of(called)
+    # How a thread wakes an event loop, which would otherwise sleep for ever, is not the sink's.
+    if kind and frame.f_code.co_name != "_write_to_self":
+        _heard.step(f"{kind}.{called.__name__}")
 
 
 def _kind_of(called: Any) -> str:

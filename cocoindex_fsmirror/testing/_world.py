@@ -15,6 +15,7 @@ from ._adapter import Target, stable
 from ._asking import Asking
 from ._engine import Asked, Engine
 from ._history import Disturb, Fault, Key, Value
+from ._sink import Sink
 from ._steps import Outcome, apply_here, apply_in_child
 from ._text import ABSENT
 
@@ -71,6 +72,7 @@ class World:
         self._make = make
         self.promises = promises
         self.engine = Engine()
+        self._sink: Sink | None = None
         self._open()
 
     def _open(self) -> None:
@@ -81,7 +83,15 @@ class World:
 
     def close(self) -> None:
         """Gives the external system back."""
-        _adapter.close(self.target)
+        try:
+            self._end()
+        finally:
+            _adapter.close(self.target)
+
+    def _end(self) -> None:
+        """The process ends, if there is one."""
+        if self._sink is not None:
+            self._sink.close()
 
     def renew(self) -> None:
         """Destroys the external system, and makes another."""
@@ -90,6 +100,8 @@ class World:
 
     def restart(self) -> None:
         """Another process begins."""
+        self._end()
+        self._sink = Sink(self.target)
         self.handler = Asking(self.target.handler())
 
     def see(self) -> dict[Key, Value]:
@@ -105,8 +117,10 @@ class World:
     def apply(self, planned: Sequence[Asked], fault: Fault | None) -> Outcome:
         """Calls the sink."""
         actions = [asked.output.action for asked in planned if asked.output is not None]
-        how = apply_here if self.promises.deaths == "raise" else apply_in_child
-        return how(_adapter.call_apply(self.target), actions, fault)
+        assert self._sink is not None
+        if self.promises.deaths == "fork":
+            return apply_in_child(self._sink, actions, fault)
+        return apply_here(self._sink, actions, fault, self._sink.die)
 
     def disturb(self, step: Disturb, draw: Draw) -> tuple[Disturb, dict[Key, Value]]:
         """Lets somebody else change the external system.

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from cocoindex_fsmirror.testing import Fault
-from cocoindex_fsmirror.testing._adapter import call_apply
+from cocoindex_fsmirror.testing._sink import Sink
 from cocoindex_fsmirror.testing._steps import Apply, Outcome, apply_here, apply_in_child
 from tests.kit.connectors import Folder
 
@@ -142,7 +142,6 @@ def test_a_coroutine_has_the_steps_of_a_function() -> None:
             await asyncio.sleep(0)
             make_and_remove(self.at)
 
-    with contextlib.closing(Slow()) as slow:
-        apply = call_apply(slow)
+    with contextlib.closing(Slow()) as slow, contextlib.closing(Sink(slow)) as apply:
         steps = [apply_here(apply, [], fails(step)).where for step in range(3)]
     assert steps == ["os.mkdir", "os.rmdir", ""]
