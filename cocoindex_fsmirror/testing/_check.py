@@ -137,7 +137,7 @@ def _play(world: World, history: Sequence[Step], draw: Draw, name: str) -> None:
             finally:
                 story.append(f"{len(story) + 1}. {updating}")
             if updating.died:
-                world.restart()
+                world.crash()
         elif isinstance(step, Disturb):
             step, changed = world.disturb(step, draw)
             story.append(f"{len(story) + 1}. somebody else leaves {short(changed)}; restart")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import Awaitable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ._adapter import Target
 from ._steps import Death, is_injected
@@ -35,6 +35,11 @@ class Sink:
         """The process ends in good order: its tasks are cancelled, its threads waited for."""
         self._runner.close()
 
+    def stop(self) -> None:
+        """A step was the last one: nothing in the loop waits any longer."""
+        if self._loop is not None and self._loop.is_running():
+            self._loop.call_soon_threadsafe(_raise_death)
+
     def die(self) -> None:
         """The process is gone: whatever its tasks and threads still try fails."""
         self._is_dead = True
@@ -50,6 +55,11 @@ class Sink:
         """What nobody waited for; nothing is said of what we did ourselves."""
         if not self._is_dead and not is_injected(context.get("exception")):
             loop.default_exception_handler(context)
+
+
+def _raise_death() -> NoReturn:
+    """Out of the event loop."""
+    raise Death
 
 
 async def _awaited(result: Awaitable[object]) -> None:

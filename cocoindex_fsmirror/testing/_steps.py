@@ -24,11 +24,19 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, ModuleType
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from ._history import Fault
 
-__all__ = ["Death", "InjectedError", "Outcome", "apply_here", "apply_in_child", "is_injected"]
+__all__ = [
+    "Death",
+    "InjectedError",
+    "Outcome",
+    "apply_here",
+    "apply_in_child",
+    "is_injected",
+    "kill",
+]
 
 _ActionT = TypeVar("_ActionT")
 Apply = Callable[[Sequence[Any]], object]
@@ -73,8 +81,14 @@ def is_injected(error: object) -> bool:
     return isinstance(error, Death) or _INJECTED in str(error)
 
 
-def _nothing() -> None:
-    """What there is to do at the end of a process without tasks and threads."""
+class Process(Protocol):
+    """What may have tasks and threads, which end when it dies."""
+
+    def stop(self) -> None:
+        """Stops what waits in its event loop; called by the thread that died."""
+
+    def die(self) -> None:
+        """Ends them; each step that they still take fails."""
 
 
 class Outcome:
@@ -91,7 +105,7 @@ class Outcome:
 
 
 def apply_here(
-    apply: Apply, actions: Sequence[Any], fault: Fault | None, end: Callable[[], None] = _nothing
+    apply: Apply, actions: Sequence[Any], fault: Fault | None, process: Process | None = None
 ) -> Outcome:
     """Calls a sink in this process; its death is an exception that nothing outlives.
 
@@ -104,27 +118,51 @@ def apply_here(
         apply: The sink.
         actions: What it gets.
         fault: What goes wrong.
-        end: Called after a death, to end the tasks and threads of the process; each
-            step that they still take fails.
+        process: What dies with it.
     """
     dies = fault is not None and fault.kind == "dies"
-    steps = _Steps(fault, _raise_death if dies else _raise_error, is_lasting=dies)
+
+    def die(_where: str) -> NoReturn:
+        if process is not None:
+            process.stop()
+        raise Death
+
+    steps = _Steps(fault, die if dies else _raise_error, is_lasting=dies)
     error = ""
-    try:
-        with steps.watched():
-            try:
-                apply(_Watched(actions, steps))
-            finally:
-                if dies and steps.reached:
-                    _listen()  # Again: a death takes the profile function away.
-                    end()
-    except Death:
-        pass
-    except Exception as raised:
-        error = _text(raised)
+    with contextlib.nullcontext() if fault is None else _hushed():
+        try:
+            with steps.watched():
+                try:
+                    apply(_Watched(actions, steps))
+                finally:
+                    if dies and steps.reached and process is not None:
+                        _listen()  # Again: a death takes the profile function away.
+                        process.die()
+        except Death:
+            pass
+        except Exception as raised:
+            error = _text(raised)
     if dies and steps.reached:  # Also if the sink caught its death.
         return Outcome(steps.reached, died=True)
     return Outcome(steps.reached, error=error)
+
+
+def kill(process: Process) -> None:
+    """Ends a process while no sink is called: each step that it still takes fails."""
+
+    def die(_where: str) -> NoReturn:
+        raise Death
+
+    with _hushed(), _Steps(Fault("dies", "inside"), die, is_lasting=True).watched():
+        process.die()
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Says nothing of coroutines that were made, but not awaited, before an interruption."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        yield
 
 
 def apply_in_child(apply: Apply, actions: Sequence[Any], fault: Fault | None) -> Outcome:
@@ -173,11 +211,6 @@ def _live_in_child(
         write(writer, f"\n{traceback.format_exc()}".encode(errors="replace"))
     finally:
         os._exit(code)
-
-
-def _raise_death(_where: str) -> NoReturn:
-    """The end of the process."""
-    raise Death
 
 
 def _raise_error(where: str) -> NoReturn:

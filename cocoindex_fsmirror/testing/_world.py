@@ -16,7 +16,7 @@ from ._asking import Asking
 from ._engine import Asked, Engine
 from ._history import Disturb, Fault, Key, Value
 from ._sink import Sink
-from ._steps import Outcome, apply_here, apply_in_child
+from ._steps import Outcome, apply_here, apply_in_child, kill
 from ._text import ABSENT
 
 __all__ = ["Draw", "Memory", "Promises", "World"]
@@ -104,6 +104,12 @@ class World:
         self._sink = Sink(self.target)
         self.handler = Asking(self.target.handler())
 
+    def crash(self) -> None:
+        """The process dies, and another one begins."""
+        if self._sink is not None:
+            kill(self._sink)
+        self.restart()
+
     def see(self) -> dict[Key, Value]:
         """What is really there."""
         return {stable(key): value for key, value in self.target.observe().items()}
@@ -120,7 +126,7 @@ class World:
         assert self._sink is not None
         if self.promises.deaths == "fork":
             return apply_in_child(self._sink, actions, fault)
-        return apply_here(self._sink, actions, fault, self._sink.die)
+        return apply_here(self._sink, actions, fault, process=self._sink)
 
     def disturb(self, step: Disturb, draw: Draw) -> tuple[Disturb, dict[Key, Value]]:
         """Lets somebody else change the external system.

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import gc
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from cocoindex_fsmirror.testing._steps import apply_here
 from tests.kit.connectors import Action, Folder, Handler, Shelf
 from tests.kit.test_steps import HOWS, How, dies, fails, listed
 
-SOME = settings(max_examples=60, database=None, derandomize=True)
+SOME = settings(max_examples=40, database=None, derandomize=True)
 ONE, OTHER = Update({"one": {"a": b"1"}}), Update({"one": {"a": b"2"}})
 
 
@@ -102,6 +103,30 @@ def test_there_is_one_loop_for_each_process() -> None:
     assert [Noted.loops.index(loop) for loop in Noted.loops] == [0, 0, 2, 2, 4]
     assert all(loop.is_closed() for loop in Noted.loops)
     assert Noted.ended == ["cancelled"] * 5
+
+
+class Buffered(Looping):
+    """Tidies up when its task is cancelled."""
+
+    loops: list[asyncio.AbstractEventLoop] = []  # noqa: RUF012
+    ended: list[str] = []  # noqa: RUF012
+
+    async def wait(self) -> None:
+        try:
+            await super().wait()
+        finally:
+            os.listdir("/")
+            self.ended.append("tidied up")
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_process_that_dies_between_two_calls_does_not_tidy_up(
+    where: Literal["before", "after"],
+) -> None:
+    Buffered.ended.clear()
+    check_history(Buffered, [ONE, Update(OTHER.declared, Fault("dies", where))])
+    dead = 1 if where == "before" else 2
+    assert Buffered.ended == ["cancelled"] * dead + ["cancelled", "tidied up"]
 
 
 def test_the_last_loop_is_closed_also_where_a_rule_is_broken() -> None:
@@ -204,9 +229,10 @@ def test_when_one_thread_dies_so_does_every_other_and_nothing_is_said(
         tasks = [loop.create_task(third()) for _ in range(3)]
         await asyncio.wait([*calls, *tasks])
 
-    made = Sink(_Bare(function))
-    assert apply_here(made, [], dies(0), made.die).died
+    made, started = Sink(_Bare(function)), time.monotonic()
+    assert apply_here(made, [], dies(0), made).died
     gc.collect()
+    assert time.monotonic() - started < 10
     assert listed(tmp_path) == {}
     assert (capfd.readouterr().err, caplog.messages) == ("", [])
 
@@ -236,5 +262,5 @@ def test_a_death_in_a_task_does_not_leave_others_waiting_for_it(tmp_path: Path) 
         await asyncio.Event().wait()
 
     made, started = Sink(_Bare(function)), time.monotonic()
-    assert apply_here(made, [], dies(0), made.die).died
+    assert apply_here(made, [], dies(0), made).died
     assert time.monotonic() - started < 10
