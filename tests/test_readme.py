@@ -100,6 +100,9 @@ def test_the_shelf_passes_and_writing_in_place_fails_in_just_the_words_that_are_
     exec(compile(BLOCKS[3].replace(beside[0], in_place), "README.md", "exec"), names)
     told = re.findall(r"^```text\n(.*?)\n```", README, re.DOTALL | re.MULTILINE)[0]
     with pytest.raises(testing.ContractViolation) as caught:
+        testing.check_target(names["Shelf"], settings=testing.PROFILES["ci"])
+    assert caught.value.rule is testing.Rule.CONVERGES
+    with pytest.raises(testing.ContractViolation) as caught:
         eval(told[told.index("check_history(") :], {**vars(testing), **names})
     assert str(caught.value) == told
 

@@ -143,7 +143,7 @@ def _weighted(*choices: tuple[int, st.SearchStrategy[_T]]) -> st.SearchStrategy[
 # Some sinks take two steps for an update, and some take sixty.
 _STEPS = _weighted(
     (2, st.integers(0, 3)),
-    (1, st.integers(0, 15)),
+    (3, st.integers(0, 15)),
     (2, st.integers(0, 60)),
     (1, st.integers(0, 250)),
 )
@@ -155,7 +155,7 @@ def _faults() -> st.SearchStrategy[Fault]:
     batches = st.sampled_from([0, 0, 0, 0, 1])
     inside = st.builds(Fault, kinds, st.just("inside"), _STEPS, batches, st.booleans())
     outside = st.builds(Fault, kinds, st.sampled_from(["before", "after"]), batch=batches)
-    return _weighted((1, outside), (3, inside))
+    return _weighted((1, outside), (2, inside))
 
 
 @st.composite
@@ -179,22 +179,26 @@ def histories(
         max_steps: How many steps it has at most, without updates that are tried again.
     """
     # Few of each, so that they meet again.
-    some_keys = draw(st.lists(keys, min_size=1, max_size=5, unique=True))
+    some_keys = draw(st.lists(keys, min_size=1, max_size=8, unique=True))
     some_values = draw(st.lists(values, min_size=2, max_size=3))
     # Nothing at all comes first: what a failure does not need shrinks to it, and is left out.
     others: list[tuple[int, st.SearchStrategy[Any]]] = [(1, st.none()), (1, st.builds(Restart))]
     others += [(2, st.builds(Disturb))] if disturbs else []
     fates = [_fates(len(some_values) - 1)] * len(some_keys)
-    change = st.tuples(st.permutations(some_keys), *fates)
+    change = st.tuples(st.permutations(some_keys), st.tuples(*fates))
     update = st.tuples(change, st.booleans(), _UPDATES, st.booleans())
-    drawn = draw(st.lists(_weighted(*others, (8, update)), min_size=3, max_size=max_steps))
+    # What is there already is written again, and cut off: no record tells of it.
+    often = st.sampled_from([False, True, True, True])
+    again = st.tuples(st.none(), st.booleans(), _AGAIN, often)
+    choices = _weighted(*others, (10, update), (4, again))
+    drawn = draw(st.lists(choices, min_size=3, max_size=max_steps))
     placed: _Placed = {}
     steps: list[Step] = []
     for step in drawn:
         if isinstance(step, tuple):
-            (order, *drawn_fates), is_empty, update_of, is_tried_again = step
-            pairs = zip(order, drawn_fates, strict=True)
-            placed = _changed(placed, pairs, allows, len(some_values))
+            change_of, is_empty, update_of, is_tried_again = step
+            if change_of is not None:
+                placed = _changed(placed, change_of, allows, len(some_values))
             declared: dict[str, dict[Key, Value]] = {"one": {}} if is_empty else {}
             for key, (component, value) in placed.items():
                 declared.setdefault(component, {})[key] = some_values[value]
@@ -216,19 +220,19 @@ _Fate: TypeAlias = tuple[str, int]
 @functools.cache
 def _fates(furthest: int) -> st.SearchStrategy[_Fate]:
     """What may happen to a key."""
-    kinds = st.sampled_from(["drop", "set", "set", "set", "keep", "move"])
+    kinds = st.sampled_from(["drop", "set", "set", "set", "set", "keep", "move"])
     return st.tuples(kinds, st.integers(1, furthest))
 
 
 def _changed(
     placed: _Placed,
-    fates: Iterable[tuple[Key, _Fate]],
+    change: tuple[Iterable[Key], Iterable[_Fate]],
     allows: Callable[[AbstractSet[Key]], bool],
     count: int,
 ) -> _Placed:
     """What the next update declares: some of it as before; a key that is set gets another value."""
     changed: _Placed = {}
-    for key, (fate, offset) in fates:
+    for key, (fate, offset) in zip(*change, strict=True):
         component, value = placed.get(key, ("", -1))
         if fate == "drop" or (fate == "keep" and not component) or not allows({*changed, key}):
             continue
@@ -260,4 +264,15 @@ _UPDATES = st.builds(
             "invalidation": st.sampled_from([*[None] * 8, "lossy", "destructive"]),
         }
     ),
+)
+
+_AGAIN = st.builds(
+    _update,
+    st.builds(
+        Fault,
+        st.sampled_from(["dies", "dies", "fails"]),
+        st.just("inside"),
+        _weighted((3, st.integers(0, 3)), (2, st.integers(0, 15)), (1, st.integers(0, 60))),
+    ),
+    st.fixed_dictionaries({"full_reprocess": st.sampled_from([False, True, True, True])}),
 )

@@ -95,6 +95,17 @@ class ClearsFirst(WritesAll):
         super().apply(actions)
 
 
+class TakesAllForOne(Shelf):
+    """Takes all actions of a call for what the first of them is."""
+
+    def apply(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if actions[0].value is None:
+                self.remove(action.key)
+            else:
+                self.put(action.key, action.value or b"")
+
+
 class Shared(Shelf):
     """Has a neighbour, who keeps things there as well."""
 
@@ -204,6 +215,29 @@ class SwallowsErrors(Folder):
     def take(self, action: Action) -> None:
         with contextlib.suppress(OSError):
             super().take(action)
+
+
+class TriesTheRest(Folder):
+    """Goes on after an error, and says what the first one was."""
+
+    def apply(self, actions: Sequence[Action]) -> None:
+        errors = list[OSError]()
+        for action in actions:
+            try:
+                self.take(action)
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+class HearsTheFirstOnly(TriesTheRest):
+    """Says nothing of an error at any action but the first."""
+
+    def apply(self, actions: Sequence[Action]) -> None:
+        super().apply(actions[:1])
+        with contextlib.suppress(OSError):
+            super().apply(actions[1:])
 
 
 class WritesInPlace(Folder):
