@@ -9,6 +9,7 @@ import cocoindex as coco
 from ._engine import Asked
 from ._history import Key, Value
 from ._rules import Broken, Rule
+from ._same import same
 from ._storage import Stored, serialize, typed
 from ._text import short
 
@@ -77,7 +78,7 @@ class Asking:
         except Exception as error:
             found = f"the record {short(record)} can't be stored and read: {error}"
             raise Broken(Rule.RECORDS, found) from error
-        if restored != record:
+        if not same(restored, record):
             found = f"the record {short(record)} comes back as {short(restored)}"
             raise Broken(Rule.RECORDS, found)
 

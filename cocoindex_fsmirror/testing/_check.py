@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Literal, NoReturn
 
 from hypothesis import HealthCheck, Phase, given
@@ -73,8 +74,7 @@ def check_target(
 
 def with_history(make: Callable[[], Target], promises: Promises, data: st.DataObject) -> None:
     """One example."""
-    world = World(make, promises)
-    try:
+    with _opened(make, promises) as world:
         history = data.draw(
             histories(
                 world.target.keys(),
@@ -84,8 +84,21 @@ def with_history(make: Callable[[], Target], promises: Promises, data: st.DataOb
             )
         )
         _play(world, history, data.draw, _name(make))
-    finally:
-        world.close()
+
+
+@contextlib.contextmanager
+def _opened(make: Callable[[], Target], promises: Promises) -> Iterator[World]:
+    """A world that is closed in the end; what went wrong before comes before what its end says."""
+    world = World(make, promises)
+    try:
+        yield world
+    except BaseException as error:
+        try:
+            world.close()
+        except Exception as other:
+            error.add_note(f"{_CLOSING}{type(other).__name__}: {other}")
+        raise
+    world.close()
 
 
 def check_history(
@@ -114,13 +127,12 @@ def check_history(
         RuntimeError: An event loop is running in this thread.
     """
     refuse_in_loop()
-    world = World(checked(make), Promises(atomic, heals, container, deaths))
+    promises = Promises(atomic, heals, container, deaths)
     try:
-        _play(world, tuple(history), _nothing_to_draw, _name(make))
+        with _opened(checked(make), promises) as world:
+            _play(world, tuple(history), _nothing_to_draw, _name(make))
     except ContractViolation as violation:
         _raise_bare(violation)
-    finally:
-        world.close()
 
 
 def _play(world: World, history: Sequence[Step], draw: Draw, name: str) -> None:
@@ -128,23 +140,32 @@ def _play(world: World, history: Sequence[Step], draw: Draw, name: str) -> None:
     story: list[str] = []
     played: list[Step] = []
     last = Update({})
+    is_dead = False
+
+    def tell(event: object) -> None:
+        story.append(f"{len(story) + 1}. {event}")
 
     def take(step: Step) -> Step:
+        nonlocal is_dead
         if isinstance(step, Update):
+            if is_dead:
+                tell("restart")
             updating = Updating(world, step)
             try:
                 updating.run()
             finally:
-                story.append(f"{len(story) + 1}. {updating}")
-            if updating.died:
+                tell(updating)
+            is_dead = updating.died
+            if is_dead:
                 world.crash()
-        elif isinstance(step, Disturb):
+            return step
+        if isinstance(step, Disturb):
             step, changed = world.disturb(step, draw)
-            story.append(f"{len(story) + 1}. somebody else leaves {short(changed)}; restart")
-            world.restart()
+            tell(f"somebody else leaves {short(changed)}; restart")
         else:
-            story.append(f"{len(story) + 1}. restart")
-            world.restart()
+            tell("restart")
+        world.restart()
+        is_dead = False
         return step
 
     try:
@@ -162,14 +183,18 @@ def _play(world: World, history: Sequence[Step], draw: Draw, name: str) -> None:
 
 def _raise_bare(violation: ContractViolation) -> NoReturn:
     """Raises a violation without the frames and notes of how it was found."""
-    raise ContractViolation(
+    bare = ContractViolation(
         violation.subject,
         violation.rule,
         violation.found,
         violation.history,
         violation.story,
         promises=violation.promises,
-    ) from None
+    )
+    for note in getattr(violation, "__notes__", ()):
+        if note.startswith(_CLOSING):
+            bare.add_note(note)
+    raise bare from None
 
 
 def _nothing_to_draw(strategy: st.SearchStrategy[object]) -> NoReturn:
@@ -196,6 +221,7 @@ def _configured(settings: Settings, name: str) -> Settings:
     )
 
 
+_CLOSING: Final = "Then close() raised "
 _SLOW: Final = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.nested_given)
 
 

@@ -151,7 +151,7 @@ _STEPS = _weighted(
 
 def _faults() -> st.SearchStrategy[Fault]:
     """Anything that may go wrong; mostly in the first batch, and inside the sink."""
-    kinds = st.sampled_from(["dies", "fails"])
+    kinds = st.sampled_from(["dies", "fails", "fails"])
     batches = st.sampled_from([0, 0, 0, 0, 1])
     inside = st.builds(Fault, kinds, st.just("inside"), _STEPS, batches, st.booleans())
     outside = st.builds(Fault, kinds, st.sampled_from(["before", "after"]), batch=batches)

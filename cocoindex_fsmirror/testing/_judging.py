@@ -10,6 +10,7 @@ import cocoindex as coco
 from ._engine import Asked
 from ._history import Key, Value
 from ._rules import Broken, Rule
+from ._same import same
 from ._storage import Stored, serialize
 from ._text import ABSENT, short
 from ._world import Memory, World
@@ -27,7 +28,7 @@ class Facts:
         again: The keys with actions that were cut off before it.
         asked: The last call of reconcile for each key.
         swallowed: The keys of a batch in which something failed and nothing was said.
-        comes_again: Whether actions came otherwise than once, and all in one call.
+        repeated: The keys with actions that came twice in it, in parts, or after a failure.
     """
 
     wanted: dict[Key, Value]
@@ -35,7 +36,7 @@ class Facts:
     again: set[Key]
     asked: dict[Key, Asked] = field(default_factory=dict)
     swallowed: set[Key] = field(default_factory=set)
-    comes_again: bool = False
+    repeated: set[Key] = field(default_factory=set)
 
 
 def judge(world: World, facts: Facts) -> None:
@@ -46,13 +47,13 @@ def judge(world: World, facts: Facts) -> None:
     """
     there, others = world.see(), world.memory.others
     for key, value in facts.wanted.items():
-        if there.get(key, ABSENT) != value:
+        if not same(there.get(key, ABSENT), value):
             raise _differs(world, facts, key, there.get(key, ABSENT))
     for key in {**there, **others}:
         if key in facts.wanted:
             continue
         seen = there.get(key, ABSENT)
-        if key not in facts.tracked and seen != others.get(key, ABSENT):
+        if key not in facts.tracked and not same(seen, others.get(key, ABSENT)):
             was = short(others.get(key, ABSENT))
             found = f"{short(key)} was never declared; it was {was}, and is {short(seen)}"
             raise Broken(Rule.CONVERGES, found)
@@ -77,10 +78,10 @@ def _rule_for(world: World, facts: Facts, asked: Asked, wanted: Value) -> Rule:
     if asked.key in facts.swallowed:
         return Rule.NO_SWALLOWED_FAILURE
     if asked.output is not None:
-        return Rule.IDEMPOTENT if facts.comes_again else Rule.CONVERGES
+        return Rule.IDEMPOTENT if asked.key in facts.repeated else Rule.CONVERGES
     if asked.may_be_missing or len(set(asked.records)) > 1:
         return Rule.BELIEVES_ONLY_WHAT_IT_MAY
-    is_another = world.memory.finished.get(asked.key, wanted) != wanted
+    is_another = not same(world.memory.finished.get(asked.key, wanted), wanted)
     return Rule.RECORDS if is_another and _is_recorded(world, asked) else Rule.CONVERGES
 
 
@@ -117,7 +118,8 @@ def why_apply_raised(
     if gone:
         found = f"deleting {short(gone[0])}, which was not there any more, raised {error}"
         return Broken(Rule.DELETES_WHAT_MAY_BE_GONE, found)
-    comes_again = is_again or facts.comes_again or any(a.key in facts.again for a in planned)
+    repeated = facts.again | facts.repeated
+    comes_again = is_again or any(asked.key in repeated for asked in planned)
     rule = Rule.IDEMPOTENT if comes_again else Rule.CONVERGES
     return Broken(rule, f"apply raised {error}")
 
@@ -132,6 +134,6 @@ def check_atomic(world: World, planned: Sequence[Asked], before: dict[Key, Value
     there = world.see()
     for key in {**before, **there}:
         seen, old = there.get(key, ABSENT), before.get(key, ABSENT)
-        if seen not in (old, wanted.get(key, old)):
+        if not same(seen, old) and not same(seen, wanted.get(key, old)):
             versions = f"was {short(old)} and should become {short(wanted.get(key, old))}"
             raise Broken(Rule.ATOMIC, f"{short(key)} shows {short(seen)}; it {versions}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,7 @@ __all__ = ["Broken", "ContractViolation", "Rule"]
 
 _GUIDE = "the engine's guide, “Building a custom target connector”"
 _HANDLER = "the engine's docstring of TargetHandler"
+_NAMES = ("Delivery", "Disturb", "Fault", "Restart", "Update")
 
 
 class Rule(enum.Enum):
@@ -128,11 +130,24 @@ class ContractViolation(AssertionError):  # noqa: N818  # It is one, not an erro
         self.story = tuple(story)
         self.promises = dict(promises)
         told = "\n".join(f"  {line}" for line in story)
-        steps = "".join(f"    {step!r},\n" for step in history)
-        more = "".join(f", {name}={value!r}" for name, value in promises.items())
         super().__init__(
             f"{subject} breaks the rule “{rule.title}”: {rule.reason}.\n"
             f"The contract: {rule.contract}.\n"
             f"The history that breaks it:\n{told}\n  => {found}\n"
-            f"To run it again: check_history({subject}, [\n{steps}]{more})"
+            f"To run it again:\n{_call(subject, history, promises)}"
         )
+
+
+def _call(subject: str, history: Sequence[Step], promises: Mapping[str, Any]) -> str:
+    """The call that plays a history again, and what it needs."""
+    steps = "".join(f"    {step!r},\n" for step in history)
+    more = "".join(f", {name}={value!r}" for name, value in promises.items())
+    used = [name for name in _NAMES if re.search(rf"\b{name}[(.]", steps)]
+    # Of what a function made, only the last part is a name.
+    make = subject.rpartition("<locals>.")[2]
+    is_named = all(part.isidentifier() for part in make.split("."))
+    hint = "" if is_named else f"# make: what makes the adapter, here {subject}\n"
+    return (
+        f"from {__package__} import {', '.join([*used, 'check_history'])}\n"
+        f"{hint}check_history({make if is_named else 'make'}, [\n{steps}]{more})"
+    )

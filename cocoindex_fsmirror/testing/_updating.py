@@ -7,6 +7,7 @@ from ._engine import Asked, Attempt
 from ._history import Delivery, Fault, Key, Update, Value
 from ._judging import Facts, check_atomic, judge, why_apply_raised
 from ._rules import Broken, Rule
+from ._same import same
 from ._steps import Outcome
 from ._text import describe
 from ._world import World
@@ -78,9 +79,7 @@ class Updating:
             for states in self._declared.values()
             for key, value in states.items()
         }
-        again = set(world.memory.interrupted)
-        comes_again = self._step.delivery is not Delivery.ONCE
-        return Facts(wanted, world.engine.tracked, again, comes_again=comes_again)
+        return Facts(wanted, world.engine.tracked, set(world.memory.interrupted))
 
     def _groups(self) -> list[list[str]]:
         """The components, by what comes in one batch; those that were removed at the end."""
@@ -100,7 +99,7 @@ class Updating:
         """From the precommit to the commit of some components; tells whether all got there."""
         before = self._world.see()
         attempts = [self._precommit(name) for name in group]
-        if self._world.see() != before:
+        if not same(self._world.see(), before):
             raise Broken(Rule.PURE, "reconcile changed what is there")
         return self._apply(attempts)
 
@@ -135,7 +134,7 @@ class Updating:
         if len(attempts) == 1:
             return []
         self._events.append("tried again in halves")
-        self._facts.comes_again = True
+        self._facts.repeated.update(asked.key for asked in planned)
         half = len(attempts) // 2
         return self._isolate(attempts[:half]) + self._isolate(attempts[half:])
 
@@ -152,7 +151,6 @@ class Updating:
         fault = self._step.fault
         if fault is not None and fault.batch != self._batches:
             fault = None
-        self._facts.comes_again |= self._batches > 0
         self._batches += 1
         if fault is not None and fault.where == "before":
             return self._interrupt(fault, "before the sink")
@@ -176,6 +174,8 @@ class Updating:
         before, outcome = self._world.see(), Outcome()
         self._before = before
         parts = _parts(planned, self._step.delivery)
+        if len(parts) > 1:
+            self._facts.repeated.update(asked.key for asked in planned)
         for number, part in enumerate(parts, start=1):
             outcome = self._world.apply(part, fault if number == len(parts) else None)
             if outcome.error and not outcome.where:

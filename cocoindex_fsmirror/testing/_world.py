@@ -15,6 +15,7 @@ from ._adapter import Target, stable
 from ._asking import Asking
 from ._engine import Asked, Engine
 from ._history import Disturb, Fault, Key, Value
+from ._same import same
 from ._sink import Sink
 from ._steps import Outcome, apply_here, apply_in_child, kill
 from ._text import ABSENT
@@ -146,7 +147,7 @@ class World:
         changed = {
             key: there.get(key, ABSENT)
             for key in {**before, **there}
-            if before.get(key, ABSENT) != there.get(key, ABSENT)
+            if not same(before.get(key, ABSENT), there.get(key, ABSENT))
         }
         others = {key: value for key, value in there.items() if key not in tracked}
         loose = self.memory.loose.union(tracked.intersection(changed))

@@ -106,6 +106,34 @@ class TakesAllForOne(Shelf):
                 self.put(action.key, action.value or b"")
 
 
+class Graves(Shelf):
+    """Marks what is deleted, and hides it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graves = set[str]()
+
+    def put(self, key: str, value: bytes, *, is_new: bool = False) -> None:
+        self.revive(key)
+        super().put(key, value)
+
+    def revive(self, key: str) -> None:
+        self.graves.discard(key)
+
+    def remove(self, key: str) -> None:
+        self.graves.add(key)
+
+    def observe(self) -> Mapping[str, bytes]:
+        return {key: value for key, value in self.store.items() if key not in self.graves}
+
+
+class ForgetsMoved(Graves):
+    """Leaves the mark where one component deletes a key that another one declares."""
+
+    def revive(self, key: str) -> None:
+        pass
+
+
 class Shared(Shelf):
     """Has a neighbour, who keeps things there as well."""
 

@@ -13,6 +13,7 @@ from hypothesis import Phase, settings
 from cocoindex_fsmirror.testing import (
     PROFILES,
     ContractViolation,
+    Delivery,
     Fault,
     Rule,
     Step,
@@ -59,9 +60,10 @@ MISTAKES = (
     Seeded(sinks.DeleteRaises, Rule.DELETES_WHAT_MAY_BE_GONE),
     Seeded(sinks.Appends, Rule.IDEMPOTENT),
     Seeded(sinks.FoldsCase, Rule.CONVERGES, shrinks=True),
-    Seeded(sinks.DeletesFirst, Rule.IDEMPOTENT),
+    Seeded(sinks.DeletesFirst, Rule.IDEMPOTENT, shrinks=True),
     Seeded(sinks.ClearsFirst, Rule.IDEMPOTENT, {"container": True}),
     Seeded(sinks.TakesAllForOne, Rule.CONVERGES, shrinks=True),
+    Seeded(sinks.ForgetsMoved, Rule.CONVERGES, shrinks=True),
     Seeded(sinks.DeletesByPrefix, Rule.CONVERGES),
     Seeded(sinks.RemembersRows, Rule.CONVERGES, shrinks=True),
     Seeded(sinks.BelievesList, Rule.CONVERGES, shrinks=True),
@@ -102,13 +104,23 @@ ONE = Update({"one": {"a": b"1"}})
 OTHER = Update({"one": {"a": b"2"}}, Fault("dies", "after"))
 
 
+MOVED = Update({"one": {}, "two": {"a": b"1"}})
 BOTH = Update({"one": {"a": b"1"}, "two": {"b": b"1"}})
 
 
 @pytest.mark.parametrize(
     ("seeded", "history"),
     [
-        (Seeded(sinks.ClearsFirst, Rule.IDEMPOTENT, {"container": True}), [BOTH]),
+        (Seeded(sinks.ClearsFirst, Rule.CONVERGES, {"container": True}), [BOTH]),
+        (
+            Seeded(sinks.ClearsFirst, Rule.IDEMPOTENT, {"container": True}),
+            [Update({"one": {"a": b"1", "b": b"1"}}, delivery=Delivery.IN_HALVES)],
+        ),
+        (Seeded(sinks.ForgetsMoved, Rule.CONVERGES), [ONE, MOVED]),
+        (
+            Seeded(sinks.DeletesFirst, Rule.IDEMPOTENT),
+            [ONE, Update({"one": {"A": b"1"}}, delivery=Delivery.IN_HALVES)],
+        ),
         (Seeded(planning.NotStorable, Rule.RECORDS), [replace(ONE, asks=2)]),
         (Seeded(planning.NeverUpdates, Rule.CONVERGES), [ONE, replace(OTHER, fault=None)]),
         (Seeded(planning.LengthOnly, Rule.RECORDS), [ONE, replace(OTHER, fault=None)]),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import cocoindex as coco
@@ -25,7 +26,8 @@ from cocoindex_fsmirror.testing import (
     check_history,
     check_target,
 )
-from tests.kit.connectors import Shelf
+from cocoindex_fsmirror.testing._same import same
+from tests.kit.connectors import Question, Shelf
 from tests.kit.mistakes import AnyForAll, DoesNotLook, NeverSettles, NeverUpdates
 from tests.kit.mistakes_of_sinks import CreatesOnce, DeleteRaises, WritesInPlace
 
@@ -44,7 +46,9 @@ def violation_of(make: type[Shelf], **promises: Any) -> ContractViolation:
     return caught.value
 
 
-def violation_in(make: type[Shelf], history: Sequence[Step], **promises: Any) -> ContractViolation:
+def violation_in(
+    make: Callable[[], Shelf], history: Sequence[Step], **promises: Any
+) -> ContractViolation:
     """What one history shows."""
     with pytest.raises(ContractViolation) as caught:
         check_history(make, history, **promises)
@@ -152,17 +156,89 @@ PLAYED: list[tuple[type[Shelf], list[Step]]] = [
 ]
 
 
+def rerun(violation: ContractViolation, names: dict[str, Any]) -> ContractViolation:
+    """What comes of the lines that are printed."""
+    _, _, printed = str(violation).partition("To run it again:\n")
+    with pytest.raises(ContractViolation) as caught:
+        exec(printed, names)
+    return caught.value
+
+
 @pytest.mark.parametrize(("make", "history"), PLAYED)
 def test_what_it_prints_can_be_run_and_breaks_the_same_rule(
     make: type[Shelf], history: list[Step]
 ) -> None:
     violation = violation_in(make, history)
-    _, _, printed = str(violation).partition("To run it again: ")
-    names = {**vars(testing), make.__name__: make}
-    with pytest.raises(ContractViolation) as caught:
-        eval(printed, names)
-    assert (caught.value.rule, caught.value.story) == (violation.rule, violation.story)
-    assert eval(repr(violation.history), names) == violation.history == tuple(history)
+    names: dict[str, Any] = {make.__name__: make}
+    again = rerun(violation, names)
+    assert (again.rule, again.story) == (violation.rule, violation.story)
+    assert eval(repr(violation.history), vars(testing)) == violation.history == tuple(history)
+
+
+def test_an_adapter_without_a_name_that_can_be_written_is_called_make() -> None:
+    class Local(NeverSettles):
+        pass
+
+    made: list[Callable[[], Shelf]] = [lambda: Local(), partial(Local), Local]  # noqa: PLW0108
+    for make, name in zip(made, ["make", "make", "Local"], strict=True):
+        violation = violation_in(make, [Update({"one": {"a": b""}})])
+        assert rerun(violation, {name: make}).rule is violation.rule
+        hint = f"\n# make: what makes the adapter, here {violation.subject}\n"
+        assert (hint in str(violation)) == (name == "make")
+
+
+class Closing(NeverSettles):
+    """Can't be closed either, once it was used."""
+
+    def close(self) -> None:
+        if self.store:
+            raise OSError("busy")
+
+
+def test_what_closing_raises_does_not_hide_what_was_found() -> None:
+    for violation in (
+        violation_of(Closing),
+        violation_in(Closing, [Update({"one": {"a": b""}})]),
+    ):
+        assert violation.rule is Rule.SETTLES
+        assert violation.__notes__ == ["Then close() raised OSError: busy"]
+
+
+def test_a_restart_after_a_crash_is_told_wherever_it_comes() -> None:
+    dies = [Update({"one": {"a": value}}, Fault("dies", "after")) for value in (b"2", b"3")]
+    violation = violation_in(AnyForAll, [INTERRUPTED[0], *dies, INTERRUPTED[0]])
+    assert [line.partition(". ")[2] for line in violation.story] == [
+        "update {'a': b'1'}: finishes",
+        "update {'a': b'2'}: dies after the sink",
+        "restart",
+        "update {'a': b'3'}: dies after the sink",
+        "restart",
+        "update {'a': b'1'}: finishes",
+    ]
+
+
+class Numbers(Shelf):
+    """Keeps a number that is none."""
+
+    def record(self, value: bytes) -> object:
+        return [float("nan"), value]
+
+    def is_settled(self, asked: Question) -> bool:
+        return not asked.missing and all(r[1] == asked.value for r in asked.previous)
+
+    def expected(self, key: str, value: bytes) -> object:
+        return {"content": (value, float("nan"))}
+
+    def observe(self) -> Mapping[str, Any]:
+        return {key: self.expected(key, value) for key, value in super().observe().items()}
+
+
+def test_a_number_that_is_none_is_the_same_as_itself() -> None:
+    check_target(Numbers, settings=PROFILES["dev"], atomic=True)
+    assert not same({"a": [1.0]}, {"a": [2.0]})
+    assert not same([1], [1, 2])
+    assert same(True, 1)
+    assert same(-0.0, 0.0)
 
 
 def test_what_somebody_else_drew_is_in_the_history() -> None:
