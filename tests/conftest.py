@@ -16,15 +16,15 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror.testing import PROFILES
 
-settings.register_profile(
-    "dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.register_profile("ci", settings.get_profile("dev"), max_examples=100, derandomize=True)
-settings.register_profile("nightly", settings.get_profile("dev"), max_examples=2_000)
+# The profiles of the kit, with fewer examples where all tests of this package share the time.
+_EXAMPLES = {"dev": 50, "ci": 100, "nightly": 2_000}
+for _name, _profile in PROFILES.items():
+    settings.register_profile(_name, _profile, max_examples=_EXAMPLES[_name])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
 
 

@@ -6,7 +6,7 @@ import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from hypothesis.strategies import SearchStrategy
 
@@ -14,7 +14,13 @@ from ._history import Key, Value
 
 __all__ = ["Target", "checked", "stable"]
 
-_REQUIRED = ("keys", "values", "handler", "apply", "observe")
+_REQUIRED: Final = ("keys", "values", "handler", "apply", "observe")
+_OPTIONAL: Final = {
+    "expected": ("a key and a value", 2),
+    "allows": ("the keys as its only argument", 1),
+    "disturb": ("draw as its only argument", 1),
+    "close": ("no arguments", 0),
+}
 
 
 @runtime_checkable
@@ -49,7 +55,9 @@ class Target(Protocol):
         """Does what the sink's callback does; may be a coroutine.
 
         All coroutines of one simulated process run in the same event loop; when the
-        process ends, its tasks are cancelled.
+        process ends, its tasks are cancelled. A connector that keeps its state in
+        memory is interrupted where it takes the next of the actions: if it takes all
+        of them at once, as in ``sorted(actions)``, that is before it does anything.
         """
 
     def observe(self) -> Mapping[Any, Any]:
@@ -63,6 +71,12 @@ def checked(make: Callable[[], Target]) -> Callable[[], Target]:
         TypeError: Something is missing or of the wrong kind; all of it is named.
     """
     name = getattr(make, "__qualname__", repr(make))
+    given: object = make
+    if not callable(given):
+        kind = type(given).__name__
+        raise TypeError(f"each example makes an adapter anew: give {kind}, not an instance of it")
+    if not _takes(make, 0):
+        raise TypeError(f"{name} can't be called without arguments to make an adapter")
     target = make()
     try:
         missing = [f"{each}()" for each in _REQUIRED if not callable(getattr(target, each, None))]
@@ -82,18 +96,39 @@ def _problems(target: Target) -> list[str]:
         for each, given in strategies.items()
         if not isinstance(given, SearchStrategy)
     ]
-    handler = target.handler()
-    reconcile = getattr(handler, "reconcile", None)
-    if not callable(reconcile) or not _takes(reconcile, 4):
-        problems.append(
-            f"handler() gives {_kind(handler)}, which has no reconcile(key, desired, "
-            "prev_possible_records, prev_may_be_missing)"
-        )
+    problems += _problems_of_handler(target.handler())
     if not _takes(target.apply, 1):
         problems.append("apply() does not take the actions as its only argument")
     there: object = target.observe()
     if not isinstance(there, Mapping):
         problems.append(f"observe() gives {_kind(there)}, not a mapping")
+    return problems + _problems_of_options(target)
+
+
+def _problems_of_handler(handler: object) -> list[str]:
+    """What is wrong with a handler."""
+    if isinstance(handler, type):
+        return [f"handler() gives the class {handler.__name__}, not an instance of it"]
+    reconcile = getattr(handler, "reconcile", None)
+    if not callable(reconcile) or not _takes(reconcile, 4):
+        return [
+            f"handler() gives {_kind(handler)}, which has no reconcile(key, desired, "
+            "prev_possible_records, prev_may_be_missing)"
+        ]
+    if inspect.iscoroutinefunction(reconcile):
+        return [f"handler() gives {_kind(handler)}, whose reconcile() is a coroutine"]
+    return []
+
+
+def _problems_of_options(target: Target) -> list[str]:
+    """What is wrong with the methods that need not be there."""
+    problems = []
+    for name, (arguments, count) in _OPTIONAL.items():
+        method = getattr(target, name, None)
+        if method is not None and not callable(method):
+            problems.append(f"{name} is {_kind(method)}, not a method")
+        elif method is not None and not _takes(method, count):
+            problems.append(f"{name}() must take {arguments}")
     return problems
 
 
@@ -108,13 +143,15 @@ def _takes(function: Callable[..., object], count: int) -> bool:
         inspect.signature(function).bind(*range(count))
     except TypeError:
         return False
+    except ValueError:  # Written in C, and does not say what it takes.
+        return True
     return True
 
 
 def close(target: Target) -> None:
     """Closes an instance that can be closed."""
     method = getattr(target, "close", None)
-    if callable(method):
+    if callable(method) and _takes(method, 0):
         method()
 
 
@@ -127,21 +164,30 @@ def expected(target: Target, key: Key, value: Value) -> Value:
 def allows(target: Target) -> Callable[[AbstractSet[Key]], bool]:
     """Which keys may be declared together."""
     method = getattr(target, "allows", None)
-    return (
-        cast("Callable[[AbstractSet[Key]], bool]", method) if callable(method) else lambda _: True
-    )
+
+    def allowed(keys: AbstractSet[Key]) -> bool:
+        answer = method(keys) if callable(method) else True
+        if not isinstance(answer, bool):
+            raise TypeError(f"allows() gives {answer!r}, not True or False")
+        return answer
+
+    return allowed
 
 
-def stable(key: Key) -> Key:
+def stable(key: Key, source: str = "keys()") -> Key:
     """A key as it comes back from the engine, where a named tuple is a tuple.
+
+    Args:
+        key: The key.
+        source: Who gives it.
 
     Raises:
         TypeError: The engine takes no such key.
     """
     if isinstance(key, tuple):
-        return tuple(stable(part) for part in key)
+        return tuple(stable(part, source) for part in key)
     if key is None or isinstance(key, bool | int | str | bytes | uuid.UUID):
         return key
     if type(key).__module__.startswith("cocoindex"):  # A symbol.
         return key
-    raise TypeError(f"keys() gives {key!r}: {_kind(key)} is no key of the engine")
+    raise TypeError(f"{source} gives {key!r}: {_kind(key)} is no key of the engine")

@@ -69,6 +69,11 @@ class Asking:
         except Exception as error:
             found = f"{self.call(asked)} raised {type(error).__name__}: {error}"
             raise Broken(Rule.CONVERGES, found) from error
+        if output is not None and not isinstance(output, coco.TargetReconcileOutput):
+            raise TypeError(
+                f"{self.call(asked)} gives a {type(output).__name__}, "
+                "not a TargetReconcileOutput nor None"
+            )
         return output
 
     def _check_record(self, record: object) -> None:

@@ -55,11 +55,15 @@ def check_target(
 
     Raises:
         ContractViolation: A rule was broken; it tells the shortest history.
-        TypeError: ``make`` gives no adapter; it says what is missing.
+        TypeError: ``make`` gives no adapter, and it says what is missing; or another
+            argument is of the wrong type.
+        ValueError: ``deaths`` is neither of the two.
         RuntimeError: An event loop is running in this thread.
     """
     refuse_in_loop()
-    promises = Promises(atomic, heals, container, deaths)
+    if not isinstance(settings, Settings | None):
+        raise TypeError(f"settings is {settings!r}, not hypothesis.settings(...)")
+    promises = Promises(atomic, heals, container, deaths).checked()
     checked(make)
 
     def run(data: st.DataObject) -> None:
@@ -123,14 +127,19 @@ def check_history(
 
     Raises:
         ContractViolation: A rule was broken.
-        TypeError: ``make`` gives no adapter.
+        TypeError: ``make`` gives no adapter; or something else is of the wrong type.
+        ValueError: ``deaths`` is neither of the two.
         RuntimeError: An event loop is running in this thread.
     """
     refuse_in_loop()
-    promises = Promises(atomic, heals, container, deaths)
+    promises = Promises(atomic, heals, container, deaths).checked()
+    steps = tuple(history)
+    for step in steps:
+        if not isinstance(step, Update | Restart | Disturb):
+            raise TypeError(f"{step!r} is no step of a history: Update, Restart or Disturb")
     try:
         with _opened(checked(make), promises) as world:
-            _play(world, tuple(history), _nothing_to_draw, _name(make))
+            _play(world, steps, _nothing_to_draw, _name(make))
     except ContractViolation as violation:
         _raise_bare(violation)
 

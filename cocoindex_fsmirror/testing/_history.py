@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
@@ -82,6 +82,10 @@ class Fault(_Brief):
     batch: int = 0
     lasting: bool = False
 
+    def __post_init__(self) -> None:
+        _check_one_of("kind", self.kind, ("dies", "fails"))
+        _check_one_of("where", self.where, ("before", "inside", "after"))
+
 
 @dataclass(frozen=True, repr=False)
 class Update(_Brief):
@@ -109,6 +113,36 @@ class Update(_Brief):
     asks: int = 1
     full_reprocess: bool = False
     invalidation: Literal["lossy", "destructive"] | None = None
+
+    def __post_init__(self) -> None:
+        _check_one_of("invalidation", self.invalidation, (None, "lossy", "destructive"))
+        if not isinstance(self.delivery, Delivery):
+            raise TypeError(f"delivery is {self.delivery!r}, not a Delivery such as Delivery.TWICE")
+        if not isinstance(self.fault, Fault | None):
+            raise TypeError(f"fault is {self.fault!r}, not a Fault")
+        _check_declared(self.declared)
+
+
+def _check_one_of(name: str, given: object, known: Collection[object]) -> None:
+    """Refuses what has no meaning."""
+    if given not in known:
+        raise ValueError(f"{name} is {given!r}, and can be {', '.join(map(repr, known))}")
+
+
+def _check_declared(declared: object) -> None:
+    """Refuses what does not say which component declares what, and each key once."""
+    if not isinstance(declared, Mapping):
+        raise TypeError(f"an update declares a mapping, not {declared!r}")
+    owners: dict[Key, object] = {}
+    for component, states in declared.items():
+        if not isinstance(component, str) or not isinstance(states, Mapping):
+            raise TypeError(
+                "an update says which component declares what, as in "
+                f"Update({{'one': {{key: value}}}}), not {{{component!r}: {states!r}}}"
+            )
+        for key in states:
+            if owners.setdefault(key, component) != component:
+                raise ValueError(f"{key!r} is declared by {owners[key]!r} and by {component!r}")
 
 
 @dataclass(frozen=True, repr=False)

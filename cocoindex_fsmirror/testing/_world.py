@@ -33,6 +33,20 @@ class Promises(NamedTuple):
     container: bool = False
     deaths: Literal["raise", "fork"] = "raise"
 
+    def checked(self) -> Promises:
+        """The same.
+
+        Raises:
+            TypeError: One of them is neither true nor false.
+            ValueError: There is no such way to die.
+        """
+        for name in ("atomic", "heals", "container"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is {getattr(self, name)!r}, not True or False")
+        if self.deaths not in ("raise", "fork"):
+            raise ValueError(f"deaths is {self.deaths!r}, and can be 'raise', 'fork'")
+        return self
+
     @property
     def given(self) -> dict[str, Any]:
         """Those that are not as by default, by their names as arguments."""
@@ -113,7 +127,8 @@ class World:
 
     def see(self) -> dict[Key, Value]:
         """What is really there."""
-        return {stable(key): value for key, value in self.target.observe().items()}
+        there = self.target.observe()
+        return {stable(key, "observe()"): value for key, value in there.items()}
 
     def to_be_seen(self, key: Key, desired: Value) -> Value:
         """What is to be seen for one declared key."""
@@ -141,7 +156,9 @@ class World:
             drawn.append(again.pop(0) if again else draw(strategy))
             return drawn[-1]
 
-        disturb: Callable[[Draw], None] = getattr(self.target, "disturb", lambda _: None)
+        disturb: Callable[[Draw], None] | None = getattr(self.target, "disturb", None)
+        if disturb is None:
+            raise TypeError("Disturb() needs an adapter with a method disturb(draw)")
         disturb(recorded)
         there, tracked = self.see(), self.engine.tracked
         changed = {

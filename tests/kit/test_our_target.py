@@ -37,7 +37,7 @@ def _quiet_and_on_disk(
 
 
 def _some(percent: int) -> settings:
-    """The profile that is loaded, with a part of its examples."""
+    """The profile that is loaded, with a part of its examples: each takes ours a while."""
     return settings(max_examples=settings().max_examples * percent // 100)
 
 

@@ -33,6 +33,7 @@ class Seeded(NamedTuple):
     rule: Rule
     promises: Mapping[str, Any] = MappingProxyType({})
     shrinks: bool = False  # Whether only the shortest history tells it from other rules.
+    examples: int = 200  # How many it may take.
 
     @property
     def right(self) -> type[Shelf]:
@@ -71,7 +72,7 @@ MISTAKES = (
     Seeded(sinks.StagesOnce, Rule.IDEMPOTENT, shrinks=True),
     Seeded(sinks.UnlinkRaises, Rule.DELETES_WHAT_MAY_BE_GONE),
     Seeded(sinks.SwallowsErrors, Rule.NO_SWALLOWED_FAILURE),
-    Seeded(sinks.HearsTheFirstOnly, Rule.NO_SWALLOWED_FAILURE),
+    Seeded(sinks.HearsTheFirstOnly, Rule.NO_SWALLOWED_FAILURE, examples=1_000),
     Seeded(sinks.WritesInPlace, Rule.CONVERGES, shrinks=True),
     Seeded(sinks.WritesInPlace, Rule.ATOMIC, {"atomic": True}),
     Seeded(sinks.WritesInPlace, Rule.ATOMIC, {"atomic": True, "deaths": "fork"}),
@@ -96,7 +97,11 @@ def _name(wrong: type[Shelf], promises: Mapping[str, Any]) -> str:
 def test_the_mistake_is_caught_and_the_rule_names_it(seeded: Seeded) -> None:
     profile = PROFILES["ci"] if seeded.shrinks else UNSHRUNK
     with pytest.raises(ContractViolation) as caught:
-        check_target(seeded.wrong, settings=profile, **seeded.promises)
+        check_target(
+            seeded.wrong,
+            settings=settings(profile, max_examples=seeded.examples),
+            **seeded.promises,
+        )
     assert caught.value.rule is seeded.rule, caught.value
 
 
