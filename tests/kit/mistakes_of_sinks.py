@@ -275,26 +275,14 @@ class WritesInPlace(Folder):
         self.path(key).write_bytes(value)
 
 
-class Sweeps(Folder):
-    """Stages among the files, and first removes what an earlier attempt has left there."""
+class LeavesResidue(Folder):
+    """Stages among the files; what an attempt has left there is nobody's.
+
+    To remove it before the next batch is not enough: there may be none.
+    """
 
     def staged(self, key: str) -> Path:
         return self.path(f"{uuid.uuid4()}.new")
-
-    def apply(self, actions: Sequence[Action]) -> None:
-        self.sweep()
-        super().apply(actions)
-
-    def sweep(self) -> None:
-        for left in self.at.glob("*.new"):
-            left.unlink()
-
-
-class LeavesResidue(Sweeps):
-    """Does not remove it."""
-
-    def sweep(self) -> None:
-        pass
 
 
 # In SQLite
