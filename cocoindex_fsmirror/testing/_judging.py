@@ -124,8 +124,13 @@ def why_apply_raised(
     return Broken(rule, f"apply raised {error}")
 
 
-def check_atomic(world: World, planned: Sequence[Asked], before: dict[Key, Value]) -> None:
+def check_atomic(
+    world: World, facts: Facts, planned: Sequence[Asked], before: dict[Key, Value]
+) -> None:
     """After an interruption each key shows what it was, or what it should become.
+
+    That is what the batch wants of it; or what it is at the end of the update, since
+    what is undeclared may have to make way before the batch with its removal comes.
 
     Raises:
         Broken: One does not.
@@ -134,6 +139,7 @@ def check_atomic(world: World, planned: Sequence[Asked], before: dict[Key, Value
     there = world.see()
     for key in {**before, **there}:
         seen, old = there.get(key, ABSENT), before.get(key, ABSENT)
-        if not same(seen, old) and not same(seen, wanted.get(key, old)):
+        last = facts.wanted.get(key, ABSENT) if key in facts.tracked else old
+        if not any(same(seen, version) for version in (old, wanted.get(key, old), last)):
             versions = f"was {short(old)} and should become {short(wanted.get(key, old))}"
             raise Broken(Rule.ATOMIC, f"{short(key)} shows {short(seen)}; it {versions}")

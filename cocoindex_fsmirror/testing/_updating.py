@@ -187,7 +187,7 @@ class Updating:
     def _check_atomic(self, event: str, planned: list[Asked]) -> None:
         """Each key must show one of its versions now."""
         self._events.append(event)
-        check_atomic(self._world, planned, self._before)
+        check_atomic(self._world, self._facts, planned, self._before)
         self._events.pop()
 
     def _interrupt(self, fault: Fault, where: str) -> bool:

@@ -96,17 +96,24 @@ def _files(top: Path) -> Iterable[tuple[Path, bytes]]:
 class MendedFiles(LocalFiles):
     """The same, if it wrote files whole: to see whether all else is right."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Not made by the sink, where a simulated death would keep it from being removed.
+        self._staging = tempfile.TemporaryDirectory()
+
     def apply(self, actions: Sequence[Any]) -> None:
-        with tempfile.TemporaryDirectory() as staging:
+        def write_bytes(path: Path, content: bytes) -> None:
+            staged = Path(self._staging.name, "staged")
+            with staged.open("wb") as file:
+                file.write(content)
+            staged.replace(path)
 
-            def write_bytes(path: Path, content: bytes) -> None:
-                staged = Path(staging, "staged")
-                with staged.open("wb") as file:
-                    file.write(content)
-                staged.replace(path)
+        with patch.object(Path, "write_bytes", write_bytes):
+            super().apply(actions)
 
-            with patch.object(Path, "write_bytes", write_bytes):
-                super().apply(actions)
+    def close(self) -> None:
+        self._staging.cleanup()
+        super().close()
 
 
 class NastyNames(MendedFiles):
