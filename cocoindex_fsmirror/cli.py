@@ -45,6 +45,11 @@ from ._survey import Survey, patterns, survey
 if TYPE_CHECKING:
     from ._sync import Summary, Syncing
 
+    _LimitBase: TypeAlias = click.ParamType[Limit]
+    _AgeBase: TypeAlias = click.ParamType[int]
+else:
+    _LimitBase = _AgeBase = click.ParamType  # Older versions of Click can't subscript it.
+
 __all__ = ["main", "run"]
 
 IN_ORDER: Final = 0
@@ -170,7 +175,7 @@ class _PathType(click.Path):
         return super().convert(value, param, ctx)
 
 
-class _LimitType(click.ParamType[Limit]):
+class _LimitType(_LimitBase):
     """A count of files, or a part of them: ``20``, ``5%``."""
 
     name = "count or percent"
@@ -187,7 +192,7 @@ class _LimitType(click.ParamType[Limit]):
         return int(number) / 100 if is_percent else int(number)
 
 
-class _AgeType(click.ParamType[int]):
+class _AgeType(_AgeBase):
     """An age: ``30d``, ``12h``."""
 
     name = "age"
@@ -812,7 +817,6 @@ def run() -> None:
         finally:
             # All is said; what interrupts the interpreter's own end is just its end.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            _give_up_output()
 
 
 def _fill_descriptors() -> None:
@@ -820,15 +824,6 @@ def _fill_descriptors() -> None:
     while (fd := os.open(os.devnull, os.O_RDONLY)) <= 2:
         pass
     os.close(fd)
-
-
-def _give_up_output() -> None:
-    """Drops output that can't be written: the interpreter would try it again, and complain."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.pipe()[1], 1)  # It takes what is left, and nobody reads it.
 
 
 @contextlib.contextmanager
