@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from cocoindex_fsmirror import Mirror, _source
 from cocoindex_fsmirror._fs import lock, open_root
+from cocoindex_fsmirror._survey import survey
 from cocoindex_fsmirror.cli import main
 from tests.support import backups, contents, exact_state, snapshot
 
@@ -213,34 +214,42 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert snapshot(src.parent) == before
 
 
-def test_the_deepest_source_is_mirrored(tmp_path: Path, dst: Path) -> None:
-    """Deeper than Python's stack, and with longer paths than the engine has keys for."""
-    deep, wide = tmp_path / "source", "w" * 250
-    (deep / wide / wide / wide).mkdir(parents=True)
-    (deep / wide / wide / wide / "file").write_bytes(b"wide")
-    at = os.open(deep, os.O_RDONLY)
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A source that is deeper than Python's stack."""
+    source = tmp_path / "deep"
+    source.mkdir()
+    at = os.open(source, os.O_RDONLY)
     for _ in range(1100):
         os.mkdir("d", dir_fd=at)
+        os.mkdir("e", dir_fd=at)
         at, above = os.open("d", os.O_RDONLY, dir_fd=at), at
         os.close(above)
     os.close(at)
-    (deep / Path(*["d"] * 1100) / "file").write_bytes(b"deep")
-    try:
-        result = sync(deep, dst)
-        assert result.exit_code == 0, result.output
-        assert _paths(dst) == _paths(deep)
-        assert (dst / Path(*["d"] * 1100) / "file").read_bytes() == b"deep"
-        assert (dst / wide / wide / wide / "file").read_bytes() == b"wide"
-        assert "2 unchanged" in sync(deep, dst).stdout
-    finally:  # What pytest uses to remove its folders can't.
-        subprocess.run(["rm", "-rf", deep, dst], check=True)
+    yield source
+    subprocess.run(["rm", "-rf", source], check=True)  # What pytest uses can't.
 
 
-def _paths(root: Path) -> set[bytes]:
-    """All paths of a tree that is too deep for Python."""
-    command = ["find", ".", "-name", ".fsmirror", "-prune", "-o", "-print0"]
-    ran = subprocess.run(command, cwd=root, capture_output=True, check=True)
-    return set(ran.stdout.split(b"\0"))
+def test_a_source_of_any_depth_is_listed_and_each_folder_before_those_in_it(deep: Path) -> None:
+    found = survey(str(deep))
+    down = ["/".join(["d"] * depth) for depth in range(1101)]
+    up = [f"{path}/e".lstrip("/") for path in reversed(down[:-1])]
+    assert [listing.path for listing in found.listings] == [*down, *up]
+    assert (found.unread, found.errors) == ([], [])
+
+
+def test_a_path_that_is_longer_than_any_key_of_the_engine_is_mirrored(src: Path, dst: Path) -> None:
+    inner = Path(*[letter * 250 for letter in "abcd"])
+    (src / inner).mkdir(parents=True)
+    (src / inner / "file").write_bytes(b"far below")
+    (src / inner.parent / "file").write_bytes(b"below")
+    result = sync(src, dst)
+    assert result.exit_code == 0, result.output
+    assert snapshot(dst) == snapshot(src)
+    assert "5 unchanged" in sync(src, dst).stdout
+    (src / inner / "file").unlink()
+    assert "1 deleted" in sync(src, dst).stdout
+    assert snapshot(dst) == snapshot(src)
 
 
 def test_a_link_to_the_inside_of_the_source_is_seen_through(src: Path, dst: Path) -> None:
