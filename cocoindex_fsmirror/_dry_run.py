@@ -16,7 +16,7 @@ from ._paths import Name, join, parent, parse_name
 from ._plan import Keep, Plan
 from ._source import fingerprint
 from ._state import ABSENT, Desired, DirState, FileState, Intent, Kind, LinkState, Row
-from ._survey import Entry, Listing, Survey
+from ._survey import Entry, Listing, Survey, can_be_kept
 from ._sync import OWNER, Options, check_removals, is_as_written, places_of
 
 __all__ = ["Change", "dry_run"]
@@ -155,7 +155,9 @@ class _Finder:
         yield Intent(name, desired, self._owner, on_conflict=self._options.on_conflict)
 
     def _desired(self, name: Name, entry: Entry, *, reads: bool) -> Desired | None:
-        """What a path should hold; ``None`` if that can't be told."""
+        """What a path should hold; ``None`` if that can't be told, or not kept."""
+        if not can_be_kept(entry.mtime_ns):
+            return None  # The survey has named it.
         if entry.kind == "link":
             return LinkState(entry.target, entry.mtime_ns)
         row = self._rows.get(name)

@@ -401,6 +401,8 @@ def test_a_time_that_cannot_be_kept_fails_by_name_its_copy_stays_and_the_rest_go
         assert (dst / "loop").readlink() == Path(".")
         assert not (dst / "far").exists()
     assert sync(src, dst, "--dry-run").exit_code == 3
+    changes = told(src, dst, "--dry-run")["changes"]
+    assert [change["action"] for change in changes if change["path"] in ("", *far)] == ["fail"] * 3
     for name in far:
         os.utime(src / name, ns=(THEN, THEN), follow_symlinks=False)
     assert sync(src, dst).exit_code == 0
