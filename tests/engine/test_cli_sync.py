@@ -690,6 +690,18 @@ def test_a_damaged_database_of_the_engine_is_set_aside_and_all_is_adopted(
     assert told(src, dst)["unchanged"] == 7
 
 
+def test_an_engine_that_can_not_go_on_is_one_line(
+    src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def update_blocking(_app: coco.App[Any, Any]) -> None:
+        raise RuntimeError("MDB_CORRUPTED")
+
+    monkeypatch.setattr(coco.App, "update_blocking", update_blocking)
+    result = sync(src, dst)
+    assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
+    assert "the engine can't go on: MDB_CORRUPTED (if this remains, remove" in result.stderr
+
+
 @pytest.mark.parametrize("where", ["engine", "engine/mdb"])
 def test_the_engine_is_not_led_out_of_the_root(src: Path, dst: Path, where: str) -> None:
     sync(src, dst)

@@ -168,6 +168,21 @@ def test_a_folder_that_a_foreign_file_kept_goes_when_that_is_gone(
     assert sorted(row.name for row in mirror.rows()) == ["a", "kept", "z", "z/g"]
 
 
+def test_folders_keep_their_times_when_something_in_them_is_swept_or_pruned(
+    mirror: Mirror, root: Path
+) -> None:
+    mirror.apply([folder("x", mtime_ns=5), write("x/y/f", b"1")])
+    (root / "x" / "y" / "mine").write_bytes(b"mine")
+    (root / "x" / "mine").write_bytes(b"mine")
+    mirror.apply([delete("x/y/f")])
+    assert set(mirror.sweep({"x/y/mine"}).backed_up) == {"x/mine"}
+    assert (root / "x").lstat().st_mtime_ns == 5
+    (root / "x" / "y" / "mine").unlink()
+    mirror.prepare(OWNER, Drift())
+    assert snapshot(root) == {"x": "dir"}
+    assert (root / "x").lstat().st_mtime_ns == 5
+
+
 def test_a_folder_that_can_not_be_listed_stays_and_is_named(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
