@@ -326,3 +326,16 @@ def test_a_mode_that_was_changed_before_we_looked_again_is_drift(
     mirror.apply([write("asked", b"1", mode=0o640)])
     assert mirror.verify() == []
     assert (root / "asked").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_that_was_edited_before_it_was_looked_at_again_proves_nothing(
+    root: Path, mirror: Mirror
+) -> None:
+    mirror.apply([write("x", b"1")])
+    row, (tree, _) = mirror.rows()[0], _fs.open_root(str(root))
+    with contextlib.closing(tree):
+        seen = tree.signature(row.name)
+        assert seen is not None
+        (root / "x").write_bytes(b"2")
+        (recorded,) = _observe.record(tree, [row], {row.name: _observe.Seen(seen, 0)})
+    assert (recorded.signature, recorded.recorded_ns) == (seen, 0)
