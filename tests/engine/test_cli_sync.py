@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -22,6 +23,7 @@ from click.testing import CliRunner, Result
 from cocoindex_fsmirror import Mirror, SourceError, _source, _sync
 from cocoindex_fsmirror._fs import Tree
 from cocoindex_fsmirror._paths import Name
+from cocoindex_fsmirror._survey import survey
 from cocoindex_fsmirror.cli import main
 from tests.support import backups, contents, exact_state, snapshot
 
@@ -472,6 +474,17 @@ def test_exact_leaves_what_it_could_not_put_right(
     assert sync(src, dst, "--exact").exit_code == 0
     assert _all(dst) == _all(src)
     assert backups(dst) == [b"foreign", b"mine"]
+
+
+def test_what_exact_leaves_is_no_reason_to_run_again(src: Path, dst: Path) -> None:
+    dst.mkdir()
+    (dst / "index.html").write_bytes(b"foreign")
+    options = _sync.Options(on_conflict="error", exact=True)
+    with contextlib.closing(_sync.Syncing(str(dst), options)) as syncing:
+        assert syncing.run(survey(str(src))).failures
+        assert not syncing.has_drifted()
+        (dst / "mine").touch()
+        assert syncing.has_drifted()
 
 
 def test_exact_clears_a_foreign_folder_out_of_the_way_in_one_run(src: Path, dst: Path) -> None:
