@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
 
@@ -19,7 +20,7 @@ from ._errors import BarrierError, ConflictError, LedgerError, PathError
 from ._fs import Slot, Staging, Tree, coarse_now_ns, stamp_now
 from ._ledger import Ledger, Pending
 from ._observe import Seen, record
-from ._paths import ROOT, Name, ancestors, parent
+from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._plan import Keep, Plan, Put, Remove, row_of
 from ._state import (
     ABSENT,
@@ -162,6 +163,9 @@ class _Batch:
         self._stamp = stamp_now()
         self._homes: dict[Name, tuple[Name, int | None]] = {}
         self._slots: dict[Name, Slot] = {}
+        self._fresh: dict[Name, Slot] = {}  # folders that are staged with all in them
+        self._unmoved: set[Name] = set()  # those of them that are still there
+        self._moved: dict[Name, int] = {}  # those that are in place, and a time before that
         self._rows: dict[Name, Row] = {}  # what the files hold afterwards
         self._staged: dict[Name, Signature] = {}
         self._placed: list[Name] = []  # and not looked at since
@@ -181,25 +185,47 @@ class _Batch:
 
     def write_down(self) -> None:
         """Step 3: the intents go to the ledger."""
-        plan, batch = self._plan, self._staging.batch
-        removes = (*plan.clear, *plan.remove)
+        plan = self._plan
         self._rows = {put.intent.name: row_of(put.intent, made=put.made) for put in plan.files}
-        for number, name in enumerate((*self._rows, *(step.name for step in removes))):
-            self._slots[name] = Slot(self._home_of(parent(name))[0], str(number))
-        notes = [self._note(row, removal=False) for row in self._rows.values()]
-        for gone in removes:
+        folders = self._assign_slots()
+        batch = self._staging.batch
+        notes = [Pending(batch, *self._slots[name], False, row) for name, row in self._rows.items()]
+        for gone in (*plan.clear, *plan.remove):
             row = Row(gone.name, Kind.FILE, "", "", digest=gone.expected.digest)
-            notes.append(self._note(row, removal=True))
-        for number, folder in enumerate(plan.folders, len(notes)):
-            notes.append(Pending(batch, ROOT, str(number), False, folder.row))
+            notes.append(Pending(batch, *self._slots[gone.name], True, row))
+        notes += [Pending(batch, *slot, False, row) for slot, row in folders]
         # An area outside the root's own can be found again only through its note.
-        elsewhere = any(slot.home != ROOT for slot in self._slots.values())
+        elsewhere = any(note.home != ROOT for note in notes)
         self._ledger.begin(notes, durable=self._durable and elsewhere)
 
-    def _note(self, row: Row, *, removal: bool) -> Pending:
-        """The note of a step that uses a slot."""
-        slot = self._slots[row.name]
-        return Pending(self._staging.batch, slot.home, slot.entry, removal, row)
+    def _assign_slots(self) -> list[tuple[Slot, Row]]:
+        """Gives each step a slot; a new folder takes along what is to be in it.
+
+        Returns:
+            The slots of the folders, with their rows.
+        """
+        numbers = map(str, itertools.count())
+        folders, in_place = [], set[Name]()
+        for row in (step.row for step in self._plan.folders):  # From the top.
+            above = parent(row.name)
+            around = self._fresh.get(above)
+            home, gid = self._home_of(above)
+            slot = around.inside(leaf(row.name)) if around else Slot(home, next(numbers))
+            folders.append((slot, row))
+            # What is made in a folder with setgid gets its group, and the bit, only in place.
+            if gid is None and above not in in_place:
+                self._fresh[row.name] = slot
+            else:
+                in_place.add(row.name)
+        for name in self._rows:
+            around = self._fresh.get(parent(name))
+            if around is not None:
+                self._slots[name] = around.inside(leaf(name))
+            else:
+                self._slots[name] = Slot(self._home_of(parent(name))[0], next(numbers))
+        for step in (*self._plan.clear, *self._plan.remove):
+            self._slots[step.name] = Slot(self._home_of(parent(step.name))[0], next(numbers))
+        return folders
 
     def _home_of(self, folder: Name) -> tuple[Name, int | None]:
         """Where to stage for a folder, and the group that its files inherit."""
@@ -221,11 +247,16 @@ class _Batch:
 
     def stage(self) -> None:
         """Step 4: every content is written, away from where it will be."""
+        for step in self._plan.folders:
+            if step.row.declared and step.row.name in self._fresh:
+                self._attempt(step.row.name, "make", self._stage_folder, step.row.name)
         for put in self._plan.files:
             try:
                 self._staged[put.intent.name] = self._stage(put)
             except OSError as error:
                 self._fail(put.intent.name, "write", error)
+        for name in sorted(self._unmoved - self._needed_folders(), reverse=True):
+            self._attempt(name, "make", self._staging.remove_folder, self._fresh[name])
         for gone in (*self._plan.clear, *self._plan.remove):
             try:
                 self._staging.open(self._slots[gone.name].home)
@@ -235,12 +266,22 @@ class _Batch:
     def _stage(self, put: Put) -> Signature:
         """Stages one file or link."""
         intent, slot = put.intent, self._slots[put.intent.name]
+        self._stage_folder(parent(intent.name))
         if isinstance(intent.desired, LinkState):
             return self._staging.link(slot, intent.desired.target, intent.desired.mtime_ns)
         assert isinstance(intent.desired, FileState)
         gid = self._home_of(parent(intent.name))[1]
         content = intent.content or b""
         return self._staging.write(slot, content, put.mode, gid, intent.desired.mtime_ns)
+
+    def _stage_folder(self, name: Name) -> None:
+        """Makes a new folder where it is staged, and those of them that it lies in."""
+        if name not in self._fresh or name in self._unmoved:
+            return
+        for folder in (*ancestors(name), name):
+            if folder in self._fresh and folder not in self._unmoved:
+                self._staging.make_folder(self._fresh[folder])
+                self._unmoved.add(folder)
 
     def first_barrier(self) -> None:
         """Step 5: all bytes are on the disk before any name points at them."""
@@ -257,10 +298,14 @@ class _Batch:
     def _barrier(self, files: Iterable[Name]) -> None:
         """Waits for the disk, if the batch is to be durable."""
         if self._durable:
-            names = (*self._done, *self._gone, *self._seen, *self._backups)
-            touched = {parent(name) for name in names}
-            above = {folder for name in touched for folder in (*ancestors(name), ROOT)}
-            self._tree.sync(self._staging.descriptors, files, sorted(touched | above))
+            self._tree.sync(self._staging.descriptors, files, self._touched())
+
+    def _touched(self) -> Iterator[Name]:
+        """The folders in which something changed, and those above them."""
+        names = (*self._done, *self._gone, *self._seen, *self._backups)
+        touched = {parent(name) for name in names}
+        above = {folder for name in touched for folder in (*ancestors(name), ROOT)}
+        yield from sorted(touched | above)
 
     def _barrier_error(self, error: OSError) -> BarrierError:
         """The error for a disk that did not confirm."""
@@ -271,7 +316,7 @@ class _Batch:
 
     def clear(self) -> None:
         """Step 6a: what stands in the way goes."""
-        needed = self._needed_folders()
+        needed = self._needed_folders() if self._plan.clear else ()
         for step in self._plan.clear:
             if step.on_behalf not in self._failed or step.name in needed:
                 self._attempt(step.name, "remove", self._remove, step)
@@ -286,20 +331,37 @@ class _Batch:
 
     def _needed_folders(self) -> set[Name]:
         """The folders of what is staged or declared; more than one file may need one."""
-        declared = [step.row.name for step in self._plan.folders if step.row.declared]
-        needed = {folder for name in (*self._staged, *declared) for folder in ancestors(name)}
-        return needed | set(declared)
+        declared = {step.row.name for step in self._plan.folders if step.row.declared}
+        holding = {parent(name) for name in self._staged}
+        above = {folder for name in holding | declared for folder in ancestors(name)}
+        return holding | declared | above
 
     def make_folders(self) -> None:
-        """Step 6b: the folders that hold what follows."""
+        """Step 6b: the folders that hold what follows, or that come with it."""
         needed = self._needed_folders()
+        self._move_folders()
         for step in self._plan.folders:
             if step.row.name in needed and step.row.name not in self._failed:
                 self._attempt(step.row.name, "make", self._make_folder, step.row)
 
+    def _move_folders(self) -> None:
+        """Puts the folders in place that were staged whole; where that fails, not whole."""
+        failed = self._failed & (self._staged.keys() | self._fresh.keys())
+        incomplete = {above for name in failed for above in (name, *ancestors(name))}
+        for name in sorted(self._unmoved):  # From the top.
+            above = parent(name)
+            if above in self._moved:
+                self._moved[name] = self._moved[above]
+            elif above not in self._fresh and name not in incomplete:
+                now_ns = coarse_now_ns()
+                with contextlib.suppress(OSError):
+                    self._staging.put(self._fresh[name], name)
+                    self._moved[name] = now_ns
+        self._unmoved -= self._moved.keys()
+
     def _make_folder(self, row: Row) -> None:
-        """Makes one folder, and remembers that we did."""
-        made = self._tree.make_folder(row.name)
+        """Makes one folder, unless it came whole, and remembers that we did."""
+        made = row.name in self._moved or self._tree.make_folder(row.name)
         self._tree.folder(row.name)  # Raises if something else took the name.
         if made or row.declared:
             self._done[row.name] = row._replace(made=made)
@@ -307,8 +369,14 @@ class _Batch:
     def place(self) -> None:
         """Step 6c: the staged files take their names."""
         for put in self._plan.files:
-            if put.intent.name in self._staged and put.intent.name not in self._failed:
-                self._attempt(put.intent.name, "write", self._place, put)
+            name = put.intent.name
+            if name in self._staged and name not in self._failed:
+                since_ns = self._moved.get(parent(name))
+                if since_ns is None:
+                    self._attempt(name, "write", self._place, put)
+                else:
+                    self._seen[name] = Seen(self._staged[name], since_ns)
+                    self._note_placed(name)
                 if len(self._placed) == _LOOKED_AT_ONCE:
                     self._look_at_placed()
         self._look_at_placed()
@@ -344,12 +412,16 @@ class _Batch:
                 expected = Actual(ABSENT)
             else:
                 self._placed.append(name)
-                self._done[name] = self._rows[name]
-                self.outcome.written.append(name)
-                self.outcome.size += self._staged[name].size
+                self._note_placed(name)
                 return
         problem = "the path kept changing while we tried to write it"
         raise PathError(name, "write", problem, "find out who else writes there")
+
+    def _note_placed(self, name: Name) -> None:
+        """Notes that a file is in place."""
+        self._done[name] = self._rows[name]
+        self.outcome.written.append(name)
+        self.outcome.size += self._staged[name].size
 
     def _still_expected(self, name: Name, planned: Actual) -> Actual:
         """What the plan had seen; if ctime has moved since, its content will be read.
@@ -466,6 +538,8 @@ class _Batch:
 
     def prune(self) -> None:
         """Step 6f: the folders that we made and that became empty go."""
+        if not self._plan.prune:
+            return
         holding = {folder for name in self._done for folder in ancestors(name)}
         for row in self._plan.prune:
             if row.name not in holding and self._tree.remove_folder(row.name):
@@ -518,6 +592,9 @@ class _Batch:
                     left = self._staging.look(self._slots[name]).signature
                     if left is not None and left.inode == staged.inode:
                         self._staging.discard(self._slots[name])
+        for name in sorted(self._unmoved, reverse=True):
+            with contextlib.suppress(OSError):
+                self._staging.remove_folder(self._fresh[name])
 
     def commit(self) -> None:
         """Step 8: the ledger says what is so now."""

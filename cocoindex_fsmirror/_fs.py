@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _CHUNK: Final = 1 << 20  # bytes
 _CACHED_FOLDERS: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
 _NOREPLACE: Final = 1  # renameat2(2)
@@ -166,10 +167,17 @@ def _read_at(base: str, folder: int, unread: Actual) -> Actual:
 
 
 class Slot(NamedTuple):
-    """A place in the staging area: the folder whose area it is, and the entry in it."""
+    """A place in the staging area: the folder whose area it is, and the entry in it.
+
+    An entry in a folder that is staged whole is a path.
+    """
 
     home: Name
     entry: str
+
+    def inside(self, base: str) -> Slot:
+        """A slot in the folder that is staged in this one."""
+        return Slot(self.home, f"{self.entry}/{base}")
 
 
 class Tree:
@@ -414,6 +422,15 @@ class Tree:
         while len(folder) >= len(top) and self.remove_folder(folder):
             folder = parent(folder)
 
+    def empty(self, folder: Name) -> None:
+        """Removes everything in a folder of our own folder."""
+        for name in self.names_in(folder):
+            if isinstance(self.look(name).state, DirState):
+                self.empty(name)
+                self.remove_folder(name)
+            else:
+                self.remove_file(name)
+
     def remove_file(self, name: Name) -> None:
         """Unlinks a file of our own folder; it may be missing."""
         with contextlib.suppress(FileNotFoundError):
@@ -535,7 +552,8 @@ class Staging:
     The folder of a batch is called ``<batch>`` while contents are written, and
     ``<batch>.ready`` from the first barrier on. Whatever a crash leaves in the
     former are torn bytes of ours; in the latter lie whole files, among them
-    perhaps a foreign one that was just taken out of the way.
+    perhaps a foreign one that was just taken out of the way. A folder that is new
+    is staged with all in it, and one rename puts it in place.
     """
 
     READY: Final = ".ready"
@@ -563,6 +581,29 @@ class Staging:
             fd = self._areas[home] = os.dup(self._tree.folder(folder))
         return fd
 
+    def _at(self, slot: Slot) -> tuple[int, str]:
+        """The descriptor of the folder that holds a slot, and the slot's name there."""
+        inside, _, base = slot.entry.rpartition("/")
+        area = self.open(slot.home)
+        if not inside:
+            return area, base
+        return self._tree.folder(self._path(slot.home, inside)), base
+
+    def _path(self, home: Name, inside: str) -> Name:
+        """The path of a folder that is staged."""
+        return Name(f"{area_of(home, self.batch + self._suffix)}/{inside}")
+
+    def make_folder(self, slot: Slot) -> None:
+        """Makes a folder in a slot, to be filled there; it may exist."""
+        above, base = self._at(slot)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(base, dir_fd=above)
+
+    def remove_folder(self, slot: Slot) -> None:
+        """Removes a folder that was staged, if it is empty; it may be missing."""
+        self.open(slot.home)
+        self._tree.remove_folder(self._path(slot.home, slot.entry))
+
     def write(
         self,
         slot: Slot,
@@ -578,9 +619,8 @@ class Staging:
         Raises:
             SourceChangedError: What was to be copied is not what was fingerprinted.
         """
-        area = self.open(slot.home)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        fd = os.open(slot.entry, flags, 0o666, dir_fd=area)
+        area, base = self._at(slot)
+        fd = os.open(base, _NEW, 0o666, dir_fd=area)
         try:
             held = content if isinstance(content, bytes) else content.held
             if held is not None:
@@ -595,17 +635,17 @@ class Staging:
                 os.fsync(fd)
             return signature_of(os.fstat(fd))
         except BaseException:
-            os.unlink(slot.entry, dir_fd=area)
+            os.unlink(base, dir_fd=area)
             raise
         finally:
             os.close(fd)
 
     def link(self, slot: Slot, target: str, mtime_ns: int | None) -> Signature:
         """Makes a symbolic link in a slot."""
-        area = self.open(slot.home)
-        os.symlink(target, slot.entry, dir_fd=area)
-        _set_link_time(slot.entry, area, mtime_ns)
-        return signature_of(os.stat(slot.entry, dir_fd=area, follow_symlinks=False))
+        area, base = self._at(slot)
+        os.symlink(target, base, dir_fd=area)
+        _set_link_time(base, area, mtime_ns)
+        return signature_of(os.stat(base, dir_fd=area, follow_symlinks=False))
 
     def ready(self) -> None:
         """Marks the areas: from here on a slot may hold a foreign file."""
@@ -618,7 +658,8 @@ class Staging:
 
     def look(self, slot: Slot, *, digest: bool = False) -> Actual:
         """What lies in a slot."""
-        return _look_at(slot.entry, self.open(slot.home), digest=digest)
+        area, base = self._at(slot)
+        return _look_at(base, area, digest=digest)
 
     def put(self, slot: Slot, name: Name) -> None:
         """Moves a slot's file to a path where nothing is.
@@ -626,8 +667,7 @@ class Staging:
         Raises:
             FileExistsError: Something is there, and still is.
         """
-        source, target = self.open(slot.home), self._tree.folder(parent(name))
-        _move(slot.entry, source, leaf(name), target)
+        self._rename(_move, slot, name)
 
     def exchange(self, slot: Slot, name: Name) -> None:
         """Swaps a slot's file with what is at a path, in one step.
@@ -635,8 +675,19 @@ class Staging:
         Raises:
             FileNotFoundError: Nothing is there.
         """
-        source, target = self.open(slot.home), self._tree.folder(parent(name))
-        _swap(slot.entry, source, leaf(name), target)
+        self._rename(_swap, slot, name)
+
+    def _rename(self, how: Callable[[str, int, str, int], None], slot: Slot, name: Name) -> None:
+        """Renames from a slot to a path."""
+        source, base = self._at(slot)
+        if "/" not in slot.entry:
+            how(base, source, leaf(name), self._tree.folder(parent(name)))
+            return
+        held = os.dup(source)  # Opening the other folder may close ours.
+        try:
+            how(base, held, leaf(name), self._tree.folder(parent(name)))
+        finally:
+            os.close(held)
 
     def take(self, slot: Slot, name: Name) -> None:
         """Moves what is at a path into an empty slot."""
@@ -645,12 +696,14 @@ class Staging:
 
     def discard(self, slot: Slot) -> None:
         """Unlinks what lies in a slot; it may be missing."""
+        area, base = self._at(slot)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(slot.entry, dir_fd=self.open(slot.home))
+            os.unlink(base, dir_fd=area)
 
     def back_up(self, slot: Slot, name: Name, stamp: str) -> Name:
         """Moves a slot's content to the backup area, as :meth:`Tree.back_up` does."""
-        return self._tree.back_up(name, stamp, slot.entry, self.open(slot.home), slot.home)
+        area, base = self._at(slot)
+        return self._tree.back_up(name, stamp, base, area, slot.home)
 
     def remove_areas(self) -> bool:
         """Removes the areas that the batch has emptied; tells whether that was all of them."""
@@ -661,9 +714,8 @@ class Staging:
 
     def abandon(self) -> None:
         """Throws away everything that was staged; nothing is in place yet."""
-        for fd in self._areas.values():
-            for entry in os.listdir(fd):
-                os.unlink(entry, dir_fd=fd)
+        for home in self._areas:
+            self._tree.empty(area_of(home, self.batch + self._suffix))
         self.remove_areas()
 
     def close(self) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 
 from ._errors import BarrierError
 from ._fs import Slot, Staging, Tree, area_of, coarse_now_ns, remove_area, stamp_now
 from ._ledger import Ledger, Pending
-from ._observe import Seen, record
-from ._paths import ROOT, Name, ancestors, join, leaf, parent
+from ._observe import Seen, entries, record
+from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._state import ABSENT, DirState, FileState, Kind, Row
 
 __all__ = ["recover"]
@@ -75,19 +74,24 @@ def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, ar
         tree.remove_file(area)  # Never made by us.
         return True
     notes = {p.entry: p for p in pending if p.batch == batch}
-    kept = True
-    for entry in os.listdir(tree.folder(area)):
-        name, note = join(area, Name(entry)), notes.get(entry.removesuffix(".old"))
-        try:
-            is_folder = isinstance(tree.look(name).state, DirState)
-            if is_folder or (ready and not _is_ours(tree, ledger, note, name)):
-                _keep_leftover(tree, home, name, note)
-            else:
-                tree.remove_file(name)
-        except OSError as error:
-            kept = False
-            _log.warning("%s: %r can't be moved on: %s", tree.path, name, error.strerror)
-    tree.forget()
+    kept, folders = True, [area]
+    for folder in folders:  # It grows meanwhile.
+        for name in entries(tree, folder):
+            slot = Slot(home, name.removeprefix(f"{area}/"))
+            note = notes.get(slot.entry, notes.get(slot.entry.removesuffix(".old")))
+            was_staged = not ready or (note is not None and note.row.kind == Kind.DIR)
+            try:
+                if was_staged and isinstance(tree.look(name).state, DirState):
+                    folders.append(name)
+                elif not ready or _is_ours(tree, ledger, note, name):
+                    tree.remove_file(name)
+                else:
+                    _keep_leftover(tree, slot, leaf(area), note)
+            except OSError as error:
+                kept = False
+                _log.warning("%s: %r can't be moved on: %s", tree.path, name, error.strerror)
+    for folder in reversed(folders[1:]):
+        tree.remove_folder(folder)
     remove_area(tree, area)
     return kept
 
@@ -103,12 +107,11 @@ def _is_ours(tree: Tree, ledger: Ledger, note: Pending | None, leftover: Name) -
     return not note.removal and note.row.digest == digest
 
 
-def _keep_leftover(tree: Tree, home: Name, leftover: Name, note: Pending | None) -> None:
+def _keep_leftover(tree: Tree, slot: Slot, area: str, note: Pending | None) -> None:
     """Moves a foreign leftover to the backup area."""
-    name = note.row.name if note is not None else Name(f"unknown/{leaf(leftover)}")
-    stamp = stamp_now()
-    with contextlib.closing(Staging(tree, leaf(parent(leftover)))) as staging:
-        where = staging.back_up(Slot(home, leaf(leftover)), name, stamp)
+    name = note.row.name if note is not None else Name(f"unknown/{slot.entry}")
+    with contextlib.closing(Staging(tree, area)) as staging:
+        where = staging.back_up(slot, name, stamp_now())
     _log.warning("%s: foreign %r, found in staging, was moved to %r", tree.path, name, where)
 
 

@@ -109,7 +109,7 @@ def test_without_inodes_old_versions_are_whole(mount: Callable[..., Path], tmp_p
     root.mkdir()
     with Mirror(root) as mirror:
         mirror.apply([write("a", b"1")])
-        intents = [write("a", b"2"), *(write(f"{n}/x", b"2") for n in range(10))]
+        intents = [write("a", b"2"), *(write(f"b{n}/x", b"2") for n in range(10))]
         with pytest.raises(ApplyError, match="free some space"):
             mirror.apply(intents)
         assert (root / "a").read_bytes() == b"2"
