@@ -83,7 +83,7 @@ def recorded() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
         yield calls
 
 
-def run_with_event(batch: Callable[[], None], event: Callable[[], None], k: int) -> bool:
+def run_with_event(batch: Callable[[], object], event: Callable[[], None], k: int) -> bool:
     """Runs a batch, with an event before its k-th call (from 0); false if it has fewer calls."""
     seen, happening = 0, False
 

@@ -1,0 +1,159 @@
+"""A folder that is new is staged with all in it, and put in place by one rename."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._fs import Staging
+from tests.io.steps import recorded, run_with_event, watched
+from tests.support import backups, folder, link, snapshot, write
+
+STEPS = 60  # more than a batch here has calls
+INTENTS = [
+    write("top/a", b"1"),
+    write("top/sub/b", b"1"),
+    link("top/sub/link", "b"),
+    folder("top/empty"),
+    write("beside", b"1"),
+]
+MADE = {
+    "beside": b"1",
+    "top": "dir",
+    "top/a": b"1",
+    "top/empty": "dir",
+    "top/sub": "dir",
+    "top/sub/b": b"1",
+    "top/sub/link": "-> b",
+}
+
+
+def _staged(root: Path) -> list[str]:
+    """What is left in the staging area."""
+    return os.listdir(root / ".fsmirror" / "tmp")
+
+
+def test_it_takes_one_rename_whatever_is_in_it(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("earlier")])
+    with recorded() as calls:
+        mirror.apply(INTENTS)
+    names = [name for name, _ in calls]
+    assert snapshot(root) == {**MADE, "earlier": b""}
+    assert names.count("renameat2") == 2  # of the folder, and of the file beside it
+    assert _staged(root) == []
+    assert mirror.verify(content=True) == []
+    assert mirror.status().folders == 3
+
+
+def test_nothing_of_it_is_in_place_before_all_of_it_is(mirror: Mirror, root: Path) -> None:
+    seen: list[list[str]] = []
+
+    def look(name: str, args: tuple[Any, ...]) -> None:
+        found = snapshot(root)
+        seen.append(sorted(path for path in found if path.startswith("top")))
+
+    with watched(look):
+        mirror.apply(INTENTS)
+    assert [names for k, names in enumerate(seen) if names != seen[k - 1]] == [
+        [],
+        sorted(name for name in MADE if name.startswith("top")),
+    ]
+
+
+def test_an_edit_right_after_the_rename_is_drift(mirror: Mirror, root: Path) -> None:
+    """The file was looked at while it was staged, which proves nothing of the same tick."""
+
+    def edit(name: str, args: tuple[Any, ...]) -> None:
+        path = root / "top" / "a"
+        if path.exists() and path.read_bytes() == b"1":
+            times = path.stat()
+            path.write_bytes(b"2")
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    with watched(edit):
+        mirror.apply([write("top/a", b"1", durable=False)])
+    assert mirror.verify() == ["top/a"]
+
+
+def _folder_appears(path: Path) -> None:
+    path.mkdir(exist_ok=True)
+
+
+def _folder_appears_with_our_name_in_it(path: Path) -> None:
+    path.mkdir(exist_ok=True)
+    if not (path / "a").exists():
+        (path / "a").write_bytes(b"foreign")
+
+
+def _folder_appears_with_all_in_it(path: Path) -> None:
+    _folder_appears_with_our_name_in_it(path)
+    (path / "sub").mkdir(exist_ok=True)
+    if not (path / "sub" / "b").exists():
+        (path / "sub" / "b").write_bytes(b"foreign")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [_folder_appears, _folder_appears_with_our_name_in_it, _folder_appears_with_all_in_it],
+)
+def test_a_folder_that_appears_at_any_step_is_written_to_and_loses_nothing(
+    tmp_path: Path, event: Callable[[Path], None]
+) -> None:
+    for k in range(STEPS):
+        root = tmp_path / str(k)
+        with Mirror(root) as mirror:
+            mirror.create()
+            try:
+                run_with_event(partial(mirror.apply, INTENTS), partial(event, root / "top"), k)
+            except ApplyError:
+                mirror.apply(INTENTS)
+            found = snapshot(root)
+            written = {name: held for name, held in found.items() if held != b"foreign"}
+            assert written.items() <= MADE.items()
+            foreign = sum(held == b"foreign" for held in found.values())
+            mirror.apply(INTENTS)
+            assert snapshot(root) == MADE
+            assert len(backups(root)) >= foreign
+            assert set(backups(root)) <= {b"foreign"}
+            assert _staged(root) == []
+
+
+def test_a_file_of_it_that_fails_leaves_the_others_whole(mirror: Mirror, root: Path) -> None:
+    long = "n" * 255
+    real = Staging.write
+
+    def write_or_fail(self: Staging, slot: Any, *args: Any) -> Any:
+        if slot.entry.endswith(long):
+            raise OSError(28, os.strerror(28))
+        return real(self, slot, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Staging, "write", write_or_fail)
+        with pytest.raises(ApplyError, match="No space"):
+            mirror.apply([*INTENTS, write(f"top/{long}"), write(f"alone/{long}")])
+    assert snapshot(root) == MADE
+    assert _staged(root) == []
+    assert mirror.verify(content=True) == []
+
+
+def test_one_that_can_t_be_staged_whole_is_made_in_place(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Staging.put
+
+    def refuse_folders(self: Staging, slot: Any, name: Any) -> None:
+        if name == "top":
+            raise OSError(18, os.strerror(18))
+        real(self, slot, name)
+
+    monkeypatch.setattr(Staging, "put", refuse_folders)
+    mirror.apply(INTENTS)
+    assert snapshot(root) == MADE
+    assert _staged(root) == []
+    assert mirror.verify(content=True) == []
