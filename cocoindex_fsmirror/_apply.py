@@ -346,13 +346,11 @@ class _Batch:
 
     def _move_folders(self) -> None:
         """Puts the folders in place that were staged whole; where that fails, not whole."""
-        failed = self._failed & (self._staged.keys() | self._fresh.keys())
-        incomplete = {above for name in failed for above in (name, *ancestors(name))}
         for name in sorted(self._unmoved):  # From the top.
             above = parent(name)
             if above in self._moved:
                 self._moved[name] = self._moved[above]
-            elif above not in self._fresh and name not in incomplete:
+            elif above not in self._fresh and name not in self._failed:
                 now_ns = coarse_now_ns()
                 with contextlib.suppress(OSError):
                     self._staging.put(self._fresh[name], name)
