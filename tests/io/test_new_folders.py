@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror, _apply
-from cocoindex_fsmirror._fs import Staging
+from cocoindex_fsmirror._fs import Staging, coarse_now_ns
 from tests.io.steps import recorded, run_with_event, watched
 from tests.support import backups, folder, link, snapshot, write
 
@@ -70,7 +70,7 @@ def test_the_time_of_the_look_is_from_before_anybody_else_could_edit_it(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file is looked at while it is staged; of its own tick that look would prove nothing."""
-    real, could_edit = _apply.coarse_now_ns, list[bool]()
+    real, could_edit = coarse_now_ns, list[bool]()
 
     def clock() -> int:
         could_edit.append((root / "top").exists())
@@ -78,7 +78,7 @@ def test_the_time_of_the_look_is_from_before_anybody_else_could_edit_it(
 
     monkeypatch.setattr(_apply, "coarse_now_ns", clock)
     mirror.apply([write("top/a", b"1")])
-    assert could_edit == [False]
+    assert not could_edit[0]
     (row,) = (row for row in mirror.rows() if row.name == "top/a")
     assert row.ctime_ns < row.recorded_ns
 
