@@ -15,15 +15,15 @@ import sqlite3
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from ._errors import InvalidNameError, LedgerError
-from ._paths import RESERVED, Name, join, leaf, parse_name
+from ._paths import RESERVED, Name, check_names, join, leaf
 from ._state import Displaced, Doubt, Kind, Row
 
-__all__ = ["FILE", "CorruptLedgerError", "Ledger", "Pending"]
+__all__ = ["FILE", "CorruptLedgerError", "Ledger", "Pending", "Recorded"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
@@ -82,6 +82,10 @@ class Pending(NamedTuple):
     entry: str
     removal: bool
     row: Row
+
+
+Recorded: TypeAlias = tuple[Name, bool, int | None, int, int, int, int, int]
+"""A name; whether an ``lstat`` could prove it unchanged; mode; when; inode, size, mtime, ctime."""
 
 
 class Ledger:
@@ -180,8 +184,9 @@ class Ledger:
         """Refuses a format that we don't know, and disbelieves a copy."""
         if self._connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise CorruptLedgerError(f"{file}: damaged")
-        for (name,) in self._connection.execute("SELECT name FROM rows"):
-            _check_name(name)
+        names = self._connection.execute("SELECT name FROM rows")
+        while some := names.fetchmany(_PAGE):
+            _check_names([name for (name,) in some])
         found = self.get_meta("format")
         if not isinstance(found, int):
             raise CorruptLedgerError(f"{file}: has no format")
@@ -236,7 +241,27 @@ class Ledger:
         """The same, one by one; nothing may be written meanwhile."""
         sql = f"SELECT {_FIELDS} FROM rows WHERE {where} ORDER BY name LIMIT {limit}"
         with _translated(self.file):
-            yield from map(_row, self._connection.execute(sql, values))
+            cursor = self._connection.execute(sql, values)
+            while some := cursor.fetchmany(_PAGE):
+                _check_names([found[0] for found in some])
+                yield from map(Row._make, some)
+
+    def signatures(self, last: Name, only: Name) -> list[Recorded]:
+        """The first few declared paths after a name, with what an ``lstat`` of each should say.
+
+        Args:
+            last: The last name of the page before.
+            only: The one path that is asked for; by default all.
+        """
+        sql = (
+            "SELECT name, kind <> 'dir' AND doubt = 0, mode, recorded_ns, inode, size, mtime_ns,"
+            " ctime_ns FROM rows WHERE declared AND name > ? AND ? IN ('', name)"
+            " ORDER BY name LIMIT ?"
+        )
+        with _translated(self.file):
+            found = self._connection.execute(sql, (last, only, _PAGE)).fetchall()
+        _check_names([recorded[0] for recorded in found])
+        return found
 
     def figures(self) -> tuple[int, int, int, int, int]:
         """How many owners, leaves and folders there are, their bytes, and the last record."""
@@ -311,8 +336,7 @@ class Ledger:
         with _translated(self.file):
             found = self._connection.execute("SELECT batch, notes FROM intents").fetchall()
         notes = [Pending(batch, *note) for batch, packed in found for note in _unpacked(packed)]
-        for note in notes:
-            _check_name(note.row.name)
+        _check_names([note.row.name for note in notes])
         return sorted(notes, key=lambda note: (note.batch, note.row.name))
 
     def owners(self) -> frozenset[str]:
@@ -433,21 +457,12 @@ def _quoted(file: str) -> str:
     return file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _row(found: Sequence[Any]) -> Row:
-    """A row whose name is safe to walk; the file could have been made by anybody."""
-    row = Row._make(found)
-    _check_name(row.name)
-    return row
-
-
-def _check_name(name: str) -> None:
-    """Refuses what we would never have stored."""
+def _check_names(names: list[Name]) -> None:
+    """Refuses what we would never have stored; the file could have been made by anybody."""
     try:
-        is_normal = parse_name(name) == name
-    except (InvalidNameError, TypeError):
-        is_normal = False
-    if not is_normal:
-        raise CorruptLedgerError(f"holds {name!r}, which is no name")
+        check_names(names)
+    except (InvalidNameError, TypeError) as error:
+        raise CorruptLedgerError(f"holds what is no name: {error}") from error
 
 
 def _chunks(names: Sequence[_T]) -> Iterator[Sequence[_T]]:

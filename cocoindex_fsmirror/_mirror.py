@@ -245,9 +245,7 @@ class Mirror:
         """
         look, found = Look(self.root, Name(only)), []
         with contextlib.closing(look):
-            for row in look.rows():
-                if not content and look.is_unchanged(row):
-                    continue
+            for row in look.rows() if content else look.suspects():
                 actual = look.seen(row, read=content)
                 look.compare(row, actual)
                 if look.has_drifted(row.name):
@@ -322,9 +320,8 @@ class Mirror:
         """
         look = Look(self.root)
         with contextlib.closing(look):
-            for row in look.rows():
-                if content or not look.is_unchanged(row):
-                    look.compare(row, look.seen(row, read=content))
+            for row in look.rows() if content else look.suspects():
+                look.compare(row, look.seen(row, read=content))
             return look.drift()
 
     async def observe_content(self) -> Drift:

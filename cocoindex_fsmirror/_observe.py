@@ -10,17 +10,16 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-import aiofiles
 import xxhash
 from msgspec.structs import replace
 
 from ._errors import LedgerError, RootError
 from ._fs import Tree, coarse_now_ns, open_root, signature_of
-from ._ledger import FOLDER, Ledger
+from ._ledger import FOLDER, Ledger, Recorded
 from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._plan import View
 from ._state import (
@@ -108,22 +107,34 @@ class Look:
 
     def rows(self) -> Iterator[Row]:
         """What is last-written, some at a time: all of a large mirror would fill the memory."""
-        last = ROOT
+        return self._pages(lambda ledger, last: _rows(ledger, last, self._only))
+
+    def suspects(self) -> Iterator[Row]:
+        """Those rows that a single ``lstat`` does not prove to be unchanged: few, as a rule."""
+        return self._pages(self._suspects) if self.tree is not None else self.rows()
+
+    def _pages(self, turn: Callable[[Ledger, Name], tuple[list[Row], Name]]) -> Iterator[Row]:
+        """Page after page; the ledger is opened anew for each, since others may write it."""
+        last, is_first = ROOT, True
         try:
-            while page := self._page(last):
-                yield from page
-                last = page[-1].name
+            while last or is_first:
+                ledger, is_first = Ledger.peek(self._root), False
+                if ledger is None:
+                    return
+                with contextlib.closing(ledger):
+                    rows, last = turn(ledger, last)
+                yield from rows
         except LedgerError as error:
             self._give_up(error)
 
-    def _page(self, last: Name) -> list[Row]:
-        """The rows that follow a name; the ledger is opened anew, since others may write it."""
-        ledger = Ledger.peek(self._root)
-        if ledger is None:
-            return []
-        with contextlib.closing(ledger):
-            rows = ledger.page("declared AND name > ? AND ? IN ('', name)", last, self._only)
-            return rows if ledger.is_believed else [row._replace(recorded_ns=0) for row in rows]
+    def _suspects(self, ledger: Ledger, last: Name) -> tuple[list[Row], Name]:
+        """Those of the rows that follow a name, and the last name that was looked at."""
+        if not ledger.is_believed:
+            return _rows(ledger, last, self._only)
+        assert self.tree is not None
+        page = ledger.signatures(last, self._only)
+        suspects = ledger.rows_named(_suspicious(self.tree, page))
+        return list(suspects.values()), page[-1][0] if page else ROOT
 
     def _add_displaced(self, note: Displaced, ledger: Ledger) -> None:
         """Has both sides of a contest declared again, if they still are."""
@@ -144,15 +155,6 @@ class Look:
         if self.tree is None:
             return Actual(ABSENT)
         return look_at(self.tree, row.name, row, read=read)
-
-    def is_unchanged(self, row: Row) -> bool:
-        """Whether a single ``lstat`` proves that a path is as it was written; of most it does."""
-        if self.tree is None or row.kind == Kind.DIR or row.doubt:
-            return False
-        found = self.tree.stat(row.name)
-        if found is None or row.mode not in (None, stat.S_IMODE(found.st_mode)):
-            return False
-        return proves(signature_of(found), row.signature, row.recorded_ns)
 
     def compare(self, row: Row, actual: Actual) -> None:
         """Notes a path that drifted, or was only touched."""
@@ -186,6 +188,31 @@ class Look:
         )
 
 
+def _rows(ledger: Ledger, last: Name, only: Name) -> tuple[list[Row], Name]:
+    """The rows that follow a name, and the name of the last one."""
+    rows = ledger.page("declared AND name > ? AND ? IN ('', name)", last, only)
+    end = rows[-1].name if rows else ROOT
+    if not ledger.is_believed:
+        rows = [row._replace(recorded_ns=0) for row in rows]
+    return rows, end
+
+
+def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
+    """The paths that a single ``lstat`` does not prove to be as they were written."""
+    for name, is_provable, mode, recorded_ns, *recorded in page:
+        if is_provable:
+            above, _, base = name.rpartition("/")
+            try:
+                found = os.stat(base, dir_fd=tree.folder(Name(above)), follow_symlinks=False)
+            except OSError:
+                yield name
+                continue
+            has_mode = mode is None or mode == stat.S_IMODE(found.st_mode)
+            if has_mode and proves(signature_of(found), Signature._make(recorded), recorded_ns):
+                continue
+        yield name
+
+
 def _is_proven(row: Row, actual: Actual) -> bool:
     """Whether the next look can trust a row's signature again."""
     signature = actual.signature
@@ -198,6 +225,8 @@ def _is_proven(row: Row, actual: Actual) -> bool:
 
 async def read(look: Look, name: Name, actual: Actual) -> Actual:
     """A file with its digest, read in other threads."""
+    import aiofiles  # noqa: PLC0415  # With asyncio, which most looks don't need.
+
     assert look.tree is not None
     assert isinstance(actual.state, FileState)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import PurePath
 from typing import Final, NewType
 
@@ -20,6 +20,7 @@ __all__ = [
     "Folding",
     "Name",
     "ancestors",
+    "check_names",
     "join",
     "leaf",
     "parent",
@@ -40,7 +41,9 @@ _MAX_COMPONENT: Final = 255  # bytes; NAME_MAX of ext4, xfs, btrfs, tmpfs and AP
 _MAX_TARGET: Final = 4095  # bytes; PATH_MAX of Linux without the NUL
 
 # Most names. They need none of the slower checks, so they skip them.
-_PLAIN: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,100}(?:/(?!\.)[A-Za-z0-9_.-]{1,100})*")
+_PART: Final = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}+"
+_PLAIN: Final = re.compile(rf"{_PART}(?:/{_PART})*+")
+_ALL_PLAIN: Final = re.compile(rf"(?:{_PART}[/\0])*+")
 
 # Default_Ignorable_Code_Point of Unicode 16, DerivedCoreProperties.txt: HFS+, and ext4
 # and f2fs where they fold case, compare names without these.
@@ -78,6 +81,19 @@ def parse_name(declared: str | PurePath) -> Name:
     for component in components:
         _check_component(text, component)
     return Name("/".join(components))
+
+
+def check_names(names: Collection[str]) -> None:
+    """Looks whether names are as :func:`parse_name` returns them; most are looked at together.
+
+    Raises:
+        InvalidNameError: One is not.
+        TypeError: One is not even text.
+    """
+    if not _ALL_PLAIN.fullmatch("".join([f"{name}\0" for name in names])):
+        for name in names:
+            if parse_name(name) != name:
+                raise InvalidNameError(name, "it is no normal form")
 
 
 def parse_link_target(target: str | PurePath, inside: Name | None) -> str:

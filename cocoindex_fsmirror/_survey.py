@@ -6,13 +6,13 @@ and taken out again by the component that mirrors it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
 import pathspec
@@ -63,7 +63,7 @@ class Listing:
         """Tells it from all others; a digest of a long path, which the engine can't take."""
         encoded = self.path.encode()
         is_long = len(encoded) > _LONG
-        shown = f"//{hashlib.blake2b(encoded).hexdigest()}" if is_long else self.path or "."
+        shown = f"//{blake2b(encoded).hexdigest()}" if is_long else self.path or "."
         return f"{shown}//{self.part}" if self.part else shown
 
     def entries(self) -> Iterator[Entry]:

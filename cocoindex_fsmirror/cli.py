@@ -25,14 +25,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from . import __version__
 from ._backups import find, parse_age
@@ -40,9 +32,9 @@ from ._brake import Limit
 from ._errors import ApplyError, FsMirrorError, InvalidNameError, RootError
 from ._mirror import Mirror, Owner
 from ._paths import RESERVED
-from ._survey import Survey, patterns, survey
 
 if TYPE_CHECKING:
+    from ._survey import Survey
     from ._sync import Summary, Syncing
 
     _LimitBase: TypeAlias = click.ParamType[Limit]
@@ -313,7 +305,9 @@ def sync(  # noqa: PLR0917
 
     With --watch and --json there is one object, on a line, for each run.
     """
-    from ._sync import Options, Syncing  # noqa: PLC0415  # The engine takes its time.
+    # The engine takes its time, and what parses patterns takes some, too.
+    from ._survey import patterns, survey  # noqa: PLC0415
+    from ._sync import Options, Syncing  # noqa: PLC0415
 
     if watch and dry_run:
         raise click.UsageError("--watch and --dry-run can't be given together")
@@ -498,12 +492,16 @@ def _progress(
     if expected is None or not console.is_terminal:
         yield lambda _files, _size: None
         return
+    from rich import progress  # noqa: PLC0415  # Only where it is seen.
+
     columns = (
-        BarColumn(),
-        TextColumn("{task.fields[files]:,} of {task.fields[all_files]:,} files"),
-        *(DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()),
+        progress.BarColumn(),
+        progress.TextColumn("{task.fields[files]:,} of {task.fields[all_files]:,} files"),
+        progress.DownloadColumn(binary_units=True),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with progress.Progress(*columns, console=console, transient=True) as bar:
         count, size = expected()
         task = bar.add_task("", total=max(size, 1), files=0, all_files=count)
 
