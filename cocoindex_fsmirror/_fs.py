@@ -565,6 +565,7 @@ class Staging:
         self.batch = batch
         self._on_bytes = on_bytes
         self._areas: dict[Name, int] = {}
+        self._paths: dict[Name, Name] = {}
         self._suffix = ""
 
     @property
@@ -591,7 +592,10 @@ class Staging:
 
     def _path(self, home: Name, inside: str) -> Name:
         """The path of a folder that is staged."""
-        return Name(f"{area_of(home, self.batch + self._suffix)}/{inside}")
+        area = self._paths.get(home)
+        if area is None:
+            area = self._paths[home] = area_of(home, self.batch + self._suffix)
+        return Name(f"{area}/{inside}")
 
     def make_folder(self, slot: Slot) -> None:
         """Makes a folder in a slot, to be filled there; it may exist."""
@@ -650,6 +654,7 @@ class Staging:
     def ready(self) -> None:
         """Marks the areas: from here on a slot may hold a foreign file."""
         self._suffix = self.READY
+        self._paths.clear()
         for home in self._areas:
             area = area_of(home, self.batch)
             tmp = self._tree.folder(parent(area))

@@ -22,7 +22,7 @@ from ._brake import Brake, Limit, check_limit
 from ._engine import make_sink
 from ._errors import ApplyError, FsMirrorError, RootError
 from ._mirror import Drift, Mirror
-from ._paths import ROOT, Name, ancestors, join, parse_name
+from ._paths import ROOT, Name, ancestors, join, parent, parse_name
 from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests
 from ._state import (
     ABSENT,
@@ -114,6 +114,7 @@ class Watch:
         self._files: dict[Name, _Declarer] = {}
         self._below: dict[Name, tuple[Name, _Declarer]] = {}  # by folder: one of the paths in it
         self._declarers: dict[tuple[str, str], _Declarer] = {}  # There are far fewer than files.
+        self._around: tuple[Name, _Declarer] | None = None  # Of the declaration before.
 
     def declare(self, name: Name, place: str, component: str, *, is_file: bool) -> Name:
         """Notes a declaration.
@@ -132,28 +133,38 @@ class Watch:
             me = self._declarers.get((place, component))
             if me is None:
                 me = self._declarers[place, component] = _Declarer(place, component)
-            for rival, other in self._rivals(name, is_file=is_file):
+            around = parent(name), me
+            is_first = around != self._around  # Most follow one that is declared beside them.
+            for rival, other in self._rivals(name, is_first=is_first, is_file=is_file):
                 is_contrary = (rival, other.place) != (name, place)
                 if other is not me and other.component != component and is_contrary:
                     return rival
             if is_file:
                 self._files[name] = me
-            for folder in ancestors(name):
-                if folder not in self._below:
-                    self._below[folder] = name, me
+            if is_first:
+                for folder in ancestors(name):
+                    if folder not in self._below:
+                        self._below[folder] = name, me
+                self._around = around
         return ROOT
 
-    def _rivals(self, name: Name, *, is_file: bool) -> Iterator[tuple[Name, _Declarer]]:
+    def _rivals(
+        self, name: Name, *, is_first: bool, is_file: bool
+    ) -> Iterator[tuple[Name, _Declarer]]:
         """What was declared that may contradict a declaration."""
-        for path in (name, *ancestors(name)):
-            if path in self._files:
-                yield path, self._files[path]
+        if name in self._files:
+            yield name, self._files[name]
+        if is_first:
+            for path in ancestors(name):
+                if path in self._files:
+                    yield path, self._files[path]
         if is_file and name in self._below:
             yield self._below[name]
 
     def withdraw(self, name: Name, place: str) -> None:
         """Forgets a declaration."""
         with self._lock:
+            self._around = None
             declarer = self._files.get(name)
             if declarer is not None and declarer.place == place:
                 del self._files[name]

@@ -389,7 +389,7 @@ class Ledger:
         with self.transaction():
             execute = self._connection.executemany
             execute("DELETE FROM rows WHERE name = ?", ((name,) for name in gone))
-            execute(f"INSERT OR REPLACE INTO rows VALUES ({_ROW})", rows)
+            execute(f"INSERT OR REPLACE INTO rows VALUES ({_ROW})", map(_stored, rows))
             if batch is not None:
                 self._connection.execute("DELETE FROM intents WHERE batch = ?", (batch,))
 
@@ -442,6 +442,12 @@ def _unpacked(packed: bytes) -> _Notes:
         return msgspec.msgpack.decode(packed, type=_Notes, strict=False)
     except (msgspec.DecodeError, TypeError) as error:
         raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
+
+
+def _stored(row: Row) -> tuple[object, ...]:
+    """A row in the plain types that SQLite takes without asking around for an adapter."""
+    name, kind, *same, made, declared, doubt, target, asked_ns = row
+    return (name, str(kind), *same, +made, +declared, +doubt, target, asked_ns)
 
 
 def _leads_to(file: str, there: os.stat_result) -> bool:

@@ -241,6 +241,9 @@ async def read(look: Look, name: Name, actual: Actual) -> Actual:
     return actual._replace(state=replace(actual.state, digest=hasher.digest()))
 
 
+_NOWHERE: Final = Actual(ABSENT)
+
+
 def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> Actual:
     """What is at a path; a content is read unless the row proves it.
 
@@ -266,15 +269,18 @@ def view_of(tree: Tree, ledger: Ledger, intents: list[Intent], gone: Collection[
     """What the ledger and the disk say about a batch; some paths may be as good as gone."""
     displaced = ledger.displaced()
     asked = {intent.name for intent in intents}
-    names = {*asked, *(above for name in asked for above in ancestors(name))}
+    holding = {parent(name) for name in asked} - {ROOT}
+    names = asked | holding | {above for name in holding for above in ancestors(name)}
     folding = tree.folding()
     rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
     actual: dict[Name, Actual] = {}
     for name in sorted(names):
         above = parent(name)
         is_reachable = not above or isinstance(actual[above].state, DirState)
-        is_reachable = is_reachable and name not in gone
-        actual[name] = look_at(tree, name, rows.get(name)) if is_reachable else Actual(ABSENT)
+        if is_reachable and name not in gone:
+            actual[name] = look_at(tree, name, rows.get(name))
+        else:
+            actual[name] = _NOWHERE
     files = (i.name for i in intents if not isinstance(i.desired, DirState | Absent))
     for name in [name for name in files if isinstance(actual[name].state, DirState)]:
         rows.update((row.name, row) for row in ledger.rows_below(name))

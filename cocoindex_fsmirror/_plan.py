@@ -16,7 +16,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from ._errors import ConflictError, PathError
-from ._paths import Folding, Name, ancestors
+from ._paths import Folding, Name, ancestors, parent
 from ._state import (
     ABSENT,
     Absent,
@@ -190,6 +190,7 @@ class _Planner:
         self._clears: dict[Name, Remove] = {}
         self._clear_folders: dict[Name, Name] = {}
         self._folders: dict[Name, MakeFolder] = {}
+        self._ways: set[Name] = set()  # Folders that are there, or planned for, with those above.
         self._files: list[Put] = []
         self._keep: list[Keep] = []
         self._prune: dict[Name, Row] = {}
@@ -210,12 +211,11 @@ class _Planner:
         """One intent a path, in the order of the names; contradictions fail."""
         by_name: dict[Name, list[Intent]] = {}
         for intent in intents:
-            asked = by_name.setdefault(intent.name, [])
-            known = next((other for other in asked if _is_from_same(intent, other)), None)
-            if known is None:
-                asked.append(intent)
+            asked = by_name.get(intent.name)
+            if asked is None:
+                by_name[intent.name] = [intent]
             else:
-                asked[asked.index(known)] = replace(intent, ours=intent.ours | known.ours)
+                _add(intent, asked)
             if intent.desired is ABSENT:
                 self._give_up(intent)
         wanted = [self._one_of(by_name[name]) for name in sorted(by_name)]
@@ -250,6 +250,10 @@ class _Planner:
 
     def _refuse_below_files(self) -> None:
         """``a`` as a file and ``a/b`` together are an error that names both."""
+        holding = {parent(name) for name in self._present}
+        holding = holding.union(*map(ancestors, holding))
+        if all(isinstance(self._present[n].desired, DirState) for n in holding & {*self._present}):
+            return
         for name in list(self._present):
             for above in ancestors(name):
                 other = self._present.get(above)
@@ -376,6 +380,8 @@ class _Planner:
 
     def _clear_way(self, intent: Intent) -> None:
         """Plans for every folder above a path to be there."""
+        if parent(intent.name) in self._ways:
+            return
         for name in ancestors(intent.name):
             actual = self._actual(name)
             is_folder = isinstance(actual.state, DirState) and name not in self._clear_folders
@@ -389,6 +395,7 @@ class _Planner:
                 self._clear_file(intent, name)
             row = Row(name, Kind.DIR, intent.owner, "", declared=False)
             self._folders[name] = MakeFolder(row, intent.name)
+        self._ways.add(parent(intent.name))
 
     def _clear_file(self, intent: Intent, name: Name) -> None:
         """Plans to take away a file that stands where a folder, or another kind, should be."""
@@ -570,6 +577,15 @@ def _made_folder(intent: Intent, row: Row | None) -> bool:
     if row is None or row.kind != Kind.DIR:
         return False
     return row.owner == intent.owner and row.made
+
+
+def _add(intent: Intent, asked: list[Intent]) -> None:
+    """Adds an intent to those for the same path; one from the same place is replaced."""
+    known = next((other for other in asked if _is_from_same(intent, other)), None)
+    if known is None:
+        asked.append(intent)
+    else:
+        asked[asked.index(known)] = replace(intent, ours=intent.ours | known.ours)
 
 
 def _is_from_same(intent: Intent, other: Intent) -> bool:
