@@ -155,7 +155,7 @@ class _Filter:
     def leaves_out(self, path: str, *, is_folder: bool) -> bool:
         """Whether a path is left out; of several ``.gitignore`` files the innermost decides."""
         shown = f"{path}/" if is_folder else path
-        if self._excluded.match_file(shown):
+        if self._excluded.patterns and self._excluded.match_file(shown):
             return True
         for folder, spec in reversed(self._inner):
             verdict = spec.check_file(os.path.relpath(path, folder or ".") + shown[len(path) :])
@@ -284,16 +284,16 @@ def _packed(path: str, there: os.stat_result, leaves: list[Entry]) -> Iterator[L
     count = 1
     while len(leaves) > count * _AT_ONCE * 2:
         count *= 2
-    parts: list[list[Entry]] = [[] for _ in range(count)]
-    for leaf in leaves:
+    parts: list[list[Entry]] = [[] for _ in range(count)] if count > 1 else [leaves]
+    for leaf in leaves if count > 1 else ():
         parts[zlib.crc32(leaf.name.encode()) % count].append(leaf)
     for number, part in enumerate(parts):
-        packed = "\0".join(_text(entry) for entry in part).encode()
+        packed = "\0".join([_text(entry) for entry in part]).encode()
         dress = (0, 0) if number else (stat.S_IMODE(there.st_mode), there.st_mtime_ns)
         yield Listing(path, number, *dress, packed)
 
 
 def _text(entry: Entry) -> str:
     """An entry in one text; no name and no target holds a NUL."""
-    name, kind, *numbers, target = entry
-    return "\0".join((name, kind[0], *map(str, numbers), target))
+    name, kind, size, mtime_ns, inode, mode, target = entry
+    return f"{name}\0{kind[0]}\0{size}\0{mtime_ns}\0{inode}\0{mode}\0{target}"
