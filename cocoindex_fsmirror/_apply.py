@@ -439,15 +439,14 @@ class _Batch:
     def _receive(self, put: Put, slot: Slot, expected: Actual) -> None:
         """Decides about what an exchange brought out."""
         name, policy = put.intent.name, put.intent.on_conflict
-        out = self._staging.look(slot)
-        if isinstance(out.state, DirState):
-            self._give_back(slot, name)
-        elif put.keep_copy:
-            self._back_up(slot, name)
-        elif policy == "overwrite" or self._is_expected(slot, out, expected, put.intent.ours):
+        if not put.keep_copy and self._is_expected(slot, expected, put.intent.ours):
             self._staging.discard(slot)
-        elif policy == "backup":
+        elif isinstance(self._staging.look(slot).state, DirState):
+            self._give_back(slot, name)
+        elif put.keep_copy or policy == "backup":
             self._back_up(slot, name)
+        elif policy == "overwrite":
+            self._staging.discard(slot)
         else:
             self._give_back(slot, name)
 
@@ -461,18 +460,16 @@ class _Batch:
             self._back_up(slot, name)  # Somebody wrote there in between: that is kept too.
         raise _appeared(name)
 
-    def _is_expected(
-        self, slot: Slot, out: Actual, expected: Actual, ours: frozenset[bytes]
-    ) -> bool:
+    def _is_expected(self, slot: Slot, expected: Actual, ours: frozenset[bytes]) -> bool:
         """Whether what came out is the version of ours that the plan had seen.
 
         A rename changes ctime, so mtime has to do; within one tick of the look
         it proves nothing, and the content is read.
         """
-        known, seen = expected.signature, out.signature
-        if isinstance(out.state, FileState) and known is not None and seen is not None:
-            seen, known = (s._replace(ctime_ns=s.mtime_ns) for s in (seen, known))
-            if proves(seen, known, self._looked_ns):
+        seen, known = self._staging.signature(slot), expected.signature
+        if seen is not None and known is not None and seen[:3] == known[:3]:
+            moved = seen._replace(ctime_ns=seen.mtime_ns)
+            if proves(moved, moved, self._looked_ns):
                 return True
         digest = self._staging.look(slot, digest=True).digest
         return digest is not None and digest in (expected.digest, *ours)
@@ -512,17 +509,23 @@ class _Batch:
                 raise
             self._gone.append(name)
             return
-        out = self._staging.look(slot)
-        is_folder = isinstance(out.state, DirState)
-        is_ours = not step.keep_copy and self._is_expected(slot, out, expected, frozenset())
-        if is_ours or (step.policy == "overwrite" and not is_folder):
+        if not step.keep_copy and self._is_expected(slot, expected, frozenset()):
             self._staging.discard(slot)
             self.outcome.removed.append(name)
+        else:
+            self._remove_unexpected(step, slot)
+        self._gone.append(name)
+
+    def _remove_unexpected(self, step: Remove, slot: Slot) -> None:
+        """Deals with something foreign that was taken out of its place."""
+        is_folder = isinstance(self._staging.look(slot).state, DirState)
+        if step.policy == "overwrite" and not is_folder:
+            self._staging.discard(slot)
+            self.outcome.removed.append(step.name)
         elif is_folder or step.policy in ("error", "keep"):
             self._put_back(step, slot)
         else:
-            self._back_up(slot, name)
-        self._gone.append(name)
+            self._back_up(slot, step.name)
 
     def _put_back(self, step: Remove, slot: Slot) -> None:
         """Returns what should not have been taken."""

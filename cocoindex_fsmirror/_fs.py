@@ -666,6 +666,12 @@ class Staging:
         area, base = self._at(slot)
         return _look_at(base, area, digest=digest)
 
+    def signature(self, slot: Slot) -> Signature | None:
+        """The signature of the regular file in a slot; ``None`` if something else is there."""
+        area, base = self._at(slot)
+        found = os.stat(base, dir_fd=area, follow_symlinks=False)
+        return signature_of(found) if stat.S_ISREG(found.st_mode) else None
+
     def put(self, slot: Slot, name: Name) -> None:
         """Moves a slot's file to a path where nothing is.
 
@@ -695,9 +701,9 @@ class Staging:
             os.close(held)
 
     def take(self, slot: Slot, name: Name) -> None:
-        """Moves what is at a path into an empty slot."""
-        source, target = self._tree.folder(parent(name)), self.open(slot.home)
-        _move(leaf(name), source, slot.entry, target)
+        """Moves what is at a path into an empty slot, where a rename has nothing to replace."""
+        source, area = self._tree.folder(parent(name)), self.open(slot.home)
+        os.rename(leaf(name), slot.entry, src_dir_fd=source, dst_dir_fd=area)
 
     def discard(self, slot: Slot) -> None:
         """Unlinks what lies in a slot; it may be missing."""
