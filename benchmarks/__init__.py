@@ -1,0 +1,4 @@
+"""Measures cocoindex-fsmirror side by side with what one would take instead.
+
+``python -m benchmarks --help`` tells how.
+"""

@@ -1,0 +1,84 @@
+"""A target that does nothing, with the interface of a directory: the floor for a flow.
+
+What a flow takes with it, the engine takes, and a flow's own code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import Any, Final
+
+import cocoindex as coco
+
+__all__ = ["DirTarget", "mount_dir_target"]
+
+_RECORD = b"." * 40  # About as much as others remember of a file.
+
+
+def _apply(_context: Any, _actions: Sequence[Any]) -> None:
+    pass
+
+
+def _apply_and_define(_context: Any, actions: Sequence[Any]) -> list[Any]:
+    """The same for directories, before 1.0.23."""
+    definition: Any = coco.ChildTargetDef
+    return [definition(handler=_Handler(_FILES)) if stays else None for _, stays in actions]
+
+
+def _child_handler(_context: Any, _action: Any) -> _Handler:
+    return _Handler(_FILES)
+
+
+def _sink_of_directories() -> coco.TargetActionSink[Any]:
+    """What hands out the handler of files, in the way of the engine that is installed."""
+    if "child_handler" in inspect.signature(coco.TargetActionSink.from_fn).parameters:
+        return coco.TargetActionSink.from_fn(_apply, child_handler=_child_handler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return coco.TargetActionSink.from_fn(_apply_and_define)
+
+
+class _Handler:
+    """Remembers what is declared, and hands it to a sink, whether it changed or not."""
+
+    def __init__(self, sink: coco.TargetActionSink[Any]) -> None:
+        self._sink = sink
+
+    def reconcile(
+        self, key: coco.StableKey, desired: Any, _previous: Any, _may_be_missing: bool, /
+    ) -> coco.TargetReconcileOutput[Any, Any]:
+        """Asks for an action on each key."""
+        stays = not coco.is_non_existence(desired)
+        record = _RECORD if stays else coco.NON_EXISTENCE
+        return coco.TargetReconcileOutput(
+            action=(key, stays), sink=self._sink, tracking_record=record
+        )
+
+
+_FILES: Final[coco.TargetActionSink[Any]] = coco.TargetActionSink.from_fn(_apply)
+_PROVIDER: Final[Any] = coco.register_root_target_states_provider(
+    "benchmarks/nothing", _Handler(_sink_of_directories())
+)
+
+
+class DirTarget:
+    """A directory into which nothing is written."""
+
+    def __init__(self, provider: Any) -> None:
+        self._provider = provider
+
+    def declare_file(self, filename: str, data: bytes) -> None:
+        """Declares a file."""
+        coco.declare_target_state(self._provider.target_state(filename, data))
+
+    def __coco_memo_key__(self) -> object:
+        """What a memoized component knows it by."""
+        return self._provider.memo_key
+
+
+async def mount_dir_target(path: pathlib.Path) -> DirTarget:
+    """Mounts it, as its namesakes in connectors do."""
+    return DirTarget(await coco.mount_target(_PROVIDER.target_state(str(path), None)))

@@ -1,0 +1,137 @@
+"""The files that are written: what they are called, what is in them, and whether they are right."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+__all__ = [
+    "Files",
+    "content",
+    "copy_standard_library",
+    "count_different",
+    "count_wrong",
+    "every_hundredth",
+    "name_of",
+    "tamper",
+    "write",
+    "write_large",
+]
+
+_FOLDERS: Final = 100
+_EVERY: Final = 101  # Coprime to the number of folders, so that each of them has its share.
+_BLOCK: Final = 1 << 20
+OURS: Final = ".fsmirror"
+
+
+@dataclass(frozen=True)
+class Files:
+    """How many files, and of how many bytes each.
+
+    The one in a hundred that ``every_hundredth`` names is of the given generation; all others
+    are of generation 0.
+    """
+
+    count: int
+    size: int
+    generation: int = 0
+
+    def contents(self) -> Iterator[tuple[str, bytes]]:
+        """Path and content of each file."""
+        for index in range(self.count):
+            generation = 0 if index % _EVERY else self.generation
+            yield name_of(index), content(index, generation, self.size)
+
+
+def name_of(index: int) -> str:
+    """The path of a file, in one of a hundred folders."""
+    return f"d{index % _FOLDERS:02d}/f{index:06d}.txt"
+
+
+def content(index: int, generation: int, size: int) -> bytes:
+    """What is in a file: no two files and no two generations are the same."""
+    return f"{index:08d} {generation:08d} ".encode().ljust(size, b"x")
+
+
+def every_hundredth(count: int) -> Iterator[int]:
+    """The files that change, one in a hundred of them (to be exact: in 101), in all folders."""
+    return iter(range(0, count, _EVERY))
+
+
+def write(folder: Path, files: Files) -> None:
+    """Makes a source."""
+    for made in range(min(_FOLDERS, files.count)):
+        (folder / f"d{made:02d}").mkdir(parents=True, exist_ok=True)
+    for name, data in files.contents():
+        (folder / name).write_bytes(data)
+
+
+def rewrite(folder: Path, files: Files) -> None:
+    """Changes one file in a hundred of a source."""
+    for index in every_hundredth(files.count):
+        (folder / name_of(index)).write_bytes(content(index, files.generation, files.size))
+
+
+def write_large(folder: Path, size: int) -> None:
+    """Makes a source of one file, of bytes that no file system can compress or leave out."""
+    folder.mkdir(parents=True)
+    block = os.urandom(min(size, _BLOCK))
+    with (folder / "large.bin").open("wb") as file:
+        for at in range(0, size, _BLOCK):
+            file.write(at.to_bytes(8, "big") + block[8:])
+
+
+def copy_standard_library(folder: Path) -> None:
+    """Makes a source of a tree that is on every machine, of files of all sizes."""
+    left_out = shutil.ignore_patterns("__pycache__", "site-packages", "dist-packages")
+    shutil.copytree(sysconfig.get_path("stdlib"), folder, symlinks=True, ignore=left_out)
+
+
+def tamper(folder: Path, files: Files) -> None:
+    """Changes one file in a hundred behind their owner's back: size and time stay as they were."""
+    for index in every_hundredth(files.count):
+        path = folder / name_of(index)
+        before = path.stat()
+        path.write_bytes(b"!" * before.st_size)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def paths_in(folder: Path) -> set[str]:
+    """The files and links below a folder, without the mirror's own."""
+    found: set[str] = set()
+    for at, folders, names in os.walk(folder):
+        if OURS in folders:
+            folders.remove(OURS)
+        links = [name for name in folders if os.path.islink(os.path.join(at, name))]
+        found.update(os.path.relpath(os.path.join(at, name), folder) for name in names + links)
+    return found
+
+
+def count_wrong(folder: Path, files: Files) -> int:
+    """How many of the files are missing, or hold anything else, or should not be there."""
+    wanted = dict(files.contents())
+    there = paths_in(folder)
+    wrong = sum((folder / name).read_bytes() != wanted[name] for name in wanted.keys() & there)
+    return wrong + len(wanted.keys() ^ there)
+
+
+def count_different(source: Path, folder: Path) -> int:
+    """How many paths of two folders are not the same in both."""
+    wanted, there = paths_in(source), paths_in(folder)
+    filecmp.clear_cache()
+    return len(wanted ^ there) + sum(
+        not _are_same(source / name, folder / name) for name in wanted & there
+    )
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    """Whether two paths are links to the same, or files with the same bytes."""
+    if one.is_symlink() or other.is_symlink():
+        return one.is_symlink() and other.is_symlink() and one.readlink() == other.readlink()
+    return filecmp.cmp(one, other, shallow=False)
