@@ -15,17 +15,12 @@ import argparse
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import cocoindex as coco
 
+from benchmarks import OUTPUT, TARGETS
 from benchmarks.trees import Files
-
-__all__ = ["OUTPUT", "TARGETS"]
-
-OUTPUT: Final = "out"
-"""The folder below the given one that is written to; the engine's database lies beside it."""
-TARGETS: Final = ("ours", "ours-not-durable", "localfs", "nothing")
 
 _Mount: TypeAlias = Callable[[Path], Awaitable[Any]]
 
@@ -73,7 +68,7 @@ def _app(target: str, root: Path, files: Files, *, one_each: bool) -> coco.App[[
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flow", description=__doc__)
     parser.add_argument("target", choices=TARGETS)
-    parser.add_argument("root", type=Path, help="a folder that exists, for output and database")
+    parser.add_argument("root", type=Path, help="a folder, for output and database")
     parser.add_argument("--files", type=int, required=True, help="how many are declared")
     parser.add_argument("--size", type=int, required=True, help="bytes in each")
     parser.add_argument("--generation", type=int, default=0, help="of the 1 %% that changes")

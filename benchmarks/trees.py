@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 __all__ = [
+    "LARGE",
     "Files",
     "content",
     "copy_standard_library",
@@ -19,6 +20,9 @@ __all__ = [
     "count_wrong",
     "every_hundredth",
     "name_of",
+    "paths_in",
+    "read",
+    "rewrite",
     "tamper",
     "write",
     "write_large",
@@ -28,6 +32,8 @@ _FOLDERS: Final = 100
 _EVERY: Final = 101  # Coprime to the number of folders, so that each of them has its share.
 _BLOCK: Final = 1 << 20
 OURS: Final = ".fsmirror"
+LARGE: Final = "large.bin"
+"""The only file of a source made by ``write_large``."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,9 @@ def every_hundredth(count: int) -> Iterator[int]:
 
 def write(folder: Path, files: Files) -> None:
     """Makes a source."""
+    folder.mkdir()
     for made in range(min(_FOLDERS, files.count)):
-        (folder / f"d{made:02d}").mkdir(parents=True, exist_ok=True)
+        (folder / f"d{made:02d}").mkdir()
     for name, data in files.contents():
         (folder / name).write_bytes(data)
 
@@ -80,11 +87,18 @@ def rewrite(folder: Path, files: Files) -> None:
 
 def write_large(folder: Path, size: int) -> None:
     """Makes a source of one file, of bytes that no file system can compress or leave out."""
-    folder.mkdir(parents=True)
+    folder.mkdir()
     block = os.urandom(min(size, _BLOCK))
-    with (folder / "large.bin").open("wb") as file:
+    with (folder / LARGE).open("wb") as file:
         for at in range(0, size, _BLOCK):
             file.write(at.to_bytes(8, "big") + block[8:])
+
+
+def read(path: Path) -> None:
+    """Reads a file, so that it is in memory as far as that is large enough."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(_BLOCK):
+            pass
 
 
 def copy_standard_library(folder: Path) -> None:

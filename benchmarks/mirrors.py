@@ -1,0 +1,160 @@
+"""What each program does that mirrors a folder, looks for differences, or copies a large file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from . import peers, trees
+from .cases import FRESH, Step, afresh, prepared
+from .measure import Case, call
+from .trees import Files
+
+__all__ = ["large", "looks", "syncs"]
+
+
+def syncs(
+    step: Step,
+    files: Files,
+    folder: Path,
+    *,
+    make: Callable[[Path], object] | None = None,
+    programs: Iterable[str] = peers.SYNCS,
+) -> list[Case]:
+    """Each program that mirrors a folder.
+
+    Args:
+        step: What happens.
+        files: What is in the source.
+        folder: Where all of it lies.
+        make: Makes the source, if it is another than ``files``.
+        programs: Which, of those that are here.
+    """
+    source = folder / "source"
+    folder.mkdir(parents=True, exist_ok=True)
+    (make or partial(trees.write, files=files))(source)
+    return [
+        _sync(peer, step, files, source, folder / str(number))
+        for number, peer in enumerate(_mirroring(step, programs))
+        if peers.is_here(peer)
+    ]
+
+
+def _mirroring(step: Step, programs: Iterable[str]) -> Iterator[str]:
+    """Who takes part: cp can only copy everything, and drop is rm for all others."""
+    for peer in programs:
+        if peer == "cp -a":
+            if step == "first":
+                yield peer
+        elif step != "drop" or peer == peers.FSMIRROR:
+            yield peer
+    if step == "drop":
+        yield "rm -r"
+
+
+def _sync(peer: str, step: Step, files: Files, source: Path, folder: Path) -> Case:
+    """One program that mirrors a folder."""
+    fill_with = "cp -a" if peer == "rm -r" else peer
+
+    def alter(number: int) -> None:
+        if step == "changed":
+            trees.rewrite(source, replace(files, generation=number + 1))
+        elif step == "tampered":
+            trees.tamper(folder, files)
+
+    def argv(_number: int) -> list[str]:
+        if step == "drop":
+            return ["rm", "-r", str(folder)] if peer == "rm -r" else peers.drop(folder)
+        if step == "deleted":
+            return peers.sync(peer, source, folder, delete=True)
+        return peers.sync(peer, source, folder)
+
+    prepare = prepared(step, folder, peers.sync(fill_with, source, folder), alter)
+    if step == "deleted":
+        prepare = _with_source_emptied(source, prepare)
+    return Case(
+        peer=peer,
+        files=files.count,
+        prepare=prepare,
+        command=argv,
+        count_wrong=lambda _: (
+            len(trees.paths_in(folder)) if step == "drop" else trees.count_different(source, folder)
+        ),
+        finish=partial(shutil.rmtree, folder, ignore_errors=True) if step in FRESH else None,
+        heals=step != "tampered" or peer.startswith("fsmirror"),
+    )
+
+
+def _with_source_emptied(source: Path, prepare: Callable[[int], None]) -> Callable[[int], None]:
+    """Prepares with a source that is full, and leaves one in which nothing is left."""
+    aside = source.with_name("aside")
+
+    def prepare_and_empty(number: int) -> None:
+        if aside.exists():
+            source.rmdir()
+            aside.rename(source)
+        prepare(number)
+        source.rename(aside)
+        source.mkdir()
+
+    return prepare_and_empty
+
+
+def looks(files: Files, folder: Path) -> list[Case]:
+    """Each program that looks for differences, in a mirror without any."""
+    source = folder / "source"
+    trees.write(source, files)
+    return [
+        _look(peer, files, source, folder / peer.split()[0])
+        for peer in peers.LOOKS
+        if peers.is_here(peer)
+    ]
+
+
+def _look(peer: str, files: Files, source: Path, folder: Path) -> Case:
+    """One program that looks for differences."""
+    fill_with = peers.FSMIRROR if peer.startswith("fsmirror") else "rsync -a"
+
+    def prepare(_number: int) -> None:
+        if not folder.exists():
+            afresh(folder)
+            call(peers.sync(fill_with, source, folder))
+
+    return Case(
+        peer=peer,
+        files=files.count,
+        prepare=prepare,
+        command=lambda _: peers.look(peer, source, folder),
+        count_wrong=lambda _: trees.count_different(source, folder),
+    )
+
+
+def large(size: int, folder: Path) -> list[Case]:
+    """Each program that copies one large file, which is in memory."""
+    source = folder / "source"
+    trees.write_large(source, size)
+    return [
+        _large(peer, source, folder / str(number))
+        for number, peer in enumerate(peers.LARGE)
+        if peers.is_here(peer)
+    ]
+
+
+def _large(peer: str, source: Path, folder: Path) -> Case:
+    """One program that copies a large file."""
+
+    def prepare(_number: int) -> None:
+        afresh(folder)
+        trees.read(source / trees.LARGE)
+
+    return Case(
+        peer=peer,
+        files=1,
+        prepare=prepare,
+        command=lambda _: peers.copy(peer, source, folder),
+        count_wrong=lambda _: trees.count_different(source, folder),
+        finish=partial(shutil.rmtree, folder),
+    )

@@ -1,0 +1,217 @@
+"""The workloads: which there are, of which size, and who takes part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from . import TARGETS, cases, growth, mirrors, trees
+from .cases import Step
+from .measure import Case
+from .trees import Files
+
+__all__ = ["LONG", "NORMAL", "QUICK", "Scale", "Workload", "workloads"]
+
+Place: TypeAlias = Literal["tmpfs", "disk"]
+KIB: Final = 1024
+MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much there is of everything.
+
+    Attributes:
+        rounds: How often each workload runs that a claim rests on.
+        few: How often each other workload runs, and each large one.
+        many: How often what takes no time runs.
+        small: Files of 1 KiB.
+        each: Files of 1 KiB with a component of their own.
+        medium: Files of 100 KiB.
+        all_of: Files of 1 KiB where it is about looking at them.
+        large: Bytes of a large file.
+        steps: Files of 1 KiB, for the growth.
+        base: The step that the largest one is compared with.
+        tmpfs: Bytes that have to be free on the tmpfs.
+        disk: Bytes that have to be free on the disk.
+    """
+
+    rounds: int
+    few: int
+    many: int
+    small: int
+    each: int
+    medium: int
+    all_of: int
+    large: int
+    steps: tuple[int, ...]
+    base: int
+    tmpfs: int
+    disk: int
+
+
+NORMAL: Final = Scale(
+    rounds=7,
+    few=3,
+    many=15,
+    small=20_000,
+    each=3_000,
+    medium=2_000,
+    all_of=100_000,
+    large=2 << 30,
+    steps=(1_000, 10_000, 20_000, 100_000),
+    base=20_000,
+    tmpfs=1 << 30,
+    disk=12 << 30,
+)
+QUICK: Final = Scale(
+    rounds=2,
+    few=1,
+    many=2,
+    small=200,
+    each=50,
+    medium=20,
+    all_of=400,
+    large=4 << 20,
+    steps=(100, 200, 400),
+    base=200,
+    tmpfs=64 << 20,
+    disk=256 << 20,
+)
+LONG: Final = replace(NORMAL, steps=(*NORMAL.steps, 500_000, 1_000_000), disk=48 << 30)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured side by side.
+
+    Attributes:
+        name: What ``--only`` calls it.
+        title: What it is, for people.
+        place: Where its files lie.
+        rounds: How often each case runs.
+        cases: Makes the cases, in a folder of their own.
+        memory: Whether peak memory is told as well.
+    """
+
+    name: str
+    title: str
+    place: Place
+    rounds: int
+    cases: Callable[[Path], Sequence[Case]]
+    memory: bool = False
+
+
+_SAID: Final[dict[Step, str]] = {
+    "first": "first run",
+    "unchanged": "nothing changed",
+    "changed": "1 % changed",
+    "tampered": "1 % tampered with",
+    "deleted": "all deleted",
+    "drop": "drop",
+}
+
+
+def workloads(scale: Scale) -> Iterator[Workload]:
+    """All of them, in the order in which they run."""
+    yield Workload("start-up", "start-up", "tmpfs", scale.many, growth.start_up)
+    yield from _flows(scale)
+    yield from _syncs(scale)
+    yield from _growth(scale)
+
+
+def _flows(scale: Scale) -> Iterator[Workload]:
+    """Flows with each target."""
+    small, each = Files(scale.small, KIB), Files(scale.each, KIB)
+    medium = Files(scale.medium, 100 * KIB)
+    wanted: list[tuple[str, Step, Files, Place, bool, int]] = [
+        ("flow", "first", small, "tmpfs", False, scale.rounds),
+        ("flow", "first", small, "disk", False, scale.rounds),
+        ("flow", "unchanged", small, "tmpfs", False, scale.rounds),
+        ("flow", "unchanged", small, "disk", False, scale.few),
+        ("flow", "changed", small, "disk", False, scale.few),
+        ("flow", "tampered", small, "disk", False, scale.few),
+        ("flow", "deleted", small, "tmpfs", False, scale.rounds),
+        ("flow", "deleted", small, "disk", False, scale.few),
+        ("flow", "drop", small, "disk", False, scale.few),
+        ("flow-each", "first", each, "tmpfs", True, scale.few),
+        ("flow-each", "first", each, "disk", True, scale.rounds),
+        ("flow-each", "unchanged", each, "disk", True, scale.few),
+        ("flow-each", "changed", each, "disk", True, scale.few),
+        ("flow-each", "tampered", each, "disk", True, scale.few),
+        ("flow-each", "deleted", each, "disk", True, scale.few),
+        ("flow-medium", "first", medium, "tmpfs", False, scale.few),
+        ("flow-medium", "first", medium, "disk", False, scale.few),
+    ]
+    for name, step, files, place, one_each, rounds in wanted:
+        components = "one component each" if one_each else "one component"
+        yield Workload(
+            name=f"{name}-{step}-{place}",
+            title=f"flow, {components}, {_said(files)}: {_SAID[step]}",
+            place=place,
+            rounds=rounds,
+            cases=partial(cases.flows, TARGETS, step, files, one_each=one_each),
+        )
+
+
+def _said(files: Files) -> str:
+    """A number of files, for people."""
+    return f"{files.count:,} x {files.size // KIB} KiB"
+
+
+def _syncs(scale: Scale) -> Iterator[Workload]:
+    """Programs that mirror a folder."""
+    small, medium = Files(scale.small, KIB), Files(scale.medium, 100 * KIB)
+    wanted: list[tuple[str, Step, Files, Place, int]] = [
+        ("sync", "first", small, "disk", scale.rounds),
+        ("sync", "first", small, "tmpfs", scale.few),
+        ("sync-all", "unchanged", Files(scale.all_of, KIB), "disk", scale.few),
+        ("sync", "changed", small, "disk", scale.few),
+        ("sync", "tampered", small, "disk", scale.few),
+        ("sync", "deleted", small, "disk", scale.few),
+        ("sync", "drop", small, "disk", scale.few),
+        ("sync-medium", "first", medium, "disk", scale.few),
+    ]
+    for name, step, files, place, rounds in wanted:
+        title = f"sync, {_said(files)}: {_SAID[step]}"
+        made = partial(mirrors.syncs, step, files)
+        yield Workload(f"{name}-{step}-{place}", title, place, rounds, made)
+    for step in ("first", "unchanged"):
+        yield Workload(
+            name=f"sync-mixed-{step}-disk",
+            title=f"sync, the standard library: {_SAID[step]}",
+            place="disk",
+            rounds=scale.few,
+            cases=partial(_standard_library, step),
+        )
+    title = f"sync, one file of {scale.large // MIB:,} MiB: {_SAID['first']}"
+    yield Workload(
+        "large-first-disk", title, "disk", scale.few, partial(mirrors.large, scale.large)
+    )
+    title = f"looking for drift, {_said(Files(scale.all_of, KIB))}"
+    yield Workload(
+        "look-disk", title, "disk", scale.few, partial(mirrors.looks, Files(scale.all_of, KIB))
+    )
+
+
+def _standard_library(step: Step, folder: Path) -> list[Case]:
+    """Mirrors a tree that is on every machine."""
+    trees.copy_standard_library(source := folder / "library")
+    files = Files(len(trees.paths_in(source)), 0)
+    return mirrors.syncs(step, files, folder, make=source.rename)
+
+
+def _growth(scale: Scale) -> Iterator[Workload]:
+    """The same with more and more files."""
+    steps = (0, *scale.steps)
+    made: dict[str, Callable[[Path], Sequence[Case]]] = {
+        "flow, one component": partial(growth.flows, steps),
+        "fsmirror sync": partial(growth.syncs, "first", steps),
+        "fsmirror sync, nothing changed": partial(growth.syncs, "unchanged", steps),
+    }
+    names = ("growth-flow-disk", "growth-sync-disk", "growth-unchanged-disk")
+    for name, (what, cases_of) in zip(names, made.items(), strict=True):
+        yield Workload(name, f"growth: {what}", "disk", scale.few, cases_of, memory=True)
