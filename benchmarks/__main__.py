@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -27,7 +28,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--quick", "mode", flag_value="quick", help="Tiny: does it work at all? 2 minutes.")
+@click.option("--quick", "mode", flag_value="quick", help="Tiny: does it work at all? Minutes.")
 @click.option("--long", "mode", flag_value="long", help="Also 500,000 and 1,000,000 files. Hours.")
 @click.option(
     "--only",
@@ -79,6 +80,8 @@ def main(  # noqa: PLR0917
     if lists:
         _list(judged, chosen)
         return
+    if find_spec("matplotlib") is None:
+        raise click.ClickException("matplotlib is not installed; pip install -e '.[bench]'")
     if shutil.which("hyperfine") is None:
         raise click.ClickException(
             "hyperfine is not installed; it is a Debian package of that name"

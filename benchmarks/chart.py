@@ -15,6 +15,8 @@ __all__ = ["draw"]
 
 _TEXT: Final = "#7d8590"  # As legible on white as on nearly black.
 _GOAL, _BAR, _MISSED = "#2da44e", "#bf8700", "#d1242f"
+_END: Final = 3.0  # Bars that are longer are cut off there.
+_LEGEND: Final = "our time / their time; below it, single rounds; | bar, \N{BLACK DIAMOND} goal"
 
 
 def draw(outcomes: Sequence[Outcome], path: Path) -> None:
@@ -40,9 +42,7 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
         axes.invert_yaxis()
         axes.axvline(1, color=_TEXT, linewidth=0.8, linestyle=":")
         axes.set_xlim(left=0)
-        axes.set_xlabel(
-            "our time by theirs; line: single rounds;  | bar,  \N{MIDDLE DOT} goal", color=_TEXT
-        )
+        axes.set_xlabel(_LEGEND, color=_TEXT)
         for side in ("top", "right", "left", "bottom"):
             axes.spines[side].set_visible(False)
         axes.tick_params(length=0)
@@ -54,12 +54,13 @@ def _draw_one(axes: Axes, at: int, outcome: Outcome) -> None:
     """Draws one claim: its value and spread, and the marks that it is held against."""
     claim, spread = outcome.claim, outcome.spread
     colour = _GOAL if outcome.meets_goal else _MISSED if outcome.meets_bar is False else _BAR
-    axes.barh(at, spread.value, height=0.55, color=colour)
-    axes.plot([spread.low, spread.high], [at, at], color=_TEXT, linewidth=1.2)
+    axes.barh(at, min(spread.value, _END), height=0.4, color=colour)
+    rounds = [min(spread.low, _END), min(spread.high, _END)]
+    axes.plot(rounds, [at + 0.3, at + 0.3], color=colour, linewidth=1.5)
     if claim.bar is not None:
-        axes.plot([claim.bar], [at], marker="|", markersize=15, markeredgewidth=2, color=_TEXT)
-    axes.plot([claim.goal], [at], marker="o", markersize=5, color=_TEXT)
-    edge = max(spread.value, spread.high, claim.bar or 0, claim.goal)
+        axes.plot([claim.bar], [at], marker="|", markersize=16, markeredgewidth=2, color=_TEXT)
+    axes.plot([claim.goal], [at], marker="D", markersize=5, color=_TEXT, markeredgecolor="white")
+    edge = min(max(spread.value, spread.high, claim.bar or 0, claim.goal), _END)
     axes.annotate(
         f"{spread.value:.2f}", (edge, at), (8, 0), textcoords="offset points", va="center"
     )
@@ -68,4 +69,4 @@ def _draw_one(axes: Axes, at: int, outcome: Outcome) -> None:
 def _label(outcome: Outcome) -> str:
     """What is compared, in two lines."""
     claim = outcome.claim
-    return f"{claim.number}  {claim.title}\n{claim.ours} by {claim.theirs}"
+    return f"{claim.number}  {claim.title}\n{claim.ours} / {claim.theirs}"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from . import TARGETS, cases, mirrors, peers
-from .cases import Step
 from .measure import Case, timed
 from .trees import Files
 
@@ -40,15 +39,17 @@ def flows(steps: Sequence[int], folder: Path) -> list[Case]:
     ]
 
 
-def syncs(step: Step, steps: Sequence[int], folder: Path) -> list[Case]:
-    """A run of our command, with each number of files."""
-    return [
-        _named(f"{peers.FSMIRROR}: {count:,} files", case)
-        for count in steps
-        for case in mirrors.syncs(
-            step, Files(count, _SIZE), folder / str(count), programs=[peers.FSMIRROR]
-        )
-    ]
+def syncs(steps: Sequence[int], folder: Path) -> list[Case]:
+    """Our command, with each number of files: the first run, and one in which nothing changed."""
+    found = []
+    for count in steps:
+        files, place = Files(count, _SIZE), folder / str(count)
+        (first,) = mirrors.syncs("first", files, place, programs=[peers.FSMIRROR])
+        # The second takes what the first left, in the same round or in the one before.
+        again = replace(first, prepare=lambda _: None, finish=None)
+        found.append(_named(f"{peers.FSMIRROR}: {count:,} files", replace(first, finish=None)))
+        found.append(_named(f"nothing changed: {count:,} files", again))
+    return found
 
 
 def start_up(folder: Path) -> list[Case]:

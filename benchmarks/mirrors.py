@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,16 +43,13 @@ def syncs(
     ]
 
 
-def _mirroring(step: Step, programs: Iterable[str]) -> Iterator[str]:
-    """Who takes part: cp can only copy everything, and drop is rm for all others."""
-    for peer in programs:
-        if peer == "cp -a":
-            if step == "first":
-                yield peer
-        elif step != "drop" or peer == peers.FSMIRROR:
-            yield peer
+def _mirroring(step: Step, programs: Iterable[str]) -> list[str]:
+    """Who takes part in what comes after the first run; what others made is given up by rm."""
+    if step == "first":
+        return list(programs)
     if step == "drop":
-        yield "rm -r"
+        return [peers.FSMIRROR, "rm -r"]
+    return [peer for peer in programs if peer in peers.LATER]
 
 
 def _sync(peer: str, step: Step, files: Files, source: Path, folder: Path) -> Case:
@@ -128,7 +125,6 @@ def _look(peer: str, files: Files, source: Path, folder: Path) -> Case:
         files=files.count,
         prepare=prepare,
         command=lambda _: peers.look(peer, source, folder),
-        count_wrong=lambda _: trees.count_different(source, folder),
     )
 
 

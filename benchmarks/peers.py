@@ -37,6 +37,8 @@ SYNCS: Final = (
     "cp -a",
 )
 """What mirrors a folder."""
+LATER: Final = (FSMIRROR, "rsync -a", "rclone sync")
+"""What can bring a mirror up to date; how durable it is matters less where little is written."""
 LOOKS: Final = ("fsmirror verify", "rsync -an", "fsmirror verify --content", "rsync -anc")
 """What looks for differences."""
 LARGE: Final = (

@@ -108,6 +108,8 @@ def table(results: Results) -> Iterator[str]:
     yield f"Measured on {results.date} ({results.mode} mode) with {_listed(installed)}, on "
     yield f"{machine['cores']} cores of {machine['processor']}, {machine['memory']} of memory, "
     yield f"{machine['kernel']}. tmpfs: `{machine['tmpfs']}`. Disk: `{machine['disk']}`."
+    if results.mode == "quick":
+        yield "These sizes are so small that one sees start-up only: a test, no measurement."
     if results.left_out:
         yield f"Not installed, and so left out: {', '.join(results.left_out)}."
     for failure in results.failures:
@@ -127,7 +129,7 @@ def _listed(installed: Mapping[str, str]) -> str:
 
 def _claims(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """The table of the claims."""
-    yield "| | | ours | theirs | ours by theirs | rounds | bar | goal | |"
+    yield "| | | ours | theirs | ours / theirs | rounds | bar | goal | |"
     yield "|---|---|--:|--:|--:|--:|--:|--:|---|"
     for outcome in outcomes:
         claim, spread = outcome.claim, outcome.spread
@@ -179,7 +181,7 @@ def _peers(workload: Workload, peers: Sequence[Measured]) -> Iterator[str]:
     """The table of a workload."""
     are_rivals = not workload.name.startswith(_ALONE)
     heads = ["", "median", "from, to", "processor", "per file", "wrong afterwards"]
-    heads += ["ours by it"] * are_rivals + ["peak memory"] * workload.memory
+    heads += ["ours / it"] * are_rivals + ["peak memory"] * workload.memory
     yield _row(heads)
     yield f"|---|{'--:|' * (len(heads) - 1)}"
     for peer in peers:
@@ -198,7 +200,7 @@ def _cells(peer: Measured) -> Iterator[str]:
     yield _time(median(seconds))
     yield f"{_time(min(seconds))}, {_time(max(seconds))}"
     yield _time(median(sample.user + sample.system for sample in peer.samples))
-    yield f"{median(seconds) / peer.files * 1e6:,.0f} us" if peer.files > 1 else ""
+    yield f"{median(seconds) / peer.files * 1e6:,.0f} µs" if peer.files > 1 else ""
     yield "" if peer.wrong is None else f"{peer.wrong:,}"
 
 

@@ -207,11 +207,12 @@ def _standard_library(step: Step, folder: Path) -> list[Case]:
 def _growth(scale: Scale) -> Iterator[Workload]:
     """The same with more and more files."""
     steps = (0, *scale.steps)
-    made: dict[str, Callable[[Path], Sequence[Case]]] = {
-        "flow, one component": partial(growth.flows, steps),
-        "fsmirror sync": partial(growth.syncs, "first", steps),
-        "fsmirror sync, nothing changed": partial(growth.syncs, "unchanged", steps),
-    }
-    names = ("growth-flow-disk", "growth-sync-disk", "growth-unchanged-disk")
-    for name, (what, cases_of) in zip(names, made.items(), strict=True):
-        yield Workload(name, f"growth: {what}", "disk", scale.few, cases_of, memory=True)
+    for what, cases_of in (("flow", growth.flows), ("sync", growth.syncs)):
+        yield Workload(
+            name=f"growth-{what}-disk",
+            title=f"growth: {what}, more and more files of 1 KiB",
+            place="disk",
+            rounds=scale.few,
+            cases=partial(cases_of, steps),
+            memory=True,
+        )
