@@ -55,8 +55,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--out",
     type=_FOLDER,
-    default=CHECKOUT / "benchmarks" / "results",
-    help="Where table.md, results.json and chart.svg go.  [default: benchmarks/results here]",
+    help="Where table.md, results.json and chart.svg go.  [default: benchmarks/results here, or"
+    " build/results if that is not all of it]",
 )
 def main(  # noqa: PLR0917
     mode: str | None,
@@ -65,7 +65,7 @@ def main(  # noqa: PLR0917
     rounds: int | None,
     tmpfs: Path,
     disk: Path,
-    out: Path,
+    out: Path | None,
 ) -> None:
     """Measure fsmirror side by side with what one would take instead.
 
@@ -75,7 +75,11 @@ def main(  # noqa: PLR0917
     first two is removed in the end. Absolute times mean little on a machine
     with other work to do; ratios are what to look at.
     """
-    scale = _SCALES[mode or "normal"]
+    mode = mode or "normal"
+    scale = _SCALES[mode]
+    if out is None:
+        is_all = mode != "quick" and not only
+        out = CHECKOUT / ("benchmarks/results" if is_all else "build/results")
     judged, chosen = _chosen(scale, only)
     if lists:
         _list(judged, chosen)
@@ -90,7 +94,7 @@ def main(  # noqa: PLR0917
     with _workplace(tmpfs, scale.tmpfs) as on_tmpfs, _workplace(disk, scale.disk) as on_disk:
         results = Results(
             date=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            mode=mode or "normal",
+            mode=mode,
             machine=machine.describe(on_tmpfs, on_disk),
             versions=machine.versions(),
             left_out=peers.missing(),

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -97,12 +98,22 @@ def call(argv: Sequence[str]) -> None:
     Raises:
         BenchmarkError: It failed.
     """
-    done = subprocess.run(
-        argv, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-    if done.returncode:
-        output = done.stdout.decode(errors="replace")[-2000:]
-        raise BenchmarkError(f"{shlex.join(argv)} failed ({done.returncode}):\n{output}")
+    with subprocess.Popen(
+        argv,
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # So that all of it can be ended.
+    ) as process:
+        try:
+            told, _ = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()  # Until none of them is left that could write anything.
+            raise
+    if process.returncode:
+        output = told.decode(errors="replace")[-2000:]
+        raise BenchmarkError(f"{shlex.join(argv)} failed ({process.returncode}):\n{output}")
 
 
 def measure(argv: Sequence[str], folder: Path, *, memory: bool = False) -> Sample:
