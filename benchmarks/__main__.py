@@ -173,9 +173,14 @@ def _run(workload: Workload, place: Path, rounds: int | None, results: Results) 
     """Measures one workload; what goes wrong in it is no reason not to measure the others."""
     folder = place / workload.name
     folder.mkdir()
+    keep = workload.place == "disk"  # Until the end; removing is not free of consequences.
     try:
         measured = run(
-            workload.cases(folder), rounds or workload.rounds, folder, memory=workload.memory
+            workload.cases(folder),
+            rounds or workload.rounds,
+            folder,
+            memory=workload.memory,
+            keep=keep,
         )
     except BenchmarkError as error:
         click.echo(f"{workload.name}: {error}", err=True)
@@ -183,7 +188,8 @@ def _run(workload: Workload, place: Path, rounds: int | None, results: Results) 
     else:
         results.workloads.append((workload, measured))
     finally:
-        shutil.rmtree(folder)
+        if not keep:
+            shutil.rmtree(folder)
 
 
 def _judged(judged: Sequence[Claim], results: Results) -> Iterator[Outcome]:

@@ -146,7 +146,12 @@ def measure(argv: Sequence[str], folder: Path, *, memory: bool = False) -> Sampl
 
 
 def run(
-    cases: Sequence[Case], rounds: int, folder: Path, *, memory: bool = False
+    cases: Sequence[Case],
+    rounds: int,
+    folder: Path,
+    *,
+    memory: bool = False,
+    keep: bool = False,
 ) -> list[Measured]:
     """Lets the cases take turns: A B C, then C B A, and so on.
 
@@ -155,6 +160,7 @@ def run(
         rounds: How often each of them is run.
         folder: Where the timer may write.
         memory: Whether to tell the peak memory of each run.
+        keep: Whether what could be cleared away after each run stays.
 
     Raises:
         BenchmarkError: A run failed, or left files that are not as they should be.
@@ -171,6 +177,6 @@ def run(
                 if wrong and case.heals:
                     command = shlex.join(case.command(number))
                     raise BenchmarkError(f"{wrong:,} files are not right after: {command}")
-            if case.finish:
+            if case.finish and not keep:
                 case.finish()
     return list(measured.values())

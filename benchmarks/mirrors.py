@@ -143,7 +143,8 @@ def _large(peer: str, source: Path, folder: Path) -> Case:
     """One program that copies a large file."""
 
     def prepare(_number: int) -> None:
-        afresh(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
         trees.read(source / trees.LARGE)
 
     return Case(

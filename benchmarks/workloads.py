@@ -27,6 +27,7 @@ class Scale:
     Attributes:
         rounds: How often each workload runs that a claim rests on.
         few: How often each other workload runs, and each large one.
+        growing: How often the growth runs.
         many: How often what takes no time runs.
         small: Files of 1 KiB.
         each: Files of 1 KiB with a component of their own.
@@ -41,6 +42,7 @@ class Scale:
 
     rounds: int
     few: int
+    growing: int
     many: int
     small: int
     each: int
@@ -56,6 +58,7 @@ class Scale:
 NORMAL: Final = Scale(
     rounds=7,
     few=3,
+    growing=3,
     many=15,
     small=20_000,
     each=3_000,
@@ -65,11 +68,12 @@ NORMAL: Final = Scale(
     steps=(1_000, 10_000, 20_000, 100_000),
     base=20_000,
     tmpfs=1 << 30,
-    disk=12 << 30,
+    disk=32 << 30,
 )
 QUICK: Final = Scale(
     rounds=2,
     few=1,
+    growing=1,
     many=2,
     small=200,
     each=50,
@@ -81,7 +85,7 @@ QUICK: Final = Scale(
     tmpfs=64 << 20,
     disk=256 << 20,
 )
-LONG: Final = replace(NORMAL, steps=(*NORMAL.steps, 500_000, 1_000_000), disk=48 << 30)
+LONG: Final = replace(NORMAL, steps=(*NORMAL.steps, 500_000, 1_000_000), growing=1, disk=60 << 30)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,11 @@ class Workload:
     cases: Callable[[Path], Sequence[Case]]
     memory: bool = False
 
+    @property
+    def removes(self) -> bool:
+        """Whether it removes many files."""
+        return "deleted" in self.name or "drop" in self.name
+
 
 _SAID: Final[dict[Step, str]] = {
     "first": "first run",
@@ -116,11 +125,11 @@ _SAID: Final[dict[Step, str]] = {
 
 
 def workloads(scale: Scale) -> Iterator[Workload]:
-    """All of them, in the order in which they run."""
-    yield Workload("start-up", "start-up", "tmpfs", scale.many, growth.start_up)
-    yield from _flows(scale)
-    yield from _syncs(scale)
-    yield from _growth(scale)
+    """All of them, in the order in which they run: last those that remove files (see `afresh`)."""
+    start_up = Workload("start-up", "start-up", "tmpfs", scale.many, growth.start_up)
+    others = sorted((*_flows(scale), *_syncs(scale)), key=lambda each: each.removes)
+    at = sum(not each.removes for each in others)
+    yield from (start_up, *others[:at], *_growth(scale), *others[at:])
 
 
 def _flows(scale: Scale) -> Iterator[Workload]:
@@ -212,7 +221,7 @@ def _growth(scale: Scale) -> Iterator[Workload]:
             name=f"growth-{what}-disk",
             title=f"growth: {what}, more and more files of 1 KiB",
             place="disk",
-            rounds=scale.few,
+            rounds=scale.growing,
             cases=partial(cases_of, steps),
             memory=True,
         )
