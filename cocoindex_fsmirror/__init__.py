@@ -28,6 +28,7 @@ from ._errors import (
     SourceError,
     TooManyRemovalsError,
 )
+from ._hook import when_imported
 
 TYPE_CHECKING = False  # That of typing, whose import takes longer than all of ours.
 if TYPE_CHECKING:
@@ -78,6 +79,14 @@ def __getattr__(name: str) -> object:
     from . import _target  # noqa: PLC0415
 
     return getattr(_target, name)
+
+
+def _register() -> None:
+    """Has our directories answered for, also where a flow has none any more."""
+    from . import _roots  # noqa: F401, PLC0415
+
+
+when_imported("cocoindex", _register)
 
 
 def __dir__() -> list[str]:

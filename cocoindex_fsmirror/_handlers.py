@@ -38,7 +38,6 @@ from ._state import (
 )
 
 __all__ = [
-    "ROOTS",
     "ChildHandler",
     "DirSpec",
     "Durability",
@@ -46,6 +45,7 @@ __all__ = [
     "KeepSpec",
     "OnConflict",
     "Options",
+    "RootHandler",
     "RootKey",
     "Spec",
     "Verify",
@@ -424,7 +424,7 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         return _output(change, record)
 
 
-class _RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
+class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
     """Reconciles root directories, and files that are declared by themselves."""
 
     def reconcile(
@@ -610,8 +610,6 @@ def _is_container(action: _Action) -> bool:
 
 
 _sink = make_sink(_apply_actions, _child_of, _is_container)
-
-ROOTS = coco.register_root_target_states_provider("cocoindex_fsmirror/root", _RootHandler())
 
 _mirrors: dict[str, Mirror] = {}
 _mirrors_lock = threading.Lock()

@@ -19,7 +19,6 @@ from cocoindex.resources.file import FileLike
 from ._engine import database_in_use
 from ._errors import SourceError
 from ._handlers import (
-    ROOTS,
     ChildHandler,
     DirSpec,
     Durability,
@@ -35,6 +34,7 @@ from ._handlers import (
 from ._mirror import Mirror
 from ._moving import guard
 from ._paths import ROOT, Name, parse_link_target, parse_name
+from ._roots import ROOTS
 from ._source import Source, fingerprint, spool
 from ._state import Content, DirState, LinkState
 

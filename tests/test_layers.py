@@ -39,13 +39,15 @@ PICTURE = {
     "_engine": set[str](),
     "_moving": {"_ledger"},
     "_handlers": {"_mirror", "_reconcile", "_engine"},
-    "_target": {"_handlers", "_moving", "_source"},
+    "_roots": {"_handlers"},
+    "_target": {"_roots", "_moving", "_source"},
     "_sync": {"_target", "_survey"},
     "_dry_run": {"_sync"},
     "_watch": {"_paths"},
     "cli": {"_dry_run", "_watch", "__init__"},
     "_command": {"cli"},
-    "__init__": {"_target"},
+    "_hook": set[str](),
+    "__init__": {"_hook", "_target"},
 }
 
 # The same for the kit, which knows nothing of the package that it judges.
@@ -72,7 +74,7 @@ PURE = ("_errors", "_paths", "_state", "_reconcile", "_plan")
 IMPURE = {"os", "io", "sqlite3", "cocoindex", "pathlib", "time", "random", "logging", "threading"}
 
 # ``fsmirror sync`` is an app of its own: the one module outside the target that needs it.
-KNOW_THE_ENGINE = {"_engine", "_handlers", "_target", "_sync"}
+KNOW_THE_ENGINE = {"_engine", "_handlers", "_roots", "_target", "_sync"}
 
 # Of the module ``os``.
 CHANGES_THE_TREE = {
@@ -226,7 +228,10 @@ def test_the_package_imports_next_to_nothing_before_a_name_is_asked_for() -> Non
         text=True,
         cwd=PACKAGE.parent,
     )
-    assert run.stdout == "['cocoindex_fsmirror', 'cocoindex_fsmirror._errors']\n"
+    assert (
+        run.stdout
+        == "['cocoindex_fsmirror', 'cocoindex_fsmirror._errors', 'cocoindex_fsmirror._hook']\n"
+    )
 
 
 def test_the_oracles_of_these_tests_share_no_decision_with_the_planner() -> None:

@@ -18,13 +18,13 @@ from cocoindex_fsmirror._handlers import (
     DirSpec,
     FileSpec,
     Options,
+    RootHandler,
     RootKey,
     Spec,
     _Action,
     _apply_actions,
     _child_of,
     _Mount,
-    _RootHandler,
 )
 from cocoindex_fsmirror._paths import ROOT, Name
 from cocoindex_fsmirror._reconcile import Record
@@ -41,7 +41,7 @@ _MIRROR = "a mirror with its file"
 _Key = tuple[str, str]
 
 
-class _Declaring(_RootHandler):
+class _Declaring(RootHandler):
     """Completes what is declared, as ``dir_target`` and ``declare_file`` do in each update."""
 
     def __init__(self, base: Path) -> None:
@@ -97,7 +97,7 @@ class InBase:
         """Any names."""
         return _KEYS
 
-    def handler(self) -> _RootHandler:
+    def handler(self) -> RootHandler:
         """The handler that is registered when the package is imported."""
         self._forget()
         return _Declaring(self._base)

@@ -17,6 +17,7 @@ from cocoindex_fsmirror._handlers import (
     DirSpec,
     FileSpec,
     Options,
+    RootHandler,
     RootKey,
     Spec,
     Watch,
@@ -24,7 +25,6 @@ from cocoindex_fsmirror._handlers import (
     _apply_actions,
     _child_of,
     _Mount,
-    _RootHandler,
 )
 from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._paths import ancestors, parse_name
@@ -145,7 +145,7 @@ class Mounted:
             watch=self._watch,
         )
         key = RootKey(None, self._root)
-        output = _RootHandler().reconcile(key, spec, self._records, not self._records)
+        output = RootHandler().reconcile(key, spec, self._records, not self._records)
         assert output is not None
         assert isinstance(output.tracking_record, Record)
         assert isinstance(output.action, _Mount)

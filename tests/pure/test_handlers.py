@@ -13,13 +13,13 @@ from cocoindex_fsmirror._handlers import (
     DirSpec,
     FileSpec,
     Options,
+    RootHandler,
     RootKey,
     Watch,
     _Change,
     _Drop,
     _Mount,
     _Place,
-    _RootHandler,
     _Single,
 )
 from cocoindex_fsmirror._observe import Drift
@@ -189,7 +189,7 @@ def _root(
     may_be_missing: bool = False,
 ) -> Output | None:
     """Asks the handler of roots."""
-    return _RootHandler().reconcile(  # type: ignore[return-value]
+    return RootHandler().reconcile(  # type: ignore[return-value]
         tuple(KEY), spec, previous, may_be_missing
     )
 
