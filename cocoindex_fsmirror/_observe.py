@@ -18,7 +18,7 @@ import xxhash
 from msgspec.structs import replace
 
 from ._errors import LedgerError, RootError
-from ._fs import Tree, coarse_now_ns, open_root, signature_of
+from ._fs import Tree, coarse_now_ns, open_root, room, signature_of
 from ._ledger import FOLDER, Ledger, Recorded
 from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._plan import View
@@ -39,10 +39,7 @@ from ._state import (
     same,
 )
 
-__all__ = ["CHUNK", "Drift", "Look", "Seen", "entries", "look_at", "read", "record", "view_of"]
-
-CHUNK: Final = 1 << 20
-"""Bytes that are read at a time."""
+__all__ = ["Drift", "Look", "Seen", "entries", "look_at", "read", "record", "view_of"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _LONGEST_TICK: Final = 10_000_000  # nanoseconds: a kernel with HZ=100
@@ -235,9 +232,10 @@ async def read(look: Look, name: Name, actual: Actual) -> Actual:
     except OSError:
         return actual._replace(state=replace(actual.state, digest=None))
     hasher = xxhash.xxh3_128()
-    async with aiofiles.open(fd, "rb") as file:
-        while chunk := await file.read(CHUNK):
-            hasher.update(chunk)
+    with room() as buffer:
+        async with aiofiles.open(fd, "rb", buffering=0) as file:
+            while count := await file.readinto(buffer):
+                hasher.update(memoryview(buffer)[:count])
     return actual._replace(state=replace(actual.state, digest=hasher.digest()))
 
 

@@ -265,7 +265,7 @@ def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path
         return found
 
     assert asyncio.run(both()).names == set()
-    assert turns >= size // _observe.CHUNK
+    assert turns >= size // _fs._CHUNK
 
 
 def test_an_older_look_does_not_make_a_newer_record_older(mirror: Mirror, x: Path) -> None:
