@@ -436,12 +436,15 @@ class Tree:
 
     def empty(self, folder: Name) -> None:
         """Removes everything in a folder of our own folder."""
-        for name in self.names_in(folder):
-            if isinstance(self.look(name).state, DirState):
-                self.empty(name)
-                self.remove_folder(name)
-            else:
-                self.remove_file(name)
+        folders = [folder]
+        for above in folders:  # It grows meanwhile.
+            for name in self.names_in(above):
+                if isinstance(self.look(name).state, DirState):
+                    folders.append(name)
+                else:
+                    self.remove_file(name)
+        for inner in reversed(folders[1:]):
+            self.remove_folder(inner)
 
     def remove_file(self, name: Name) -> None:
         """Unlinks a file of our own folder; it may be missing."""

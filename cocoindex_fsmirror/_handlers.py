@@ -6,9 +6,11 @@ Keys and records are stored in users' databases and never change silently.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -516,6 +518,38 @@ def _output(
 # Apply
 
 
+class _Pace:
+    """Has a batch that comes right after another wait for as long as that one took.
+
+    Meanwhile more components declare their files, which all go into the next batch, and
+    their threads and ours don't fight for the interpreter: with one component for each file
+    that takes a sixth of the time away. PostgreSQL's ``commit_delay`` does the same.
+    """
+
+    _SOON: Final = 0.02  # seconds
+    _LONGEST: Final = 0.1
+
+    def __init__(self) -> None:
+        self._ended = -self._SOON
+        self._took = 0.0
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Waits if need be, and takes the time of the batch inside."""
+        began = time.monotonic()
+        if began - self._ended < self._SOON:
+            time.sleep(min(self._took, self._LONGEST))
+            began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._ended = time.monotonic()
+            self._took = self._ended - began
+
+
+_pace = _Pace()
+
+
 def _apply_actions(context_provider: Any, actions: Sequence[_Action]) -> None:
     """The sink: every root gets its part, and no failure hides another."""
     errors: list[FsMirrorError] = []
@@ -609,7 +643,13 @@ def _is_container(action: _Action) -> bool:
     return isinstance(action, _Mount | _Change) and action.child is not None
 
 
-_sink = make_sink(_apply_actions, _child_of, _is_container)
+def _apply_at_pace(context_provider: Any, actions: Sequence[_Action]) -> None:
+    """What the engine calls."""
+    with _pace.kept():
+        _apply_actions(context_provider, actions)
+
+
+_sink = make_sink(_apply_at_pace, _child_of, _is_container)
 
 _mirrors: dict[str, Mirror] = {}
 _mirrors_lock = threading.Lock()

@@ -8,6 +8,7 @@ from collections.abc import Collection
 import cocoindex as coco
 import pytest
 
+from cocoindex_fsmirror import _handlers
 from cocoindex_fsmirror._handlers import (
     ChildHandler,
     DirSpec,
@@ -19,6 +20,7 @@ from cocoindex_fsmirror._handlers import (
     _Change,
     _Drop,
     _Mount,
+    _Pace,
     _Place,
     _Single,
 )
@@ -299,3 +301,45 @@ def test_reconciling_a_root_is_repeatable() -> None:
                 assert first.action == second.action
                 assert first.tracking_record == second.tracking_record
                 assert first.child_invalidation == second.child_invalidation
+
+
+# Pace
+
+
+class _Clock:
+    """A time that passes only where it is said to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Lets them pass."""
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("took", "pause", "slept"),
+    [
+        (0.05, 0.001, [0.05]),  # as long as the batch before
+        (7.0, 0.001, [0.1]),  # but not for long
+        (0.05, 0.5, []),  # not if nobody else is at work
+    ],
+)
+def test_a_batch_waits_for_company_only_right_after_another(
+    monkeypatch: pytest.MonkeyPatch, took: float, pause: float, slept: list[float]
+) -> None:
+    clock, pace = _Clock(), _Pace()
+    monkeypatch.setattr(_handlers, "time", clock)
+    with pace.kept():
+        clock.now += took
+    assert clock.slept == []
+    clock.now += pause
+    with pytest.raises(ZeroDivisionError), pace.kept():
+        clock.now += 1 / 0
+    assert clock.slept == pytest.approx(slept)
