@@ -40,8 +40,8 @@ class _Finder:
         """What the next finder says."""
         if name != self._name:
             return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        found = (finder.find_spec(name, path, target) for finder in others)
+        rest = sys.meta_path[sys.meta_path.index(self) + 1 :]  # Those before us know nothing.
+        found = (finder.find_spec(name, path, target) for finder in rest)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader, self._done)  # type: ignore[assignment]

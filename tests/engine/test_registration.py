@@ -100,3 +100,23 @@ except ImportError:
     text = "import sys\nif not hasattr(sys, 'works'):\n    raise RuntimeError\nvalue = 1\n"
     (tmp_path / "flaky.py").write_text(text)
     assert _run(code, tmp_path) == "as ever\n"
+
+
+def test_who_was_asked_before_us_is_not_asked_again(tmp_path: Path) -> None:
+    code = """
+import sys
+from cocoindex_fsmirror._hook import when_imported
+sys.path.insert(0, sys.argv[1])
+asked = []
+
+class Finder:
+    def find_spec(self, name, *_):
+        asked.append(name)
+
+when_imported("late", lambda: print("told"))
+sys.meta_path.insert(0, Finder())
+import late
+assert asked == ["late"]
+"""
+    (tmp_path / "late.py").touch()
+    assert _run(code, tmp_path) == "told\n"
