@@ -28,7 +28,7 @@ from ._errors import (
     SourceError,
     TooManyRemovalsError,
 )
-from ._hook import when_imported
+from ._hook import when_imported as _when_imported
 
 TYPE_CHECKING = False  # That of typing, whose import takes longer than all of ours.
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _register() -> None:
     from . import _roots  # noqa: F401, PLC0415
 
 
-when_imported("cocoindex", _register)
+_when_imported("cocoindex", _register)
 
 
 def __dir__() -> list[str]:
