@@ -205,7 +205,7 @@ class _Batch:
             The slots of the folders, with their rows.
         """
         numbers = map(str, itertools.count())
-        folders, in_place = [], set[Name]()
+        folders = []
         for row in (step.row for step in self._plan.folders):  # From the top.
             above = parent(row.name)
             around = self._fresh.get(above)
@@ -213,10 +213,8 @@ class _Batch:
             slot = around.inside(leaf(row.name)) if around else Slot(home, next(numbers))
             folders.append((slot, row))
             # What is made in a folder with setgid gets its group, and the bit, only in place.
-            if gid is None and above not in in_place:
+            if gid is None:
                 self._fresh[row.name] = slot
-            else:
-                in_place.add(row.name)
         for name in self._rows:
             around = self._fresh.get(parent(name))
             if around is not None:
@@ -255,8 +253,10 @@ class _Batch:
                 self._staged[put.intent.name] = self._stage(put)
             except OSError as error:
                 self._fail(put.intent.name, "write", error)
-        for name in sorted(self._unmoved - self._needed_folders(), reverse=True):
+        empty = self._unmoved - self._needed_folders()  # All that was to be in them failed.
+        for name in sorted(empty, reverse=True):
             self._attempt(name, "make", self._staging.remove_folder, self._fresh[name])
+        self._unmoved -= empty
         for gone in (*self._plan.clear, *self._plan.remove):
             try:
                 self._staging.open(self._slots[gone.name].home)

@@ -49,8 +49,9 @@ class _Finder:
 
     def _done(self) -> None:
         """The module is there; another import of it is none of our business."""
-        sys.meta_path.remove(self)
-        self._act()
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self._act()
 
 
 class _Loader:
@@ -59,6 +60,10 @@ class _Loader:
     def __init__(self, loader: Loader, done: Callable[[], None]) -> None:
         self._loader = loader
         self._done = done
+
+    def __getattr__(self, name: str) -> object:
+        """What else is asked of a loader; its specification can be had without an import."""
+        return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """What the loader makes."""

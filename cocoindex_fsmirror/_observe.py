@@ -197,17 +197,16 @@ def _rows(ledger: Ledger, last: Name, only: Name) -> tuple[list[Row], Name]:
 def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
     """The paths that a single ``lstat`` does not prove to be as they were written."""
     for name, is_provable, mode, recorded_ns, *recorded in page:
-        if is_provable:
-            above, _, base = name.rpartition("/")
-            try:
-                found = os.stat(base, dir_fd=tree.folder(Name(above)), follow_symlinks=False)
-            except OSError:
-                yield name
-                continue
-            has_mode = mode is None or mode == stat.S_IMODE(found.st_mode)
-            if has_mode and proves(signature_of(found), Signature._make(recorded), recorded_ns):
-                continue
-        yield name
+        try:
+            found = tree.stat(name) if is_provable else None
+        except OSError:
+            found = None
+        if (
+            found is None
+            or (mode is not None and mode != stat.S_IMODE(found.st_mode))
+            or not proves(signature_of(found), Signature._make(recorded), recorded_ns)
+        ):
+            yield name
 
 
 def _is_proven(row: Row, actual: Actual) -> bool:

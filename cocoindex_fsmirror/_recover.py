@@ -79,11 +79,11 @@ def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, ar
         for name in entries(tree, folder):
             slot = Slot(home, name.removeprefix(f"{area}/"))
             note = notes.get(slot.entry, notes.get(slot.entry.removesuffix(".old")))
-            was_staged = not ready or (note is not None and note.row.kind == Kind.DIR)
             try:
-                if was_staged and isinstance(tree.look(name).state, DirState):
+                is_folder = isinstance(tree.look(name).state, DirState)
+                if is_folder and _was_staged(slot, note, torn=not ready):
                     folders.append(name)
-                elif not ready or _is_ours(tree, ledger, note, name):
+                elif not is_folder and (not ready or _is_ours(tree, ledger, note, name)):
                     tree.remove_file(name)
                 else:
                     _keep_leftover(tree, slot, leaf(area), note)
@@ -94,6 +94,17 @@ def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, ar
         tree.remove_folder(folder)
     remove_area(tree, area)
     return kept
+
+
+def _was_staged(slot: Slot, note: Pending | None, *, torn: bool) -> bool:
+    """Whether a folder in a staging area is one of ours.
+
+    Its note tells. Before the first barrier a power cut may have taken the note; but all
+    that we stage lies in slots with numbers.
+    """
+    if note is not None and note.row.kind == Kind.DIR:
+        return True
+    return torn and slot.entry.partition("/")[0].isdecimal()
 
 
 def _is_ours(tree: Tree, ledger: Ledger, note: Pending | None, leftover: Name) -> bool:

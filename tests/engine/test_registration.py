@@ -75,6 +75,20 @@ assert "cocoindex_fsmirror._handlers" not in sys.modules
     _run(code)
 
 
+def test_an_engine_that_is_only_looked_for_is_found_as_ever() -> None:
+    code = """
+import importlib.util, sys
+import cocoindex_fsmirror
+spec = importlib.util.find_spec("cocoindex")
+assert spec.loader.is_package("cocoindex")
+assert spec.loader.get_filename("cocoindex") == spec.origin
+assert "cocoindex" not in sys.modules
+import cocoindex
+assert "cocoindex_fsmirror._roots" in sys.modules
+"""
+    _run(code)
+
+
 def test_an_import_that_fails_may_be_repeated(tmp_path: Path) -> None:
     code = """
 import sys

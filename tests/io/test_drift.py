@@ -18,6 +18,7 @@ from cocoindex_fsmirror import _mirror as mirror_module
 from cocoindex_fsmirror._fs import Slot, Staging, coarse_now_ns
 from cocoindex_fsmirror._observe import Drift, Look
 from cocoindex_fsmirror._paths import Name
+from cocoindex_fsmirror._state import Doubt, digest_of
 from tests.io.steps import quiet_state
 from tests.support import OWNER, delete, folder, write
 
@@ -326,6 +327,27 @@ def test_a_mode_that_was_changed_before_we_looked_again_is_drift(
     mirror.apply([write("asked", b"1", mode=0o640)])
     assert mirror.verify() == []
     assert (root / "asked").stat().st_mode & 0o777 == 0o640
+
+
+def test_by_a_copied_ledger_no_lstat_is_proof(mirror: Mirror, root: Path, x: Path) -> None:
+    assert mirror.observe().refreshed == ()
+    mirror.close()
+    ledger = root / ".fsmirror" / "ledger.sqlite3"
+    shutil.copy2(ledger, ledger.with_name("copy"))
+    os.replace(ledger.with_name("copy"), ledger)
+    assert {row.name for row in mirror.observe().refreshed} == {"d/x", "y"}
+
+
+def test_of_a_doubtful_row_no_lstat_is_proof(mirror: Mirror, root: Path, x: Path) -> None:
+    (row,) = mirror.rows_named([Name("d/x")]).values()
+    with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
+        ledger.execute("UPDATE rows SET doubt = 1 WHERE name = 'd/x'")
+        ledger.commit()
+    assert [(seen.name, seen.doubt) for seen in mirror.observe().refreshed] == [("d/x", Doubt.NONE)]
+    with contextlib.closing(_fs.open_root(str(root))[0]) as tree:
+        for doubt, digest in ((Doubt.NONE, b"stale"), (Doubt.UNSYNCED, digest_of(x.read_bytes()))):
+            doubtful = row._replace(digest=b"stale", doubt=doubt)
+            assert _observe.look_at(tree, row.name, doubtful).digest == digest
 
 
 def test_a_file_that_was_edited_before_it_was_looked_at_again_proves_nothing(

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import FsMirrorError, LedgerError, Mirror
-from cocoindex_fsmirror._ledger import Ledger
+from cocoindex_fsmirror._ledger import CorruptLedgerError, Ledger, Pending
+from cocoindex_fsmirror._paths import Name
+from cocoindex_fsmirror._state import Kind, Row
 from tests.io.steps import identity, quiet_state
 from tests.support import OWNER, backups, contents, delete, exact_state, snapshot, write
 
@@ -167,6 +169,48 @@ def test_a_name_that_is_no_text_any_more_is_a_corrupt_ledger(ledger: Path, root:
         mirror.apply([], closed=[(OWNER, "")])
         mirror.apply(INTENTS)
     assert contents(snapshot(root)).items() >= {"x": b"1", "d/theirs": b"foreign"}.items()
+
+
+def _rename_row(ledger: Path) -> None:
+    with contextlib.closing(sqlite3.connect(ledger)) as database:
+        database.execute("UPDATE rows SET name = '../x' WHERE name = 'x'")
+        database.commit()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda ledger: ledger.rows(),
+        lambda ledger: ledger.signatures(Name(""), Name("")),
+        lambda ledger: ledger.rows_named([Name("../x")]),
+    ],
+)
+def test_no_name_that_leaves_the_root_is_read(
+    ledger: Path, root: Path, read: Callable[[Ledger], object]
+) -> None:
+    _rename_row(ledger)
+    opened = Ledger.peek(str(root))
+    assert opened is not None
+    with contextlib.closing(opened), pytest.raises(CorruptLedgerError, match=r"\.\./x"):
+        read(opened)
+
+
+def test_no_ledger_with_a_name_that_leaves_the_root_is_opened(ledger: Path, root: Path) -> None:
+    _rename_row(ledger)
+    folder = os.open(ledger.parent, os.O_RDONLY)
+    try:
+        with pytest.raises(CorruptLedgerError, match=r"\.\./x"):
+            Ledger.open(str(root), folder, network=False)
+    finally:
+        os.close(folder)
+
+
+def test_no_intent_with_a_name_that_leaves_the_root_is_read() -> None:
+    row = Row(Name("../x"), Kind.FILE, OWNER, "")
+    with contextlib.closing(Ledger.empty()) as opened:
+        opened.begin([Pending("batch", Name(""), "0", False, row)], durable=False)
+        with pytest.raises(CorruptLedgerError, match=r"\.\./x"):
+            opened.pending()
 
 
 def test_a_ledger_that_may_not_be_looked_at_is_not_taken_for_none(

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import ApplyError, Mirror, _apply
+from cocoindex_fsmirror import ApplyError, Mirror, _apply, _fs
 from cocoindex_fsmirror._fs import Staging, coarse_now_ns
 from tests.io.steps import recorded, run_with_event, watched
-from tests.support import backups, folder, link, snapshot, write
+from tests.support import OWNER, backups, delete, folder, link, snapshot, write
 
 STEPS = 60  # more than a batch here has calls
 INTENTS = [
@@ -159,6 +159,57 @@ def test_one_that_can_t_be_staged_whole_is_made_in_place(
     assert snapshot(root) == MADE
     assert _staged(root) == []
     assert mirror.verify(content=True) == []
+
+
+def test_where_the_way_could_not_be_cleared_none_is_put_in_place(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if what was in the way went by itself: what is in place, but not noted, would stay."""
+    mirror.apply([write("top", b"1")])
+    real = Staging.take
+
+    def refuse_and_lose(self: Staging, slot: Any, name: Any) -> None:
+        (root / name).unlink()
+        raise OSError(1, os.strerror(1))
+
+    monkeypatch.setattr(Staging, "take", refuse_and_lose)
+    with pytest.raises(ApplyError, match="'top'"):
+        mirror.apply([write("top/a", b"2"), delete("top")])
+    assert snapshot(root) == {}
+    monkeypatch.setattr(Staging, "take", real)
+    mirror.apply([write("top/a", b"2")])
+    mirror.tear_down(OWNER)
+    assert snapshot(root) == {}
+
+
+def test_without_room_for_descriptors_one_is_made_in_place_all_the_same(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fs, "_CACHED_FOLDERS", 1)
+    (root / "top").mkdir()
+    real = Staging.put
+
+    def refuse_folders(self: Staging, slot: Any, name: Any) -> None:
+        if name in ("top/x", "top/y"):
+            raise OSError(18, os.strerror(18))
+        real(self, slot, name)
+
+    monkeypatch.setattr(Staging, "put", refuse_folders)
+    mirror.apply([write(f"top/{d}/{n}", b"1") for d in "xy" for n in "ab"])
+    assert sorted(snapshot(root)) == [
+        *("top", "top/x", "top/x/a", "top/x/b", "top/y", "top/y/a", "top/y/b")
+    ]
+    assert mirror.verify(content=True) == []
+
+
+def test_what_others_put_into_the_staging_area_is_kept(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("x", b"1")])
+    theirs = root / ".fsmirror" / "tmp" / ("a" * 32) / "theirs"
+    theirs.mkdir(parents=True)
+    (theirs / "a").write_bytes(b"foreign")
+    mirror.apply([write("x", b"2")])
+    assert backups(root) == [b"foreign"]
+    assert _staged(root) == []
 
 
 def test_what_a_power_cut_left_of_one_is_thrown_away_though_its_note_is_lost(

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import ApplyError, Mirror
-from cocoindex_fsmirror._fs import Staging
-from cocoindex_fsmirror._state import Intent, OnConflict
+from cocoindex_fsmirror import ApplyError, Mirror, _mirror
+from cocoindex_fsmirror._fs import Slot, Staging
+from cocoindex_fsmirror._state import Actual, Intent, OnConflict
 from tests.io.steps import run_with_event, watched
 from tests.support import OWNER, backups, contents, delete, snapshot, write
 
@@ -27,6 +27,14 @@ def _appears(path: Path, foreign: bytes) -> None:
     """A foreign file is at the path from now on, another file than before."""
     other = path.with_name(path.name + ".other")
     other.write_bytes(foreign)
+    os.replace(other, path)
+
+
+def _appears_old(path: Path, foreign: bytes) -> None:
+    """The same, and the file was last changed long ago."""
+    other = path.with_name(path.name + ".other")
+    other.write_bytes(foreign[:3])
+    os.utime(other, (1, 1))
     os.replace(other, path)
 
 
@@ -72,6 +80,7 @@ def _vanishes(path: Path, foreign: bytes) -> None:
 
 EVENTS: list[Event] = [
     _appears,
+    _appears_old,
     _edited,
     _edited_same_size,
     _becomes_folder,
@@ -100,7 +109,7 @@ def _everything(root: Path) -> set[bytes]:
 
 def _foreign(event: Event, k: int) -> bytes:
     """Bytes that tell the step that they appeared at; three are enough for each to be its own."""
-    return b"%03d" % k + (b"" if event is _edited_same_size else b" foreign")
+    return b"%03d" % k + (b"" if event in (_edited_same_size, _appears_old) else b" foreign")
 
 
 def _prepare(mirror: Mirror, operation: str) -> None:
@@ -209,6 +218,41 @@ def test_a_folder_that_vanishes_at_any_step_stops_only_what_is_in_it(
         with contextlib.suppress(FileNotFoundError):
             assert (root / f"{k}" / "d" / "x").read_bytes() in (OLD, NEW)
     assert STEPS - 1 > k > 20
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_folder_that_appears_right_before_an_exchange_stays_where_it_is(
+    mirror: Mirror, root: Path, policy: OnConflict
+) -> None:
+    mirror.apply([write("x", OLD)])
+    foreign = [b"foreign"]
+
+    def appear(call: str, _args: tuple[object, ...]) -> None:
+        if call == "renameat2" and foreign:
+            _becomes_folder(root / "x", foreign.pop())
+
+    with watched(appear), pytest.raises(ApplyError, match=r"'x'.*appeared"):
+        mirror.apply([write("x", NEW, on_conflict=policy)])
+    assert snapshot(root) == {"x": "dir", "x/inside": b"foreign"}
+    assert backups(root) == []
+
+
+@pytest.mark.parametrize("intent", [write("x", NEW), delete("x")])
+def test_what_comes_out_is_read_if_its_time_proves_nothing(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, intent: Intent
+) -> None:
+    """The plan looked in the very tick, or before, in which the file was last changed."""
+    mirror.apply([write("x", OLD)])
+    real, read = Staging.look, list[bool]()
+
+    def look(self: Staging, slot: Slot, *, digest: bool = False) -> Actual:
+        read.append(digest)
+        return real(self, slot, digest=digest)
+
+    monkeypatch.setattr(Staging, "look", look)
+    monkeypatch.setattr(_mirror, "coarse_now_ns", lambda: 0)
+    mirror.apply([intent])
+    assert True in read
 
 
 @pytest.mark.parametrize("intent", [write("x", b"new"), delete("x")])

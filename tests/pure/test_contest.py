@@ -59,3 +59,21 @@ def test_what_is_withdrawn_is_no_rival_any_more(first: Name, second: Name) -> No
     assert _declare(watch, second, "two") == first
     watch.withdraw(first, "")
     assert _declare(watch, second, "two") == ROOT
+
+
+def test_a_neighbour_of_what_was_withdrawn_holds_the_folder() -> None:
+    watch = Watch()
+    _declare(watch, AB, "one")
+    watch.withdraw(AB, "")
+    assert _declare(watch, Name("a/z"), "one") == ROOT
+    assert _declare(watch, A, "two") == Name("a/z")
+
+
+@pytest.mark.parametrize("names", [(AB, A), (A, AB)])
+def test_a_folder_that_its_own_component_made_a_file_is_a_rival_of_others(
+    names: tuple[Name, Name],
+) -> None:
+    watch = Watch()
+    for name in names:
+        assert _declare(watch, name, "one") == ROOT
+    assert _declare(watch, Name("a/z"), "two") == A
