@@ -12,7 +12,6 @@ import ctypes
 import errno
 import fcntl
 import logging
-import mmap
 import os
 import resource
 import stat
@@ -21,8 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-import xxhash
-
+from ._copying import copied, digest_of_file, holds, write_all
 from ._errors import LockedError, RootError, SourceChangedError
 from ._paths import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
 from ._state import (
@@ -41,24 +39,20 @@ __all__ = [
     "Staging",
     "Tree",
     "coarse_now_ns",
-    "digest_of_file",
+    "nameless",
     "open_root",
-    "room",
     "signature_of",
 ]
 
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-_CHUNK: Final = 1 << 20  # bytes
+_AT_ONCE: Final = 1 << 25  # bytes that are copied before it is told
 _CACHED_FOLDERS: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
 _NOREPLACE: Final = 1  # renameat2(2)
 _EXCHANGE: Final = 2
 _TICK: Final = getattr(time, "CLOCK_REALTIME_COARSE", 5 if sys.platform == "linux" else None)
 _NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
-_NO_CLONE: Final = (*_UNSUPPORTED, errno.EXDEV, errno.ENOTTY, errno.ETXTBSY)
-_FICLONE: Final = 0x40049409  # <linux/fs.h>
-_AT_ONCE: Final = 1 << 25  # bytes that the kernel is asked to copy in one call
 # File systems whose syncfs says nothing about what reached a disk.
 _NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
 
@@ -130,24 +124,6 @@ def _actual_of(result: os.stat_result, base: str, folder: int) -> Actual:
         target = os.readlink(base, dir_fd=folder)
         return Actual(LinkState(target, result.st_mtime_ns), signature_of(result))
     return Actual(OtherState(), signature_of(result))
-
-
-def digest_of_file(fd: int) -> bytes:
-    """xxh3-128 of everything that a descriptor still has to read, 16 bytes."""
-    hasher = xxhash.xxh3_128()
-    with room() as buffer:
-        while count := os.readv(fd, [buffer]):
-            hasher.update(memoryview(buffer)[:count])
-    return hasher.digest()
-
-
-def room() -> mmap.mmap:
-    """A buffer for a chunk of a file, which begins where a page does.
-
-    To any other place in a page some processors copy at a quarter of the speed; see
-    https://sourceware.org/bugzilla/show_bug.cgi?id=30994.
-    """
-    return mmap.mmap(-1, _CHUNK)
 
 
 def _look_at(base: str, folder: int, *, digest: bool) -> Actual:
@@ -639,14 +615,13 @@ class Staging:
             SourceChangedError: What was to be copied is not what was fingerprinted.
         """
         area, base = self._at(slot)
-        fd = os.open(base, _NEW, 0o666, dir_fd=area)
+        fd = self._name_draft(slot, content, base, area)
+        is_whole = fd is not None
+        if fd is None:
+            fd = os.open(base, _NEW, 0o666, dir_fd=area)
         try:
-            held = content if isinstance(content, bytes) else content.held
-            if held is not None:
-                _write_all(fd, held)
-                self._on_bytes(len(held))
-            elif not isinstance(content, bytes):
-                _copy(content, fd, self._on_bytes)
+            if not is_whole:
+                self._fill(fd, content)
             if gid is not None:
                 os.fchown(fd, -1, gid)
             _set_dress(fd, mode, mtime_ns)
@@ -658,6 +633,31 @@ class Staging:
             raise
         finally:
             os.close(fd)
+
+    def _name_draft(self, slot: Slot, content: bytes | Content, base: str, area: int) -> int | None:
+        """Stages a copy that was made before, if there is one, by giving it its name."""
+        # Another area may be on another mount, or have files inherit what this one has not.
+        if isinstance(content, bytes) or slot.home != ROOT:
+            return None
+        fd = content.drafted(self._on_bytes)
+        if fd is None:
+            return None
+        try:
+            os.link(f"/proc/self/fd/{fd}", base, dst_dir_fd=area, follow_symlinks=True)
+        except OSError:
+            os.close(fd)
+            self._on_bytes(-content.size)
+            return None
+        return fd
+
+    def _fill(self, fd: int, content: bytes | Content) -> None:
+        """Writes a content into an empty file."""
+        held = content if isinstance(content, bytes) else content.held
+        if held is not None:
+            write_all(fd, held)
+            self._on_bytes(len(held))
+        elif not isinstance(content, bytes):
+            _copy(content, fd, self._on_bytes)
 
     def link(self, slot: Slot, target: str, mtime_ns: int | None) -> Signature:
         """Makes a symbolic link in a slot."""
@@ -751,13 +751,6 @@ class Staging:
         self._areas.clear()
 
 
-def _write_all(fd: int, content: bytes | memoryview) -> None:
-    """Writes bytes, however many the system takes at a time."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
 def _set_dress(fd: int, mode: int | None, mtime_ns: int | None) -> None:
     """Sets the mode and the time of an open file, unless ``None``."""
     if mode is not None:
@@ -773,7 +766,7 @@ def _set_link_time(base: str, folder: int, mtime_ns: int | None) -> None:
 
 
 def _copy(content: Content, target: int, on_bytes: Callable[[int], None]) -> None:
-    """Copies another file: as a clone, else within the kernel, else through our hands.
+    """Copies another file.
 
     Args:
         content: What is copied.
@@ -786,74 +779,14 @@ def _copy(content: Content, target: int, on_bytes: Callable[[int], None]) -> Non
     source, told = content.open(), 0
     try:
         is_as_long = os.fstat(source).st_size == content.size
-        if is_as_long and not _clone(source, target):
-            for start, end in _data(source, content.size):
-                for position in _copy_range(source, target, start, end):
-                    on_bytes(position - told)
-                    told = position
-            os.ftruncate(target, content.size)
-        if not is_as_long or not (content.is_unchanged(source) or _holds(target, content.digest)):
+        for position in copied(source, target, content.size, _AT_ONCE) if is_as_long else ():
+            on_bytes(position - told)
+            told = position
+        if not is_as_long or not (content.is_unchanged(source) or holds(target, content.digest)):
             raise SourceChangedError(content.source)
         on_bytes(content.size - told)
     finally:
         os.close(source)
-
-
-def _holds(fd: int, digest: bytes) -> bool:
-    """Whether a file that we wrote holds a content."""
-    os.lseek(fd, 0, os.SEEK_SET)
-    return digest_of_file(fd) == digest
-
-
-def _clone(source: int, target: int) -> bool:
-    """Shares the blocks of a file, where the file system can; see ioctl_ficlone(2)."""
-    if sys.platform != "linux":
-        return False
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError as error:
-        if error.errno not in _NO_CLONE:
-            raise
-        return False
-    return True
-
-
-def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a file holds data, and not a hole."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-            end = os.lseek(fd, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return  # Nothing but a hole up to the end.
-            start, end = end, size
-        yield start, min(end, size)
-
-
-def _copy_range(source: int, target: int, start: int, end: int) -> Iterator[int]:
-    """Copies a part of a file to the same place of another; tells where it is as it goes on."""
-    in_kernel = getattr(os, "copy_file_range", None)
-    os.lseek(target, start, os.SEEK_SET)
-    while start < end:
-        count = min(end - start, _AT_ONCE)
-        if in_kernel is not None:
-            try:
-                done = in_kernel(source, target, count, start)
-            except OSError as error:
-                if error.errno not in _NO_CLONE:
-                    raise
-                in_kernel = None
-                continue
-        else:
-            chunk = os.pread(source, min(count, _CHUNK), start)
-            _write_all(target, chunk)
-            done = len(chunk)
-        if not done:
-            return  # It is shorter now, which will be noticed.
-        start += done
-        yield start
 
 
 def _is_within(name: Name, folder: Name) -> bool:
@@ -970,6 +903,30 @@ def open_root(path: str, *, create: bool = False, parents: bool = True) -> tuple
     except OSError as error:
         raise _root_error(path, error) from error
     return Tree(fd, path), made
+
+
+def nameless(path: str, *, spare: int) -> int:
+    """Opens an empty file that has no name, and may get one in the root's staging area.
+
+    Args:
+        path: The path of the root.
+        spare: How many bytes have to be free there.
+
+    Returns:
+        Its descriptor.
+
+    Raises:
+        OSError: There is less room, or no such thing here.
+        RootError: The root can't be used.
+    """
+    if not hasattr(os, "O_TMPFILE"):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), path)
+    flags = os.O_RDWR | os.O_TMPFILE | os.O_NOFOLLOW
+    with contextlib.closing(open_root(path)[0]) as tree:
+        usage = os.fstatvfs(tree.fd)
+        if usage.f_bavail * usage.f_frsize < spare:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return os.open(RESERVED, flags, 0o666, dir_fd=tree.fd)
 
 
 def _missing(path: str, *, parents: bool) -> Iterator[str]:

@@ -21,6 +21,7 @@ import cocoindex as coco
 import msgspec
 
 from ._brake import Brake, Limit, check_limit
+from ._draft import Draft
 from ._engine import make_sink
 from ._errors import ApplyError, FsMirrorError, RootError
 from ._mirror import Drift, Mirror
@@ -111,12 +112,17 @@ class Watch:
         self.drift = drift or Drift()
         self.has_looked = drift is not None
         self.owner = ""
+        self.mirror: Mirror | None = None  # Once it is ready.
         self.brake = None if max_delete is None else Brake(max_delete)
         self._lock = threading.Lock()
         self._files: dict[Name, _Declarer] = {}
         self._below: dict[Name, tuple[Name, _Declarer]] = {}  # by folder: one of the paths in it
         self._declarers: dict[tuple[str, str], _Declarer] = {}  # There are far fewer than files.
         self._around: tuple[Name, _Declarer] | None = None  # Of the declaration before.
+
+    def draft(self, name: Name, source: int) -> Draft | None:
+        """Begins a copy of a large open file that may go to a path below the root."""
+        return None if self.mirror is None else self.mirror.draft(name, source)
 
     def declare(self, name: Name, place: str, component: str, *, is_file: bool) -> Name:
         """Notes a declaration.
@@ -605,7 +611,8 @@ def _mount(context_provider: Any, action: _Mount) -> None:
         _write_single(context_provider, _Single(place.root, action.was_file, False))
     if action.why_all_run:
         _log.warning("%s: every component below it runs again: %s", root, action.why_all_run)
-    _mirror_at(root).prepare(
+    mirror = _mirror_at(root)
+    mirror.prepare(
         place.owner,
         place.watch.drift,
         parents=action.create_parent_dirs,
@@ -613,6 +620,7 @@ def _mount(context_provider: Any, action: _Mount) -> None:
         exact=place.options.exact,
         by=action.by,
     )
+    place.watch.mirror = mirror
 
 
 def _write_single(context_provider: Any, action: _Single) -> None:

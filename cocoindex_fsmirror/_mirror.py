@@ -21,7 +21,8 @@ from msgspec.structs import replace
 from ._apply import Outcome, apply_plan
 from ._backups import Backup, list_backups, purge, restore
 from ._brake import Brake
-from ._errors import ApplyError, RootError
+from ._draft import Draft, begin
+from ._errors import ApplyError, LedgerError, RootError
 from ._fs import Tree, coarse_now_ns, hold, lock, open_root, stamp_now
 from ._ledger import FILE, FOLDER, CorruptLedgerError, Ledger
 from ._observe import Drift, Look, entries, read, view_of
@@ -251,6 +252,21 @@ class Mirror:
                 if look.has_drifted(row.name):
                     found.append(Difference(str(row.name), _how(row, actual)))
         return found
+
+    def draft(self, name: str, source: int) -> Draft | None:
+        """Begins a copy of a large file, if it seems to be new or changed.
+
+        Args:
+            name: The path that it may go to, relative to the root.
+            source: A descriptor of it.
+        """
+        try:
+            row = self.row(name)
+        except LedgerError:
+            return None
+        if row is not None and row.size == os.fstat(source).st_size:
+            return None
+        return begin(self.root, source)
 
     # Backups
 

@@ -17,8 +17,9 @@ from typing import Final, NamedTuple
 import xxhash
 from msgspec.structs import replace
 
+from ._copying import room
 from ._errors import LedgerError, RootError
-from ._fs import Tree, coarse_now_ns, open_root, room, signature_of
+from ._fs import Tree, coarse_now_ns, open_root, signature_of
 from ._ledger import FOLDER, Ledger, Recorded
 from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._plan import View

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 import threading
+from collections.abc import Callable
 from typing import IO, Final
 
+from ._copying import digest_of_file
+from ._draft import LARGE, Draft
 from ._errors import SourceChangedError, SourceError
-from ._fs import coarse_now_ns, digest_of_file, signature_of
+from ._fs import coarse_now_ns, signature_of
 from ._state import Signature, digest_of, proves
 
-__all__ = ["Source", "Spooled", "fingerprint", "spool"]
+__all__ = ["Source", "Spooled", "fingerprint", "open_source", "spool"]
 
 _SMALL: Final = 1 << 16  # bytes of a file that is read once and carried along
 _CARRIED: Final = 1 << 24  # bytes that are carried along at any one time
@@ -52,7 +54,14 @@ class Source:
     """
 
     def __init__(
-        self, source: str, digest: bytes, found: os.stat_result, read_ns: int, held: bytes | None
+        self,
+        source: str,
+        digest: bytes,
+        found: os.stat_result,
+        read_ns: int,
+        held: bytes | None,
+        *,
+        draft: Draft | None = None,
     ) -> None:
         self.source = source
         self.digest = digest
@@ -62,22 +71,32 @@ class Source:
         self.held = held if held is not None and _allowance.take(len(held)) else None
         self._signature: Signature = signature_of(found)
         self._read_ns = read_ns
+        self._draft = draft
 
     def __del__(self) -> None:
         held = getattr(self, "held", None)
         if held is not None:
             _allowance.give_back(len(held))
+        draft = getattr(self, "_draft", None)
+        if draft is not None:
+            draft.give_up()
 
     def __repr__(self) -> str:
         return f"Source({self.source!r}, {self.size} bytes)"
 
     def open(self) -> int:
         """A descriptor to read it from the start."""
-        return _open(self.source)
+        return open_source(self.source)
 
     def is_unchanged(self, fd: int) -> bool:
         """Whether its signature proves that it was not changed since it was read."""
         return proves(signature_of(os.fstat(fd)), self._signature, self._read_ns)
+
+    def drafted(self, on_bytes: Callable[[int], None]) -> int | None:
+        """The copy that was begun when it was fingerprinted, if it holds the same."""
+        if self._draft is None:
+            return None
+        return self._draft.take(self._signature, self.digest, on_bytes)
 
 
 class Spooled:
@@ -101,9 +120,16 @@ class Spooled:
         """Nobody else can reach it."""
         return True
 
+    def drafted(self, _on_bytes: Callable[[int], None]) -> None:
+        """Nobody began a copy."""
 
-def _open(path: str) -> int:
-    """A descriptor of a regular file."""
+
+def open_source(path: str) -> int:
+    """A descriptor of a regular file.
+
+    Raises:
+        SourceError: It can't be read, or is no regular file.
+    """
     try:
         # A FIFO must not block us.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -116,15 +142,20 @@ def _open(path: str) -> int:
     return fd
 
 
-def fingerprint(path: str) -> Source:
+def fingerprint(path: str, begin: Callable[[int], Draft | None] = lambda _fd: None) -> Source:
     """Reads a file, in chunks; a small one is carried along.
+
+    Args:
+        path: Its path.
+        begin: Is asked for a draft of a large file, from its descriptor.
 
     Raises:
         SourceError: It can't be read, or is no regular file.
         SourceChangedError: It kept changing while it was read.
     """
-    fd = _open(path)
+    fd = open_source(path)
     try:
+        draft = begin(fd) if os.fstat(fd).st_size >= LARGE else None
         for _ in range(_ATTEMPTS):
             read_ns, before = coarse_now_ns(), os.fstat(fd)
             held = os.pread(fd, _SMALL, 0) if before.st_size <= _SMALL else None
@@ -135,7 +166,7 @@ def fingerprint(path: str) -> Source:
                 digest = digest_of(held)
             is_whole = held is None or len(held) == before.st_size
             if is_whole and signature_of(os.fstat(fd)) == signature_of(before):
-                return Source(path, digest, before, read_ns, held)
+                return Source(path, digest, before, read_ns, held, draft=draft)
     except OSError as error:
         raise SourceError(path, f"can't be read: {error.strerror}") from error
     finally:
@@ -147,6 +178,8 @@ def spool(source: str, content: bytes) -> bytes | Spooled:
     """Puts a content away in a file without a name, unless it is small, or there is no room."""
     if len(content) <= _SMALL:
         return content
+    import tempfile  # noqa: PLC0415  # For what comes from elsewhere only.
+
     try:
         file = tempfile.TemporaryFile()  # noqa: SIM115  # Closed by its owner.
     except OSError:  # As a rule too many files are open.

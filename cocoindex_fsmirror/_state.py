@@ -7,6 +7,7 @@ actual (what is on the disk) are told in the same few types. Absence is a value.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -308,6 +309,16 @@ class Content(Protocol):
 
     def is_unchanged(self, fd: int) -> bool:
         """Whether it is known that what this descriptor reads has that digest."""
+
+    def drafted(self, on_bytes: Callable[[int], None]) -> int | None:
+        """A descriptor of a copy without a name, made before; the caller closes it.
+
+        Args:
+            on_bytes: Is told of bytes that are copied, as they come.
+
+        Returns:
+            ``None`` if there is none. There is one for the first who asks, at most.
+        """
 
 
 class Displaced(NamedTuple):

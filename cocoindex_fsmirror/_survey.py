@@ -12,13 +12,14 @@ import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-import pathspec
-
+from ._draft import LARGE
 from ._errors import InvalidNameError, RootError, SourceError
 from ._paths import RESERVED, parse_link_target, parse_name
+
+if TYPE_CHECKING:
+    import pathspec
 
 __all__ = ["TOO_FAR", "Entry", "Listing", "Survey", "can_be_kept", "patterns", "survey"]
 
@@ -63,7 +64,7 @@ class Listing:
         """Tells it from all others; a digest of a long path, which the engine can't take."""
         encoded = self.path.encode()
         is_long = len(encoded) > _LONG
-        shown = f"//{blake2b(encoded).hexdigest()}" if is_long else self.path or "."
+        shown = f"//{_digest(encoded)}" if is_long else self.path or "."
         return f"{shown}//{self.part}" if self.part else shown
 
     def entries(self) -> Iterator[Entry]:
@@ -73,6 +74,13 @@ class Listing:
             name, kind, size, mtime_ns, inode, mode, target = fields[start : start + 7]
             numbers = int(size), int(mtime_ns), int(inode), int(mode)
             yield Entry(name, "link" if kind == "l" else "file", *numbers, target)
+
+
+def _digest(encoded: bytes) -> str:
+    """The digest of a long path."""
+    from hashlib import blake2b  # noqa: PLC0415  # Few paths are long.
+
+    return blake2b(encoded).hexdigest()
 
 
 @dataclass
@@ -87,6 +95,7 @@ class Survey:
         files: How many files there are.
         links: How many links.
         size: How many bytes the files have.
+        large: Those of the files of which drafts are made.
         skipped: Paths that are neither files, links nor folders.
         unread: Folders that can't be listed, with the reason.
         errors: What can't be mirrored, each as a sentence. What has an entry all the same
@@ -100,6 +109,7 @@ class Survey:
     files: int = 0
     links: int = 0
     size: int = 0
+    large: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -111,6 +121,8 @@ def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
     Raises:
         ValueError: One can't be parsed; it is quoted.
     """
+    import pathspec  # noqa: PLC0415  # It takes its time, and most sources are taken whole.
+
     listed = list(lines)
     for line in listed:
         try:
@@ -132,7 +144,7 @@ def _reason(error: Exception) -> str:
 class _Filter:
     """What is left out: by patterns for the whole source, and by ``.gitignore`` files in it."""
 
-    def __init__(self, excluded: pathspec.GitIgnoreSpec, *, gitignore: bool) -> None:
+    def __init__(self, excluded: pathspec.GitIgnoreSpec | None, *, gitignore: bool) -> None:
         self._excluded = excluded
         self._gitignore = gitignore
         self._inner: list[tuple[str, pathspec.GitIgnoreSpec]] = []
@@ -155,7 +167,7 @@ class _Filter:
     def leaves_out(self, path: str, *, is_folder: bool) -> bool:
         """Whether a path is left out; of several ``.gitignore`` files the innermost decides."""
         shown = f"{path}/" if is_folder else path
-        if self._excluded.patterns and self._excluded.match_file(shown):
+        if self._excluded is not None and self._excluded.match_file(shown):
             return True
         for folder, spec in reversed(self._inner):
             verdict = spec.check_file(os.path.relpath(path, folder or ".") + shown[len(path) :])
@@ -187,7 +199,7 @@ def survey(
     found.mode, found.mtime_ns = stat.S_IMODE(there.st_mode), there.st_mtime_ns
     if not can_be_kept(there.st_mtime_ns):
         found.unread.append(f"{source}: {TOO_FAR}")
-    _list_all(found, there, _Filter(excluded or patterns(()), gitignore=gitignore))
+    _list_all(found, there, _Filter(excluded, gitignore=gitignore))
     return found
 
 
@@ -253,6 +265,8 @@ def _look_at(
         if stat.S_ISREG(seen.st_mode):
             found.files += 1
             found.size += seen.st_size
+            if seen.st_size >= LARGE:
+                found.large.append(path)
             return _entry(entry, seen)
         found.skipped.append(path)
     except InvalidNameError as error:

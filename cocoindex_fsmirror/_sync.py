@@ -1,15 +1,12 @@
-"""Sync: a source folder is mirrored by a real CocoIndex app.
+"""Sync: a source folder is mirrored, once or again and again.
 
-There is one component for each folder of the source (or for each part of a large one),
-memoized on the folder's listing, so that a run over an unchanged source neither reads
-nor declares anything. The engine's database lives in ``DST/.fsmirror/engine``.
+The engine and the flow are in :mod:`._flow`, which is loaded when it has something to do;
+the engine's database lives in ``DST/.fsmirror/engine``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -19,22 +16,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-import cocoindex as coco
-
-from . import _handlers, _target
 from ._apply import Outcome
 from ._brake import Limit, allowance
-from ._engine import release
+from ._draft import Draft
 from ._errors import RootError, SourceError, TooManyRemovalsError
-from ._handlers import Durability, OnConflict
 from ._mirror import Mirror
-from ._paths import Name, join, parse_name
-from ._source import Source, fingerprint
-from ._state import LinkState, Row
-from ._survey import TOO_FAR, Entry, Listing, Survey, can_be_kept
+from ._paths import Name, join
+from ._source import open_source
+from ._state import Row
+from ._survey import Entry, Listing, Survey
+
+if TYPE_CHECKING:
+    from ._flow import App
+    from ._handlers import Durability, OnConflict, Verify
 
 __all__ = [
     "OWNER",
@@ -48,9 +44,7 @@ __all__ = [
     "places_of",
 ]
 
-_AT_ONCE: Final = 64  # entries of a folder that are read in one go
-_UNDER_WAY: Final = 4096  # entries of components that are under way at the same time
-_COMPONENTS: Final = 1024  # and how many components at most
+_AT_ONCE: Final = 4096  # entries that are compared with what is last-written in one go
 OWNER: Final = "sync: owner"
 """The note of the identity under which ``fsmirror sync`` writes to a mirror."""
 SOURCE: Final = "sync: source"
@@ -128,27 +122,25 @@ class Syncing:
     """
 
     def __init__(self, root: str, options: Options) -> None:
-        self._mirror = Mirror(root, on_outcome=self.add, on_bytes=self._go_on)
+        self.mirror = Mirror(root, on_outcome=self.add, on_bytes=self._go_on)
         self._options = options
         self.on_progress: Callable[[int, int], None] = lambda _files, _size: None
-        self._app: coco.App[[Syncing], None] | None = None
+        self._app: App | None = None
         self._is_interrupted = False
         self._begin(Survey(""))
-        self._mirror.create()
+        self.mirror.create()
         self._open = contextlib.ExitStack()
-        self._open.enter_context(self._mirror)
-        self._open.enter_context(self._mirror.held())
+        self._open.enter_context(self.mirror)
+        self._open.enter_context(self.mirror.held())
 
     def close(self) -> None:
         """Lets others have the destination."""
         if self._app is not None:
+            self._app.close()
             self._app = None
-            release(self._environment)
-            del self._environment
-            gc.collect()  # An error may still refer to what keeps the database open.
         if self._is_interrupted:
             with contextlib.suppress(RootError):
-                self._mirror.create()  # It recovers.
+                self.mirror.create()  # It recovers.
         self._open.close()
 
     def _begin(self, survey: Survey) -> None:
@@ -159,14 +151,15 @@ class Syncing:
         self._told: list[str] = []  # By the engine, perhaps with what others have told already.
         self._retry: set[str] = set()
         self._failed: set[str] = set()
+        self._drafts: dict[str, Draft] = {}  # by path; begun, and not taken up yet
 
     # For the command
 
     def has_drifted(self) -> bool:
         """Whether somebody else has changed the mirror."""
-        if self._mirror.observe().names:
+        if self.mirror.observe().names:
             return True
-        return self._options.exact and bool(self._mirror.foreign(places_of(self.survey)))
+        return self._options.exact and bool(self.mirror.foreign(places_of(self.survey)))
 
     def outlook(self, survey: Survey) -> tuple[int, int]:
         """How many files and links seem to be new or changed, and how many bytes they have."""
@@ -176,8 +169,8 @@ class Syncing:
             for entry in listing.entries()
         )
         count = size = 0
-        while chunk := list(islice(entries, _UNDER_WAY)):
-            rows = self._mirror.rows_named(name for name, _ in chunk)
+        while chunk := list(islice(entries, _AT_ONCE)):
+            rows = self.mirror.rows_named(name for name, _ in chunk)
             changed = [entry for name, entry in chunk if not is_as_written(entry, rows.get(name))]
             count += len(changed)
             size += sum(entry.size for entry in changed if entry.kind == "file")
@@ -195,28 +188,51 @@ class Syncing:
             # What can't be seen is not gone: its copies would be removed.
             shown = "; ".join(survey.unread[:3])
             raise RootError(survey.source, f"can't be read whole: {shown}", "nothing was changed")
-        check_removals(self._mirror, survey, self._options.max_delete)
-        self._retry = set(json.loads(self._mirror.noted(_FAILED) or "[]"))
+        check_removals(self.mirror, survey, self._options.max_delete)
+        self._retry = set(json.loads(self.mirror.noted(_FAILED) or "[]"))
         if self._options.exact:
-            self._mirror.sweep(places_of(survey))
-        with _own_stdout():
-            self._update(self._opened())
+            self.mirror.sweep(places_of(survey))
+        self._begin_drafts()
+        try:
+            with _own_stdout():
+                self._update(self._opened())
+        finally:
+            for draft in self._drafts.values():
+                draft.give_up()
+            self._drafts.clear()
         if self._failed or self._retry:
-            self._mirror.note(_FAILED, json.dumps(sorted(self._failed)))
-        self._mirror.dress(survey.mode, survey.mtime_ns)
+            self.mirror.note(_FAILED, json.dumps(sorted(self._failed)))
+        self.mirror.dress(survey.mode, survey.mtime_ns)
         self._conclude(time.monotonic() - started)
         return self.summary
 
-    def _update(self, app: coco.App[[Syncing], None]) -> None:
+    def _begin_drafts(self) -> None:
+        """Begins to copy the first large files while the engine starts."""
+        for path in self.survey.large:
+            name = Name(path)
+            with contextlib.suppress(SourceError):  # It is told when it is read.
+                source = open_source(os.path.join(self.survey.source, path))
+                try:
+                    draft = self.mirror.draft(name, source)
+                finally:
+                    os.close(source)
+                if draft is not None:
+                    self._drafts[name] = draft
+
+    def draft(self, name: str, source: int) -> Draft | None:
+        """A copy of a large open file that was begun, or is now."""
+        return self._drafts.pop(name, None) or self.mirror.draft(name, source)
+
+    def _update(self, app: App) -> None:
         """Runs the engine. Ctrl-C winds it up soon, and a second one ends the process at once."""
         with ThreadPoolExecutor(1) as beside:  # Where the engine waits, interrupts don't arrive.
-            update = beside.submit(app.update_blocking)
+            update = beside.submit(app.update)
             try:
                 update.result()
             except RuntimeError as error:
                 problem = f"the engine can't go on: {error}"
                 hint = "if this remains, remove .fsmirror/engine: no file is lost by that"
-                raise RootError(self._mirror.root, problem, hint) from error
+                raise RootError(self.mirror.root, problem, hint) from error
             except KeyboardInterrupt:
                 self._is_interrupted = True
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -229,7 +245,7 @@ class Syncing:
         summary.failures += [other.strip().rpartition("\n")[2] for other in others]
         summary.failures = list(dict.fromkeys([*self.survey.errors, *summary.failures]))
         done = summary.written + summary.adopted + summary.healed
-        summary.unchanged = max(self._mirror.status().files - done, 0)
+        summary.unchanged = max(self.mirror.status().files - done, 0)
         summary.seconds = seconds
 
     def add(self, outcome: Outcome) -> None:
@@ -271,111 +287,35 @@ class Syncing:
         self.summary.failures.append(str(error))
         self._failed.add(listing.key)
 
-    def _opened(self) -> coco.App[[Syncing], None]:
-        """The app."""
+    def _opened(self) -> App:
+        """The app; a damaged database is set aside, once."""
+        from ._flow import App  # noqa: PLC0415  # With the engine, which takes its time.
+
         if self._app is None:
-            _handlers.share(self._mirror)
-            self._environment = self._opened_environment()
-            config = coco.AppConfig(
-                name="fsmirror-sync",
-                environment=self._environment,
-                max_inflight_components=_under_way(self.survey),
-            )
-            self._app = coco.App(config, _mirror_all, self)
+            folder = self.mirror.make_engine_folder()
+            try:
+                self._app = App(self, folder)
+            except RuntimeError as error:
+                self.mirror.set_engine_aside(str(error))
+                self._app = App(self, self.mirror.make_engine_folder())
         return self._app
 
-    def _opened_environment(self) -> coco.Environment:
-        """The engine with its database; a damaged one is set aside, once."""
-        settings = coco.Settings(db_path=Path(self._mirror.make_engine_folder()))
-        try:
-            return coco.Environment(settings)
-        except RuntimeError as error:
-            self._mirror.set_engine_aside(str(error))
-            self._mirror.make_engine_folder()
-            return coco.Environment(settings)
-
-    async def mount(self) -> None:
-        """The body of the flow."""
-
-        async def note(error: BaseException, _context: object) -> None:
-            self._told.append(str(error))
-
+    def settings(self) -> tuple[Durability, Verify, OnConflict]:
+        """How the mirror is treated."""
         options = self._options
-        out = await _target.mount_dir_target(
-            Path(self._mirror.root),
-            durability=options.durability,
-            verify="content" if options.checksum else "stat",
-            on_conflict=options.on_conflict,
-        )
-        self.drifted = out._watch.drift.names  # noqa: SLF001
+        return options.durability, "content" if options.checksum else "stat", options.on_conflict
+
+    def begin(self, owner: str, drifted: frozenset[Name]) -> None:
+        """Notes what the look for drift found, and whose files they are."""
+        self.drifted = drifted
         # Now, so that the next run knows it also if this one is cut off.
-        for key, value in ((OWNER, out._watch.owner), (SOURCE, self.survey.source)):  # noqa: SLF001
-            if self._mirror.noted(key) != value:
-                self._mirror.note(key, value)
-        works = ((listing.key, _Work(listing, self)) for listing in self.survey.listings)
-        async with coco.exception_handler(note):
-            handle = await coco.mount_each(_mirror_folder, works, out)
-            await handle.ready()
+        for key, value in ((OWNER, owner), (SOURCE, self.survey.source)):
+            if self.mirror.noted(key) != value:
+                self.mirror.note(key, value)
 
-
-class _Work:
-    """One folder, as a memoized component takes it."""
-
-    def __init__(self, listing: Listing, syncing: Syncing) -> None:
-        self.listing = listing
-        self.syncing = syncing
-
-    def __coco_memo_key__(self) -> object:
-        listing = self.listing
-        return (listing.path, listing.part, listing.mode, listing.mtime_ns, listing.packed)
-
-    def __coco_memo_state__(self, prev_state: object) -> coco.MemoStateOutcome:
-        return coco.MemoStateOutcome(state=1, memo_valid=not self.syncing.must_run(self.listing))
-
-
-async def _mirror_all(syncing: Syncing) -> None:
-    """The flow: one component for each folder."""
-    await syncing.mount()
-
-
-@coco.fn(memo=True)
-async def _mirror_folder(work: _Work, out: _target.DirTarget) -> None:
-    """Declares a folder, and what is in it."""
-    listing, source = work.listing, work.syncing.survey.source
-    if listing.path and not listing.part:
-        out.declare_dir_target(listing.path, mode=listing.mode, mtime_ns=listing.mtime_ns)
-    entries = listing.entries()
-    while chunk := list(islice(entries, _AT_ONCE)):
-        work.syncing.check()
-        names = [join(Name(listing.path), parse_name(entry.name)) for entry in chunk]
-        contents = await asyncio.to_thread(_read, source, names, chunk)
-        for name, content in zip(names, contents, strict=True):
-            if isinstance(content, SourceError):
-                work.syncing.fail(listing, content)
-                out._keep(name)  # noqa: SLF001
-            elif isinstance(content, LinkState):
-                out._declare(name, content, None, None, True)  # noqa: SLF001
-            else:
-                dress = content.mode, content.mtime_ns
-                out._declare(name, content, *dress, True)  # noqa: SLF001
-
-
-def _read(
-    source: str, names: list[Name], entries: list[Entry]
-) -> list[Source | LinkState | SourceError]:
-    """What some entries of a folder hold."""
-    found: list[Source | LinkState | SourceError] = []
-    for name, entry in zip(names, entries, strict=True):
-        path = os.path.join(source, name)
-        try:
-            read = None if entry.kind == "link" else fingerprint(path)
-            mtime_ns = read.mtime_ns if read else entry.mtime_ns
-            if not can_be_kept(mtime_ns):
-                raise SourceError(path, TOO_FAR)
-            found.append(read or LinkState(entry.target, mtime_ns))
-        except SourceError as error:
-            found.append(error)
-    return found
+    def tell(self, error: str) -> None:
+        """Notes an error of the engine."""
+        self._told.append(error)
 
 
 def check_removals(mirror: Mirror, survey: Survey, limit: Limit | None) -> None:
@@ -404,17 +344,6 @@ def is_as_written(entry: Entry, row: Row | None) -> bool:
     if entry.kind == "link":
         return (row.target, row.asked_ns) == (entry.target, entry.mtime_ns)
     return (row.size, row.asked_ns, row.mode) == (entry.size, entry.mtime_ns, entry.mode)
-
-
-def _under_way(survey: Survey) -> int:
-    """How many components may be under way, so that their files fit into memory."""
-    sizes = sorted((len(listing.packed) for listing in survey.listings), reverse=True)
-    room = _UNDER_WAY * 64  # bytes of a packed entry, more or less
-    for count, size in enumerate(sizes):
-        room -= size
-        if room < 0:
-            return max(count, 2)
-    return _COMPONENTS
 
 
 def places_of(survey: Survey) -> set[str]:

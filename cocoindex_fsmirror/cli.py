@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias
 
 import click
-from rich.console import Console
 
 from . import __version__
 from ._backups import find, parse_age
@@ -126,6 +125,8 @@ def _lines_of(error: Exception) -> list[str]:
 
 def _fail(*lines: str) -> None:
     """Says what is wrong, on standard error."""
+    from rich.console import Console  # noqa: PLC0415  # It takes its time, and most runs say nothing.
+
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
     message = "\n".join(map(_one_line, lines))
     with contextlib.suppress(OSError):  # There is nowhere left to say it.
@@ -313,7 +314,7 @@ def sync(  # noqa: PLR0917
         raise click.UsageError("--watch and --dry-run can't be given together")
     source, target = _checked(src, dst)
     try:
-        excluded = patterns(exclude)
+        excluded = patterns(exclude) if exclude else None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     options = Options(durability, on_conflict, checksum, exact, max_delete)
@@ -483,16 +484,21 @@ def _summed_up(figures: _Figures) -> str:
     return ", ".join([*counts, _size(figures["size"]), f"{figures['seconds']:.1f} s"])
 
 
+def _is_terminal() -> bool:
+    """Whether somebody looks at standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextlib.contextmanager
 def _progress(
     expected: Callable[[], tuple[int, int]] | None,
 ) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error, if that is a terminal, towards expected figures."""
-    console = Console(stderr=True)
-    if expected is None or not console.is_terminal:
+    if expected is None or not _is_terminal():
         yield lambda _files, _size: None
         return
     from rich import progress  # noqa: PLC0415  # Only where it is seen.
+    from rich.console import Console  # noqa: PLC0415
 
     columns = (
         progress.BarColumn(),
@@ -501,7 +507,7 @@ def _progress(
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=console, transient=True) as bar:
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         count, size = expected()
         task = bar.add_task("", total=max(size, 1), files=0, all_files=count)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -37,9 +38,16 @@ def write(
     return Intent(parse_name(name), state, **{"owner": OWNER, "content": content} | more)
 
 
-def copy(name: str, source: Content, *, mtime_ns: int | None = None, **more: Any) -> Intent:
+def copy(
+    name: str,
+    source: Content,
+    *,
+    mode: int | None = None,
+    mtime_ns: int | None = None,
+    **more: Any,
+) -> Intent:
     """The intent that a file holds what another one does."""
-    state = FileState(source.digest, source.size, None, mtime_ns)
+    state = FileState(source.digest, source.size, mode, mtime_ns)
     given: dict[str, Any] = {"owner": OWNER, "content": source} | more
     return Intent(parse_name(name), state, **given)
 
@@ -71,6 +79,24 @@ class Elsewhere:
     def is_unchanged(self, _fd: int) -> bool:
         """Never."""
         return False
+
+    def drafted(self, _on_bytes: Callable[[int], None]) -> int | None:
+        """Nobody began a copy."""
+        return None
+
+
+@dataclass(frozen=True)
+class Drafted(Elsewhere):
+    """The same, of which there is a copy without a name, in a mirror or above it."""
+
+    root: Path = Path()
+
+    def drafted(self, on_bytes: Callable[[int], None]) -> int | None:
+        """The copy."""
+        fd = os.open(self.root, os.O_TMPFILE | os.O_RDWR, 0o666)
+        os.pwrite(fd, self.content, 0)
+        on_bytes(self.size)
+        return fd
 
 
 def link(name: str, target: str, *, mtime_ns: int | None = None, **more: Any) -> Intent:

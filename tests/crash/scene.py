@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._state import Intent
-from tests.support import Elsewhere, Tree, copy, delete, folder, link, snapshot, write
+from tests.support import Drafted, Elsewhere, Tree, copy, delete, folder, link, snapshot, write
 
 _OLD: Final = {
     "asked.txt": b"asked, old",
@@ -46,6 +46,7 @@ NEW: Final[Tree] = {
     "asked.txt": b"asked, new",
     "clash.txt": b"clash, new",
     "copied.bin": b"copied" * 9_000,
+    "drafted.bin": b"drafted" * 9_000,
     "declared": "dir",
     "declared/inner.txt": b"in a folder with a time",
     "edited.txt": b"edited, new",
@@ -75,7 +76,7 @@ MODES: Final = {"asked.txt": 0o751, "declared": 0o751, "kept_mode.txt": 0o604}
 """The modes in the end: two were asked for, the other belongs to the old version."""
 
 THEN: Final = 1_500_000_000_123_456_789
-TIMES: Final = ("asked.txt", "copied.bin", "declared", "right.txt", "to_link")
+TIMES: Final = ("asked.txt", "copied.bin", "declared", "drafted.bin", "right.txt", "to_link")
 """What has that time in the end: one of them is right but for it."""
 
 BACKUPS: Final = Counter[bytes | str](
@@ -115,24 +116,26 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def intents() -> list[Intent]:
+def intents(root: Path) -> list[Intent]:
     """The batch."""
     wanted = {name: shown for name, shown in NEW.items() if shown != "dir"}
     del wanted["mixed/user.txt"]
     return [
         folder("declared", mode=MODES["declared"], mtime_ns=THEN),
-        *(_intent(name, shown) for name, shown in wanted.items()),
+        *(_intent(root, name, shown) for name, shown in wanted.items()),
         *(delete(name) for name in _OLD if name not in wanted),
     ]
 
 
-def _intent(name: str, shown: bytes | str) -> Intent:
+def _intent(root: Path, name: str, shown: bytes | str) -> Intent:
     """The intent that something is to be seen at a path."""
     mtime_ns = THEN if name in TIMES else None
     if isinstance(shown, str):
         return link(name, shown.removeprefix("-> "), mtime_ns=mtime_ns)
     if name == "copied.bin":
         return copy(name, Elsewhere(shown), mtime_ns=mtime_ns)
+    if name == "drafted.bin":
+        return copy(name, Drafted(shown, root=root), mtime_ns=mtime_ns)
     mode = MODES[name] if name == "asked.txt" else None
     return write(name, shown, mode=mode, mtime_ns=mtime_ns)
 
@@ -140,7 +143,7 @@ def _intent(name: str, shown: bytes | str) -> Intent:
 def apply(root: Path) -> None:
     """Applies the batch once."""
     with Mirror(root) as mirror:
-        mirror.apply(intents())
+        mirror.apply(intents(root))
 
 
 def problems(root: Path, old: Tree) -> list[str]:
@@ -243,7 +246,7 @@ def undisturbed(root: Path) -> list[Any]:
     """The ledger's rows after the batch was applied without an interruption."""
     lay_out(root)
     with Mirror(root) as mirror:
-        mirror.apply(intents())
+        mirror.apply(intents(root))
         return ledger_rows(root)
 
 

@@ -46,11 +46,11 @@ def _deaths(tmp_path: Path, steps: Iterator[int]) -> Iterator[tuple[str, Path, T
 def _converge(root: Path, rows: list[Any]) -> list[str]:
     """Applies the batch again, twice; returns what is wrong then."""
     with Mirror(root) as mirror:
-        mirror.apply(scene.intents())
+        mirror.apply(scene.intents(root))
         wrong = scene.problems_in_the_end(root, rows)
         wrong += [f"drifted: {name}" for name in mirror.verify(content=True)]
         before = exact_state(root)
-        mirror.apply(scene.intents())
+        mirror.apply(scene.intents(root))
         if exact_state(root) != before:
             wrong.append("the second run changed something")
     return wrong

@@ -49,7 +49,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 def _apply_without_closing(root: Path) -> None:
     """Applies the batch; the ledger stays open, as it does in an engine's process."""
-    Mirror(root).apply(scene.intents())
+    Mirror(root).apply(scene.intents(root))
 
 
 def _identities(root: Path) -> dict[str, tuple[int, int]]:
@@ -67,7 +67,7 @@ def test_a_finished_update_is_all_there_after_a_power_cut(disk: Disk, rows: list
     before = _identities(root)
     with Mirror(root) as mirror:
         mirror.prepare(OWNER, mirror.observe())
-        mirror.apply(scene.intents())
+        mirror.apply(scene.intents(root))
         assert scene.problems_in_the_end(root, rows) == []
         assert mirror.verify(content=True) == []
     assert _identities(root) == before
@@ -107,7 +107,7 @@ def test_a_power_cut_in_the_middle_of_an_update_leaves_old_or_new(
         name = lose_power_at(step, disk, lambda root=root: scene.apply(root))  # type: ignore[misc]
         found = scene.problems(root, old)
         with Mirror(root) as mirror:
-            mirror.apply(scene.intents())
+            mirror.apply(scene.intents(root))
             wrong[f"{step}, {name}"] = found + scene.problems_in_the_end(root, rows)
             assert mirror.verify(content=True) == [], step
         if name is None:
@@ -159,7 +159,7 @@ def test_an_update_that_need_not_be_durable_is_healed_after_a_power_cut(disk: Di
     root = disk.at / "root"
     scene.lay_out(root)
     disk.sync()
-    batch = [msgspec.structs.replace(intent, durable=False) for intent in scene.intents()]
+    batch = [msgspec.structs.replace(intent, durable=False) for intent in scene.intents(root)]
     lose_power_after(disk, lambda: Mirror(root).apply(batch))
     assert snapshot(root) != scene.NEW
     with Mirror(root) as mirror:

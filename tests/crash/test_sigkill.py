@@ -148,6 +148,6 @@ def test_a_process_that_is_killed_at_a_system_call_leaves_old_or_new_and_the_nex
         assert len(survived) <= last + 1
         assert scene.problems(root, old) == []
         with Mirror(root) as mirror:
-            mirror.apply(scene.intents())
+            mirror.apply(scene.intents(root))
             assert scene.problems_in_the_end(root, rows) == []
             assert mirror.verify(content=True) == []

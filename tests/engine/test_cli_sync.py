@@ -20,7 +20,8 @@ import cocoindex as coco
 import pytest
 from click.testing import CliRunner, Result
 
-from cocoindex_fsmirror import Mirror, SourceError, _source, _sync
+from cocoindex_fsmirror import Mirror, RootError, SourceError, _flow, _fs, _source, _survey, _sync
+from cocoindex_fsmirror._draft import Draft
 from cocoindex_fsmirror._fs import Tree
 from cocoindex_fsmirror._paths import Name
 from cocoindex_fsmirror._survey import survey
@@ -327,13 +328,13 @@ def test_an_unreadable_file_fails_by_name_its_copy_stays_and_the_rest_goes_on(
     (src / "new").write_bytes(b"new")
     real = _source.fingerprint
 
-    def fingerprint(path: str) -> _source.Source:
+    def fingerprint(path: str, begin: object = None) -> _source.Source:
         if path.endswith("index.html"):
             raise SourceError(path, "can't be read: Permission denied")
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_sync, "fingerprint", fingerprint)
+        patch.setattr(_flow, "fingerprint", fingerprint)
         result = sync(src, dst)
     assert result.exit_code == 3
     assert f"{str(src / 'index.html')!r} can't be read: Permission denied" in result.stderr
@@ -463,11 +464,11 @@ def test_exact_leaves_what_it_could_not_put_right(
     assert (dst / "index.html").read_bytes() == b"foreign"
     assert backups(dst) == [b"mine"]
 
-    def fingerprint(path: str) -> _source.Source:
+    def fingerprint(path: str, begin: object = None) -> _source.Source:
         raise SourceError(path, "can't be read: Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_sync, "fingerprint", fingerprint)
+        patch.setattr(_flow, "fingerprint", fingerprint)
         (src / "index.html").write_bytes(b"changed")
         assert sync(src, dst, "--exact").exit_code == 3
     assert (dst / "index.html").read_bytes() == b"foreign"
@@ -804,3 +805,88 @@ def test_rsync_and_diff_find_no_difference(src: Path, dst: Path) -> None:
         assert subprocess.run(command, capture_output=True, check=True).stdout == b""
         command = ["diff", "-r", "--no-dereference", "--exclude=.fsmirror", str(src), str(dst)]
         subprocess.run(command, check=True)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The drafts that were begun, of files that need not be as large here."""
+    told, real = list[str](), Mirror.draft
+
+    def begin(mirror: Mirror, name: str, source: int) -> Draft | None:
+        draft = real(mirror, name, source)
+        if draft is not None:
+            told.append(name)
+        return draft
+
+    for module in (_source, _survey):
+        monkeypatch.setattr(module, "LARGE", 200_000)
+    monkeypatch.setattr(Mirror, "draft", begin)
+    return told
+
+
+def test_a_large_file_is_copied_while_the_engine_starts(
+    src: Path, dst: Path, begun: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_the_engine, real = list[list[str]](), _sync.Syncing._opened
+
+    def opened(syncing: _sync.Syncing) -> _flow.App:
+        before_the_engine.append(begun.copy())
+        return real(syncing)
+
+    monkeypatch.setattr(_sync.Syncing, "_opened", opened)
+    monkeypatch.setattr(_fs, "_copy", lambda *_: pytest.fail("it was copied again"))
+    assert sync(src, dst).exit_code == 0
+    assert _all(dst) == _all(src)
+    (src / "index.html").write_bytes(b"changed")
+    assert sync(src, dst).exit_code == 0
+    assert begun == ["docs/large"]
+    (src / "docs" / "large").write_bytes(os.urandom(300_000))
+    assert sync(src, dst).exit_code == 0
+    assert _all(dst) == _all(src)
+    assert begun == ["docs/large", "docs/large"]
+    assert before_the_engine == [begun[:1], begun[:1], begun]
+
+
+def test_only_so_many_copies_are_begun_and_the_rest_is_copied_all_the_same(
+    src: Path, dst: Path, begun: list[str]
+) -> None:
+    for number in range(20):
+        (src / "docs" / f"large {number}").write_bytes(os.urandom(200_000))
+    assert sync(src, dst).exit_code == 0
+    assert _all(dst) == _all(src)
+    assert len(begun) >= 8
+    assert not _nameless()
+
+
+def _nameless() -> list[str]:
+    """The files without a name that are still open."""
+    folder, shown = "/proc/self/fd", list[str]()
+    for fd in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # It was the folder's own.
+            shown.append(os.readlink(f"{folder}/{fd}"))
+    return [path for path in shown if "/.fsmirror/#" in path]
+
+
+def test_a_large_file_that_goes_before_it_is_read_is_no_failure_of_others(
+    src: Path, dst: Path, begun: list[str]
+) -> None:
+    with contextlib.closing(_sync.Syncing(str(dst), _sync.Options())) as syncing:
+        found = survey(str(src))
+        (src / "docs" / "large").unlink()
+        summary = syncing.run(found)
+    assert len(summary.failures) == 1
+    assert "docs/large" in summary.failures[0]
+    assert begun == []
+    assert (dst / "index.html").is_file()
+
+
+def test_a_copy_that_was_begun_is_given_up_if_the_run_fails(
+    src: Path, dst: Path, begun: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_syncing: _sync.Syncing) -> _flow.App:
+        raise RootError(str(dst), "fails", "")
+
+    monkeypatch.setattr(_sync.Syncing, "_opened", fail)
+    assert sync(src, dst).exit_code == 3
+    assert begun == ["docs/large"]
+    assert not _nameless()

@@ -19,7 +19,15 @@ from unittest import mock
 
 import pytest
 
-from cocoindex_fsmirror import ApplyError, Mirror, SourceChangedError, SourceError, _fs, _source
+from cocoindex_fsmirror import (
+    ApplyError,
+    Mirror,
+    SourceChangedError,
+    SourceError,
+    _copying,
+    _fs,
+    _source,
+)
 from cocoindex_fsmirror._source import Source, fingerprint, spool
 from cocoindex_fsmirror._state import Content, digest_of
 from tests.io.conftest import Mount
@@ -95,7 +103,7 @@ def test_what_can_not_be_read_is_refused_by_name_and_nothing_hangs(
 def test_a_file_that_changes_once_while_it_is_read_is_read_again(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, left = _fs.digest_of_file, [1]
+    real, left = _copying.digest_of_file, [1]
 
     def edit(fd: int) -> bytes:
         digest = real(fd)
@@ -130,7 +138,7 @@ def _hide(patch: pytest.MonkeyPatch, *names: str) -> None:
         real = fcntl.ioctl
 
         def ioctl(fd: int, request: int, *rest: Any) -> Any:
-            if request == _fs._FICLONE:
+            if request == _copying._FICLONE:
                 raise OSError(errno.EOPNOTSUPP, "no clones here")
             return real(fd, request, *rest)
 
@@ -196,7 +204,7 @@ def test_an_unchanged_source_is_not_read_a_second_time_to_be_believed(
     mirror: Mirror, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = settled(source)
-    monkeypatch.setattr(_fs, "_holds", lambda *_: pytest.fail("it was read again"))
+    monkeypatch.setattr(_fs, "holds", lambda *_: pytest.fail("it was read again"))
     mirror.apply([copy("x", found)])
 
 
@@ -205,8 +213,8 @@ def test_a_source_that_was_written_within_a_tick_of_the_clock_is_not_believed_by
 ) -> None:
     found = fingerprint(str(source))
     found._read_ns = source.stat().st_ctime_ns  # As if it had just been written.
-    read = mock.Mock(side_effect=_fs._holds)
-    monkeypatch.setattr(_fs, "_holds", read)
+    read = mock.Mock(side_effect=_copying.holds)
+    monkeypatch.setattr(_fs, "holds", read)
     mirror.apply([copy("x", found)])
     read.assert_called_once()
 
@@ -270,7 +278,7 @@ def test_a_source_that_changes_while_it_is_copied_never_leaves_a_wrong_file(
 ) -> None:
     found = settled(source)
     _hide(monkeypatch, *hidden)
-    real = _fs._data
+    real = _copying._data
 
     def edit(fd: int, size: int) -> object:
         for part in real(fd, size):
@@ -278,7 +286,7 @@ def test_a_source_that_changes_while_it_is_copied_never_leaves_a_wrong_file(
                 file.write(b"changed")
             yield part
 
-    monkeypatch.setattr(_fs, "_data", edit)
+    monkeypatch.setattr(_copying, "_data", edit)
     with pytest.raises(ApplyError, match="changed while it was read"):
         mirror.apply([copy("x", found)])
     assert snapshot(root) == {}
@@ -414,7 +422,7 @@ def test_what_it_raises_ends_the_batch_before_anything_is_in_place(
 
 def test_files_are_read_to_where_a_page_begins() -> None:
     """To any other place in a page some processors copy far more slowly."""
-    with _fs.room() as buffer:
+    with _copying.room() as buffer:
         begin = ctypes.c_char.from_buffer(buffer)
         assert ctypes.addressof(begin) % mmap.PAGESIZE == 0
         del begin  # It holds the buffer.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, RootError, _fs, _ledger, _observe
+from cocoindex_fsmirror import Mirror, RootError, _copying, _fs, _ledger, _observe
 from cocoindex_fsmirror import _mirror as mirror_module
 from cocoindex_fsmirror._fs import Slot, Staging, coarse_now_ns
 from cocoindex_fsmirror._observe import Drift, Look
@@ -266,7 +266,7 @@ def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path
         return found
 
     assert asyncio.run(both()).names == set()
-    assert turns >= size // _fs._CHUNK
+    assert turns >= size // _copying._CHUNK
 
 
 def test_an_older_look_does_not_make_a_newer_record_older(mirror: Mirror, x: Path) -> None:
