@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import cocoindex as coco
 
@@ -23,17 +22,19 @@ from ._draft import Draft
 from ._engine import release
 from ._errors import SourceError
 from ._handlers import Durability, OnConflict, Verify
-from ._mirror import Mirror
+from ._mirror import Drift, Mirror
 from ._paths import Name, join, parse_name
-from ._source import Source, fingerprint
+from ._source import Found, Source, fingerprint
 from ._state import LinkState
 from ._survey import TOO_FAR, Entry, Listing, Survey, can_be_kept
 
 __all__ = ["App", "Run"]
 
 _AT_ONCE: Final = 64  # entries of a folder that are read in one go
-_UNDER_WAY: Final = 4096  # entries of components that are under way at the same time
+_SMALL: Final = 1 << 22  # bytes of such a chunk that is read while nothing is written
+_UNDER_WAY: Final = 8192  # entries of components that are under way at the same time
 _COMPONENTS: Final = 1024  # and how many components at most
+_Content: TypeAlias = Source | LinkState | SourceError
 
 
 class Run(Protocol):
@@ -42,6 +43,7 @@ class Run(Protocol):
     Attributes:
         mirror: Where to.
         survey: What the source holds.
+        drift: What others changed in the mirror.
     """
 
     @property
@@ -50,17 +52,23 @@ class Run(Protocol):
     @property
     def survey(self) -> Survey: ...
 
+    @property
+    def drift(self) -> Drift: ...
+
     def settings(self) -> tuple[Durability, Verify, OnConflict]:
         """How the mirror is treated."""
 
-    def begin(self, owner: str, drifted: frozenset[Name]) -> None:
-        """The mirror is ready: whose files they are, and what others changed."""
+    def begin(self, owner: str) -> None:
+        """The mirror is ready, and it is known whose files they are."""
 
     def check(self) -> None:
         """Raises if all is to end."""
 
     def must_run(self, listing: Listing) -> bool:
         """Whether a folder is to be looked at though its listing is the same."""
+
+    def find(self, paths: list[str]) -> list[Found | None]:
+        """What small files hold; ``None`` for each that is not, or can't be read."""
 
     def draft(self, name: str, source: int) -> Draft | None:
         """A copy of a large open file that was begun, or is now."""
@@ -132,10 +140,10 @@ async def _mirror_all(run: Run) -> None:
         run.tell(str(error))
 
     durability, verify, on_conflict = run.settings()
-    out = await _target.mount_dir_target(
-        Path(run.mirror.root), durability=durability, verify=verify, on_conflict=on_conflict
-    )
-    run.begin(out._watch.owner, out._watch.drift.names)  # noqa: SLF001
+    options = _handlers.Options(durability, verify, on_conflict)
+    watch = _handlers.Watch(run.drift)
+    out = await _target.mount_watched(Path(run.mirror.root), options, watch)
+    run.begin(watch.owner)
     works = ((listing.key, _Work(listing, run)) for listing in run.survey.listings)
     async with coco.exception_handler(note):
         handle = await coco.mount_each(_mirror_folder, works, out)
@@ -152,7 +160,7 @@ async def _mirror_folder(work: _Work, out: _target.DirTarget) -> None:
     while chunk := list(islice(entries, _AT_ONCE)):
         run.check()
         names = [join(Name(listing.path), parse_name(entry.name)) for entry in chunk]
-        contents = await asyncio.to_thread(_read, run.survey.source, names, chunk, run.draft)
+        contents = await _contents(run, names, chunk)
         for name, content in zip(names, contents, strict=True):
             if isinstance(content, SourceError):
                 run.fail(listing, content)
@@ -164,25 +172,39 @@ async def _mirror_folder(work: _Work, out: _target.DirTarget) -> None:
                 out._declare(name, content, *dress, True)  # noqa: SLF001
 
 
-def _read(
-    source: str,
-    names: list[Name],
-    entries: list[Entry],
-    draft: Callable[[str, int], Draft | None],
-) -> list[Source | LinkState | SourceError]:
-    """What some entries of a folder hold."""
-    found: list[Source | LinkState | SourceError] = []
-    for name, entry in zip(names, entries, strict=True):
-        path = os.path.join(source, name)
-        try:
-            read = None if entry.kind == "link" else fingerprint(path, partial(draft, name))
-            mtime_ns = read.mtime_ns if read else entry.mtime_ns
-            if not can_be_kept(mtime_ns):
-                raise SourceError(path, TOO_FAR)
-            found.append(read or LinkState(entry.target, mtime_ns))
-        except SourceError as error:
-            found.append(error)
-    return found
+async def _contents(run: Run, names: list[Name], entries: list[Entry]) -> list[_Content]:
+    """What some entries of a folder hold; the loop stays free while large ones are read."""
+    if sum(entry.size for entry in entries) > _SMALL:
+        return await asyncio.to_thread(_read, run, names, entries)
+    return _read(run, names, entries)
+
+
+def _read(run: Run, names: list[Name], entries: list[Entry]) -> list[_Content]:
+    """The same."""
+    paths = [os.path.join(run.survey.source, name) for name in names]
+    files = [path for path, entry in zip(paths, entries, strict=True) if entry.kind == "file"]
+    found = dict(zip(files, run.find(files), strict=True))
+    return [
+        _content(run, name, path, entry, found.get(path))
+        for name, path, entry in zip(names, paths, entries, strict=True)
+    ]
+
+
+def _content(run: Run, name: Name, path: str, entry: Entry, found: Found | None) -> _Content:
+    """What one entry holds."""
+    try:
+        read: Source | LinkState
+        if entry.kind == "link":
+            read = LinkState(entry.target, entry.mtime_ns)
+        elif found is not None:
+            read = Source(path, found)
+        else:
+            read = fingerprint(path, partial(run.draft, name))
+        if read.mtime_ns is None or not can_be_kept(read.mtime_ns):
+            raise SourceError(path, TOO_FAR)
+    except SourceError as error:
+        return error
+    return read
 
 
 def _under_way(survey: Survey) -> int:

@@ -39,6 +39,7 @@ __all__ = [
     "Staging",
     "Tree",
     "coarse_now_ns",
+    "inode_of",
     "nameless",
     "open_root",
     "signature_of",
@@ -102,14 +103,17 @@ def stamp_now() -> str:
     return time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
 
 
-def signature_of(result: os.stat_result) -> Signature:
-    """The signature in the result of a ``stat`` call.
+def inode_of(result: os.stat_result) -> int:
+    """The number of an inode, without its top bit, since SQLite's integers are signed.
 
-    Inode numbers lose their top bit, since SQLite's integers are signed; only
-    some FUSE file systems, which hash, have it set.
+    Only some FUSE file systems, which hash, have it set.
     """
-    inode = result.st_ino & ~(1 << 63)
-    return Signature(inode, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
+    return result.st_ino & ~(1 << 63)
+
+
+def signature_of(result: os.stat_result) -> Signature:
+    """The signature in the result of a ``stat`` call."""
+    return Signature(inode_of(result), result.st_size, result.st_mtime_ns, result.st_ctime_ns)
 
 
 def _actual_of(result: os.stat_result, base: str, folder: int) -> Actual:
@@ -618,16 +622,20 @@ class Staging:
         fd = self._name_draft(slot, content, base, area)
         is_whole = fd is not None
         if fd is None:
-            fd = os.open(base, _NEW, 0o666, dir_fd=area)
+            fd = os.open(base, _NEW, 0o666 if mode is None else mode & 0o777, dir_fd=area)
         try:
             if not is_whole:
                 self._fill(fd, content)
             if gid is not None:
                 os.fchown(fd, -1, gid)
-            _set_dress(fd, mode, mtime_ns)
+            _set_dress(fd, None, mtime_ns)
+            found = os.fstat(fd)
+            if mode is not None and stat.S_IMODE(found.st_mode) != mode:  # It rarely is.
+                os.fchmod(fd, mode)
+                found = os.fstat(fd)
             if not self._tree.can_syncfs:
                 os.fsync(fd)
-            return signature_of(os.fstat(fd))
+            return signature_of(found)
         except BaseException:
             os.unlink(base, dir_fd=area)
             raise

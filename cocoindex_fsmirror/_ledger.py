@@ -246,20 +246,33 @@ class Ledger:
                 _check_names([found[0] for found in some])
                 yield from map(Row._make, some)
 
-    def signatures(self, last: Name, only: Name) -> list[Recorded]:
+    def middle(self) -> Name:
+        """The name that about one half of the declared ones follows; empty if there is none."""
+        sql = (
+            "SELECT name FROM rows WHERE declared ORDER BY name"
+            " LIMIT 1 OFFSET (SELECT count(*) / 2 FROM rows WHERE declared)"
+        )
+        with _translated(self.file):
+            names = [Name(name) for (name,) in self._connection.execute(sql)]
+        _check_names(names)
+        return names[0] if names else Name("")
+
+    def signatures(self, last: Name, until: Name, only: Name) -> list[Recorded]:
         """The first few declared paths after a name, with what an ``lstat`` of each should say.
 
         Args:
             last: The last name of the page before.
-            only: The one path that is asked for; by default all.
+            until: The last name that is asked for; empty if there is none.
+            only: The one path that is asked for; empty for all.
         """
         sql = (
             "SELECT name, kind <> 'dir' AND doubt = 0, mode, recorded_ns, inode, size, mtime_ns,"
-            " ctime_ns FROM rows WHERE declared AND name > ? AND ? IN ('', name)"
-            " ORDER BY name LIMIT ?"
+            " ctime_ns FROM rows WHERE declared AND name > ? AND (? = '' OR name <= ?)"
+            " AND ? IN ('', name) ORDER BY name LIMIT ?"
         )
         with _translated(self.file):
-            found = self._connection.execute(sql, (last, only, _PAGE)).fetchall()
+            values = (last, until, until, only, _PAGE)
+            found = self._connection.execute(sql, values).fetchall()
         _check_names([recorded[0] for recorded in found])
         return found
 

@@ -14,12 +14,14 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, NamedTuple, Self, TypeVar
 
 from msgspec.structs import replace
 
 from ._apply import Outcome, apply_plan
 from ._backups import Backup, list_backups, purge, restore
+from ._beside import Beside
 from ._brake import Brake
 from ._draft import Draft, begin
 from ._errors import ApplyError, LedgerError, RootError
@@ -44,7 +46,7 @@ from ._state import (
 )
 from ._sweep import Known, find_foreign, put_back, sweep
 
-__all__ = ["ENGINE", "Difference", "Drift", "Mirror", "Owner", "Status"]
+__all__ = ["ENGINE", "Difference", "Drift", "Mirror", "Owner", "Status", "observe"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
@@ -54,6 +56,11 @@ ENGINE: Final = Name("engine")
 _ENGINE: Final = join(FOLDER, ENGINE)
 _HELD: Final = join(FOLDER, Name("lock"))
 _NAMED: Final = 10  # paths that a log line names before it says how many more
+
+
+def observe(root: str) -> Drift:
+    """What :meth:`Mirror.observe` sees there."""
+    return Mirror(root).observe()
 
 
 @dataclass(frozen=True)
@@ -237,21 +244,29 @@ class Mirror:
             row = ledger.rows_named([Name(name)]).get(Name(name))
         return row if row is not None and row.declared else None
 
-    def differences(self, *, content: bool = False, only: str = "") -> list[Difference]:
+    def differences(
+        self, *, content: bool = False, only: str = "", beside: Beside | None = None
+    ) -> list[Difference]:
         """The paths that drifted, and how, sorted.
 
         Args:
             content: Read every file, instead of trusting an unchanged ``lstat``.
             only: One path, relative to the root; by default all.
+            beside: Another process, for one half of them.
         """
-        look, found = Look(self.root, Name(only)), []
-        with contextlib.closing(look):
-            for row in look.rows() if content else look.suspects():
-                actual = look.seen(row, read=content)
-                look.compare(row, actual)
-                if look.has_drifted(row.name):
-                    found.append(Difference(str(row.name), _how(row, actual)))
-        return found
+        middle = self._middle() if beside is not None and not only else ""
+        if beside is None or not middle:
+            return _differences(self.root, only, "", "", content=content)
+        rest = beside.begin(partial(_differences, content=content), self.root, "", middle, "")
+        return [*_differences(self.root, "", "", middle, content=content), *rest()]
+
+    def _middle(self) -> str:
+        """The path that one half follows; empty if it can't be told."""
+        try:
+            with contextlib.closing(Ledger.peek(self.root) or Ledger.empty()) as ledger:
+                return ledger.middle()
+        except LedgerError:
+            return ""
 
     def draft(self, name: str, source: int) -> Draft | None:
         """Begins a copy of a large file, if it seems to be new or changed.
@@ -366,6 +381,12 @@ class Mirror:
 
     # Change
 
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Has the batches of this process wait."""
+        with self._mutex:
+            yield
+
     def create(self) -> None:
         """Makes the root, and what we keep in it, unless they are there.
 
@@ -416,6 +437,17 @@ class Mirror:
 
         self._run(act, create=True, parents=parents, durable=durable)
 
+    def is_settled(self, owner: str, drift: Drift) -> bool:
+        """Whether an update that declares the same again would have nothing to do.
+
+        Args:
+            owner: Who would declare it.
+            drift: What a look found, now.
+        """
+        if drift.names or drift.refreshed or owner not in drift.known:
+            return False
+        return not self._run(lambda _tree, ledger: ledger.deserted(owner))
+
     def make_engine_folder(self) -> str:
         """Makes the folder of the engine's database, and returns its path.
 
@@ -432,6 +464,16 @@ class Mirror:
 
         self._run(act)
         return os.path.join(self.root, _ENGINE)
+
+    def has_engine(self) -> bool:
+        """Whether the engine's database is there, and nothing that leads elsewhere."""
+
+        def act(tree: Tree, _ledger: Ledger) -> bool:
+            inside = entries(tree, _ENGINE)
+            folders = (isinstance(tree.look(name).state, DirState) for name in inside)
+            return bool(inside) and all(folders)
+
+        return self._run(act)
 
     def set_engine_aside(self, why: str) -> None:
         """Moves a damaged database of the engine out of the way; its files are adopted.
@@ -817,6 +859,20 @@ class Mirror:
         if not isinstance(made, int) or isinstance(tree.look(FOLDER).state, DirState):
             return
         tree.remove_root(made)
+
+
+def _differences(
+    root: str, only: str, after: str, until: str, *, content: bool
+) -> list[Difference]:
+    """What :meth:`Mirror.differences` finds, from one path to another."""
+    look, found = Look(root, Name(only), after=Name(after), until=Name(until)), []
+    with contextlib.closing(look):
+        for row in look.rows() if content else look.suspects():
+            actual = look.seen(row, read=content)
+            look.compare(row, actual)
+            if look.has_drifted(row.name):
+                found.append(Difference(str(row.name), _how(row, actual)))
+    return found
 
 
 def _how(row: Row, actual: Actual) -> Literal["modified", "missing", "mode", "foreign"]:

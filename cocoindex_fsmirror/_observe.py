@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from ._copying import room
 from ._errors import LedgerError, RootError
-from ._fs import Tree, coarse_now_ns, open_root, signature_of
+from ._fs import Tree, coarse_now_ns, inode_of, open_root, signature_of
 from ._ledger import FOLDER, Ledger, Recorded
 from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._plan import View
@@ -36,6 +36,7 @@ from ._state import (
     OtherState,
     Row,
     Signature,
+    is_older,
     proves,
     same,
 )
@@ -67,16 +68,28 @@ class Drift:
 
 
 class Look:
-    """A look at every path that the ledger knows, or at one of them."""
+    """A look at the paths that the ledger knows.
 
-    def __init__(self, root: str, only: Name = ROOT) -> None:
+    Args:
+        root: The path of the root.
+        only: One path; by default all.
+        after: The path after which it begins, in the order of the names.
+        until: The last path; by default that of all.
+    """
+
+    def __init__(
+        self, root: str, only: Name = ROOT, *, after: Name = ROOT, until: Name = ROOT
+    ) -> None:
         self._root = root
         self._only = only
+        self._after = after
+        self._until = until
         self._names: set[Name] = set()
         self._components: set[tuple[str, str]] = set()
         self._stale: set[str] = set()
         self._known: frozenset[str] = frozenset()
         self._refreshed: list[Row] = []
+        self._is_blind = False
         self._looked_ns = coarse_now_ns()
         self.tree: Tree | None = None
         try:
@@ -88,7 +101,8 @@ class Look:
             self.tree = None  # The whole root is gone, and all in it has drifted.
 
     def _give_up(self, error: LedgerError) -> None:
-        """Says that the ledger can't be read."""
+        """Says, once, that the ledger can't be read."""
+        self._is_blind = True
         _log.warning("%s: drift can't be looked for: %s", self._root, error)
 
     def _read_ledger(self) -> None:
@@ -105,7 +119,7 @@ class Look:
 
     def rows(self) -> Iterator[Row]:
         """What is last-written, some at a time: all of a large mirror would fill the memory."""
-        return self._pages(lambda ledger, last: _rows(ledger, last, self._only))
+        return self._pages(self._rows)
 
     def suspects(self) -> Iterator[Row]:
         """Those rows that a single ``lstat`` does not prove to be unchanged: few, as a rule."""
@@ -113,9 +127,9 @@ class Look:
 
     def _pages(self, turn: Callable[[Ledger, Name], tuple[list[Row], Name]]) -> Iterator[Row]:
         """Page after page; the ledger is opened anew for each, since others may write it."""
-        last, is_first = ROOT, True
+        last, is_first = self._after, True
         try:
-            while last or is_first:
+            while (last or is_first) and not self._is_blind:
                 ledger, is_first = Ledger.peek(self._root), False
                 if ledger is None:
                     return
@@ -125,12 +139,21 @@ class Look:
         except LedgerError as error:
             self._give_up(error)
 
+    def _rows(self, ledger: Ledger, last: Name) -> tuple[list[Row], Name]:
+        """The rows that follow a name, and the name of the last one."""
+        where = "declared AND name > ? AND (? = '' OR name <= ?) AND ? IN ('', name)"
+        rows = ledger.page(where, last, self._until, self._until, self._only)
+        end = rows[-1].name if rows else ROOT
+        if not ledger.is_believed:
+            rows = [row._replace(recorded_ns=0) for row in rows]
+        return rows, end
+
     def _suspects(self, ledger: Ledger, last: Name) -> tuple[list[Row], Name]:
         """Those of the rows that follow a name, and the last name that was looked at."""
         if not ledger.is_believed:
-            return _rows(ledger, last, self._only)
+            return self._rows(ledger, last)
         assert self.tree is not None
-        page = ledger.signatures(last, self._only)
+        page = ledger.signatures(last, self._until, self._only)
         suspects = ledger.rows_named(_suspicious(self.tree, page))
         return list(suspects.values()), page[-1][0] if page else ROOT
 
@@ -186,26 +209,31 @@ class Look:
         )
 
 
-def _rows(ledger: Ledger, last: Name, only: Name) -> tuple[list[Row], Name]:
-    """The rows that follow a name, and the name of the last one."""
-    rows = ledger.page("declared AND name > ? AND ? IN ('', name)", last, only)
-    end = rows[-1].name if rows else ROOT
-    if not ledger.is_believed:
-        rows = [row._replace(recorded_ns=0) for row in rows]
-    return rows, end
-
-
 def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
-    """The paths that a single ``lstat`` does not prove to be as they were written."""
-    for name, is_provable, mode, recorded_ns, *recorded in page:
+    """The paths that a single ``lstat`` does not prove to be as they were written.
+
+    This is where a look spends its time: values are compared one by one, since to make a
+    signature of each file would take longer than the ``lstat``.
+    """
+    folder, fd = ROOT, tree.fd
+    for name, is_provable, mode, recorded_ns, inode, size, mtime_ns, ctime_ns in page:
+        above, _, base = name.rpartition("/")
         try:
-            found = tree.stat(name) if is_provable else None
+            if above != folder:
+                folder, fd = ROOT, tree.fd  # Should the next line fail.
+                folder, fd = Name(above), tree.folder(Name(above))
+            found = os.stat(base, dir_fd=fd, follow_symlinks=False)
         except OSError:
-            found = None
-        if (
-            found is None
-            or (mode is not None and mode != stat.S_IMODE(found.st_mode))
-            or not proves(signature_of(found), Signature._make(recorded), recorded_ns)
+            yield name
+            continue
+        if not (
+            is_provable
+            and found.st_ctime_ns == ctime_ns
+            and found.st_mtime_ns == mtime_ns
+            and found.st_size == size
+            and inode_of(found) == inode
+            and (mode is None or stat.S_IMODE(found.st_mode) == mode)
+            and is_older(ctime_ns, recorded_ns)
         ):
             yield name
 

@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from ._copying import digest_of_file
 from ._draft import LARGE, Draft
@@ -14,7 +14,7 @@ from ._errors import SourceChangedError, SourceError
 from ._fs import coarse_now_ns, signature_of
 from ._state import Signature, digest_of, proves
 
-__all__ = ["Source", "Spooled", "fingerprint", "open_source", "spool"]
+__all__ = ["Found", "Source", "Spooled", "fingerprint", "found_at", "open_source", "spool"]
 
 _SMALL: Final = 1 << 16  # bytes of a file that is read once and carried along
 _CARRIED: Final = 1 << 24  # bytes that are carried along at any one time
@@ -45,33 +45,48 @@ class _Allowance:
 _allowance = _Allowance(_CARRIED)
 
 
+class Found(NamedTuple):
+    """What a file was when it was read.
+
+    Attributes:
+        digest: As of a file's state.
+        signature: Its signature, before and after.
+        mode: Its permission bits.
+        read_ns: A time before it was read, by the clock that stamps files.
+        held: Its content, if it is small.
+    """
+
+    digest: bytes
+    signature: Signature
+    mode: int
+    read_ns: int
+    held: bytes | None
+
+
 class Source:
     """A file as it was when it was fingerprinted; a :class:`~._state.Content`.
 
     Attributes:
         mode: Its permission bits.
-        mtime_ns: When it was last changed, in nanoseconds.
     """
 
-    def __init__(
-        self,
-        source: str,
-        digest: bytes,
-        found: os.stat_result,
-        read_ns: int,
-        held: bytes | None,
-        *,
-        draft: Draft | None = None,
-    ) -> None:
+    __slots__ = ("_draft", "_read_ns", "_signature", "digest", "held", "mode", "source")
+
+    def __init__(self, source: str, found: Found, draft: Draft | None = None) -> None:
         self.source = source
-        self.digest = digest
-        self.size = found.st_size
-        self.mode = stat.S_IMODE(found.st_mode)
-        self.mtime_ns = found.st_mtime_ns
+        self.digest, self._signature, self.mode, self._read_ns, held = found
         self.held = held if held is not None and _allowance.take(len(held)) else None
-        self._signature: Signature = signature_of(found)
-        self._read_ns = read_ns
         self._draft = draft
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self._signature.size
+
+    @property
+    def mtime_ns(self) -> int:
+        """When it was last changed, in nanoseconds."""
+        return self._signature.mtime_ns
 
     def __del__(self) -> None:
         held = getattr(self, "held", None)
@@ -130,16 +145,22 @@ def open_source(path: str) -> int:
     Raises:
         SourceError: It can't be read, or is no regular file.
     """
+    return _opened(path)[0]
+
+
+def _opened(path: str) -> tuple[int, os.stat_result]:
+    """The same, with what ``fstat`` says of it."""
     try:
         # A FIFO must not block us.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else error
         raise SourceError(path, f"can't be read: {problem}") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
         os.close(fd)
         raise SourceError(path, "is not a regular file")
-    return fd
+    return fd, found
 
 
 def fingerprint(path: str, begin: Callable[[int], Draft | None] = lambda _fd: None) -> Source:
@@ -153,11 +174,38 @@ def fingerprint(path: str, begin: Callable[[int], Draft | None] = lambda _fd: No
         SourceError: It can't be read, or is no regular file.
         SourceChangedError: It kept changing while it was read.
     """
-    fd = open_source(path)
+    read_ns = coarse_now_ns()
+    fd, found = _opened(path)
     try:
-        draft = begin(fd) if os.fstat(fd).st_size >= LARGE else None
+        draft = begin(fd) if found.st_size >= LARGE else None
+        return Source(path, _read(path, fd, found, read_ns), draft)
+    finally:
+        os.close(fd)
+
+
+def found_at(paths: list[str]) -> list[Found | None]:
+    """What some files hold; ``None`` for each that is not small, or can't be read."""
+    return [_found_at(path) for path in paths]
+
+
+def _found_at(path: str) -> Found | None:
+    """The same of one."""
+    try:
+        read_ns = coarse_now_ns()
+        fd, found = _opened(path)
+        try:
+            return _read(path, fd, found, read_ns) if found.st_size <= _SMALL else None
+        finally:
+            os.close(fd)
+    except SourceError:
+        return None
+
+
+def _read(path: str, fd: int, before: os.stat_result, read_ns: int) -> Found:
+    """Reads an open file, until that can be done in peace; ``before`` was seen after a time."""
+    try:
         for _ in range(_ATTEMPTS):
-            read_ns, before = coarse_now_ns(), os.fstat(fd)
+            signature, mode = signature_of(before), stat.S_IMODE(before.st_mode)
             held = os.pread(fd, _SMALL, 0) if before.st_size <= _SMALL else None
             if held is None:
                 os.lseek(fd, 0, os.SEEK_SET)
@@ -165,12 +213,11 @@ def fingerprint(path: str, begin: Callable[[int], Draft | None] = lambda _fd: No
             else:
                 digest = digest_of(held)
             is_whole = held is None or len(held) == before.st_size
-            if is_whole and signature_of(os.fstat(fd)) == signature_of(before):
-                return Source(path, digest, before, read_ns, held, draft=draft)
+            if is_whole and signature_of(os.fstat(fd)) == signature:
+                return Found(digest, signature, mode, read_ns, held)
+            read_ns, before = coarse_now_ns(), os.fstat(fd)
     except OSError as error:
         raise SourceError(path, f"can't be read: {error.strerror}") from error
-    finally:
-        os.close(fd)
     raise SourceChangedError(path)
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "digest_in",
     "digest_of",
     "dressed",
+    "is_older",
     "kind_of",
     "proves",
     "same",
@@ -268,14 +269,19 @@ def proves(signature: Signature, recorded: Signature, recorded_ns: int) -> bool:
     It does only if the file's last change is strictly older than the time of the
     record, by the clock that stamps files: a later change within the same tick
     would leave the same times. (The "racy git" problem; see git's
-    ``Documentation/technical/racy-git.txt``.) A file system that keeps whole
-    seconds has a tick of a second.
+    ``Documentation/technical/racy-git.txt``.)
     """
-    if signature != recorded:
-        return False
-    if signature.ctime_ns % _NS == 0:
-        return signature.ctime_ns < recorded_ns // _NS * _NS
-    return signature.ctime_ns < recorded_ns
+    return signature == recorded and is_older(signature.ctime_ns, recorded_ns)
+
+
+def is_older(stamp_ns: int, than_ns: int) -> bool:
+    """Whether a file's stamp is from an earlier tick than a time.
+
+    A file system that keeps whole seconds has a tick of a second.
+    """
+    if stamp_ns % _NS == 0:
+        return stamp_ns < than_ns // _NS * _NS
+    return stamp_ns < than_ns
 
 
 class Content(Protocol):

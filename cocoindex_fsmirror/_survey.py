@@ -14,9 +14,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+import xxhash
+
 from ._draft import LARGE
 from ._errors import InvalidNameError, RootError, SourceError
-from ._paths import RESERVED, parse_link_target, parse_name
+from ._paths import RESERVED, check_names, parse_link_target, parse_name
 
 if TYPE_CHECKING:
     import pathspec
@@ -114,6 +116,15 @@ class Survey:
     unread: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    def digest(self) -> str:
+        """A fingerprint of all that would be mirrored in the source."""
+        hasher = xxhash.xxh3_128(repr(self.source).encode())
+        for listing in self.listings:
+            told = (listing.path, listing.part, listing.mode, listing.mtime_ns)
+            hasher.update(f"{told!r}{len(listing.packed)} ".encode())
+            hasher.update(listing.packed)
+        return hasher.hexdigest()
+
 
 def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
     """Patterns in the syntax of ``.gitignore``.
@@ -166,6 +177,8 @@ class _Filter:
 
     def leaves_out(self, path: str, *, is_folder: bool) -> bool:
         """Whether a path is left out; of several ``.gitignore`` files the innermost decides."""
+        if self._excluded is None and not self._gitignore:
+            return False
         shown = f"{path}/" if is_folder else path
         if self._excluded is not None and self._excluded.match_file(shown):
             return True
@@ -228,53 +241,69 @@ def _list(
     """Lists one folder; returns those in it."""
     try:
         with os.scandir(os.path.join(found.source, path)) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
+            entries = [entry for entry in listing if entry.name != RESERVED]
     except OSError as error:
         raise _UnreadError(f"{path or found.source}: {_reason(error)}") from error
-    leaves: list[Entry] = []
+    entries.sort(key=lambda entry: entry.name)
+    are_names = _are_names([entry.name for entry in entries])
+    leaves: list[str] = []
     folders: list[tuple[str, os.stat_result]] = []
     for entry in entries:
         inner = f"{path}/{entry.name}" if path else entry.name
-        seen = None if entry.name == RESERVED else _look_at(found, entry, inner, inside)
-        if isinstance(seen, Entry):
+        seen = _look_at(found, entry, inner, inside, is_name=are_names)
+        if isinstance(seen, str):
             leaves.append(seen)
         elif seen is not None:
             folders.append((inner, seen))
-    found.listings.extend(_packed(path, there, leaves))
+    found.listings.extend(_listings(path, there, leaves))
     return folders
 
 
+def _are_names(names: list[str]) -> bool:
+    """Whether all names can be mirrored; most folders are looked through at once."""
+    try:
+        check_names(names)
+    except InvalidNameError:
+        return False
+    return True
+
+
 def _look_at(
-    found: Survey, entry: os.DirEntry[str], path: str, excluded: _Filter
-) -> Entry | os.stat_result | None:
-    """What an entry of a folder is: a file or link, a folder, or nothing to be mirrored."""
+    found: Survey, entry: os.DirEntry[str], path: str, excluded: _Filter, *, is_name: bool
+) -> str | os.stat_result | None:
+    """What an entry of a folder is: a file or link, packed; a folder; nothing to be mirrored."""
     try:
         seen = entry.stat(follow_symlinks=False)
         is_folder = stat.S_ISDIR(seen.st_mode)
         if excluded.leaves_out(path, is_folder=is_folder):
             return None
-        parse_name(path)
+        if not is_name:
+            parse_name(path)
         if not can_be_kept(seen.st_mtime_ns):
             _note_time(found, path, is_folder=is_folder)
-        if is_folder:
-            return seen
-        if stat.S_ISLNK(seen.st_mode):
-            target = parse_link_target(os.readlink(entry.path), None)
-            found.links += 1
-            return _entry(entry, seen, target)
-        if stat.S_ISREG(seen.st_mode):
-            found.files += 1
-            found.size += seen.st_size
-            if seen.st_size >= LARGE:
-                found.large.append(path)
-            return _entry(entry, seen)
-        found.skipped.append(path)
+        return seen if is_folder else _leaf(found, entry, path, seen)
     except InvalidNameError as error:
         found.errors.append(f"{path!r}: {error}" if error.name != path else str(error))
     except FileNotFoundError:
         pass  # It went while we looked.
     except OSError as error:
         found.unread.append(f"{path}: {error.strerror}")
+    return None
+
+
+def _leaf(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_result) -> str | None:
+    """A file or link, counted and packed; nothing if it is neither."""
+    if stat.S_ISREG(seen.st_mode):
+        found.files += 1
+        found.size += seen.st_size
+        if seen.st_size >= LARGE:
+            found.large.append(path)
+        return _packed(entry.name, seen)
+    if stat.S_ISLNK(seen.st_mode):
+        target = parse_link_target(os.readlink(entry.path), None)
+        found.links += 1
+        return _packed(entry.name, seen, target)
+    found.skipped.append(path)
     return None
 
 
@@ -286,28 +315,20 @@ def _note_time(found: Survey, path: str, *, is_folder: bool) -> None:
         found.errors.append(str(SourceError(os.path.join(found.source, path), TOO_FAR)))
 
 
-def _entry(entry: os.DirEntry[str], seen: os.stat_result, target: str = "") -> Entry:
-    """A file, or a link if there is a target."""
-    kind: Literal["file", "link"] = "link" if target else "file"
-    mode = stat.S_IMODE(seen.st_mode)
-    return Entry(entry.name, kind, seen.st_size, seen.st_mtime_ns, seen.st_ino, mode, target)
+def _packed(name: str, seen: os.stat_result, target: str = "") -> str:
+    """A file, or a link if there is a target, in one text; no name and no target holds a NUL."""
+    kind, mode = "l" if target else "f", stat.S_IMODE(seen.st_mode)
+    return f"{name}\0{kind}\0{seen.st_size}\0{seen.st_mtime_ns}\0{seen.st_ino}\0{mode}\0{target}"
 
 
-def _packed(path: str, there: os.stat_result, leaves: list[Entry]) -> Iterator[Listing]:
+def _listings(path: str, there: os.stat_result, leaves: list[str]) -> Iterator[Listing]:
     """A folder's listing; a large one in parts that stay the same when others change."""
     count = 1
     while len(leaves) > count * _AT_ONCE * 2:
         count *= 2
-    parts: list[list[Entry]] = [[] for _ in range(count)] if count > 1 else [leaves]
+    parts: list[list[str]] = [[] for _ in range(count)] if count > 1 else [leaves]
     for leaf in leaves if count > 1 else ():
-        parts[zlib.crc32(leaf.name.encode()) % count].append(leaf)
+        parts[zlib.crc32(leaf.partition("\0")[0].encode()) % count].append(leaf)
     for number, part in enumerate(parts):
-        packed = "\0".join([_text(entry) for entry in part]).encode()
         dress = (0, 0) if number else (stat.S_IMODE(there.st_mode), there.st_mtime_ns)
-        yield Listing(path, number, *dress, packed)
-
-
-def _text(entry: Entry) -> str:
-    """An entry in one text; no name and no target holds a NUL."""
-    name, kind, size, mtime_ns, inode, mode, target = entry
-    return f"{name}\0{kind[0]}\0{size}\0{mtime_ns}\0{inode}\0{mode}\0{target}"
+        yield Listing(path, number, *dress, "\0".join(part).encode())

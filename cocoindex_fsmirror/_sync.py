@@ -18,13 +18,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from . import __version__
 from ._apply import Outcome
+from ._beside import Beside
 from ._brake import Limit, allowance
 from ._draft import Draft
 from ._errors import RootError, SourceError, TooManyRemovalsError
-from ._mirror import Mirror
+from ._mirror import Drift, Mirror
 from ._paths import Name, join
-from ._source import open_source
+from ._source import Found, found_at, open_source
 from ._state import Row
 from ._survey import Entry, Listing, Survey
 
@@ -49,6 +51,7 @@ OWNER: Final = "sync: owner"
 """The note of the identity under which ``fsmirror sync`` writes to a mirror."""
 SOURCE: Final = "sync: source"
 """The note of the source that was mirrored last."""
+_MIRRORED: Final = "sync: what was mirrored, with nothing that failed"
 _FAILED: Final = "sync: listings with sources that could not be read"
 
 
@@ -111,6 +114,8 @@ class Syncing:
     Args:
         root: The destination; it is made if it is missing.
         options: How.
+        beside: Another process that reads small files.
+        look: Waits for the first look for drift, if that was begun.
 
     Attributes:
         on_progress: Is told of files that are in place, and of bytes that are written, as
@@ -121,9 +126,17 @@ class Syncing:
         RootError: The destination can't be used.
     """
 
-    def __init__(self, root: str, options: Options) -> None:
+    def __init__(
+        self,
+        root: str,
+        options: Options,
+        beside: Beside | None = None,
+        look: Callable[[], Drift] | None = None,
+    ) -> None:
         self.mirror = Mirror(root, on_outcome=self.add, on_bytes=self._go_on)
         self._options = options
+        self._beside = beside
+        self._look = look
         self.on_progress: Callable[[int, int], None] = lambda _files, _size: None
         self._app: App | None = None
         self._is_interrupted = False
@@ -147,7 +160,7 @@ class Syncing:
         """A run begins."""
         self.survey = survey
         self.summary = Summary(skipped=survey.skipped)
-        self.drifted: frozenset[Name] = frozenset()
+        self.drift = Drift()
         self._told: list[str] = []  # By the engine, perhaps with what others have told already.
         self._retry: set[str] = set()
         self._failed: set[str] = set()
@@ -194,17 +207,41 @@ class Syncing:
             self.mirror.sweep(places_of(survey))
         self._begin_drafts()
         try:
-            with _own_stdout():
-                self._update(self._opened())
+            self.drift = self._observe()
+            if not self._is_settled():
+                self._update()
         finally:
             for draft in self._drafts.values():
                 draft.give_up()
             self._drafts.clear()
-        if self._failed or self._retry:
-            self.mirror.note(_FAILED, json.dumps(sorted(self._failed)))
         self.mirror.dress(survey.mode, survey.mtime_ns)
         self._conclude(time.monotonic() - started)
         return self.summary
+
+    def _observe(self) -> Drift:
+        """Looks for drift, unless that was done already."""
+        look, self._look = self._look, None
+        options = self._options
+        if look is not None and not options.exact and not options.checksum:
+            return look()
+        return self.mirror.observe(content=options.checksum)
+
+    def _is_settled(self) -> bool:
+        """Whether the source is as it was mirrored, and so is the mirror: all is done.
+
+        The engine would find the same. It is asked if anything at all may be otherwise.
+        """
+        options, mirror = self._options, self.mirror
+        return (
+            not (options.exact or options.checksum)
+            and mirror.noted(_MIRRORED) == self._mirrored()
+            and mirror.has_engine()
+            and mirror.is_settled(mirror.noted(OWNER), self.drift)
+        )
+
+    def _mirrored(self) -> str:
+        """What is noted of a source once all of it is mirrored."""
+        return f"{self.survey.digest()} {__version__}"
 
     def _begin_drafts(self) -> None:
         """Begins to copy the first large files while the engine starts."""
@@ -219,12 +256,35 @@ class Syncing:
                 if draft is not None:
                     self._drafts[name] = draft
 
+    def find(self, paths: list[str]) -> list[Found | None]:
+        """What small files hold; ``None`` for each that is not, or can't be read.
+
+        Threads that each call the system for one small file after the other hand the
+        interpreter's lock to and fro, which takes three times as long as what they do: so
+        another process reads, or else no batch runs meanwhile.
+        """
+        if self._beside is not None and self._beside.is_there:
+            return self._beside.ask(found_at, paths)
+        with self.mirror.at_rest():
+            return found_at(paths)
+
     def draft(self, name: str, source: int) -> Draft | None:
         """A copy of a large open file that was begun, or is now."""
         return self._drafts.pop(name, None) or self.mirror.draft(name, source)
 
-    def _update(self, app: App) -> None:
-        """Runs the engine. Ctrl-C winds it up soon, and a second one ends the process at once."""
+    def _update(self) -> None:
+        """Has the engine do what is to be done."""
+        if self.mirror.noted(_MIRRORED):
+            self.mirror.note(_MIRRORED, "")  # Until it is done, and the source may change back.
+        with _own_stdout():
+            self._run_engine(self._opened())
+        if self._failed or self._retry:
+            self.mirror.note(_FAILED, json.dumps(sorted(self._failed)))
+        if not (self.summary.failures or self._told):
+            self.mirror.note(_MIRRORED, self._mirrored())
+
+    def _run_engine(self, app: App) -> None:
+        """Runs it. Ctrl-C winds it up soon, and a second one ends the process at once."""
         with ThreadPoolExecutor(1) as beside:  # Where the engine waits, interrupts don't arrive.
             update = beside.submit(app.update)
             try:
@@ -252,7 +312,7 @@ class Syncing:
         """Counts one batch."""
         summary = self.summary
         done = [*outcome.written, *outcome.dressed]
-        healed = sum(1 for name in done if name in self.drifted)
+        healed = sum(1 for name in done if name in self.drift.names)
         summary.written += len(done) - healed
         summary.healed += healed
         summary.adopted += len(outcome.adopted)
@@ -305,10 +365,8 @@ class Syncing:
         options = self._options
         return options.durability, "content" if options.checksum else "stat", options.on_conflict
 
-    def begin(self, owner: str, drifted: frozenset[Name]) -> None:
-        """Notes what the look for drift found, and whose files they are."""
-        self.drifted = drifted
-        # Now, so that the next run knows it also if this one is cut off.
+    def begin(self, owner: str) -> None:
+        """Notes whose files they are: now, so that the next run knows it if this one is cut off."""
         for key, value in ((OWNER, owner), (SOURCE, self.survey.source)):
             if self.mirror.noted(key) != value:
                 self.mirror.note(key, value)

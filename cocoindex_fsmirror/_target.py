@@ -360,6 +360,20 @@ async def mount_dir_target(
         watch = Watch(drift, max_delete)
     else:
         watch = await asyncio.to_thread(_look, path, options)
+    return await mount_watched(path, options, watch, create_parent_dirs=create_parent_dirs)
+
+
+async def mount_watched(
+    path: _Where, options: Options, watch: Watch, *, create_parent_dirs: bool = True
+) -> DirTarget[coco.ResolvedS]:
+    """The same, where the look for drift was taken already.
+
+    Args:
+        path: As in :func:`mount_dir_target`.
+        options: How it is treated.
+        watch: What was seen.
+        create_parent_dirs: As in :func:`mount_dir_target`.
+    """
     provider = await coco.mount_target(_dir_state(path, create_parent_dirs, options, watch))
     return DirTarget(provider, watch)
 

@@ -27,9 +27,10 @@ import click
 
 from . import __version__
 from ._backups import find, parse_age
+from ._beside import Beside
 from ._brake import Limit
 from ._errors import ApplyError, FsMirrorError, InvalidNameError, RootError
-from ._mirror import Mirror, Owner
+from ._mirror import Mirror, Owner, observe
 from ._paths import RESERVED
 
 if TYPE_CHECKING:
@@ -323,8 +324,11 @@ def sync(  # noqa: PLR0917
         return _list_changes(Mirror(target), found, options, as_json=as_json)
     _collect_less_garbage()
 
-    def opened() -> Syncing:
-        return Syncing(target, options)
+    def opened(beside: Beside | None = None) -> Syncing:
+        look = None
+        if beside is not None and not (exact or checksum) and Mirror(target).exists():
+            look = beside.begin(observe, target)
+        return Syncing(target, options, beside, look)
 
     def run(syncing: Syncing) -> int:
         found = survey(source, excluded, gitignore=gitignore)
@@ -335,7 +339,7 @@ def sync(  # noqa: PLR0917
 
     if watch:
         return _follow(source, target, opened, run, as_json=as_json)
-    with contextlib.closing(opened()) as syncing:
+    with contextlib.closing(Beside()) as beside, contextlib.closing(opened(beside)) as syncing:
         return run(syncing)
 
 
@@ -609,7 +613,10 @@ def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
     differs) or foreign (of another kind; with --exact also what is not managed).
     """
     mirror = _mirror(dst)
-    found = [(each.how, each.name) for each in mirror.differences(content=content)]
+    _collect_less_garbage()
+    with contextlib.closing(Beside()) as beside:
+        differences = mirror.differences(content=content, beside=beside)
+    found = [(each.how, each.name) for each in differences]
     if exact:
         found += [("foreign", name) for name in mirror.foreign()]
     found.sort(key=lambda pair: pair[1])

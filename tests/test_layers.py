@@ -34,9 +34,10 @@ PICTURE = {
     "_apply": {"_observe"},
     "_recover": {"_observe"},
     "_sweep": {"_apply"},
+    "_beside": set[str](),
     "_brake": {"_paths"},
     "_backups": {"_fs"},
-    "_mirror": {"_backups", "_brake", "_draft", "_recover", "_sweep"},
+    "_mirror": {"_backups", "_beside", "_brake", "_draft", "_recover", "_sweep"},
     "_survey": {"_draft"},
     "_engine": set[str](),
     "_moving": {"_ledger"},
@@ -44,7 +45,7 @@ PICTURE = {
     "_roots": {"_handlers"},
     "_target": {"_roots", "_moving", "_source"},
     "_flow": {"_survey", "_target"},
-    "_sync": {"_flow"},
+    "_sync": {"__init__", "_beside", "_flow"},
     "_dry_run": {"_sync"},
     "_watch": {"_paths"},
     "cli": {"_dry_run", "_watch", "__init__"},
@@ -182,7 +183,7 @@ def _opens_to_write(call: ast.Call) -> bool:
     return name in ("open", "fdopen") and any(set(mode) & set("wax+") for mode in texts)
 
 
-@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"_copying", "_fs"}))
+@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"_beside", "_copying", "_fs"}))
 def test_only_one_module_changes_the_tree(module: str) -> None:
     assert list(_changes(module)) == []
 
@@ -192,6 +193,11 @@ def test_what_copies_changes_only_what_was_opened_for_it() -> None:
     calls = {change.rpartition(" ")[2] for change in _changes("_copying")}
     assert calls == {"os.write", "os.ftruncate"}
     assert "os.open" not in {ast.unparse(node) for node in ast.walk(SOURCES["_copying"])}
+
+
+def test_who_asks_another_process_writes_to_its_own_pipes_only() -> None:
+    calls = {change.partition(" ")[2] for change in _changes("_beside")}
+    assert calls == {"os.fdopen(calls[1], 'wb')", "os.fdopen(results[1], 'wb')"}
 
 
 def test_the_module_that_changes_the_tree_is_seen_to_do_so() -> None:

@@ -64,13 +64,13 @@ def test_a_second_run_reads_and_writes_nothing(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(src, dst)
-    before, read, real = beside_ours(dst), list[str](), _source.open_source
+    before, read, real = beside_ours(dst), list[str](), _source._opened
 
-    def opened(path: str) -> int:
+    def opened(path: str) -> tuple[int, os.stat_result]:
         read.append(path)
         return real(path)
 
-    monkeypatch.setattr(_source, "open_source", opened)
+    monkeypatch.setattr(_source, "_opened", opened)
     result = sync(src, dst)
     assert result.exit_code == 0, result.output
     assert (

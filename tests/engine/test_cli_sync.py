@@ -326,15 +326,15 @@ def test_an_unreadable_file_fails_by_name_its_copy_stays_and_the_rest_goes_on(
     sync(src, dst)
     (src / "index.html").write_bytes(b"changed")
     (src / "new").write_bytes(b"new")
-    real = _source.fingerprint
+    real = _source._opened
 
-    def fingerprint(path: str, begin: object = None) -> _source.Source:
+    def opened(path: str) -> tuple[int, os.stat_result]:
         if path.endswith("index.html"):
             raise SourceError(path, "can't be read: Permission denied")
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_flow, "fingerprint", fingerprint)
+        patch.setattr(_source, "_opened", opened)
         result = sync(src, dst)
     assert result.exit_code == 3
     assert f"{str(src / 'index.html')!r} can't be read: Permission denied" in result.stderr
@@ -464,11 +464,11 @@ def test_exact_leaves_what_it_could_not_put_right(
     assert (dst / "index.html").read_bytes() == b"foreign"
     assert backups(dst) == [b"mine"]
 
-    def fingerprint(path: str, begin: object = None) -> _source.Source:
+    def opened(path: str) -> tuple[int, os.stat_result]:
         raise SourceError(path, "can't be read: Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_flow, "fingerprint", fingerprint)
+        patch.setattr(_source, "_opened", opened)
         (src / "index.html").write_bytes(b"changed")
         assert sync(src, dst, "--exact").exit_code == 3
     assert (dst / "index.html").read_bytes() == b"foreign"
@@ -890,3 +890,188 @@ def test_a_copy_that_was_begun_is_given_up_if_the_run_fails(
     assert sync(src, dst).exit_code == 3
     assert begun == ["docs/large"]
     assert not _nameless()
+
+
+# When there is nothing to do
+
+
+@pytest.fixture
+def engine_runs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Grows with each run of the engine."""
+    runs, real = list[bool](), _sync.Syncing._opened
+
+    def opened(syncing: _sync.Syncing) -> _flow.App:
+        runs.append(True)
+        return real(syncing)
+
+    monkeypatch.setattr(_sync.Syncing, "_opened", opened)
+    return runs
+
+
+def test_where_nothing_changed_the_engine_is_not_even_started(
+    src: Path, dst: Path, engine_runs: list[bool]
+) -> None:
+    assert sync(src, dst).exit_code == 0
+    before = exact_state(dst)
+    assert told(src, dst)["unchanged"] == 7
+    assert len(engine_runs) == 1
+    changed = {path for path, seen in exact_state(dst).items() if before.get(path) != seen}
+    assert {path for path in changed if ".fsmirror" not in path} == set()
+    assert _all(dst) == _all(src)
+
+
+def _touch(path: Path) -> None:
+    """Gives a file another time, long ago."""
+    os.utime(path, ns=(5, 5))
+
+
+def _rename(path: Path, to: Path) -> None:
+    """Gives a folder another name, and the one above it the time that it had."""
+    found = path.parent.stat()
+    path.rename(to)
+    os.utime(path.parent, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+_REASONS: dict[str, Callable[[Path, Path], object]] = {
+    "source changed": lambda src, _: (src / "index.html").write_bytes(b"other"),
+    "source touched": lambda src, _: _touch(src / "index.html"),
+    "source got a mode": lambda src, _: (src / "index.html").chmod(0o600),
+    "source got a folder": lambda src, _: (src / "more").mkdir(),
+    "source has a folder touched": lambda src, _: _touch(src / "docs" / "deep"),
+    "source has a folder renamed": lambda src, _: _rename(src / "docs", src / "docs2"),
+    "source lost a file": lambda src, _: (src / "index.html").unlink(),
+    "source lost a link": lambda src, _: (src / "docs" / "link").unlink(),
+    "mirror edited": lambda _, dst: (dst / "index.html").write_bytes(b"other"),
+    "mirror touched": lambda _, dst: _touch(dst / "index.html"),
+    "mirror got the same mode": lambda _, dst: (dst / "index.html").chmod(
+        stat.S_IMODE((dst / "index.html").stat().st_mode)
+    ),
+    "mirror got a mode": lambda _, dst: (dst / "index.html").chmod(0o600),
+    "mirror lost a file": lambda _, dst: (dst / "index.html").unlink(),
+    "mirror lost an empty folder": lambda _, dst: (dst / "empty").rmdir(),
+    "engine is gone": lambda _, dst: shutil.rmtree(dst / ".fsmirror" / "engine"),
+    "ledger is gone": lambda _, dst: (dst / ".fsmirror" / "ledger.sqlite3").unlink(),
+}
+
+
+@pytest.mark.parametrize("reason", _REASONS)
+def test_the_engine_is_asked_as_soon_as_anything_may_be_otherwise(
+    src: Path, dst: Path, engine_runs: list[bool], reason: str
+) -> None:
+    assert sync(src, dst).exit_code == 0
+    _REASONS[reason](src, dst)
+    assert sync(src, dst).exit_code == 0
+    assert len(engine_runs) == 2
+    assert _all(dst) == _all(src)
+    assert sync(src, dst).exit_code == 0
+    assert len(engine_runs) == 2
+    assert _all(dst) == _all(src)
+
+
+@pytest.mark.parametrize("options", [["--exact"], ["--checksum"], ["--exclude", "index.html"]])
+def test_the_engine_is_asked_if_something_else_is_asked_for(
+    src: Path, dst: Path, engine_runs: list[bool], options: list[str]
+) -> None:
+    assert sync(src, dst).exit_code == 0
+    assert sync(src, dst, *options).exit_code == 0
+    assert len(engine_runs) == 2
+
+
+def test_the_engine_is_asked_after_an_upgrade_and_if_the_source_is_another_one(
+    src: Path, dst: Path, engine_runs: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sync(src, dst).exit_code == 0
+    shutil.copytree(src, other := src.parent / "other", symlinks=True)
+    assert sync(other, dst).exit_code == 0
+    assert len(engine_runs) == 2
+    monkeypatch.setattr(_sync, "__version__", "another")
+    assert sync(other, dst).exit_code == 0
+    assert len(engine_runs) == 3
+
+
+def test_a_run_that_was_cut_off_is_not_forgotten_when_the_source_changes_back(
+    src: Path, dst: Path, engine_runs: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(_syncing: _sync.Syncing, _app: _flow.App) -> None:
+        real(_syncing, _app)
+        raise RootError(str(dst), "the process ended here", "")
+
+    assert sync(src, dst).exit_code == 0
+    shutil.copytree(src, before := src.parent / "before", symlinks=True)
+    (src / "index.html").write_bytes(b"other")
+    real = _sync.Syncing._run_engine
+    with monkeypatch.context() as patch:
+        patch.setattr(_sync.Syncing, "_run_engine", die)
+        assert sync(src, dst).exit_code == 3
+    assert (dst / "index.html").read_bytes() == b"other"
+    shutil.copystat(before / "index.html", src / "index.html")
+    _write_in_place(src / "index.html", b"<p>index", before / "index.html")
+    os.utime(src, ns=(THEN, THEN))
+    assert sync(src, dst).exit_code == 0
+    assert _all(dst) == _all(src) == _all(before)
+
+
+def _write_in_place(path: Path, content: bytes, like: Path) -> None:
+    """Gives a file a content again, and its inode the time that it had."""
+    path.write_bytes(content)
+    shutil.copystat(like, path)
+
+
+def test_what_failed_is_tried_again_though_nothing_changed(
+    src: Path, dst: Path, engine_runs: list[bool]
+) -> None:
+    (dst / "index.html" / "theirs").mkdir(parents=True)
+    assert sync(src, dst).exit_code == 3
+    assert sync(src, dst).exit_code == 3
+    assert len(engine_runs) == 2
+    shutil.rmtree(dst / "index.html")
+    assert sync(src, dst).exit_code == 0
+    assert _all(dst) == _all(src)
+
+
+def test_a_folder_that_could_not_go_goes_though_nothing_changed(
+    src: Path, dst: Path, engine_runs: list[bool]
+) -> None:
+    assert sync(src, dst).exit_code == 0
+    (dst / "docs" / "mine").touch()
+    shutil.rmtree(src / "docs")
+    assert sync(src, dst).exit_code == 0
+    (dst / "docs" / "mine").unlink()
+    assert sync(src, dst).exit_code == 0
+    assert not (dst / "docs").exists()
+    assert len(engine_runs) == 3
+
+
+# With a second process, as the command has it
+
+
+def _command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process of its own."""
+    command = [str(Path(sys.executable).with_name("fsmirror")), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_reads_and_looks_in_a_second_process_with_the_same_result(
+    src: Path, dst: Path
+) -> None:
+    for number in range(300):
+        (src / "docs" / f"{number}").write_bytes(b"%d" % number)
+    first = _command("sync", src, dst)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert _all(dst) == _all(src)
+    assert "0 written, 0 adopted, 0 healed" in _command("sync", src, dst).stdout
+    (dst / "docs" / "1").write_bytes(b"edited")
+    (dst / "docs" / "99").unlink()
+    (dst / "index.html").chmod(0o600)
+    verified = _command("verify", dst)
+    assert verified.returncode == 1
+    assert verified.stdout.splitlines()[:-1] == [
+        "mode      docs",
+        "modified  docs/1",
+        "missing   docs/99",
+        "mode      index.html",
+    ]
+    assert _command("verify", "--content", dst).stdout == verified.stdout
+    assert "0 written, 0 adopted, 3 healed" in _command("sync", src, dst).stdout
+    assert _all(dst) == _all(src)
+    assert _command("verify", dst).returncode == 0

@@ -181,7 +181,7 @@ def _rename_row(ledger: Path) -> None:
     "read",
     [
         lambda ledger: ledger.rows(),
-        lambda ledger: ledger.signatures(Name(""), Name("")),
+        lambda ledger: ledger.signatures(Name(""), Name(""), Name("")),
         lambda ledger: ledger.rows_named([Name("../x")]),
     ],
 )
