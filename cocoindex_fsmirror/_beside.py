@@ -71,14 +71,14 @@ class Beside:
             try:
                 self._calls.write(call)
                 self._calls.flush()
-            except OSError:
+            except (OSError, ValueError):  # The last if it was closed meanwhile.
                 self.close()
 
         def result() -> _T:
             if self._results is not None:
                 try:
                     is_done, found = pickle.load(self._results)  # noqa: S301  # From ourselves.
-                except (OSError, EOFError, pickle.UnpicklingError):
+                except (OSError, ValueError, EOFError, pickle.UnpicklingError):
                     self.close()
                 else:
                     if is_done:
@@ -93,16 +93,17 @@ class Beside:
             return self.begin(function, *arguments)()
 
     def close(self) -> None:
-        """Ends the other process."""
+        """Ends the other process, whatever it is at: it only reads."""
         for pipe in (self._calls, self._results):
             if pipe is not None:
                 with contextlib.suppress(OSError):  # What is buffered can't be sent any more.
                     pipe.close()
         self._calls = self._results = None
-        if self._pid:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._pid, 0)
-            self._pid = 0
+        pid, self._pid = self._pid, 0
+        if pid:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def _serve(calls: BinaryIO, results: BinaryIO) -> None:

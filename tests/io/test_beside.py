@@ -53,6 +53,26 @@ def test_another_process_is_asked_until_it_is_closed() -> None:
     assert _is_gone(int(pid))
 
 
+def test_nobody_waits_for_what_is_not_wanted_any_more() -> None:
+    alone("""
+        beside = Beside()
+        result = beside.begin(time.sleep, 1000)
+        began = time.monotonic()
+        beside.close()
+        assert time.monotonic() - began < 500
+    """)
+
+
+@pytest.mark.parametrize("pipe", ["_calls", "_results"])
+def test_what_was_closed_while_it_was_asked_is_called_here(pipe: str) -> None:
+    alone(f"""
+        beside = Beside()
+        beside.{pipe}.close()
+        assert beside.ask(os.getpid) == os.getpid()
+        assert not beside.is_there
+    """)
+
+
 def test_what_is_raised_there_is_raised_here() -> None:
     alone("""
         beside = Beside()
