@@ -51,9 +51,16 @@ class Draft:
         self._is_unwanted = False
 
     def __del__(self) -> None:
-        os.close(self._source)
-        if self._target >= 0:
-            os.close(self._target)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Gives the descriptors back, and makes room for another draft."""
+        source, target, self._source, self._target = self._source, self._target, -1, -1
+        if source < 0:
+            return
+        os.close(source)
+        if target >= 0:
+            os.close(target)
         _held.release()
 
     def start(self) -> None:
@@ -98,12 +105,15 @@ class Draft:
             self._thread.join(_PAUSE)
             on_bytes(self._position - told)
             told = self._position
-        if not self._holds(signature, digest):
-            on_bytes(-told)
-            return None
-        on_bytes(self._size - told)
-        target, self._target = self._target, -1
-        return target
+        try:
+            holds_it = self._holds(signature, digest)
+            on_bytes((self._size if holds_it else 0) - told)
+            if not holds_it:
+                return None
+            target, self._target = self._target, -1
+            return target
+        finally:
+            self._let_go()
 
     def _holds(self, signature: Signature, digest: bytes) -> bool:
         """Whether the copy is what was fingerprinted.
@@ -111,7 +121,7 @@ class Draft:
         It is if the source was last changed before the copy was begun. If that can't be
         told, the copy is read.
         """
-        if not self._is_whole or self._target < 0:
+        if not self._is_whole or self._source < 0:
             return False
         now = signature_of(os.fstat(self._source))
         if now != signature:

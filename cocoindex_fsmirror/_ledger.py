@@ -140,6 +140,7 @@ class Ledger:
     def peek(cls, path: str) -> Ledger | None:
         """Opens the ledger for reading, and changes nothing; ``None`` if there is none.
 
+        A file that has no tables yet is none: they are made in one step, by the first writer.
         Raises :class:`LedgerError` if this user may not look. Without a write-ahead log
         nobody has it open, so that not even the lock files of a WAL reader are needed
         (SQLite's ``immutable``).
@@ -163,7 +164,12 @@ class Ledger:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            return cls(connection, inode, file)
+            ledger = cls(connection, inode, file)
+            with contextlib.suppress(sqlite3.Error):  # Whoever reads it will be told.
+                if ledger._is_new():
+                    ledger.close()
+                    return None
+            return ledger
 
     @classmethod
     def empty(cls) -> Ledger:

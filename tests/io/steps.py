@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from cocoindex_fsmirror import _apply, _fs, _ledger, _mirror, _observe
+from cocoindex_fsmirror import _apply, _copying, _fs, _ledger, _mirror, _observe
 from cocoindex_fsmirror._ledger import Ledger
 
 _PLACES = ["mkdir", "rmdir", "unlink", "rename", "renameat2", "link", "symlink"]
@@ -56,7 +56,7 @@ def _telling(name: str, real: Callable[..., Any], hear: Hear) -> Callable[..., A
 def overheard(hear: Hear) -> Iterator[None]:
     """Tells of every system call that the package makes, and of the ledger's writes."""
     with contextlib.ExitStack() as stack:
-        for module in (_fs, _apply, _mirror, _ledger, _observe):
+        for module in (_fs, _copying, _apply, _mirror, _ledger, _observe):
             stack.enter_context(mock.patch.object(module, "os", _Os(hear)))
         connect = _telling("connect", sqlite3.connect, hear)
         stack.enter_context(mock.patch.object(sqlite3, "connect", connect))

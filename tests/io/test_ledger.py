@@ -18,6 +18,7 @@ import pytest
 
 from cocoindex_fsmirror import FsMirrorError, LedgerError, Mirror
 from cocoindex_fsmirror._ledger import CorruptLedgerError, Ledger, Pending
+from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._paths import Name
 from cocoindex_fsmirror._state import Kind, Row
 from tests.io.steps import identity, quiet_state
@@ -193,6 +194,24 @@ def test_no_name_that_leaves_the_root_is_read(
     assert opened is not None
     with contextlib.closing(opened), pytest.raises(CorruptLedgerError, match=r"\.\./x"):
         read(opened)
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_a_file_without_tables_is_no_ledger_yet(
+    ledger: Path, root: Path, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a process leaves it that ended while it made the ledger."""
+    ledger.unlink()
+    with contextlib.closing(sqlite3.connect(ledger)) as database:
+        database.execute(f"PRAGMA journal_mode={mode}")
+        assert Ledger.peek(str(root)) is None
+    mirror = Mirror(root)
+    assert not mirror.exists()
+    assert mirror.observe() == Drift()
+    mirror.apply([write("x", b"1")])
+    assert mirror.exists()
+    mirror.close()
+    assert not caplog.records
 
 
 def test_no_ledger_with_a_name_that_leaves_the_root_is_opened(ledger: Path, root: Path) -> None:
