@@ -40,6 +40,7 @@ __all__ = [
     "Tree",
     "coarse_now_ns",
     "inode_of",
+    "is_there",
     "nameless",
     "open_root",
     "signature_of",
@@ -935,6 +936,20 @@ def nameless(path: str, *, spare: int) -> int:
         if usage.f_bavail * usage.f_frsize < spare:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         return os.open(RESERVED, flags, 0o666, dir_fd=tree.fd)
+
+
+def is_there(path: str) -> bool:
+    """Whether a root is there.
+
+    Raises:
+        RootError: That can't be told, which does not mean that it is gone.
+    """
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _root_error(path, error) from error
 
 
 def _missing(path: str, *, parents: bool) -> Iterator[str]:

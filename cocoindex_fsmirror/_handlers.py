@@ -24,6 +24,7 @@ from ._brake import Brake, Limit, check_limit
 from ._draft import Draft
 from ._engine import make_sink
 from ._errors import ApplyError, FsMirrorError, RootError
+from ._fs import is_there
 from ._mirror import Drift, Mirror
 from ._paths import ROOT, Name, ancestors, join, parent, parse_name
 from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests
@@ -633,7 +634,7 @@ def _write_single(context_provider: Any, action: _Single) -> None:
     if intent.desired is not ABSENT:
         mirror.prepare(intent.owner, Drift(), parents=intent.create_parents, durable=intent.durable)
         mirror.apply([intent])
-    elif os.path.isdir(mirror.root):
+    elif is_there(mirror.root):
         mirror.apply([intent])
         mirror.tear_down(intent.owner, durable=intent.durable)
 

@@ -148,6 +148,7 @@ class Ledger:
         file = os.path.join(path, FILE)
         try:
             found = os.lstat(file)
+            has_log = _is_there(f"{file}-wal")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -156,7 +157,7 @@ class Ledger:
         if not stat.S_ISREG(found.st_mode):
             raise CorruptLedgerError(f"{file}: not a regular file")
         inode = found.st_ino
-        options = "mode=ro" if os.path.exists(f"{file}-wal") else "mode=ro&immutable=1"
+        options = "mode=ro" if has_log else "mode=ro&immutable=1"
         with _translated(file):
             connection = sqlite3.connect(
                 f"file:{_quoted(file)}?{options}",
@@ -480,6 +481,15 @@ def _leads_to(file: str, there: os.stat_result) -> bool:
 def _quoted(file: str) -> str:
     """A path in a URI."""
     return file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _is_there(file: str) -> bool:
+    """Whether a file is there; what can't be told is raised."""
+    try:
+        os.lstat(file)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _check_names(names: list[Name]) -> None:

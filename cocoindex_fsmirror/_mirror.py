@@ -25,7 +25,7 @@ from ._beside import Beside
 from ._brake import Brake
 from ._draft import Draft, begin
 from ._errors import ApplyError, LedgerError, RootError
-from ._fs import Tree, coarse_now_ns, hold, lock, open_root, stamp_now
+from ._fs import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
 from ._ledger import FILE, FOLDER, CorruptLedgerError, Ledger
 from ._observe import Drift, Look, entries, read, view_of
 from ._paths import ROOT, Name, ancestors, join, leaf, parent, parse_name
@@ -682,7 +682,7 @@ class Mirror:
 
     def _tear_down(self, owner: str, *, durable: bool, tells: bool) -> Outcome:
         """The same; tells what stays, unless that is not known yet."""
-        if not os.path.isdir(self.root):
+        if not is_there(self.root):
             _log.info("%s: is gone already", self.root)
             return Outcome()
 

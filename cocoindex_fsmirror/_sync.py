@@ -24,6 +24,7 @@ from ._beside import Beside
 from ._brake import Limit, allowance
 from ._draft import Draft
 from ._errors import RootError, SourceError, TooManyRemovalsError
+from ._fs import is_there
 from ._mirror import Drift, Mirror
 from ._paths import Name, join
 from ._source import Found, found_at, open_source
@@ -219,12 +220,9 @@ class Syncing:
         return self.summary
 
     def _observe(self) -> Drift:
-        """Looks for drift, unless that was done already."""
+        """Looks for drift, unless that was begun already."""
         look, self._look = self._look, None
-        options = self._options
-        if look is not None and not options.exact and not options.checksum:
-            return look()
-        return self.mirror.observe(content=options.checksum)
+        return look() if look is not None else self.mirror.observe(content=self._options.checksum)
 
     def _is_settled(self) -> bool:
         """Whether the source is as it was mirrored, and so is the mirror: all is done.
@@ -382,7 +380,7 @@ def check_removals(mirror: Mirror, survey: Survey, limit: Limit | None) -> None:
     Raises:
         TooManyRemovalsError: It would.
     """
-    if limit is None or not os.path.isdir(mirror.root):
+    if limit is None or not is_there(mirror.root):
         return
     owner = mirror.noted(OWNER)
     managed, staying = mirror.managed(owner) if owner else [], set(paths_of(survey))

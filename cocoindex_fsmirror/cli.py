@@ -325,7 +325,7 @@ def sync(  # noqa: PLR0917
     _collect_less_garbage()
 
     def opened(beside: Beside | None = None) -> Syncing:
-        look = None
+        look = None  # What is swept, or read whole, is looked at later.
         if beside is not None and not (exact or checksum) and Mirror(target).exists():
             look = beside.begin(observe, target)
         return Syncing(target, options, beside, look)

@@ -11,10 +11,11 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import LockedError, Mirror, RootError
+from cocoindex_fsmirror import LedgerError, LockedError, Mirror, RootError
 from cocoindex_fsmirror._fs import Tree, lock
 from tests.io.conftest import Mount
 from tests.support import OWNER, snapshot, write
@@ -187,3 +188,43 @@ def test_whatever_the_system_refuses_is_one_error_that_names_the_root(
     monkeypatch.setattr("cocoindex_fsmirror._mirror.view_of", broken)
     with pytest.raises(RootError, match=f"{root}.*Input/output error"):
         mirror.apply([write("a", b"1")])
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_root_of_which_nothing_can_be_told_is_not_gone(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Else its files would stay, and be forgotten."""
+    mirror.apply([write("x", b"1")])
+    real = os.stat
+
+    def fail(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if path == str(root):
+            raise OSError(code, os.strerror(code))
+        return real(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", fail)
+        with pytest.raises(RootError):
+            mirror.tear_down(OWNER)
+    assert snapshot(root) == {"x": b"1"}
+    mirror.tear_down(OWNER)
+    assert snapshot(root) == {}
+    root.rmdir()
+    mirror.tear_down(OWNER)  # It is gone, which is fine.
+
+
+def test_a_ledger_whose_log_can_t_be_looked_at_is_not_read_without_it(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.apply([write("x", b"1")])
+    real = os.lstat
+
+    def fail(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("-wal"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "lstat", fail)
+    with pytest.raises(LedgerError):
+        mirror.status()
