@@ -360,9 +360,15 @@ class _Batch:
     def _make_folder(self, row: Row) -> None:
         """Makes one folder, unless it came whole, and remembers that we did."""
         made = row.name in self._moved or self._tree.make_folder(row.name)
+        made = made or self._was_made(row.name)
         self._tree.folder(row.name)  # Raises if something else took the name.
         if made or row.declared:
             self._done[row.name] = row._replace(made=made)
+
+    def _was_made(self, name: Name) -> bool:
+        """Whether a folder that is there, though it could not be seen before, is one of ours."""
+        known = self._ledger.rows_named([name]).get(name)
+        return known is not None and known.kind == Kind.DIR and known.made
 
     def place(self) -> None:
         """Step 6c: the staged files take their names."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cocoindex_fsmirror import ApplyError, ConflictError, Mirror
-from cocoindex_fsmirror._state import Intent
+from cocoindex_fsmirror._fs import Tree
+from cocoindex_fsmirror._paths import Name
+from cocoindex_fsmirror._state import Actual, Intent
 from tests.io.steps import stamps
 from tests.support import OWNER, backups, contents, delete, folder, snapshot, write
 
@@ -223,3 +229,24 @@ def test_a_folder_is_declared_where_a_file_of_ours_was(mirror: Mirror, root: Pat
     mirror.apply([write("d", b"1")])
     mirror.apply([folder("d"), delete("d"), write("d/x", b"2")])
     assert snapshot(root) == {"d": "dir", "d/x": b"2"}
+
+
+@pytest.mark.parametrize("failing", ["a", "a/b"])
+def test_a_folder_of_ours_that_could_not_be_looked_at_stays_ours(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """It goes, as it would have, once it is no longer declared."""
+    mirror.apply([folder("a/b")])
+    real = Tree.look
+
+    def look(tree: Tree, name: Name, **options: Any) -> Actual:
+        if name == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(tree, name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tree, "look", look)
+        with contextlib.suppress(ApplyError):
+            mirror.apply([folder("a/b")])
+    mirror.apply([delete("a/b")])
+    assert snapshot(root) == {}
