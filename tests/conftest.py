@@ -25,6 +25,8 @@ from cocoindex_fsmirror.testing import PROFILES
 _EXAMPLES = {"dev": 50, "ci": 100, "nightly": 2_000}
 for _name, _profile in PROFILES.items():
     settings.register_profile(_name, _profile, max_examples=_EXAMPLES[_name])
+# As few as in ``dev``, and the same in every run.
+settings.register_profile("brief", PROFILES["ci"], max_examples=_EXAMPLES["dev"])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
 
 
