@@ -139,11 +139,19 @@ class Updating:
         return self._isolate(attempts[:half]) + self._isolate(attempts[half:])
 
     def _commit(self, attempts: list[Attempt]) -> None:
-        """The engine remembers that these are done."""
+        """The engine remembers that these are done.
+
+        What somebody else put at a key that it forgets with that is theirs from now on.
+        """
+        world, engine = self._world, self._world.engine
+        tracked = engine.tracked
         for attempt in attempts:
-            self._world.engine.commit(attempt)
+            engine.commit(attempt)
             if attempt.component not in self._declared:
-                self._world.engine.end(attempt.component)
+                engine.end(attempt.component)
+        if left := world.memory.loose.intersection(tracked - engine.tracked):
+            there = world.see()
+            world.memory.others.update({key: there[key] for key in left if key in there})
 
     def _deliver(self, planned: list[Asked]) -> bool:
         """Delivers one batch; tells whether it went through."""

@@ -210,6 +210,24 @@ class BelievesList(Listed):
             super().put(key, value)
 
 
+class Sparing(Listed):
+    """Deletes only what is still as it wrote it; the rest is the neighbour's."""
+
+    def remove(self, key: str) -> None:
+        written = self.list.pop(key, None)
+        if written is not None and self.store.get(key) == written:
+            del self.store[key]
+
+
+class SparesForAWhile(Sparing):
+    """Deletes it with the next batch."""
+
+    def apply(self, actions: Sequence[Action]) -> None:
+        for key in self.store.keys() - self.list.keys():
+            del self.store[key]
+        super().apply(actions)
+
+
 # In files
 
 

@@ -14,6 +14,7 @@ from cocoindex_fsmirror.testing import (
     PROFILES,
     ContractViolation,
     Delivery,
+    Disturb,
     Fault,
     Rule,
     Step,
@@ -68,6 +69,7 @@ MISTAKES = (
     Seeded(sinks.DeletesByPrefix, Rule.CONVERGES),
     Seeded(sinks.RemembersRows, Rule.CONVERGES, shrinks=True),
     Seeded(sinks.BelievesList, Rule.CONVERGES, shrinks=True),
+    Seeded(sinks.SparesForAWhile, Rule.CONVERGES),
     Seeded(sinks.CreatesOnce, Rule.IDEMPOTENT, shrinks=True),
     Seeded(sinks.StagesOnce, Rule.IDEMPOTENT, shrinks=True),
     Seeded(sinks.UnlinkRaises, Rule.DELETES_WHAT_MAY_BE_GONE),
@@ -137,6 +139,17 @@ def test_the_rule_is_found_by_what_the_history_needs(seeded: Seeded, history: li
     with pytest.raises(ContractViolation) as caught:
         check_history(seeded.wrong, history, **seeded.promises)
     assert caught.value.rule is seeded.rule, caught.value
+
+
+EDITED = Disturb((b"theirs", "a"))
+HALFWAY = Update({"one": {}, "two": {"b": b"1"}}, Fault("dies", "before", batch=1))
+
+
+def test_what_a_deletion_spared_is_somebody_elses_also_if_the_update_died_after_it() -> None:
+    history: list[Step] = [ONE, EDITED, HALFWAY, replace(HALFWAY, fault=None)]
+    check_history(sinks.Sparing, history)
+    with pytest.raises(ContractViolation, match="it was b'theirs', and is absent"):
+        check_history(sinks.SparesForAWhile, history)
 
 
 TWINS = {_name(each.right, each.promises): each for each in MISTAKES}
