@@ -13,14 +13,14 @@ import logging
 import os
 import sqlite3
 import stat
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from ._errors import InvalidNameError, LedgerError
-from ._paths import RESERVED, Name, check_names, join, leaf
+from ._paths import RESERVED, ROOT, Name, check_names, join, leaf
 from ._state import Displaced, Doubt, Kind, Row
 
 __all__ = ["FILE", "CorruptLedgerError", "Ledger", "Pending", "Recorded"]
@@ -191,9 +191,7 @@ class Ledger:
         """Refuses a format that we don't know, and disbelieves a copy."""
         if self._connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise CorruptLedgerError(f"{file}: damaged")
-        names = self._connection.execute("SELECT name FROM rows")
-        while some := names.fetchmany(_PAGE):
-            _check_names([name for (name,) in some])
+        deque(self.names(), maxlen=0)
         found = self.get_meta("format")
         if not isinstance(found, int):
             raise CorruptLedgerError(f"{file}: has no format")
@@ -253,16 +251,25 @@ class Ledger:
                 _check_names([found[0] for found in some])
                 yield from map(Row._make, some)
 
-    def middle(self) -> Name:
-        """The name that about one half of the declared ones follows; empty if there is none."""
-        sql = (
-            "SELECT name FROM rows WHERE declared ORDER BY name"
-            " LIMIT 1 OFFSET (SELECT count(*) / 2 FROM rows WHERE declared)"
-        )
+    def names(self, where: str = "TRUE", *values: str) -> Iterator[Name]:
+        """Their names only; nothing may be written meanwhile."""
+        yield from self._names(f"SELECT name FROM rows WHERE {where} ORDER BY name", *values)
+
+    def _names(self, sql: str, *values: str) -> Iterator[Name]:
+        """What a query for names finds."""
         with _translated(self.file):
-            names = [Name(name) for (name,) in self._connection.execute(sql)]
-        _check_names(names)
-        return names[0] if names else Name("")
+            cursor = self._connection.execute(sql, values)
+            while some := cursor.fetchmany(_PAGE):
+                names = [Name(name) for (name,) in some]
+                _check_names(names)
+                yield from names
+
+    def middle(self) -> Name:
+        """The name that about one half of them follows; empty if there is none."""
+        # Without a condition, which would have to look into every row.
+        half = "SELECT count(*) / 2 FROM rows"
+        names = self._names(f"SELECT name FROM rows ORDER BY name LIMIT 1 OFFSET ({half})")
+        return next(names, ROOT)
 
     def signatures(self, last: Name, until: Name, only: Name) -> list[Recorded]:
         """The first few declared paths after a name, with what an ``lstat`` of each should say.
@@ -333,11 +340,11 @@ class Ledger:
         )
         return found[::-1]
 
-    def count(self, owner: str) -> int:
-        """How many files and links an owner has."""
+    def count(self, owner: str = "") -> int:
+        """How many files and links an owner has, or all have."""
         with _translated(self.file):
-            sql = "SELECT count(*) FROM rows WHERE owner = ? AND kind <> ?"
-            return int(self._connection.execute(sql, (owner, Kind.DIR)).fetchone()[0])
+            sql = "SELECT count(*) FROM rows WHERE kind <> ? AND ? IN ('', owner)"
+            return int(self._connection.execute(sql, (Kind.DIR, owner)).fetchone()[0])
 
     def is_empty(self) -> bool:
         """Whether nothing at all is managed."""

@@ -170,6 +170,15 @@ class Mirror:
             owners, files, folders, size, updated_ns = ledger.figures()
         return Status(self.root, owners, files, folders, size, updated_ns)
 
+    def count(self) -> int:
+        """How many files and links are managed; :meth:`status` takes longer.
+
+        Raises:
+            RootError: The directory is no mirror.
+        """
+        with contextlib.closing(self._peeked()) as ledger:
+            return ledger.count()
+
     def owners(self) -> list[Owner]:
         """Who writes here, in the order in which they came.
 
@@ -200,8 +209,7 @@ class Mirror:
             RootError: The directory is no mirror.
         """
         with contextlib.closing(self._peeked()) as ledger:
-            rows = ledger.each_row("kind <> ? AND ? IN ('', owner)", Kind.DIR, owner)
-            return [str(row.name) for row in rows]
+            return list(ledger.names("kind <> ? AND ? IN ('', owner)", Kind.DIR, owner))
 
     def verify(self, *, content: bool = False) -> list[str]:
         """The paths that drifted, sorted; an empty list means that all is well.
@@ -306,7 +314,8 @@ class Mirror:
 
     def _homes(self, tree: Tree) -> set[Name]:
         """The folders that may have a backup area of their own."""
-        return {*tree.mounts, *(above for row in self.rows() for above in ancestors(row.name))}
+        with contextlib.closing(Ledger.peek(self.root) or Ledger.empty()) as ledger:
+            return {*tree.mounts, *(above for name in ledger.names() for above in ancestors(name))}
 
     def restore(self, backup: Backup, to: str | None = None) -> str:
         """Moves a backup to where it was, or to another path; replaces nothing.

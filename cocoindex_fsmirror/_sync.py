@@ -303,7 +303,7 @@ class Syncing:
         summary.failures += [other.strip().rpartition("\n")[2] for other in others]
         summary.failures = list(dict.fromkeys([*self.survey.errors, *summary.failures]))
         done = summary.written + summary.adopted + summary.healed
-        summary.unchanged = max(self.mirror.status().files - done, 0)
+        summary.unchanged = max(self.mirror.count() - done, 0)
         summary.seconds = seconds
 
     def add(self, outcome: Outcome) -> None:

@@ -30,7 +30,7 @@ from ._backups import find, parse_age
 from ._beside import Beside
 from ._brake import Limit
 from ._errors import ApplyError, FsMirrorError, InvalidNameError, RootError
-from ._mirror import Mirror, Owner, observe
+from ._mirror import Difference, Mirror, Owner, observe
 from ._paths import RESERVED
 
 if TYPE_CHECKING:
@@ -531,7 +531,7 @@ def _progress(
 def status(dst: Path, as_json: bool) -> int:
     """Tell who mirrors DST, how much, and what is to be known of it."""
     mirror = _mirror(dst)
-    found, owners, drift = mirror.status(), mirror.owners(), mirror.differences()
+    found, owners, drift = mirror.status(), mirror.owners(), _differences(mirror)
     backups = mirror.backups()
     orphans = sum(owner.files for owner in owners if owner.is_lost)
     figures: _Figures = {
@@ -565,6 +565,13 @@ def status(dst: Path, as_json: bool) -> int:
         lines.append(f"  orphans      {orphans:,}, of a database that was lost")
     _tell(as_json, figures, lines)
     return DIFFERS if drift or orphans else IN_ORDER
+
+
+def _differences(mirror: Mirror, *, content: bool = False) -> list[Difference]:
+    """What drifted; another process looks at one half."""
+    _collect_less_garbage()
+    with contextlib.closing(Beside()) as beside:
+        return mirror.differences(content=content, beside=beside)
 
 
 def _mirror(dst: Path) -> Mirror:
@@ -613,15 +620,12 @@ def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
     differs) or foreign (of another kind; with --exact also what is not managed).
     """
     mirror = _mirror(dst)
-    _collect_less_garbage()
-    with contextlib.closing(Beside()) as beside:
-        differences = mirror.differences(content=content, beside=beside)
-    found = [(each.how, each.name) for each in differences]
+    found = [(each.how, each.name) for each in _differences(mirror, content=content)]
     if exact:
         found += [("foreign", name) for name in mirror.foreign()]
     found.sort(key=lambda pair: pair[1])
     listed = [{"path": name, "how": how} for how, name in found]
-    files = mirror.status().files
+    files = mirror.count()
     summary = f"{len(found):,} differ" if found else "in order"
     lines = [f"{_coloured(f'{how:8}')}  {_shown(name)}" for how, name in found]
     lines.append(f"{_shown(mirror.root)}: {summary} ({files:,} files)")
@@ -790,7 +794,7 @@ def drop(dst: Path, yes: bool, as_json: bool) -> int:
     backups. A flow of yours that mirrors into DST writes its files again.
     """
     mirror = _mirror(dst)
-    files = mirror.status().files
+    files = mirror.count()
     if not yes and not _agrees(f"Remove {files:,} files from {_shown(mirror.root)}?"):
         raise _Failure("nothing was removed")
     with mirror.held():

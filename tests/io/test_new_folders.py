@@ -49,6 +49,7 @@ def test_it_takes_one_rename_whatever_is_in_it(mirror: Mirror, root: Path) -> No
     assert _staged(root) == []
     assert mirror.verify(content=True) == []
     assert mirror.status().folders == 3
+    assert mirror.count() == mirror.status().files == len(mirror.managed()) == 5
 
 
 def test_nothing_of_it_is_in_place_before_all_of_it_is(mirror: Mirror, root: Path) -> None:
