@@ -15,7 +15,7 @@ import cocoindex as coco
 
 __all__ = ["DirTarget", "mount_dir_target"]
 
-_RECORD = b"." * 40  # About as much as others remember of a file.
+_RECORD = 40  # bytes, about as much as others remember; the files differ in their first ones
 
 
 def _apply(_context: Any, _actions: Sequence[Any]) -> None:
@@ -42,17 +42,19 @@ def _sink_of_directories() -> coco.TargetActionSink[Any]:
 
 
 class _Handler:
-    """Remembers what is declared, and hands it to a sink, whether it changed or not."""
+    """Remembers what is declared, and hands what changed to a sink."""
 
     def __init__(self, sink: coco.TargetActionSink[Any]) -> None:
         self._sink = sink
 
     def reconcile(
-        self, key: coco.StableKey, desired: Any, _previous: Any, _may_be_missing: bool, /
-    ) -> coco.TargetReconcileOutput[Any, Any]:
-        """Asks for an action on each key."""
+        self, key: coco.StableKey, desired: Any, previous: Any, may_be_missing: bool, /
+    ) -> coco.TargetReconcileOutput[Any, Any] | None:
+        """Asks for an action on a file that is new, changed or gone, and on each directory."""
         stays = not coco.is_non_existence(desired)
-        record = _RECORD if stays else coco.NON_EXISTENCE
+        record = (desired or b"")[:_RECORD] if stays else coco.NON_EXISTENCE
+        if desired and previous and not may_be_missing and all(p == record for p in previous):
+            return None
         return coco.TargetReconcileOutput(
             action=(key, stays), sink=self._sink, tracking_record=record
         )

@@ -260,7 +260,7 @@ class Ledger:
         with _translated(self.file):
             cursor = self._connection.execute(sql, values)
             while some := cursor.fetchmany(_PAGE):
-                names = [Name(name) for (name,) in some]
+                names: list[Name] = [name for (name,) in some]
                 _check_names(names)
                 yield from names
 

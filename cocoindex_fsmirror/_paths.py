@@ -70,7 +70,7 @@ def parse_name(declared: str | PurePath) -> Name:
     """
     if not isinstance(declared, (str, PurePath)):
         raise TypeError(f"a name is a str or a PurePath, not {type(declared).__name__}")
-    text = declared.as_posix() if isinstance(declared, PurePath) else declared
+    text = declared.as_posix() if isinstance(declared, PurePath) else str.__str__(declared)
     if _PLAIN.fullmatch(text):
         return Name(text)
     if text.startswith("/"):

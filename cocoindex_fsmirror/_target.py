@@ -190,7 +190,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         component = str(coco.get_component_context())
         rival = self._note(name, component, is_file=True)
         spec = FileSpec(content, mode, create_parent_dirs, component, rival, mtime_ns=mtime_ns)
-        state = self._provider.target_state(name, spec)
+        state = self._provider.target_state(name, spec.packed())
         coco.declare_target_state(cast("coco.TargetState[None]", state))
 
     def _keep(self: DirTarget, name: Name) -> None:
@@ -491,7 +491,7 @@ def _to_bytes(content: bytes | str) -> bytes:
         return content.encode()
     if not isinstance(content, bytes):
         raise TypeError(f"a content is bytes or str, not {type(content).__name__}")
-    return content
+    return bytes(content)
 
 
 async def _content_of(
@@ -528,7 +528,7 @@ def _checked_time(mtime_ns: int | None) -> int | None:
         raise TypeError(f"a time is an int, in nanoseconds, not {type(mtime_ns).__name__}")
     if not -(1 << 63) <= mtime_ns < 1 << 63:
         raise ValueError(f"the time {mtime_ns} does not fit into 64 bits")
-    return mtime_ns
+    return int(mtime_ns)  # Subclasses can't be stored, here and below.
 
 
 def _checked_mode(mode: int | None) -> int | None:
@@ -539,4 +539,4 @@ def _checked_mode(mode: int | None) -> int | None:
         raise TypeError(f"a mode is an int, not {type(mode).__name__}")
     if not 0 <= mode <= 0o7777:
         raise ValueError(f"mode {mode:#o} is not between 0 and 0o7777")
-    return mode
+    return int(mode)

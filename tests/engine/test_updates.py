@@ -286,3 +286,33 @@ def test_a_bad_name_fails_at_the_declaration(make_flow: MakeFlow) -> None:
         flow.app.update_blocking()
     assert any("the user's mistake" in str(entry.statement) for entry in caught.traceback)
     assert not (flow.root.parent / "outside").exists()
+
+
+class _Text(str):
+    __slots__ = ()
+
+
+class _Bytes(bytes):
+    pass
+
+
+class _Number(int):
+    pass
+
+
+@pytest.mark.parametrize("size", [10, 100_000])  # The small one is packed.
+def test_subclasses_of_plain_types_are_as_good_as_these(make_flow: MakeFlow, size: int) -> None:
+    async def main(_: Flow) -> None:
+        out = await fsmirror.mount_dir_target(flow.root)
+        mode, mtime_ns = _Number(0o640), _Number(1_000_000_000)
+        out.declare_file(_Text("f"), _Bytes(b"x" * size), mode=mode, mtime_ns=mtime_ns)
+
+    flow = make_flow(main)
+    flow.update()
+    first = exact_state(flow.root)
+    flow.update()
+    assert exact_state(flow.root) == first
+    (flow.root / "f").chmod(0o600)
+    flow.update()
+    there = (flow.root / "f").stat()
+    assert (there.st_mode & 0o777, there.st_mtime_ns, there.st_size) == (0o640, 10**9, size)

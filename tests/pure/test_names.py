@@ -339,3 +339,13 @@ def test_folding_of_both_joins_what_differs_in_both() -> None:
     folding = Folding(case=True, unicode=True)
     assert folding(Name("E\u0301")) == folding(Name("\u00e9"))
     assert folding(Name("\u0390")) == folding(Name("\u0399\u0308\u0301"))
+
+
+class _Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("text", ["plain", "not//plain", "./é"])
+def test_a_name_is_exactly_text_as_what_stores_it_wants_it(text: str) -> None:
+    assert type(parse_name(_Text(text))) is str
+    assert parse_name(_Text(text)) == parse_name(text)
