@@ -17,14 +17,15 @@ from typing import Final, Protocol, TypeAlias
 
 import cocoindex as coco
 
-from . import _handlers, _target
+from . import _target
 from ._draft import Draft
 from ._engine import release
 from ._errors import SourceError
-from ._handlers import Durability, OnConflict, Verify
 from ._mirror import Drift, Mirror
+from ._open_mirrors import share
 from ._paths import Name, join, parse_name
 from ._source import Found, Source, fingerprint
+from ._specs import Durability, OnConflict, Options, Verify, Watch
 from ._state import LinkState
 from ._survey import TOO_FAR, Entry, Listing, Survey, can_be_kept
 
@@ -92,7 +93,7 @@ class App:
     """
 
     def __init__(self, run: Run, database: str) -> None:
-        _handlers.share(run.mirror)
+        share(run.mirror)
         self._environment = coco.Environment(coco.Settings(db_path=Path(database)))
         config = coco.AppConfig(
             name="fsmirror-sync",
@@ -140,8 +141,8 @@ async def _mirror_all(run: Run) -> None:
         run.tell(str(error))
 
     durability, verify, on_conflict = run.settings()
-    options = _handlers.Options(durability, verify, on_conflict)
-    watch = _handlers.Watch(run.drift)
+    options = Options(durability, verify, on_conflict)
+    watch = Watch(run.drift)
     out = await _target.mount_watched(Path(run.mirror.root), options, watch)
     run.begin(watch.owner)
     works = ((listing.key, _Work(listing, run)) for listing in run.survey.listings)

@@ -33,7 +33,7 @@ from ._survey import Entry, Listing, Survey
 
 if TYPE_CHECKING:
     from ._flow import App
-    from ._handlers import Durability, OnConflict, Verify
+    from ._specs import Durability, OnConflict, Verify
 
 __all__ = [
     "OWNER",

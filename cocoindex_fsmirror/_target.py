@@ -21,8 +21,13 @@ from cocoindex.resources.file import FileLike
 from ._draft import Draft
 from ._engine import database_in_use
 from ._errors import SourceError
-from ._handlers import (
-    ChildHandler,
+from ._handlers import ChildHandler
+from ._mirror import Mirror
+from ._moving import guard
+from ._paths import ROOT, Name, parse_link_target, parse_name
+from ._roots import ROOTS
+from ._source import Source, fingerprint, spool
+from ._specs import (
     DirSpec,
     Durability,
     FileSpec,
@@ -34,11 +39,6 @@ from ._handlers import (
     Verify,
     Watch,
 )
-from ._mirror import Mirror
-from ._moving import guard
-from ._paths import ROOT, Name, parse_link_target, parse_name
-from ._roots import ROOTS
-from ._source import Source, fingerprint, spool
 from ._state import Content, DirState, LinkState
 
 __all__ = [

@@ -12,35 +12,44 @@ os.environ.setdefault("RUST_LOG", "error")
 import contextlib
 import dataclasses
 import gc
-import json
 import logging
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import click
 
 from . import __version__
-from ._backups import find, parse_age
+from ._arguments import AgeType, LimitType, PathType, json_option, wants_json
+from ._backups import find
 from ._beside import Beside
 from ._brake import Limit
-from ._errors import ApplyError, FsMirrorError, InvalidNameError, RootError
+from ._errors import FsMirrorError, InvalidNameError, RootError
 from ._mirror import Difference, Mirror, Owner, observe
 from ._paths import RESERVED
+from ._showing import (
+    Failure,
+    Figures,
+    OneLineFormatter,
+    coloured,
+    complain,
+    one_line,
+    printable,
+    progress_bar,
+    readable,
+    tell,
+    tell_error,
+    utc,
+)
 
 if TYPE_CHECKING:
     from ._survey import Survey
     from ._sync import Summary, Syncing
-
-    _LimitBase: TypeAlias = click.ParamType[Limit]
-    _AgeBase: TypeAlias = click.ParamType[int]
-else:
-    _LimitBase = _AgeBase = click.ParamType  # Older versions of Click can't subscript it.
 
 __all__ = ["main", "run"]
 
@@ -48,16 +57,10 @@ IN_ORDER: Final = 0
 DIFFERS: Final = 1
 USED_WRONGLY: Final = 2
 FAILED: Final = 3
-_DIGITS: Final = 18  # of a count of files
 _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
 _EPILOG = "Exit status: 0 in order, 1 differences found, 2 used wrongly, 3 failed."
-_Figures: TypeAlias = dict[str, Any]
-
-
-class _Failure(click.ClickException):
-    """What failed, though the command was used rightly."""
 
 
 class _NothingAsked(click.UsageError):
@@ -83,7 +86,7 @@ class _Commands(_Group):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Runs the command, and ends the process with its status."""
-        as_json = _wants_json(args[0] if args else extra.get("args"))
+        as_json = wants_json(args[0] if args else extra.get("args"))
         extra["standalone_mode"] = False
         try:
             status = super().main(*args, **extra)
@@ -91,130 +94,12 @@ class _Commands(_Group):
             click.echo(asked.message, err=True)
             status = USED_WRONGLY
         except (click.ClickException, FsMirrorError, OSError) as error:
-            _tell_error(error, as_json=as_json)
+            tell_error(error, as_json=as_json)
             status = USED_WRONGLY if isinstance(error, click.UsageError) else FAILED
         except (KeyboardInterrupt, click.Abort):
-            _fail("interrupted; nothing is lost, run it again to complete it")
+            complain("interrupted; nothing is lost, run it again to complete it")
             status = INTERRUPTED
         sys.exit(status if isinstance(status, int) else IN_ORDER)
-
-
-def _wants_json(args: Sequence[str] | None) -> bool:
-    """Whether ``--json`` is given, as told before anything is parsed, and may fail."""
-    words = list(sys.argv[1:] if args is None else args)
-    return "--json" in words[: words.index("--") if "--" in words else None]
-
-
-def _tell_error(error: Exception, *, as_json: bool) -> None:
-    """Says what failed, and to programs as well."""
-    lines = [_one_line(line) for line in _lines_of(error)]
-    _fail(*lines)
-    if as_json:
-        with contextlib.suppress(OSError):  # That may be what failed.
-            click.echo(json.dumps({"error": "\n".join(lines)}))
-
-
-def _lines_of(error: Exception) -> list[str]:
-    """What an error says; a line for each of its parts."""
-    if isinstance(error, click.ClickException):
-        return [error.format_message()]
-    if isinstance(error, ApplyError):
-        parts = [f"  {part}" for part in error.exceptions]
-        return [f"{error.where}: {len(parts)} failed", *parts]
-    return [str(error)]
-
-
-def _fail(*lines: str) -> None:
-    """Says what is wrong, on standard error."""
-    from rich.console import Console  # noqa: PLC0415  # It takes its time, and most runs say nothing.
-
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    message = "\n".join(map(_one_line, lines))
-    with contextlib.suppress(OSError):  # There is nowhere left to say it.
-        console.print(f"fsmirror: {message}", style="red" if console.is_terminal else "")
-
-
-def _one_line(text: str) -> str:
-    """A message that breaks no line and no terminal, whatever names are in it."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-class _OneLineFormatter(logging.Formatter):
-    """The same for what is logged."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """The message without what may follow it, such as a traceback."""
-        return _one_line(super().formatMessage(record))
-
-
-class _PathType(click.Path):
-    """A path that can be worked with."""
-
-    def convert(
-        self,
-        value: str | os.PathLike[str],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:
-        """Refuses what names nothing, or is no text: the engine and the ledger keep paths."""
-        text = os.fspath(value)
-        if not text:
-            self.fail("the path is empty", param, ctx)
-        try:
-            is_text = b"\0" not in text.encode()
-        except UnicodeEncodeError:
-            is_text = False
-        if not is_text:
-            self.fail(f"{text!r} is not UTF-8", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-class _LimitType(_LimitBase):
-    """A count of files, or a part of them: ``20``, ``5%``."""
-
-    name = "count or percent"
-
-    def convert(
-        self, value: str, _param: click.Parameter | None, _ctx: click.Context | None
-    ) -> Limit:
-        """Parses it."""
-        number, is_percent = value.removesuffix("%"), value.endswith("%")
-        if len(number) > _DIGITS:
-            self.fail(f"it has {len(number):,} digits, and {_DIGITS} are enough for any count")
-        if not number.isdecimal() or (is_percent and int(number) > 100):
-            self.fail(f"{value!r} is neither a count nor a percentage, such as 20 or 5%")
-        return int(number) / 100 if is_percent else int(number)
-
-
-class _AgeType(_AgeBase):
-    """An age: ``30d``, ``12h``."""
-
-    name = "age"
-
-    def convert(
-        self, value: str, _param: click.Parameter | None, _ctx: click.Context | None
-    ) -> int:
-        """Parses it, to nanoseconds."""
-        try:
-            return parse_age(value)
-        except ValueError as error:
-            self.fail(str(error))
-
-
-def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--json``."""
-    shown = "Print one JSON object on standard output, and nothing else there; also of an error."
-    return click.option("--json", "as_json", is_flag=True, help=shown)(command)
-
-
-def _tell(as_json: bool, figures: _Figures, lines: Sequence[str]) -> None:
-    """Prints a result for people, or for programs."""
-    shown = [json.dumps(figures, ensure_ascii=True)] if as_json else lines
-    try:
-        for line in shown:
-            click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
-    except OSError as error:
-        raise _Failure(f"standard output can't be written: {error.strerror}") from None
 
 
 @click.group(
@@ -237,7 +122,7 @@ def main() -> None:
       fsmirror backups /srv/docs             what others had there, and is kept
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
     shown = logging.StreamHandler()
-    shown.setFormatter(_OneLineFormatter("fsmirror: %(message)s"))
+    shown.setFormatter(OneLineFormatter("fsmirror: %(message)s"))
     logging.getLogger("cocoindex_fsmirror").handlers[:] = [shown]
 
 
@@ -245,8 +130,8 @@ def main() -> None:
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("src", type=_PathType(path_type=Path))
-@click.argument("dst", type=_PathType(path_type=Path))
+@click.argument("src", type=PathType(path_type=Path))
+@click.argument("dst", type=PathType(path_type=Path))
 @click.option(
     "--exclude",
     metavar="PATTERN",
@@ -278,10 +163,10 @@ def main() -> None:
 )
 @click.option(
     "--max-delete",
-    type=_LimitType(),
+    type=LimitType(),
     help="Stop before anything is done if more files than this would be removed: 20, 5%.",
 )
-@_json_option
+@json_option
 def sync(  # noqa: PLR0917
     src: Path,
     dst: Path,
@@ -333,7 +218,7 @@ def sync(  # noqa: PLR0917
     def run(syncing: Syncing) -> int:
         found = survey(source, excluded, gitignore=gitignore)
         expected = None if as_json else partial(syncing.outlook, found)
-        with _progress(expected) as syncing.on_progress:
+        with progress_bar(expected) as syncing.on_progress:
             summary = syncing.run(found)
         return _report(source, target, summary, as_json=as_json)
 
@@ -352,13 +237,13 @@ def _collect_less_garbage() -> None:
 def _report(source: str, target: str, summary: Summary, *, as_json: bool) -> int:
     """Tells what a run did."""
     for line in summary.failures:
-        _fail(line)
+        complain(line)
     if summary.skipped and not as_json:
-        shown = ", ".join(map(_shown, summary.skipped[:3]))
+        shown = ", ".join(map(printable, summary.skipped[:3]))
         shown += ", ..." if len(summary.skipped) > 3 else ""
-        _fail(f"skipped {len(summary.skipped)} special files: {shown}")
+        complain(f"skipped {len(summary.skipped)} special files: {shown}")
     figures = {"source": source, "root": target} | dataclasses.asdict(summary)
-    _tell(as_json, figures, [f"{_shown(target)}: {_summed_up(figures)}"])
+    tell(as_json, figures, [f"{printable(target)}: {_summed_up(figures)}"])
     return FAILED if summary.failures else IN_ORDER
 
 
@@ -381,7 +266,7 @@ def _follow(
                     try:
                         run(syncing)
                     except FsMirrorError as error:
-                        _tell_error(error, as_json=as_json)  # The next change may mend it.
+                        tell_error(error, as_json=as_json)  # The next change may mend it.
                     while not watching.wait(syncing.has_drifted):
                         pass
             syncing = _opened_again(opened, as_json=as_json)
@@ -396,7 +281,7 @@ def _opened_again(opened: Callable[[], Syncing], *, as_json: bool) -> Syncing:
             return opened()
         except FsMirrorError as error:
             if str(error) != told:
-                _tell_error(error, as_json=as_json)
+                tell_error(error, as_json=as_json)
             told = str(error)
             time.sleep(_PAUSE)
 
@@ -441,112 +326,55 @@ def _list_changes(mirror: Mirror, found: Survey, options: Any, *, as_json: bool)
         raise RootError(found.source, f"can't be read whole: {shown}", "nothing was changed")
     changes = list(dry_run(mirror, found, options))
     lines = [_line(change.action, change.path, change.size, change.note) for change in changes]
-    lines.append(f"{_shown(mirror.root)}: {len(changes):,} changes would be made; nothing was done")
+    lines.append(
+        f"{printable(mirror.root)}: {len(changes):,} changes would be made; nothing was done"
+    )
     listed = [change._asdict() for change in changes]
-    _tell(as_json, {"root": mirror.root, "changes": listed}, lines)
+    tell(as_json, {"root": mirror.root, "changes": listed}, lines)
     return FAILED if any(change.action == "fail" for change in changes) else IN_ORDER
 
 
 def _line(action: str, path: str, size: int, note: str) -> str:
     """One change, for people."""
-    more = [_size(size)] if size else []
-    more += [_one_line(note)] if note else []
-    return f"{_coloured(f'{action:8}')} {_shown(path)}" + (f"  ({', '.join(more)})" if more else "")
+    more = [readable(size)] if size else []
+    more += [one_line(note)] if note else []
+    return f"{coloured(f'{action:8}')} {printable(path)}" + (
+        f"  ({', '.join(more)})" if more else ""
+    )
 
 
-_COLOURS: Final = {
-    **dict.fromkeys(("write", "adopt", "make", "update"), "green"),
-    **dict.fromkeys(("heal", "modified", "mode"), "yellow"),
-    **dict.fromkeys(("delete", "missing", "fail"), "red"),
-    **dict.fromkeys(("back up", "foreign"), "magenta"),
-}
-
-
-def _coloured(word: str) -> str:
-    """The word for a change or a difference; its colour shows on a terminal only."""
-    return click.style(word, fg=_COLOURS[word.rstrip()])
-
-
-def _shown(path: str) -> str:
-    """A path that breaks no line and no terminal."""
-    return path if path.isprintable() else repr(path)
-
-
-def _size(count: float) -> str:
-    """A number of bytes, for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable: the last unit takes all")
-
-
-def _summed_up(figures: _Figures) -> str:
+def _summed_up(figures: Figures) -> str:
     """A summary, in one line."""
     names = ("written", "adopted", "healed", "deleted", "backed_up", "unchanged")
     counts = [f"{figures[name]:,} {name.replace('_', ' ')}" for name in names]
-    return ", ".join([*counts, _size(figures["size"]), f"{figures['seconds']:.1f} s"])
-
-
-def _is_terminal() -> bool:
-    """Whether somebody looks at standard error."""
-    return sys.stderr is not None and sys.stderr.isatty()
-
-
-@contextlib.contextmanager
-def _progress(
-    expected: Callable[[], tuple[int, int]] | None,
-) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, if that is a terminal, towards expected figures."""
-    if expected is None or not _is_terminal():
-        yield lambda _files, _size: None
-        return
-    from rich import progress  # noqa: PLC0415  # Only where it is seen.
-    from rich.console import Console  # noqa: PLC0415
-
-    columns = (
-        progress.BarColumn(),
-        progress.TextColumn("{task.fields[files]:,} of {task.fields[all_files]:,} files"),
-        progress.DownloadColumn(binary_units=True),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        count, size = expected()
-        task = bar.add_task("", total=max(size, 1), files=0, all_files=count)
-
-        def advance(files: int, size: int) -> None:
-            done = bar.tasks[0].fields["files"] + files
-            bar.update(task, advance=size, files=done)
-
-        yield advance
+    return ", ".join([*counts, readable(figures["size"]), f"{figures['seconds']:.1f} s"])
 
 
 # Looking
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("dst", type=_PathType(path_type=Path))
-@_json_option
+@click.argument("dst", type=PathType(path_type=Path))
+@json_option
 def status(dst: Path, as_json: bool) -> int:
     """Tell who mirrors DST, how much, and what is to be known of it."""
     mirror = _mirror(dst)
     found, owners, drift = mirror.status(), mirror.owners(), _differences(mirror)
     backups = mirror.backups()
     orphans = sum(owner.files for owner in owners if owner.is_lost)
-    figures: _Figures = {
+    figures: Figures = {
         "root": mirror.root,
         "files": found.files,
         "folders": found.folders,
         "bytes": found.size,
-        "updated": _time(found.updated_ns),
+        "updated": utc(found.updated_ns),
         "drifted": len(drift),
         "backups": len(backups),
         "orphans": orphans,
         "mirrors": [
             {
                 "by": _who(mirror, owner),
-                "since": _time(owner.since_ns),
+                "since": utc(owner.since_ns),
                 "files": owner.files,
                 "lost": owner.is_lost,
             }
@@ -554,16 +382,16 @@ def status(dst: Path, as_json: bool) -> int:
         ],
     }
     lines = [
-        _shown(mirror.root),
-        f"  {found.files:,} files and links, {_size(found.size)}, in {found.folders:,} folders",
-        f"  last written {_time(found.updated_ns) or 'never'}",
+        printable(mirror.root),
+        f"  {found.files:,} files and links, {readable(found.size)}, in {found.folders:,} folders",
+        f"  last written {utc(found.updated_ns) or 'never'}",
         f"  drifted      {len(drift):,}" + ("  (fsmirror verify lists them)" if drift else ""),
         f"  backups      {len(backups):,}" + ("  (fsmirror backups lists them)" if backups else ""),
         *(f"  mirrored by  {_described(mirror, owner)}" for owner in owners),
     ]
     if orphans:
         lines.append(f"  orphans      {orphans:,}, of a database that was lost")
-    _tell(as_json, figures, lines)
+    tell(as_json, figures, lines)
     return DIFFERS if drift or orphans else IN_ORDER
 
 
@@ -587,32 +415,25 @@ def _mirror(dst: Path) -> Mirror:
 def _described(mirror: Mirror, owner: Owner) -> str:
     """An owner, in one line."""
     lost = ", whose database was lost" if owner.is_lost else ""
-    return f"{_who(mirror, owner)}, {owner.files:,} files, since {_time(owner.since_ns)}{lost}"
+    return f"{_who(mirror, owner)}, {owner.files:,} files, since {utc(owner.since_ns)}{lost}"
 
 
 def _who(mirror: Mirror, owner: Owner) -> str:
     """Who an owner is."""
     if owner.identity == mirror.noted("sync: owner"):
-        return f"fsmirror sync {_shown(mirror.noted('sync: source'))}"
+        return f"fsmirror sync {printable(mirror.noted('sync: source'))}"
     return (
-        _shown(owner.by)
+        printable(owner.by)
         if owner.by
         else f"an app of which only the identity is known, {owner.identity}"
     )
 
 
-def _time(time_ns: int) -> str:
-    """A time, in UTC."""
-    if not time_ns:
-        return ""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time_ns / 1e9))
-
-
 @main.command(epilog=_EPILOG)
-@click.argument("dst", type=_PathType(path_type=Path))
+@click.argument("dst", type=PathType(path_type=Path))
 @click.option("--content", is_flag=True, help="Read every file, instead of trusting its times.")
 @click.option("--exact", is_flag=True, help="List what is not managed as well.")
-@_json_option
+@json_option
 def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
     """List what differs from what was written to DST; change nothing.
 
@@ -627,21 +448,21 @@ def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
     listed = [{"path": name, "how": how} for how, name in found]
     files = mirror.count()
     summary = f"{len(found):,} differ" if found else "in order"
-    lines = [f"{_coloured(f'{how:8}')}  {_shown(name)}" for how, name in found]
-    lines.append(f"{_shown(mirror.root)}: {summary} ({files:,} files)")
-    _tell(as_json, {"root": mirror.root, "files": files, "differences": listed}, lines)
+    lines = [f"{coloured(f'{how:8}')}  {printable(name)}" for how, name in found]
+    lines.append(f"{printable(mirror.root)}: {summary} ({files:,} files)")
+    tell(as_json, {"root": mirror.root, "files": files, "differences": listed}, lines)
     return DIFFERS if found else IN_ORDER
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("path", metavar="DST/PATH", type=_PathType(path_type=Path))
-@_json_option
+@click.argument("path", metavar="DST/PATH", type=PathType(path_type=Path))
+@json_option
 def why(path: Path, as_json: bool) -> int:
     """Tell who declared a path, when, and what differs now."""
     mirror, name = _located(path)
     is_there = os.path.lexists(os.path.join(mirror.root, name))
     figures, lines = _reasons(mirror, name, is_there=is_there)
-    _tell(as_json, {"root": mirror.root, "path": name} | figures, lines)
+    tell(as_json, {"root": mirror.root, "path": name} | figures, lines)
     return DIFFERS if figures.get("differs") else IN_ORDER
 
 
@@ -657,13 +478,13 @@ def _located(path: Path) -> tuple[Mirror, str]:
     raise click.UsageError(f"{path}: is in no mirror")
 
 
-def _reasons(mirror: Mirror, name: str, *, is_there: bool) -> tuple[_Figures, list[str]]:
+def _reasons(mirror: Mirror, name: str, *, is_there: bool) -> tuple[Figures, list[str]]:
     """What is known of one path."""
     if name == ".":
-        return {"state": "mirror"}, [f"{_shown(mirror.root)}: the mirror itself"]
+        return {"state": "mirror"}, [f"{printable(mirror.root)}: the mirror itself"]
     if RESERVED in name.split("/"):
         holds = "part of what holds the ledger and the backups of the mirror"
-        return {"state": "ours"}, [f"{_shown(name)}: {holds}"]
+        return {"state": "ours"}, [f"{printable(name)}: {holds}"]
     row = mirror.row(name)
     if row is None:
         is_folder = any(known.startswith(f"{name}/") for known in mirror.managed())
@@ -673,34 +494,34 @@ def _reasons(mirror: Mirror, name: str, *, is_there: bool) -> tuple[_Figures, li
             "foreign": "foreign: not written by a mirror, and left alone",
             "absent": "absent, and not managed",
         }
-        return {"state": state}, [f"{_shown(name)}: {told[state]}"]
+        return {"state": state}, [f"{printable(name)}: {told[state]}"]
     owner = next((o for o in mirror.owners() if o.identity == row.owner), None)
     by = _who(mirror, owner) if owner else row.owner
     differs = next((d.how for d in mirror.differences(content=True, only=name)), "")
-    figures: _Figures = {
+    figures: Figures = {
         "state": "managed",
         "kind": str(row.kind),
         "by": by,
         "component": row.component,
-        "written": _time(row.recorded_ns),
+        "written": utc(row.recorded_ns),
         "bytes": row.size,
         "fingerprint": row.digest.hex() if row.digest else "",
         "target": row.target,
         "adopted": not row.made,
         "differs": differs,
     }
-    lines = [f"{_shown(name)}: managed, a {row.kind}"]
+    lines = [f"{printable(name)}: managed, a {row.kind}"]
     lines += [f"  {label:11}  {value}" for label, value in _known_of(figures)]
     lines.append(f"  now          {differs or 'as it was written'}")
     return figures, lines
 
 
-def _known_of(figures: _Figures) -> Iterator[tuple[str, str]]:
+def _known_of(figures: Figures) -> Iterator[tuple[str, str]]:
     """What is known of a managed path, without what is not."""
     yield "by", figures["by"]
     for name in ("component", "target", "written", "fingerprint"):
         if figures[name]:
-            yield name, _shown(figures[name])
+            yield name, printable(figures[name])
     if figures["adopted"]:
         yield "adopted", "found there, not written by us: it stays when it is no longer declared"
 
@@ -721,7 +542,7 @@ class _ListedByDefault(_Group):
 
 
 @main.group(cls=_ListedByDefault, epilog=f"{_EPILOG} Each command has --json.")
-@click.argument("dst", type=_PathType(path_type=Path))
+@click.argument("dst", type=PathType(path_type=Path))
 @click.pass_context
 def backups(context: click.Context, dst: Path) -> None:
     """List, restore or purge what had to make way in DST."""
@@ -729,29 +550,29 @@ def backups(context: click.Context, dst: Path) -> None:
 
 
 @backups.command("list", epilog=_EPILOG)
-@_json_option
+@json_option
 @click.pass_obj
 def list_(mirror: Mirror, as_json: bool) -> int:
     """List the backups, the oldest first."""
     found = mirror.backups()
     size = sum(each.size for each in found)
     listed = [
-        {"where": each.where, "path": each.name, "time": _time(each.time_ns), "bytes": each.size}
+        {"where": each.where, "path": each.name, "time": utc(each.time_ns), "bytes": each.size}
         for each in found
     ]
     lines = [
-        f"{_time(each.time_ns)}  {_size(each.size):>12}  {_shown(f'{each.stamp}/{each.name}')}"
+        f"{utc(each.time_ns)}  {readable(each.size):>12}  {printable(f'{each.stamp}/{each.name}')}"
         for each in found
     ]
-    lines.append(f"{_shown(mirror.root)}: {len(found):,} backups, {_size(size)}")
-    _tell(as_json, {"root": mirror.root, "bytes": size, "backups": listed}, lines)
+    lines.append(f"{printable(mirror.root)}: {len(found):,} backups, {readable(size)}")
+    tell(as_json, {"root": mirror.root, "bytes": size, "backups": listed}, lines)
     return IN_ORDER
 
 
 @backups.command(epilog=_EPILOG)
 @click.argument("path")
 @click.option("--to", metavar="PATH", help="Where to, below DST; by default where it was.")
-@_json_option
+@json_option
 @click.pass_obj
 def restore(mirror: Mirror, path: str, to: str | None, as_json: bool) -> int:
     """Move a backup back to where it was, or to another path of DST.
@@ -767,26 +588,26 @@ def restore(mirror: Mirror, path: str, to: str | None, as_json: bool) -> int:
     except InvalidNameError as error:
         raise click.UsageError(str(error)) from None
     figures = {"root": mirror.root, "restored": found[-1].where, "to": where}
-    _tell(as_json, figures, [f"{_shown(found[-1].where)} is at {_shown(where)} again"])
+    tell(as_json, figures, [f"{printable(found[-1].where)} is at {printable(where)} again"])
     return IN_ORDER
 
 
 @backups.command(epilog=_EPILOG)
-@click.option("--older-than", type=_AgeType(), required=True, help="Such as 30d, 12h, 2w.")
-@_json_option
+@click.option("--older-than", type=AgeType(), required=True, help="Such as 30d, 12h, 2w.")
+@json_option
 @click.pass_obj
 def purge(mirror: Mirror, older_than: int, as_json: bool) -> int:
     """Remove old backups for good."""
     count, size = mirror.purge_backups(time.time_ns() - older_than)
-    line = f"{_shown(mirror.root)}: {count:,} backups purged, {_size(size)}"
-    _tell(as_json, {"root": mirror.root, "purged": count, "bytes": size}, [line])
+    line = f"{printable(mirror.root)}: {count:,} backups purged, {readable(size)}"
+    tell(as_json, {"root": mirror.root, "purged": count, "bytes": size}, [line])
     return IN_ORDER
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("dst", type=_PathType(path_type=Path))
+@click.argument("dst", type=PathType(path_type=Path))
 @click.option("--yes", is_flag=True, help="Don't ask.")
-@_json_option
+@json_option
 def drop(dst: Path, yes: bool, as_json: bool) -> int:
     """Give DST up: remove what was mirrored into it, and nothing else.
 
@@ -795,13 +616,13 @@ def drop(dst: Path, yes: bool, as_json: bool) -> int:
     """
     mirror = _mirror(dst)
     files = mirror.count()
-    if not yes and not _agrees(f"Remove {files:,} files from {_shown(mirror.root)}?"):
-        raise _Failure("nothing was removed")
+    if not yes and not _agrees(f"Remove {files:,} files from {printable(mirror.root)}?"):
+        raise Failure("nothing was removed")
     with mirror.held():
         outcome = mirror.give_up()
     figures = {"root": mirror.root, "deleted": len(outcome.removed), "left": sorted(outcome.left)}
     left = f", {len(outcome.left):,} left that are not ours" if outcome.left else ""
-    _tell(as_json, figures, [f"{_shown(mirror.root)}: {len(outcome.removed):,} deleted{left}"])
+    tell(as_json, figures, [f"{printable(mirror.root)}: {len(outcome.removed):,} deleted{left}"])
     return IN_ORDER
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import cocoindex as coco
 import pytest
 
-from cocoindex_fsmirror import Mirror, _handlers, cli, mount_dir_target, testing
+from cocoindex_fsmirror import Mirror, _specs, cli, mount_dir_target, testing
 from tests.support import contents, snapshot, write
 
 TOP = Path(__file__).parents[1]
@@ -140,6 +140,6 @@ def test_the_options_and_their_values_are_all_there() -> None:
     offered = inspect.signature(mount_dir_target).parameters
     for option in ("durability", "verify", "on_conflict"):
         assert option in offered
-        values = get_args(getattr(_handlers, option.title().replace("_", "")))
+        values = get_args(getattr(_specs, option.title().replace("_", "")))
         row = next(line for line in table.splitlines() if line.startswith(f"| `{option}`"))
         assert re.findall(r'`"([a-z]+)"`', row.split("|")[2]) == list(values)

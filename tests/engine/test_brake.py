@@ -10,6 +10,7 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror import _open_mirrors
 from cocoindex_fsmirror._brake import allowance
 from tests.engine.flows import OUT, Flow, memoized, page, plain
 from tests.support import backups, contents
@@ -172,7 +173,7 @@ def test_a_lost_ledger_does_not_make_everything_be_written_anew(make_flow: MakeF
     flow.close()
     for path in (flow.root / ".fsmirror").glob("ledger*"):
         path.unlink()
-    fsmirror._handlers._close_mirrors()
+    _open_mirrors.close_all()
     flow.update()
     assert contents(flow.tree) == flow.files
     assert {name: (flow.root / name).stat().st_ino for name in flow.files} == inodes

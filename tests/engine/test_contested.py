@@ -9,9 +9,11 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror import _handlers
-from cocoindex_fsmirror._handlers import Options, RootKey, Watch
+from cocoindex_fsmirror._actions import Change, Place
+from cocoindex_fsmirror._handlers import _apply_actions
+from cocoindex_fsmirror._open_mirrors import mirror_at
 from cocoindex_fsmirror._paths import ROOT, Name
+from cocoindex_fsmirror._specs import Options, RootKey, Watch
 from tests.engine.flows import OUT, Flow, memoized, page
 from tests.support import contents, delete, exact_state
 
@@ -107,9 +109,9 @@ def test_a_conflict_ends_when_the_sub_directory_that_lost_it_is_no_longer_declar
 
 def test_an_applied_removal_withdraws_the_declaration(tmp_path: Path) -> None:
     watch = Watch()
-    place = _handlers._Place(RootKey(None, str(tmp_path)), "owner", Options(), watch)
+    place = Place(RootKey(None, str(tmp_path)), "owner", Options(), watch)
     intent = delete("a", container="sub//")
     assert watch.declare(intent.name, "sub//", "/one", is_file=True) == ROOT
-    _handlers._apply_actions(None, [_handlers._Change(place, intent)])
+    _apply_actions(None, [Change(place, intent)])
     assert watch.declare(Name("a/b"), "", "/two", is_file=True) == ROOT
-    _handlers._mirror_at(str(tmp_path)).close()
+    mirror_at(str(tmp_path)).close()

@@ -94,9 +94,9 @@ def test_identical_files_are_adopted_and_all_else_is_foreign(
 
 def fold_ledgers() -> None:
     """Closes the ledgers, as the end of a process does."""
-    from cocoindex_fsmirror import _handlers
+    from cocoindex_fsmirror import _open_mirrors
 
-    _handlers._close_mirrors()
+    _open_mirrors.close_all()
 
 
 @pytest.mark.parametrize("lose", [forget_ledger, forget_own_folder, flip_ledger])

@@ -10,8 +10,12 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror import _fs, _handlers
-from cocoindex_fsmirror._handlers import RootKey, Watch
+from cocoindex_fsmirror import _fs
+from cocoindex_fsmirror._actions import Change, Place
+from cocoindex_fsmirror._handlers import _apply_actions
+from cocoindex_fsmirror._open_mirrors import mirror_at
+from cocoindex_fsmirror._specs import Options as Given
+from cocoindex_fsmirror._specs import RootKey, Watch
 from tests.engine.flows import OUT, Flow
 from tests.support import backups, contents, write
 
@@ -155,13 +159,8 @@ def test_a_context_key_without_a_directory_is_an_error_that_names_it(make_flow: 
 
 def test_a_root_that_fails_does_not_hide_another(tmp_path: Path) -> None:
     places = (RootKey("tests/engine/never-provided", "."), RootKey(None, str(tmp_path)))
-    actions = [
-        _handlers._Change(
-            _handlers._Place(root, "", _handlers.Options(), Watch()), write("a", b"1")
-        )
-        for root in places
-    ]
+    actions = [Change(Place(root, "", Given(), Watch()), write("a", b"1")) for root in places]
     with pytest.raises(fsmirror.RootError, match="never-provided"):
-        _handlers._apply_actions(_Nothing(), actions)
+        _apply_actions(_Nothing(), actions)
     assert (tmp_path / "a").read_bytes() == b"1"
-    _handlers._mirror_at(str(tmp_path)).close()
+    mirror_at(str(tmp_path)).close()

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, _handlers
-from cocoindex_fsmirror._handlers import _mirror_at
+from cocoindex_fsmirror import Mirror, _open_mirrors
+from cocoindex_fsmirror._open_mirrors import mirror_at
 from tests.support import write
 
 
 def _open(root: Path) -> Mirror:
     """The mirror of a root, with its ledger open."""
-    mirror = _mirror_at(str(root))
+    mirror = mirror_at(str(root))
     mirror.create()
     return mirror
 
@@ -26,8 +26,8 @@ def _is_open(mirror: Mirror) -> bool:
 
 
 def test_only_so_many_ledgers_stay_open(tmp_path: Path) -> None:
-    mirrors = [_open(tmp_path / str(number)) for number in range(_handlers._OPEN_MIRRORS + 5)]
-    assert sum(map(_is_open, mirrors)) == _handlers._OPEN_MIRRORS
+    mirrors = [_open(tmp_path / str(number)) for number in range(_open_mirrors.MOST + 5)]
+    assert sum(map(_is_open, mirrors)) == _open_mirrors.MOST
     mirrors[0].apply([write("a", b"1")])
     assert (tmp_path / "0" / "a").read_bytes() == b"1"
     for mirror in mirrors:
@@ -40,10 +40,10 @@ def test_a_forked_child_never_touches_its_parents_ledger(tmp_path: Path) -> None
         warnings.simplefilter("ignore", DeprecationWarning)  # The child never uses a thread.
         child = os.fork()
     if child == 0:
-        other = _mirror_at(str(tmp_path))
+        other = mirror_at(str(tmp_path))
         os._exit(0 if other is not mirror and not _is_open(other) and _is_open(mirror) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert _mirror_at(str(tmp_path)) is mirror
+    assert mirror_at(str(tmp_path)) is mirror
     mirror.close()
 
 
@@ -51,5 +51,5 @@ def test_a_forked_child_never_touches_its_parents_ledger(tmp_path: Path) -> None
 def test_closing_them_folds_every_log_into_its_ledger(tmp_path: Path, times: int) -> None:
     _open(tmp_path).apply([write("a", b"1")])
     for _ in range(times):
-        _handlers._close_mirrors()
+        _open_mirrors.close_all()
     assert sorted(os.listdir(tmp_path / ".fsmirror")) == [".gitignore", "ledger.sqlite3", "tmp"]

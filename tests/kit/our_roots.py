@@ -13,21 +13,11 @@ import msgspec
 from hypothesis import strategies as st
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._handlers import (
-    ChildHandler,
-    DirSpec,
-    FileSpec,
-    Options,
-    RootHandler,
-    RootKey,
-    Spec,
-    _Action,
-    _apply_actions,
-    _child_of,
-    _Mount,
-)
+from cocoindex_fsmirror._actions import Action, Mount
+from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _apply_actions, _child_of
 from cocoindex_fsmirror._paths import ROOT, Name
 from cocoindex_fsmirror._reconcile import Record
+from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Spec
 from cocoindex_fsmirror.testing import names
 from tests.kit.our_disk import Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour
@@ -54,7 +44,7 @@ class _Declaring(RootHandler):
         prev_possible_records: Collection[Record],
         prev_may_be_missing: bool,
         /,
-    ) -> coco.TargetReconcileOutput[_Action, Record, ChildHandler] | None:
+    ) -> coco.TargetReconcileOutput[Action, Record, ChildHandler] | None:
         """Asks the real handler."""
         spec = desired_target_state
         if isinstance(spec, FileSpec | DirSpec):
@@ -102,7 +92,7 @@ class InBase:
         self._forget()
         return _Declaring(self._base)
 
-    def apply(self, actions: Sequence[_Action]) -> None:
+    def apply(self, actions: Sequence[Action]) -> None:
         """The sink."""
         _apply_actions(self, actions)
 
@@ -119,11 +109,11 @@ class Roots(InBase):
         """What a directory shows."""
         return _MIRROR
 
-    def apply(self, actions: Sequence[_Action]) -> None:
+    def apply(self, actions: Sequence[Action]) -> None:
         """The sink of the directories, and then that of the file in each."""
         super().apply(actions)
         for action in actions:
-            if isinstance(action, _Mount):
+            if isinstance(action, Mount):
                 output = _child_of(self, action).reconcile("ours", _OURS, [], True)
                 assert output is not None
                 super().apply([output.action])

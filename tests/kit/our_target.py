@@ -11,24 +11,13 @@ from typing import Any, ClassVar, cast
 
 from hypothesis import strategies as st
 
-from cocoindex_fsmirror import Mirror, _handlers
-from cocoindex_fsmirror._handlers import (
-    ChildHandler,
-    DirSpec,
-    FileSpec,
-    Options,
-    RootHandler,
-    RootKey,
-    Spec,
-    Watch,
-    _Action,
-    _apply_actions,
-    _child_of,
-    _Mount,
-)
+from cocoindex_fsmirror import Mirror, _open_mirrors
+from cocoindex_fsmirror._actions import Action, Mount
+from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _apply_actions, _child_of
 from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._paths import ancestors, parse_name
 from cocoindex_fsmirror._reconcile import Record
+from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
 from cocoindex_fsmirror._state import LinkState
 from cocoindex_fsmirror.testing import paths
 from tests.kit.our_disk import DIR, Disk, Entry, File, look
@@ -66,7 +55,7 @@ FOLDERS = st.builds(DirSpec, st.just(True), _COMPONENTS)
 
 def forget(root: str) -> None:
     """What the end of a process does: nothing of a mirror stays open."""
-    mirror = _handlers._mirrors.pop(root, None)
+    mirror = _open_mirrors._mirrors.pop(root, None)
     if mirror is None:
         return
     if mirror._ledger is not None and not mirror._ledger._connection.in_transaction:
@@ -148,13 +137,13 @@ class Mounted:
         output = RootHandler().reconcile(key, spec, self._records, not self._records)
         assert output is not None
         assert isinstance(output.tracking_record, Record)
-        assert isinstance(output.action, _Mount)
+        assert isinstance(output.action, Mount)
         _apply_actions(None, [output.action])
         self._records = [output.tracking_record]
         forget(self._root)  # A process that is forked must not share it.
         return _child_of(None, output.action)
 
-    def apply(self, actions: Sequence[_Action]) -> None:
+    def apply(self, actions: Sequence[Action]) -> None:
         """The sink."""
         _apply_actions(None, actions)
         assert not self.disk.residue, f"{self.disk.residue} is left in the staging area"
@@ -189,7 +178,7 @@ class Tidy(Mounted):
         left = {("residue", path): DIR for path in self.disk.residue}
         return look(self.disk.root) | left
 
-    def apply(self, actions: Sequence[_Action]) -> None:
+    def apply(self, actions: Sequence[Action]) -> None:
         """The sink."""
         _apply_actions(None, actions)
 

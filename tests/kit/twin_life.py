@@ -23,7 +23,7 @@ os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 import cocoindex as coco
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror import _fs, _handlers
+from cocoindex_fsmirror import _fs, _open_mirrors
 from tests.reopening import reopened
 
 Files: TypeAlias = dict[str, dict[str, bytes | None]]
@@ -193,7 +193,7 @@ def main() -> None:
         if app is None or order.is_fresh or app.at != order.at:
             app = None
             gc.collect()  # The database is given back.
-            _handlers._close_mirrors()
+            _open_mirrors.close_all()
             app = reopened(functools.partial(App, order.at, lambda: say("begins")))
         deaths.start(order.death)
         failed = app.update(order)

@@ -11,24 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoindex_fsmirror import _handlers
-from cocoindex_fsmirror._handlers import (
-    ChildHandler,
-    DirSpec,
-    FileSpec,
-    Options,
-    RootHandler,
-    RootKey,
-    Watch,
-    _Change,
-    _Drop,
-    _Mount,
-    _Pace,
-    _Place,
-    _Single,
-)
+from cocoindex_fsmirror._actions import Change, Drop, Mount, Place, Single
+from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _Pace
 from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._paths import ROOT, Name
 from cocoindex_fsmirror._reconcile import Record
+from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Watch
 from cocoindex_fsmirror._state import ABSENT, DirState, FileState, LinkState, digest_of
 from tests.pure.reconciling import (
     DESIRED,
@@ -48,10 +36,10 @@ OTHER = "another-owner"
 Output = coco.TargetReconcileOutput[object, Record, ChildHandler]
 
 
-def _place(drifted: Collection[str] = ()) -> _Place:
+def _place(drifted: Collection[str] = ()) -> Place:
     """The directory target ``sub`` of a root in which some names drifted."""
     watch = Watch(Drift(names=frozenset(map(Name, drifted))))
-    return _Place(KEY, "an-owner", Options(on_conflict="error"), watch, Name("sub"), "sub//")
+    return Place(KEY, "an-owner", Options(on_conflict="error"), watch, Name("sub"), "sub//")
 
 
 def _spec(wanted: Wanted) -> FileSpec | bytes | DirSpec | coco.NonExistenceType:
@@ -70,7 +58,7 @@ def _reconcile(
     """Asks a child handler about ``sub/f``."""
     handler = ChildHandler(_place({"sub/f"} if drifted else {"f", "other"}))
     output = handler.reconcile("f", _spec(wanted), previous, may_be_missing)
-    assert output is None or isinstance(output.action, _Change)
+    assert output is None or isinstance(output.action, Change)
     return output  # type: ignore[return-value]
 
 
@@ -162,7 +150,7 @@ def test_parents_are_made_unless_the_declaration_forbids_it() -> None:
         spec = FileSpec(A, None, create, ONE)
         output = ChildHandler(_place()).reconcile("f", spec, [], True)
         assert output is not None
-        assert isinstance(output.action, _Change)
+        assert isinstance(output.action, Change)
         assert output.action.intent.create_parents is create
 
 
@@ -172,7 +160,7 @@ def test_a_declaration_with_a_rival_is_never_skipped() -> None:
         output = ChildHandler(_place()).reconcile("f", spec, [FILE_A], False)
         assert (output is None) is (rival == ROOT)
         if output is not None:
-            assert isinstance(output.action, _Change)
+            assert isinstance(output.action, Change)
             assert output.action.intent.rival == rival
 
 
@@ -250,7 +238,7 @@ def test_a_single_file_is_skipped_only_if_every_possible_state_is_the_desired_on
         output = _root(spec, records, may_be_missing)
         assert (output is None) is may_skip(wanted, previous, may_be_missing, drifted), previous
         if output is not None:
-            assert isinstance(output.action, _Single)
+            assert isinstance(output.action, Single)
             assert output.action.was_dir is any(record.kind == "dir" for record in previous)
             assert output.action.intent.owner == (OTHER if previous else "f")
             assert output.action.intent.ours == {digest_of(c) for c in (A, B) if _has(previous, c)}
@@ -261,7 +249,7 @@ def test_a_root_always_acts_and_keeps_its_identity() -> None:
         records = [_owned(record) for record in previous]
         output = _root(_dir(), records, may_be_missing)
         assert output is not None
-        assert isinstance(output.action, _Mount)
+        assert isinstance(output.action, Mount)
         expected = OTHER if previous else "fresh"
         assert output.action.child.owner == expected
         assert output.tracking_record == Record("dir", owner=expected)
@@ -272,7 +260,7 @@ def test_a_root_always_acts_and_keeps_its_identity() -> None:
 def test_a_root_that_was_a_file_gives_up_that_file_and_only_bytes_that_were_ours() -> None:
     output = _root(_dir(), [_owned(FILE_A), _owned(FILE_B)])
     assert output is not None
-    assert isinstance(output.action, _Mount)
+    assert isinstance(output.action, Mount)
     was_file = output.action.was_file
     assert was_file is not None
     assert was_file.desired is ABSENT
@@ -288,12 +276,12 @@ def test_a_root_that_goes_takes_down_what_it_was() -> None:
         assert coco.is_non_existence(output.tracking_record)
         kinds = {record.kind for record in previous}
         if "file" in kinds:
-            assert isinstance(output.action, _Single)
+            assert isinstance(output.action, Single)
             assert output.action.intent.name == ROOT
             assert output.action.intent.desired is ABSENT
             assert output.action.was_dir is ("dir" in kinds)
         else:
-            assert output.action == _Drop(KEY, OTHER if previous else "")
+            assert output.action == Drop(KEY, OTHER if previous else "")
 
 
 @pytest.mark.parametrize("has_looked", [True, False])

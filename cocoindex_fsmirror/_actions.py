@@ -1,0 +1,107 @@
+"""What the engine is asked to apply: changes below a root, and roots that come and go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import msgspec
+
+from ._paths import ROOT, Name, join
+from ._specs import DirSpec, Options, RootKey, Watch
+from ._state import Desired, DirState, FileState, Intent, LinkState
+
+__all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory target: the root it belongs to, and where in it."""
+
+    root: RootKey
+    owner: str
+    options: Options
+    watch: Watch = field(repr=False, compare=False)
+    prefix: Name = ROOT
+    container: str = ""
+
+    def inside(self, key: Name, spec: DirSpec) -> Place:
+        """The directory target that is declared below this one."""
+        return replace(
+            self,
+            prefix=join(self.prefix, key),
+            container=f"{self.container}{key}//",
+            options=spec.options(self.options),
+        )
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One path below a root. ``child`` is set for a directory that is declared."""
+
+    place: Place
+    intent: Intent
+    closed: tuple[tuple[str, str], ...] = ()
+    child: Place | None = None
+    is_settled: bool = False
+
+    def __repr__(self) -> str:
+        line = _line(str(self.intent.name), self.intent.desired)
+        return line.replace("make", "keep", 1) if self.is_settled else line
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """A file that is declared by itself; its mirror is the folder that holds it."""
+
+    path: RootKey
+    intent: Intent
+    was_dir: bool
+
+    def __repr__(self) -> str:
+        return _line(str(self.path), self.intent.desired)
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A root that is declared."""
+
+    child: Place
+    create_parent_dirs: bool
+    why_all_run: str
+    was_file: Intent | None
+    by: str = ""
+
+    def __repr__(self) -> str:
+        return f"mirror {self.child.root}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A root that is no longer declared."""
+
+    root: RootKey
+    owner: str
+
+    def __repr__(self) -> str:
+        return f"drop {self.root}"
+
+
+Action: TypeAlias = Change | Single | Mount | Drop
+
+
+def _line(name: str, desired: Desired) -> str:
+    """One short line for a preview."""
+    shown = name if name.isprintable() else repr(name)
+    if isinstance(desired, FileState):
+        return f"write {shown} ({_size(desired.size)})"
+    if isinstance(desired, LinkState):
+        return f"link {shown}"
+    return f"make {shown}/" if isinstance(desired, DirState) else f"delete {shown}"
+
+
+def _size(count: int) -> str:
+    """A number of bytes for people."""
+    if count < 1024:
+        return f"{count} B"
+    power = min((count.bit_length() - 1) // 10, 4)
+    return f"{count / 1024**power:.1f} {'KMGT'[power - 1]}iB"

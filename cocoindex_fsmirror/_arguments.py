@@ -1,0 +1,89 @@
+"""What the command takes for an argument, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import click
+
+from ._backups import parse_age
+from ._brake import Limit
+
+if TYPE_CHECKING:
+    _LimitBase: TypeAlias = click.ParamType[Limit]
+    _AgeBase: TypeAlias = click.ParamType[int]
+else:
+    _LimitBase = _AgeBase = click.ParamType  # Older versions of Click can't subscript it.
+
+__all__ = ["AgeType", "LimitType", "PathType", "json_option", "wants_json"]
+
+_DIGITS: Final = 18  # of a count of files
+
+
+class PathType(click.Path):
+    """A path that can be worked with."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Refuses what names nothing, or is no text: the engine and the ledger keep paths."""
+        text = os.fspath(value)
+        if not text:
+            self.fail("the path is empty", param, ctx)
+        try:
+            is_text = b"\0" not in text.encode()
+        except UnicodeEncodeError:
+            is_text = False
+        if not is_text:
+            self.fail(f"{text!r} is not UTF-8", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class LimitType(_LimitBase):
+    """A count of files, or a part of them: ``20``, ``5%``."""
+
+    name = "count or percent"
+
+    def convert(
+        self, value: str, _param: click.Parameter | None, _ctx: click.Context | None
+    ) -> Limit:
+        """Parses it."""
+        number, is_percent = value.removesuffix("%"), value.endswith("%")
+        if len(number) > _DIGITS:
+            self.fail(f"it has {len(number):,} digits, and {_DIGITS} are enough for any count")
+        if not number.isdecimal() or (is_percent and int(number) > 100):
+            self.fail(f"{value!r} is neither a count nor a percentage, such as 20 or 5%")
+        return int(number) / 100 if is_percent else int(number)
+
+
+class AgeType(_AgeBase):
+    """An age: ``30d``, ``12h``."""
+
+    name = "age"
+
+    def convert(
+        self, value: str, _param: click.Parameter | None, _ctx: click.Context | None
+    ) -> int:
+        """Parses it, to nanoseconds."""
+        try:
+            return parse_age(value)
+        except ValueError as error:
+            self.fail(str(error))
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``."""
+    shown = "Print one JSON object on standard output, and nothing else there; also of an error."
+    return click.option("--json", "as_json", is_flag=True, help=shown)(command)
+
+
+def wants_json(args: Sequence[str] | None) -> bool:
+    """Whether ``--json`` is given, as told before anything is parsed, and may fail."""
+    words = list(sys.argv[1:] if args is None else args)
+    return "--json" in words[: words.index("--") if "--" in words else None]

@@ -1,0 +1,158 @@
+"""What the command prints: for people, or as JSON for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
+
+import click
+
+from ._errors import ApplyError
+
+__all__ = [
+    "Failure",
+    "Figures",
+    "OneLineFormatter",
+    "coloured",
+    "complain",
+    "one_line",
+    "printable",
+    "progress_bar",
+    "readable",
+    "tell",
+    "tell_error",
+    "utc",
+]
+
+Figures: TypeAlias = dict[str, Any]
+"""A result, as the JSON object that is printed."""
+
+
+class Failure(click.ClickException):
+    """What failed, though the command was used rightly."""
+
+
+def tell(as_json: bool, figures: Figures, lines: Sequence[str]) -> None:
+    """Prints a result for people, or for programs."""
+    shown = [json.dumps(figures, ensure_ascii=True)] if as_json else lines
+    try:
+        for line in shown:
+            click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
+    except OSError as error:
+        raise Failure(f"standard output can't be written: {error.strerror}") from None
+
+
+def tell_error(error: Exception, *, as_json: bool) -> None:
+    """Says what failed, and to programs as well."""
+    lines = [one_line(line) for line in _lines_of(error)]
+    complain(*lines)
+    if as_json:
+        with contextlib.suppress(OSError):  # That may be what failed.
+            click.echo(json.dumps({"error": "\n".join(lines)}))
+
+
+def _lines_of(error: Exception) -> list[str]:
+    """What an error says; a line for each of its parts."""
+    if isinstance(error, click.ClickException):
+        return [error.format_message()]
+    if isinstance(error, ApplyError):
+        parts = [f"  {part}" for part in error.exceptions]
+        return [f"{error.where}: {len(parts)} failed", *parts]
+    return [str(error)]
+
+
+def complain(*lines: str) -> None:
+    """Says what is wrong, on standard error."""
+    from rich.console import Console  # noqa: PLC0415  # It takes its time, and most runs say nothing.
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    message = "\n".join(map(one_line, lines))
+    with contextlib.suppress(OSError):  # There is nowhere left to say it.
+        console.print(f"fsmirror: {message}", style="red" if console.is_terminal else "")
+
+
+def one_line(text: str) -> str:
+    """A message that breaks no line and no terminal, whatever names are in it."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class OneLineFormatter(logging.Formatter):
+    """The same for what is logged."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The message without what may follow it, such as a traceback."""
+        return one_line(super().formatMessage(record))
+
+
+_COLOURS: Final = {
+    **dict.fromkeys(("write", "adopt", "make", "update"), "green"),
+    **dict.fromkeys(("heal", "modified", "mode"), "yellow"),
+    **dict.fromkeys(("delete", "missing", "fail"), "red"),
+    **dict.fromkeys(("back up", "foreign"), "magenta"),
+}
+
+
+def coloured(word: str) -> str:
+    """The word for a change or a difference; its colour shows on a terminal only."""
+    return click.style(word, fg=_COLOURS[word.rstrip()])
+
+
+def printable(path: str) -> str:
+    """A path that breaks no line and no terminal."""
+    return path if path.isprintable() else repr(path)
+
+
+def readable(count: float) -> str:
+    """A number of bytes, for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable: the last unit takes all")
+
+
+def utc(time_ns: int) -> str:
+    """A time, in UTC."""
+    if not time_ns:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time_ns / 1e9))
+
+
+def _is_terminal() -> bool:
+    """Whether somebody looks at standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def progress_bar(
+    expected: Callable[[], tuple[int, int]] | None,
+) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, if that is a terminal, towards expected figures."""
+    if expected is None or not _is_terminal():
+        yield lambda _files, _size: None
+        return
+    from rich import progress  # noqa: PLC0415  # Only where it is seen.
+    from rich.console import Console  # noqa: PLC0415
+
+    columns = (
+        progress.BarColumn(),
+        progress.TextColumn("{task.fields[files]:,} of {task.fields[all_files]:,} files"),
+        progress.DownloadColumn(binary_units=True),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        count, size = expected()
+        task = bar.add_task("", total=max(size, 1), files=0, all_files=count)
+
+        def advance(files: int, size: int) -> None:
+            done = bar.tasks[0].fields["files"] + files
+            bar.update(task, advance=size, files=done)
+
+        yield advance
