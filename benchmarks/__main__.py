@@ -107,7 +107,7 @@ def main(  # noqa: PLR0917
             _run(workload, places[workload.place], rounds, results)
             results.outcomes = list(_judged(judged, results))
             report.write(results, out)
-    chart.draw(results.outcomes, out / "chart.svg")
+        chart.draw(results.outcomes, out / "chart.svg")  # To remove a million files takes a while.
     for line in report.summary(results.outcomes):
         click.echo(line)
     if results.failures:
