@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import LedgerError, LockedError, Mirror, RootError
+from cocoindex_fsmirror._actions import Single
 from cocoindex_fsmirror._fs import Tree, lock
+from cocoindex_fsmirror._handlers import _apply_actions
+from cocoindex_fsmirror._paths import ROOT
+from cocoindex_fsmirror._specs import RootKey
+from cocoindex_fsmirror._state import ABSENT, Intent
+from cocoindex_fsmirror._survey import Survey
+from cocoindex_fsmirror._sync import check_removals
 from tests.io.conftest import Mount
 from tests.support import OWNER, snapshot, write
 
@@ -212,6 +219,29 @@ def test_a_root_of_which_nothing_can_be_told_is_not_gone(
     assert snapshot(root) == {}
     root.rmdir()
     mirror.tear_down(OWNER)  # It is gone, which is fine.
+
+
+def test_what_is_asked_of_a_root_of_which_nothing_can_be_told_fails(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single file would stay, and a limit to removals would not be looked at."""
+    mirror.apply([write("x", b"1")])
+    real = os.stat
+
+    def fail(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if path == str(root):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *args, **options)
+
+    gone = Single(RootKey(None, str(root / "x")), Intent(ROOT, ABSENT, OWNER), was_dir=False)
+    survey = Survey(str(root.parent))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", fail)
+        with pytest.raises(RootError):
+            _apply_actions(None, [gone])
+        with pytest.raises(RootError):
+            check_removals(mirror, survey, 0)
+    assert snapshot(root) == {"x": b"1"}
 
 
 def test_a_ledger_whose_log_can_t_be_looked_at_is_not_read_without_it(

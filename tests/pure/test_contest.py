@@ -77,3 +77,11 @@ def test_a_folder_that_its_own_component_made_a_file_is_a_rival_of_others(
     for name in names:
         assert _declare(watch, name, "one") == ROOT
     assert _declare(watch, Name("a/z"), "two") == A
+
+
+@pytest.mark.parametrize("other", [AB, ABC])
+def test_a_rival_is_found_also_right_after_a_neighbour_was_declared(other: Name) -> None:
+    watch = Watch()
+    assert _declare(watch, other, "another", "elsewhere//") == ROOT
+    assert _declare(watch, Name("a/c"), "one") == ROOT
+    assert _declare(watch, AB, "one") == other
