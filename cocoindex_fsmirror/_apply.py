@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
 
+from msgspec.structs import replace
+
 from ._errors import BarrierError, ConflictError, LedgerError, PathError
 from ._fs import Slot, Staging, Tree, coarse_now_ns, stamp_now
 from ._ledger import Ledger, Pending
@@ -189,11 +191,11 @@ class _Batch:
         self._rows = {put.intent.name: row_of(put.intent, made=put.made) for put in plan.files}
         folders = self._assign_slots()
         batch = self._staging.batch
-        notes = [Pending(batch, *self._slots[name], False, row) for name, row in self._rows.items()]
+        notes = [_note(batch, self._slots[name], row) for name, row in self._rows.items()]
         for gone in (*plan.clear, *plan.remove):
             row = Row(gone.name, Kind.FILE, "", "", digest=gone.expected.digest)
-            notes.append(Pending(batch, *self._slots[gone.name], True, row))
-        notes += [Pending(batch, *slot, False, row) for slot, row in folders]
+            notes.append(_note(batch, self._slots[gone.name], row, removal=True))
+        notes += [_note(batch, slot, row) for slot, row in folders]
         # An area outside the root's own can be found again only through its note.
         elsewhere = any(note.home != ROOT for note in notes)
         self._ledger.begin(notes, durable=self._durable and elsewhere)
@@ -363,7 +365,7 @@ class _Batch:
         made = made or self._was_made(row.name)
         self._tree.folder(row.name)  # Raises if something else took the name.
         if made or row.declared:
-            self._done[row.name] = row._replace(made=made)
+            self._done[row.name] = replace(row, made=made)
 
     def _was_made(self, name: Name) -> bool:
         """Whether a folder that is there, though it could not be seen before, is one of ours."""
@@ -393,7 +395,7 @@ class _Batch:
             self._seen[name] = Seen(staged, 0)  # Proves nothing, if it is another one now.
             with contextlib.suppress(OSError):
                 now = self._tree.signature(name)
-                if now is not None and now[:3] == staged[:3]:
+                if now is not None and now.is_like(staged):
                     self._seen[name] = Seen(now, now_ns)
         self._placed.clear()
 
@@ -434,7 +436,7 @@ class _Batch:
         was, the rename itself refuses if something is.
         """
         is_same = planned.state is ABSENT or self._tree.signature(name) == planned.signature
-        return planned if is_same else planned._replace(signature=None)
+        return planned if is_same else replace(planned, signature=None)
 
     def _look_again(self, name: Name, policy: OnConflict) -> Actual:
         """What appeared at a path, and is not ours; raises if it may not be moved."""
@@ -473,8 +475,8 @@ class _Batch:
         it proves nothing, and the content is read.
         """
         seen, known = self._staging.signature(slot), expected.signature
-        if seen is not None and known is not None and seen[:3] == known[:3]:
-            moved = seen._replace(ctime_ns=seen.mtime_ns)
+        if seen is not None and known is not None and seen.is_like(known):
+            moved = replace(seen, ctime_ns=seen.mtime_ns)
             if proves(moved, moved, self._looked_ns):
                 return True
         digest = self._staging.look(slot, digest=True).digest
@@ -568,7 +570,7 @@ class _Batch:
                 raise
             return
         if row.name in self._done and row.asked_ns is not None:
-            self._done[row.name] = self._done[row.name]._replace(mtime_ns=mtime_ns)
+            self._done[row.name] = replace(self._done[row.name], mtime_ns=mtime_ns)
 
     def _back_up(self, slot: Slot, name: Name) -> None:
         """Keeps foreign bytes, and says where."""
@@ -586,7 +588,7 @@ class _Batch:
             self._kept_back = not self._staging.remove_areas()
             self._barrier(self._seen)
         except OSError as error:
-            doubtful = [row._replace(doubt=Doubt.UNSYNCED) for row in self._done.values()]
+            doubtful = [replace(row, doubt=Doubt.UNSYNCED) for row in self._done.values()]
             with contextlib.suppress(LedgerError):
                 self._ledger.commit(doubtful, (), self._staging.batch)
             raise self._barrier_error(error) from error
@@ -639,6 +641,11 @@ class _Batch:
         failure.__cause__ = cause
         self._failed.add(Name(failure.path))
         self.outcome.failures.append(failure)
+
+
+def _note(batch: str, slot: Slot, row: Row, *, removal: bool = False) -> Pending:
+    """The note of one step."""
+    return Pending(batch, slot.home, slot.entry, removal, row)
 
 
 def _appeared(name: Name) -> ConflictError:

@@ -18,7 +18,9 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from ._copying import copied, digest_of_file, holds, write_all
 from ._errors import LockedError, RootError, SourceChangedError
@@ -159,7 +161,7 @@ def _read_at(base: str, folder: int, unread: Actual) -> Actual:
     return Actual(state, signature_of(before))
 
 
-class Slot(NamedTuple):
+class Slot(msgspec.Struct, frozen=True, gc=False):
     """A place in the staging area: the folder whose area it is, and the entry in it.
 
     An entry in a folder that is staged whole is a path.

@@ -9,15 +9,17 @@ consistency; what must not be lost is written before the first barrier of a batc
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sqlite3
 import stat
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
+from msgspec.structs import astuple
 
 from ._errors import InvalidNameError, LedgerError
 from ._paths import RESERVED, ROOT, Name, check_names, join, leaf
@@ -42,8 +44,8 @@ _HINTS: Final = {
 }
 
 _NOTES: Final = 2048  # intents that are packed into one value; they are only read all together
-_FIELDS: Final = ", ".join(Row._fields)
-_ROW: Final = ", ".join("?" * len(Row._fields))
+_FIELDS: Final = ", ".join(Row.__struct_fields__)
+_ROW: Final = ", ".join("?" * len(Row.__struct_fields__))
 _SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rows (
@@ -70,7 +72,7 @@ class CorruptLedgerError(LedgerError):
     """The ledger is not a database any more."""
 
 
-class Pending(NamedTuple):
+class Pending(msgspec.Struct, frozen=True, gc=False):
     """An intent that was written down before its step: what a crash may have left.
 
     ``home`` and ``entry`` tell the slot in the staging area of ``batch``;
@@ -249,7 +251,7 @@ class Ledger:
             cursor = self._connection.execute(sql, values)
             while some := cursor.fetchmany(_PAGE):
                 _check_names([found[0] for found in some])
-                yield from map(Row._make, some)
+                yield from itertools.starmap(Row, some)
 
     def names(self, where: str = "TRUE", *values: str) -> Iterator[Name]:
         """Their names only; nothing may be written meanwhile."""
@@ -453,13 +455,14 @@ _Notes: TypeAlias = list[tuple[Name, str, bool, Row]]
 
 def _packed(intents: Sequence[Pending]) -> Iterator[tuple[str, str, int, bytes]]:
     """Rows of the table of intents: an owner's can be dropped without being read."""
-    by_owner: defaultdict[tuple[str, str], list[tuple[object, ...]]] = defaultdict(list)
+    by_owner: defaultdict[tuple[str, str], list[Pending]] = defaultdict(list)
     for intent in intents:
-        by_owner[intent.batch, intent.row.owner].append(intent[1:])
-    for (batch, owner), notes in by_owner.items():
-        for start in range(0, len(notes), _NOTES):
-            packed = msgspec.msgpack.encode(notes[start : start + _NOTES])
-            yield batch, owner, start, packed
+        by_owner[intent.batch, intent.row.owner].append(intent)
+    for (batch, owner), some in by_owner.items():
+        for start in range(0, len(some), _NOTES):
+            part = some[start : start + _NOTES]
+            notes: _Notes = [(note.home, note.entry, note.removal, note.row) for note in part]
+            yield batch, owner, start, msgspec.msgpack.encode(notes)
 
 
 def _unpacked(packed: bytes) -> _Notes:
@@ -473,7 +476,7 @@ def _unpacked(packed: bytes) -> _Notes:
 
 def _stored(row: Row) -> tuple[object, ...]:
     """A row in the plain types that SQLite takes without asking around for an adapter."""
-    name, kind, *same, made, declared, doubt, target, asked_ns = row
+    name, kind, *same, made, declared, doubt, target, asked_ns = astuple(row)
     return (name, str(kind), *same, +made, +declared, +doubt, target, asked_ns)
 
 

@@ -956,7 +956,7 @@ def _handed_over(ledger: Ledger, owner: str) -> list[Row]:
         heirs = (below.owner for below in ledger.rows_below(row.name) if below.owner != owner)
         heir = next(heirs, None)
         if row.kind == Kind.DIR and row.made and heir is not None:
-            handed.append(row._replace(owner=heir, container="", declared=False))
+            handed.append(replace(row, owner=heir, container="", declared=False))
     return handed
 
 

@@ -12,8 +12,9 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
+import msgspec
 import xxhash
 from msgspec.structs import replace
 
@@ -145,7 +146,7 @@ class Look:
         rows = ledger.page(where, last, self._until, self._until, self._only)
         end = rows[-1].name if rows else ROOT
         if not ledger.is_believed:
-            rows = [row._replace(recorded_ns=0) for row in rows]
+            rows = [replace(row, recorded_ns=0) for row in rows]
         return rows, end
 
     def _suspects(self, ledger: Ledger, last: Name) -> tuple[list[Row], Name]:
@@ -183,7 +184,7 @@ class Look:
             self._add(row)
         elif row.kind != Kind.DIR and not _is_proven(row, actual):
             now = row.seen(actual.signature or row.signature, self._looked_ns)
-            now = now._replace(doubt=Doubt.NONE)
+            now = replace(now, doubt=Doubt.NONE)
             if _is_proven(now, actual):  # Else it was touched just now: the next look tells.
                 self._refreshed.append(now)
 
@@ -258,13 +259,13 @@ async def read(look: Look, name: Name, actual: Actual) -> Actual:
         folder = look.tree.folder(parent(name))
         fd = os.open(leaf(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     except OSError:
-        return actual._replace(state=replace(actual.state, digest=None))
+        return replace(actual, state=replace(actual.state, digest=None))
     hasher = xxhash.xxh3_128()
     with room() as buffer:
         async with aiofiles.open(fd, "rb", buffering=0) as file:
             while count := await file.readinto(buffer):
                 hasher.update(memoryview(buffer)[:count])
-    return actual._replace(state=replace(actual.state, digest=hasher.digest()))
+    return replace(actual, state=replace(actual.state, digest=hasher.digest()))
 
 
 _NOWHERE: Final = Actual(ABSENT)
@@ -329,7 +330,7 @@ def entries(tree: Tree, folder: Name) -> list[Name]:
         return []
 
 
-class Seen(NamedTuple):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """A signature, and a time before the look at it, by the clock that stamps files."""
 
     signature: Signature
@@ -356,7 +357,7 @@ def record(tree: Tree, rows: Iterable[Row], seen: Mapping[Name, Seen]) -> list[R
         if look is None:
             recorded.append(row)
         elif row.name not in fresh:
-            recorded.append(row.seen(*look))
+            recorded.append(row.seen(look.signature, look.at_ns))
         else:
             is_same = now[row.name] == look.signature
             recorded.append(row.seen(look.signature, recorded_ns if is_same else 0))

@@ -11,8 +11,8 @@ import enum
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from ._errors import ConflictError, PathError
@@ -74,7 +74,7 @@ def judge(intent: Intent, row: Row | None, actual: Actual) -> Verdict:
     return Verdict.OURS if actual.digest in intent.ours else Verdict.FOREIGN
 
 
-class Remove(NamedTuple):
+class Remove(msgspec.Struct, frozen=True, gc=False):
     """Take away a file.
 
     ``keep_copy`` moves it to the backup area. ``on_behalf`` is the declared path
@@ -88,14 +88,14 @@ class Remove(NamedTuple):
     on_behalf: Name | None = None
 
 
-class MakeFolder(NamedTuple):
+class MakeFolder(msgspec.Struct, frozen=True, gc=False):
     """Make a folder; ``row`` is what the ledger will say of it."""
 
     row: Row
     on_behalf: Name
 
 
-class Put(NamedTuple):
+class Put(msgspec.Struct, frozen=True, gc=False):
     """Put a file or link in place; ``expected`` is what it replaces, ``mode`` what it gets."""
 
     intent: Intent
@@ -105,7 +105,7 @@ class Put(NamedTuple):
     made: bool = True
 
 
-class Keep(NamedTuple):
+class Keep(msgspec.Struct, frozen=True, gc=False):
     """Record what is right on the disk; mode and time are to be set, unless ``None``.
 
     ``adopts`` tells that nothing was known of it before.
@@ -342,7 +342,7 @@ class _Planner:
     def _leave_folder(self, row: Row) -> None:
         """A directory target is gone: its folder goes with its last file."""
         if row.made:
-            self._prune[row.name] = row._replace(declared=False)
+            self._prune[row.name] = replace(row, declared=False)
         else:
             self._forget.append(row.name)
 
@@ -449,7 +449,7 @@ class _Planner:
             return
         if actual.state is not ABSENT:
             self._clear_file(intent, intent.name)
-        self._folders[intent.name] = MakeFolder(wanted._replace(made=True), intent.name)
+        self._folders[intent.name] = MakeFolder(replace(wanted, made=True), intent.name)
 
     def _plan_file(self, intent: Intent) -> None:
         """Plans for a declared file or link."""

@@ -8,12 +8,15 @@ be skipped unless every possibility is already the desired state.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 import msgspec
 
 from ._state import ABSENT, Absent, Desired, Kind, kind_of
 
 __all__ = ["Record", "is_settled", "owner_of", "record_of", "remembered_digests"]
+
+_NONE: Final = frozenset[bytes]()
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -73,6 +76,8 @@ def is_settled(
 
 def remembered_digests(previous: Collection[Record]) -> frozenset[bytes]:
     """The digests of every content, or link, that the engine may have had us write."""
+    if not previous:
+        return _NONE  # An empty set of its own for each file would take 216 bytes.
     return frozenset(record.digest for record in previous if record.kind != Kind.DIR)
 
 

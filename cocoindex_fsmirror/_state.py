@@ -12,6 +12,7 @@ from typing import ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import xxhash
+from msgspec.structs import replace
 
 from ._paths import ROOT, Name
 
@@ -160,7 +161,7 @@ def _dress(state: State) -> tuple[int | None, int | None]:
     return (None, None) if isinstance(state, Absent | OtherState) else (state.mode, state.mtime_ns)
 
 
-class Signature(NamedTuple):
+class Signature(msgspec.Struct, frozen=True, gc=False):
     """What ``lstat`` tells about the identity of a file; times in nanoseconds."""
 
     inode: int
@@ -168,8 +169,16 @@ class Signature(NamedTuple):
     mtime_ns: int
     ctime_ns: int
 
+    def is_like(self, other: Signature) -> bool:
+        """Whether both may be of one file that was renamed meanwhile, which changes its ctime."""
+        return (
+            self.inode == other.inode
+            and self.size == other.size
+            and self.mtime_ns == other.mtime_ns
+        )
 
-class Actual(NamedTuple):
+
+class Actual(msgspec.Struct, frozen=True, gc=False):
     """What is at a path now, and the signature that it was seen with."""
 
     state: State
@@ -206,7 +215,7 @@ class Doubt(enum.IntEnum):
     """A barrier failed after its bytes were put in place: they are written anew."""
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The last-written state of one path: a row of the ledger.
 
     ``mode`` and ``asked_ns`` are the mode and the time of change that were asked
@@ -251,16 +260,29 @@ class Row(NamedTuple):
     @property
     def declaration(self) -> Row:
         """The row without what was seen on the disk: who declared what."""
-        return self._replace(inode=0, mtime_ns=0, ctime_ns=0, recorded_ns=0, doubt=Doubt.NONE)
+        return replace(self, inode=0, mtime_ns=0, ctime_ns=0, recorded_ns=0, doubt=Doubt.NONE)
 
     def seen(self, signature: Signature, recorded_ns: int) -> Row:
         """The row with the signature of the file at the time of the record."""
-        inode, _, mtime_ns, ctime_ns = signature
-        now = inode, mtime_ns, ctime_ns, recorded_ns
-        return Row._make((*self[:_SEEN], *now, *self[_SEEN + 4 :]))
-
-
-_SEEN: Final = Row._fields.index("inode")  # And the three that follow.
+        return Row(  # replace() would take four times as long.
+            self.name,
+            self.kind,
+            self.owner,
+            self.container,
+            self.component,
+            self.digest,
+            self.size,
+            self.mode,
+            signature.inode,
+            signature.mtime_ns,
+            signature.ctime_ns,
+            recorded_ns,
+            self.made,
+            self.declared,
+            self.doubt,
+            self.target,
+            self.asked_ns,
+        )
 
 
 def proves(signature: Signature, recorded: Signature, recorded_ns: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._ledger import Pending
@@ -368,7 +369,7 @@ def test_verify_finds_an_edit_that_hides_its_time_only_by_content(dst: Path) -> 
         (dst / "a").write_bytes(b"x")
         os.utime(dst / "a", ns=(row.mtime_ns, row.mtime_ns))
         there = (dst / "a").lstat()
-        hidden = row._replace(ctime_ns=there.st_ctime_ns, recorded_ns=there.st_ctime_ns + 10**10)
+        hidden = replace(row, ctime_ns=there.st_ctime_ns, recorded_ns=there.st_ctime_ns + 10**10)
         mirror._run(lambda _tree, ledger: ledger.commit([hidden], ()))
     assert run("verify", dst).exit_code == 0
     assert told("verify", dst, "--content")["differences"] == [{"path": "a", "how": "modified"}]

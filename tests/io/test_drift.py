@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror, RootError, _copying, _fs, _ledger, _observe
 from cocoindex_fsmirror import _mirror as mirror_module
@@ -349,7 +350,7 @@ def test_of_a_doubtful_row_no_lstat_is_proof(mirror: Mirror, root: Path, x: Path
     assert [(seen.name, seen.doubt) for seen in mirror.observe().refreshed] == [("d/x", Doubt.NONE)]
     with contextlib.closing(_fs.open_root(str(root))[0]) as tree:
         for doubt, digest in ((Doubt.NONE, b"stale"), (Doubt.UNSYNCED, digest_of(x.read_bytes()))):
-            doubtful = row._replace(digest=b"stale", doubt=doubt)
+            doubtful = replace(row, digest=b"stale", doubt=doubt)
             assert _observe.look_at(tree, row.name, doubtful).digest == digest
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from msgspec.structs import replace
+
 from cocoindex_fsmirror._paths import Folding, Name
 from cocoindex_fsmirror._plan import Plan, Put, Remove, View, make_plan
 from cocoindex_fsmirror._state import (
@@ -180,12 +182,12 @@ def row_for(intent: Intent) -> Row:
 def file_row(name: str, content: bytes, *, owner: str = "owner-a", **more: Any) -> Row:
     """The row of a file that holds, or held, a content."""
     row = Row(Name(name), Kind.FILE, owner, "", "", digest_of(content), len(content))
-    return recorded(row._replace(**more), content)
+    return recorded(replace(row, **more), content)
 
 
 def dir_row(name: str, *, owner: str = "owner-a", **more: Any) -> Row:
     """The row of a folder; unless told otherwise, of one that only holds declared files."""
-    return Row(Name(name), Kind.DIR, owner, "", declared=False)._replace(**more)
+    return replace(Row(Name(name), Kind.DIR, owner, "", declared=False), **more)
 
 
 def above(name: str) -> list[str]:

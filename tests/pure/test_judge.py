@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from cocoindex_fsmirror._plan import Verdict, judge
 from cocoindex_fsmirror._state import Intent, Row
@@ -109,5 +110,5 @@ def test_equal_bytes_of_another_owner_are_not_ours() -> None:
 
 
 def test_a_file_that_could_not_be_read_is_never_ours() -> None:
-    row = file_row("f", ROW)._replace(digest=None)
+    row = replace(file_row("f", ROW), digest=None)
     assert judge(write("f", DESIRED), row, seen("unread")) is Verdict.FOREIGN

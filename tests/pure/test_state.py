@@ -9,6 +9,7 @@ import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cocoindex_fsmirror._paths import Name
 from cocoindex_fsmirror._state import (
@@ -82,10 +83,10 @@ def test_an_older_change_with_an_unchanged_signature_proves_the_content() -> Non
     assert proves(seen, seen, NOON + 6)
 
 
-@pytest.mark.parametrize("field", Signature._fields)
+@pytest.mark.parametrize("field", Signature.__struct_fields__)
 def test_a_signature_that_changed_in_any_part_proves_nothing(field: str) -> None:
     recorded = _signature(NOON + 5)
-    seen = recorded._replace(**{field: getattr(recorded, field) + 1})
+    seen = replace(recorded, **{field: getattr(recorded, field) + 1})
     assert not proves(seen, recorded, NOON + 10 * SECOND)
 
 
@@ -145,17 +146,17 @@ def test_the_declaration_of_a_row_tells_every_difference_but_what_was_seen() -> 
         "recorded_ns": 9,
         "doubt": Doubt.UNSYNCED,
     }
-    assert row._replace(**observed).declaration == row.declaration
-    declared = row._asdict().keys() - observed.keys()
+    assert replace(row, **observed).declaration == row.declaration
+    declared = {*row.__struct_fields__} - observed.keys()
     for field in declared:
         other: dict[str, Any] = {field: "other"}
-        assert row._replace(**other).declaration != row.declaration, field
+        assert replace(row, **other).declaration != row.declaration, field
 
 
 def test_the_state_of_a_row_is_what_it_was_last_written_as() -> None:
     row = Row(Name("a"), Kind.FILE, "o", "", "", b"A", 3, 0o600)
     assert row.state == FileState(b"A", 3, 0o600)
-    assert row._replace(kind=Kind.DIR).state == DirState(0o600)
+    assert replace(row, kind=Kind.DIR).state == DirState(0o600)
     link = Row(Name("l"), Kind.LINK, "o", "", digest=LinkState("x").digest, target="x")
     assert link.state == LinkState("x")
 
@@ -164,7 +165,7 @@ def test_the_state_of_a_row_is_what_it_was_last_written_as() -> None:
 def test_a_time_that_was_asked_for_counts_as_what_the_file_system_made_of_it(kind: Kind) -> None:
     row = Row(Name("a"), kind, "o", "", mtime_ns=7_000_000_000)
     assert row.state.mtime_ns is None
-    assert row._replace(asked_ns=7_999_999_999).state.mtime_ns == 7_000_000_000
+    assert replace(row, asked_ns=7_999_999_999).state.mtime_ns == 7_000_000_000
 
 
 def test_a_link_is_never_taken_for_a_file_that_holds_its_target() -> None:
