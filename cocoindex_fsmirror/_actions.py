@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from ._paths import ROOT, Name, join
 from ._specs import DirSpec, Options, RootKey, Watch
@@ -14,14 +14,13 @@ from ._state import Desired, DirState, FileState, Intent, LinkState
 __all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A directory target: the root it belongs to, and where in it."""
 
     root: RootKey
     owner: str
     options: Options
-    watch: Watch = field(repr=False, compare=False)
+    watch: Watch
     prefix: Name = ROOT
     container: str = ""
 
@@ -49,8 +48,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
         return line.replace("make", "keep", 1) if self.is_settled else line
 
 
-@dataclass(frozen=True, slots=True)
-class Single:
+class Single(msgspec.Struct, frozen=True):
     """A file that is declared by itself; its mirror is the folder that holds it."""
 
     path: RootKey
@@ -61,8 +59,7 @@ class Single:
         return _line(str(self.path), self.intent.desired)
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """A root that is declared."""
 
     child: Place
@@ -75,8 +72,7 @@ class Mount:
         return f"mirror {self.child.root}"
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """A root that is no longer declared."""
 
     root: RootKey

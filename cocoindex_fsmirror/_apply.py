@@ -13,9 +13,9 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from ._errors import BarrierError, ConflictError, LedgerError, PathError
@@ -58,8 +58,7 @@ _HINTS = {
 }
 
 
-@dataclass
-class Outcome:
+class Outcome(msgspec.Struct):
     """What a batch did, by path relative to the root.
 
     Attributes:
@@ -74,14 +73,14 @@ class Outcome:
         size: Bytes in the files that were put in place.
     """
 
-    written: list[Name] = field(default_factory=list)
-    kept: list[Name] = field(default_factory=list)
-    adopted: list[Name] = field(default_factory=list)
-    dressed: list[Name] = field(default_factory=list)
-    removed: list[Name] = field(default_factory=list)
-    backed_up: dict[Name, Name] = field(default_factory=dict)
-    left: list[Name] = field(default_factory=list)
-    failures: list[PathError] = field(default_factory=list)
+    written: list[Name] = msgspec.field(default_factory=list)
+    kept: list[Name] = msgspec.field(default_factory=list)
+    adopted: list[Name] = msgspec.field(default_factory=list)
+    dressed: list[Name] = msgspec.field(default_factory=list)
+    removed: list[Name] = msgspec.field(default_factory=list)
+    backed_up: dict[Name, Name] = msgspec.field(default_factory=dict)
+    left: list[Name] = msgspec.field(default_factory=list)
+    failures: list[PathError] = msgspec.field(default_factory=list)
     size: int = 0
 
 

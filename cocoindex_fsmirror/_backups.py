@@ -12,9 +12,10 @@ import contextlib
 import errno
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
+
+import msgspec
 
 from ._errors import ApplyError, BarrierError, ConflictError, PathError
 from ._fs import Tree
@@ -36,8 +37,7 @@ _AGE: Final = re.compile(r"([0-9]{1,12})([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
-@dataclass(frozen=True, slots=True)
-class Backup:
+class Backup(msgspec.Struct, frozen=True, gc=False):
     """One file, link or empty directory in a backup area.
 
     Attributes:

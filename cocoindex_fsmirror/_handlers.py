@@ -10,12 +10,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, cast
 
 import cocoindex as coco
-import msgspec
+from msgspec.structs import replace
 
 from ._actions import Action, Change, Drop, Mount, Place, Single
 from ._engine import make_sink
@@ -287,7 +286,7 @@ def _mount(context_provider: Any, action: Mount) -> None:
 def _write_single(context_provider: Any, action: Single) -> None:
     """Brings a file that is declared by itself to its desired state."""
     path = action.path.resolve(context_provider)
-    intent = msgspec.structs.replace(action.intent, name=parse_name(os.path.basename(path)))
+    intent = replace(action.intent, name=parse_name(os.path.basename(path)))
     if action.was_dir:
         mirror_at(path).tear_down(intent.owner, durable=intent.durable)
     mirror = mirror_at(os.path.dirname(path))

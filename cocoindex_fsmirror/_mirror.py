@@ -13,10 +13,10 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, NamedTuple, Self, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from ._apply import Outcome, apply_plan
@@ -63,8 +63,7 @@ def observe(root: str) -> Drift:
     return Mirror(root).observe()
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(msgspec.Struct, frozen=True, gc=False):
     """Figures about a mirror.
 
     Attributes:
@@ -85,8 +84,7 @@ class Status:
     updated_ns: int = 0
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True, gc=False):
     """A target that writes to a mirror.
 
     Attributes:
@@ -893,8 +891,7 @@ def _how(row: Row, actual: Actual) -> Literal["modified", "missing", "mode", "fo
     return "mode" if same_content(row.state, actual.state) else "modified"
 
 
-@dataclass
-class _Locked:
+class _Locked(msgspec.Struct):
     """A root that is ours until it is closed."""
 
     tree: Tree

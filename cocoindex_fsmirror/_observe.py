@@ -11,7 +11,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -48,8 +47,7 @@ _log = logging.getLogger("cocoindex_fsmirror")
 _LONGEST_TICK: Final = 10_000_000  # nanoseconds: a kernel with HZ=100
 
 
-@dataclass(frozen=True)
-class Drift:
+class Drift(msgspec.Struct, frozen=True):
     """What a look at a mirror found.
 
     Attributes:
@@ -65,7 +63,7 @@ class Drift:
     components: frozenset[tuple[str, str]] = frozenset()
     stale: frozenset[str] = frozenset()
     known: frozenset[str] = frozenset()
-    refreshed: tuple[Row, ...] = field(default=(), repr=False)
+    refreshed: tuple[Row, ...] = ()
 
 
 class Look:

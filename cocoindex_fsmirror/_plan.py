@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 from msgspec.structs import replace
@@ -118,8 +117,7 @@ class Keep(msgspec.Struct, frozen=True, gc=False):
     adopts: bool = False
 
 
-@dataclass(frozen=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """What a plan is made from.
 
     Attributes:
@@ -133,11 +131,10 @@ class View:
     rows: Mapping[Name, Row]
     actual: Mapping[Name, Actual]
     displaced: Collection[Displaced] = ()
-    folding: Folding = field(default_factory=Folding)
+    folding: Folding = msgspec.field(default_factory=Folding)
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The steps of a batch, in the order in which they are applied."""
 
     clear: tuple[Remove, ...] = ()

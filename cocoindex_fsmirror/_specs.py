@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 from ._brake import Brake, Limit, check_limit
 from ._draft import Draft
@@ -43,8 +43,7 @@ _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, gc=False):
     """How a directory target treats its files."""
 
     durability: Durability = "batch"
@@ -94,7 +93,7 @@ class Watch:
         self._files: dict[Name, _Declarer] = {}
         self._below: dict[Name, tuple[Name, _Declarer]] = {}  # by folder: one of the paths in it
         self._declarers: dict[tuple[str, str], _Declarer] = {}  # There are far fewer than files.
-        self._around: tuple[Name, _Declarer] | None = None  # Of the declaration before.
+        self._clear: dict[Name, _Declarer] = {}  # by folder: for whom nothing speaks against it
 
     def draft(self, name: Name, source: int) -> Draft | None:
         """Begins a copy of a large open file that may go to a path below the root."""
@@ -117,8 +116,8 @@ class Watch:
             me = self._declarers.get((place, component))
             if me is None:
                 me = self._declarers[place, component] = _Declarer(place, component)
-            around = parent(name), me
-            is_first = around != self._around  # Most follow one that is declared beside them.
+            folder = parent(name)
+            is_first = self._clear.get(folder) is not me  # Most have one declared beside them.
             if is_first or name in self._files or name in self._below:
                 for rival, other in self._rivals(name, is_first=is_first, is_file=is_file):
                     is_contrary = (rival, other.place) != (name, place)
@@ -126,11 +125,12 @@ class Watch:
                         return rival
             if is_file:
                 self._files[name] = me
+                if name in self._below:
+                    self._clear.clear()
             if is_first:
-                for folder in ancestors(name):
-                    if folder not in self._below:
-                        self._below[folder] = name, me
-                self._around = around
+                for above in ancestors(name):
+                    self._below.setdefault(above, (name, me))
+                self._clear[folder] = me
         return ROOT
 
     def _rivals(
@@ -149,7 +149,7 @@ class Watch:
     def withdraw(self, name: Name, place: str) -> None:
         """Forgets a declaration."""
         with self._lock:
-            self._around = None
+            self._clear.clear()
             declarer = self._files.get(name)
             if declarer is not None and declarer.place == place:
                 del self._files[name]
@@ -237,8 +237,7 @@ class DirSpec(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class KeepSpec:
+class KeepSpec(msgspec.Struct, frozen=True, gc=False):
     """A path that stays as it is: what it should hold can't be told now."""
 
 

@@ -11,9 +11,9 @@ import re
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+import msgspec
 import xxhash
 
 from ._draft import LARGE
@@ -43,8 +43,7 @@ class Entry(NamedTuple):
     target: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True, gc=False):
     """A folder of the source, or a part of a large one.
 
     Attributes:
@@ -59,7 +58,7 @@ class Listing:
     part: int
     mode: int
     mtime_ns: int
-    packed: bytes = field(repr=False)
+    packed: bytes
 
     @property
     def key(self) -> str:
@@ -85,8 +84,7 @@ def _digest(encoded: bytes) -> str:
     return blake2b(encoded).hexdigest()
 
 
-@dataclass
-class Survey:
+class Survey(msgspec.Struct):
     """What a walk through a source found.
 
     Attributes:
@@ -107,14 +105,14 @@ class Survey:
     source: str
     mode: int = 0
     mtime_ns: int = 0
-    listings: list[Listing] = field(default_factory=list)
+    listings: list[Listing] = msgspec.field(default_factory=list)
     files: int = 0
     links: int = 0
     size: int = 0
-    large: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    large: list[str] = msgspec.field(default_factory=list)
+    skipped: list[str] = msgspec.field(default_factory=list)
+    unread: list[str] = msgspec.field(default_factory=list)
+    errors: list[str] = msgspec.field(default_factory=list)
 
     def digest(self) -> str:
         """A fingerprint of all that would be mirrored in the source."""

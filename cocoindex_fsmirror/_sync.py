@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from . import __version__
 from ._apply import Outcome
@@ -78,8 +79,7 @@ class Options(NamedTuple):
     max_delete: Limit | None = None
 
 
-@dataclass
-class Summary:
+class Summary(msgspec.Struct):
     """What a run did, in files and links.
 
     Attributes:
@@ -103,8 +103,8 @@ class Summary:
     unchanged: int = 0
     size: int = 0
     seconds: float = 0.0
-    failures: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    failures: list[str] = msgspec.field(default_factory=list)
+    skipped: list[str] = msgspec.field(default_factory=list)
 
 
 class Syncing:

@@ -10,7 +10,6 @@ os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 os.environ.setdefault("RUST_LOG", "error")
 
 import contextlib
-import dataclasses
 import gc
 import logging
 import signal
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import click
+import msgspec
 
 from . import __version__
 from ._arguments import AgeType, LimitType, PathType, json_option, wants_json
@@ -242,7 +242,7 @@ def _report(source: str, target: str, summary: Summary, *, as_json: bool) -> int
         shown = ", ".join(map(printable, summary.skipped[:3]))
         shown += ", ..." if len(summary.skipped) > 3 else ""
         complain(f"skipped {len(summary.skipped)} special files: {shown}")
-    figures = {"source": source, "root": target} | dataclasses.asdict(summary)
+    figures = {"source": source, "root": target} | msgspec.structs.asdict(summary)
     tell(as_json, figures, [f"{printable(target)}: {_summed_up(figures)}"])
     return FAILED if summary.failures else IN_ORDER
 

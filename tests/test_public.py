@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +155,10 @@ def test_every_public_name_is_documented_in_googles_style(name: str) -> None:
     ],
 )
 def test_every_public_attribute_is_documented(public: Any) -> None:
-    attributes = set(getattr(public, "__dataclass_fields__", ()))
+    attributes = set(_fields(public))
     if not attributes and "__init__" in vars(public):
         attributes |= set(re.findall(r"self\.(\w+) =", inspect.getsource(public.__init__)))
+    assert attributes or issubclass(public, Exception)
     section = _section(inspect.cleandoc(public.__doc__ or ""), "Attributes")
     for attribute in attributes:
         assert re.search(rf"^    {attribute}: \S", section, re.MULTILINE), attribute
@@ -173,12 +174,18 @@ def _parameters(documented: object) -> list[str]:
     """The parameters that a docstring has to explain; errors are ours to raise."""
     if isinstance(documented, type) and issubclass(documented, (BaseException, fsmirror.DirTarget)):
         return []
-    if _is_property(documented) or hasattr(documented, "__dataclass_fields__"):
+    if _is_property(documented) or _fields(documented):
         return []
     if isinstance(documented, type) and documented.__module__.startswith(testing.__name__):
         return []
     parameters = inspect.signature(_function(documented)).parameters
     return [name for name in parameters if name != "self" and not name.startswith("_")]
+
+
+def _fields(public: object) -> tuple[str, ...]:
+    """The fields of a class that has them for its attributes."""
+    names: Iterable[str] = getattr(public, "__struct_fields__", ())
+    return tuple(names or getattr(public, "__dataclass_fields__", ()))
 
 
 def _function(public: object) -> Callable[..., object]:

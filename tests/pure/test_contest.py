@@ -85,3 +85,11 @@ def test_a_rival_is_found_also_right_after_a_neighbour_was_declared(other: Name)
     assert _declare(watch, other, "another", "elsewhere//") == ROOT
     assert _declare(watch, Name("a/c"), "one") == ROOT
     assert _declare(watch, AB, "one") == other
+
+
+def test_a_folder_that_became_a_file_is_a_rival_of_those_who_go_on_below_it() -> None:
+    watch = Watch()
+    assert _declare(watch, Name("a/y"), "one") == ROOT
+    assert _declare(watch, ABC, "two") == ROOT
+    assert _declare(watch, A, "one") == ROOT
+    assert _declare(watch, Name("a/b/d"), "two") == A

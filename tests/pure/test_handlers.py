@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Collection
 
@@ -36,8 +37,9 @@ OTHER = "another-owner"
 Output = coco.TargetReconcileOutput[object, Record, ChildHandler]
 
 
-def _place(drifted: Collection[str] = ()) -> Place:
-    """The directory target ``sub`` of a root in which some names drifted."""
+@functools.cache
+def _place(*drifted: str) -> Place:
+    """The directory target ``sub`` of a root in which some names drifted, of one update."""
     watch = Watch(Drift(names=frozenset(map(Name, drifted))))
     return Place(KEY, "an-owner", Options(on_conflict="error"), watch, Name("sub"), "sub//")
 
@@ -56,7 +58,7 @@ def _reconcile(
     drifted: bool = False,
 ) -> Output | None:
     """Asks a child handler about ``sub/f``."""
-    handler = ChildHandler(_place({"sub/f"} if drifted else {"f", "other"}))
+    handler = ChildHandler(_place("sub/f") if drifted else _place("f", "other"))
     output = handler.reconcile("f", _spec(wanted), previous, may_be_missing)
     assert output is None or isinstance(output.action, Change)
     return output  # type: ignore[return-value]
@@ -308,7 +310,8 @@ def test_everything_runs_again_only_if_a_look_found_what_nobody_else_can_heal(
 
 def test_reconciling_a_root_is_repeatable() -> None:
     file = FileSpec(A, None, True, ONE, fresh_owner="f")
-    specs: list[FileSpec | DirSpec | coco.NonExistenceType] = [_dir(), file, coco.NON_EXISTENCE]
+    specs: tuple[FileSpec | DirSpec | coco.NonExistenceType, ...]
+    specs = _dir(Watch()), file, coco.NON_EXISTENCE
     for previous, may_be_missing, _ in histories():
         records = [_owned(record) for record in previous]
         for spec in specs:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cocoindex_fsmirror._plan import Plan
 from cocoindex_fsmirror._state import ABSENT, DirState, Intent, OnConflict, Row
