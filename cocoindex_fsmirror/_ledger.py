@@ -240,9 +240,10 @@ class Ledger:
         """The rows that satisfy a condition, in the order of their names."""
         return list(self.each_row(where, *values))
 
-    def page(self, where: str, *values: str) -> list[Row]:
-        """The first few of them."""
-        return list(self.each_row(where, *values, limit=_PAGE))
+    def page(self, last: Name, until: Name, only: Name) -> list[Row]:
+        """The first few declared ones after a name; see :meth:`signatures`."""
+        where, values = _range(last, until, only)
+        return list(self.each_row(f"declared AND {where}", *values, limit=_PAGE))
 
     def each_row(self, where: str = "TRUE", *values: str, limit: int = -1) -> Iterator[Row]:
         """The same, one by one; nothing may be written meanwhile."""
@@ -281,13 +282,12 @@ class Ledger:
             until: The last name that is asked for; empty if there is none.
             only: The one path that is asked for; empty for all.
         """
+        where, values = _range(last, until, only)
         sql = (
             "SELECT name, kind <> 'dir' AND doubt = 0, mode, recorded_ns, inode, size, mtime_ns,"
-            " ctime_ns FROM rows WHERE declared AND name > ? AND (? = '' OR name <= ?)"
-            " AND ? IN ('', name) ORDER BY name LIMIT ?"
+            f" ctime_ns FROM rows WHERE declared AND {where} ORDER BY name LIMIT {_PAGE}"
         )
         with _translated(self.file):
-            values = (last, until, until, only, _PAGE)
             found = self._connection.execute(sql, values).fetchall()
         _check_names([recorded[0] for recorded in found])
         return found
@@ -478,6 +478,13 @@ def _stored(row: Row) -> tuple[object, ...]:
     """A row in the plain types that SQLite takes without asking around for an adapter."""
     name, kind, *same, made, declared, doubt, target, asked_ns = astuple(row)
     return (name, str(kind), *same, +made, +declared, +doubt, target, asked_ns)
+
+
+def _range(last: Name, until: Name, only: Name) -> tuple[str, tuple[Name, ...]]:
+    """A condition for the names of a page, for which no other row is read, and its values."""
+    if only:
+        return "name > ? AND name = ?", (last, only)
+    return ("name > ? AND name <= ?", (last, until)) if until else ("name > ?", (last,))
 
 
 def _leads_to(file: str, there: os.stat_result) -> bool:

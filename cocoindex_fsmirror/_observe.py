@@ -140,8 +140,7 @@ class Look:
 
     def _rows(self, ledger: Ledger, last: Name) -> tuple[list[Row], Name]:
         """The rows that follow a name, and the name of the last one."""
-        where = "declared AND name > ? AND (? = '' OR name <= ?) AND ? IN ('', name)"
-        rows = ledger.page(where, last, self._until, self._until, self._only)
+        rows = ledger.page(last, self._until, self._only)
         end = rows[-1].name if rows else ROOT
         if not ledger.is_believed:
             rows = [replace(row, recorded_ns=0) for row in rows]

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -391,3 +392,20 @@ def test_a_peek_at_what_is_no_mirror_makes_none(root: Path) -> None:
     root.mkdir()
     assert Ledger.peek(str(root)) is None
     assert list(root.iterdir()) == []
+
+
+def test_one_path_is_looked_at_without_reading_the_others(root: Path) -> None:
+    root.mkdir()
+    with Mirror(root) as mirror:
+        mirror.apply([write(f"d/{number}") for number in range(2_000)])
+    ledger = Ledger.peek(str(root))
+    assert ledger is not None
+    with contextlib.closing(ledger):
+        steps: list[None] = []
+        ledger._connection.set_progress_handler(partial(steps.append, None), 1)
+        for only in ("d/0", "d/1", "d/1999", "d/none"):
+            found = [row.name for row in ledger.page(Name(""), Name(""), Name(only))]
+            assert found == [name for name, *_ in ledger.signatures(Name(""), Name(""), Name(only))]
+            assert found == ([] if only == "d/none" else [only])
+        assert [name for name, *_ in ledger.signatures(Name("c"), Name("d/0"), Name(""))] == ["d/0"]
+    assert 0 < len(steps) < 2_000
