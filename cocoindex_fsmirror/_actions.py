@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import msgspec
-from msgspec.structs import replace
 
 from ._paths import ROOT, Name, join
 from ._specs import DirSpec, Options, RootKey, Watch
@@ -14,13 +14,14 @@ from ._state import Desired, DirState, FileState, Intent, LinkState
 __all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]
 
 
-class Place(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Place:
     """A directory target: the root it belongs to, and where in it."""
 
     root: RootKey
     owner: str
     options: Options
-    watch: Watch
+    watch: Watch = field(repr=False, compare=False)
     prefix: Name = ROOT
     container: str = ""
 

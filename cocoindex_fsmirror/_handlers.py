@@ -128,9 +128,10 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
         watch = spec.watch or Watch()
         why = _why_all_run(watch, owner, prev_possible_records)
         was_file = Intent(ROOT, ABSENT, owner, ours=ours) if Kind.FILE in kinds else None
-        place = Place(root, owner, spec.options(Options()), watch)
+        options = spec.options(Options())
         if spec.exact and watch.has_looked:
-            place = replace(place, options=replace(place.options, exact=True))
+            options = replace(options, exact=True)
+        place = Place(root, owner, options, watch)
         by = f"{spec.by} {root}".strip()
         action = Mount(place, spec.create_parent_dirs, why, was_file, by)
         return coco.TargetReconcileOutput(
