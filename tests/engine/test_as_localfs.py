@@ -152,3 +152,15 @@ def test_a_root_without_its_parent_is_refused_if_none_may_be_made(tmp_path: Path
 
     with pytest.raises(fsmirror.RootError, match="no/such/root"):
         updated(tmp_path, main, fsmirror)
+
+
+@pytest.mark.parametrize("name", ["declare_dir_target", "declare_file"])
+def test_a_release_that_only_edits_a_function_makes_no_component_run_again(name: str) -> None:
+    ours = getattr(fsmirror, name)
+
+    def edited() -> None:
+        """Another body, under the same name."""
+
+    edited.__module__, edited.__qualname__ = ours._fn.__module__, ours._fn.__qualname__
+    assert coco.fn(version=1)(edited)._logic_fp == ours._logic_fp
+    assert coco.fn(edited)._logic_fp != ours._logic_fp
