@@ -36,7 +36,7 @@ from ._state import (
     OtherState,
     Row,
     Signature,
-    proves,
+    is_older,
 )
 
 __all__ = ["Outcome", "apply_plan"]
@@ -474,10 +474,12 @@ class _Batch:
         it proves nothing, and the content is read.
         """
         seen, known = self._staging.signature(slot), expected.signature
-        if seen is not None and known is not None and seen.is_like(known):
-            moved = replace(seen, ctime_ns=seen.mtime_ns)
-            if proves(moved, moved, self._looked_ns):
-                return True
+        if (
+            (seen is not None and known is not None)
+            and seen.is_like(known)
+            and is_older(seen.mtime_ns, self._looked_ns)
+        ):
+            return True
         digest = self._staging.look(slot, digest=True).digest
         return digest is not None and digest in (expected.digest, *ours)
 

@@ -305,11 +305,14 @@ class Ledger:
 
     def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
         """The rows of some names."""
-        found: dict[Name, Row] = {}
-        for chunk in _chunks(sorted(set(names))):
-            marks = ",".join("?" * len(chunk))
-            found.update((row.name, row) for row in self.rows(f"name IN ({marks})", *chunk))
-        return found
+        found: list[Row] = []
+        with _translated(self.file):
+            for chunk in _chunks(sorted(set(names))):
+                marks = ",".join("?" * len(chunk))
+                sql = f"SELECT {_FIELDS} FROM rows WHERE name IN ({marks}) ORDER BY name"
+                found += itertools.starmap(Row, self._connection.execute(sql, chunk))
+        _check_names([row.name for row in found])
+        return {row.name: row for row in found}
 
     def rows_below(self, name: Name) -> list[Row]:
         """The rows of everything inside a folder."""

@@ -275,11 +275,10 @@ def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> A
     """
     try:
         if row is not None and row.kind == Kind.FILE and not (read or row.doubt):
-            found = tree.stat(name)  # Proves most.
-            if found is not None and proves(signature_of(found), row.signature, row.recorded_ns):
+            found, known = tree.stat(name), row.signature  # Proves most.
+            if found is not None and proves(signature_of(found), known, row.recorded_ns):
                 mode = stat.S_IMODE(found.st_mode)
-                state = FileState(row.digest, row.size, mode, row.mtime_ns)
-                return Actual(state, row.signature)
+                return Actual(FileState(row.digest, row.size, mode, row.mtime_ns), known)
         return tree.look(name, digest=True)
     except OSError:
         return Actual(OtherState())

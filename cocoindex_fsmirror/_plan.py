@@ -191,6 +191,7 @@ class _Planner:
         self._files: list[Put] = []
         self._keep: list[Keep] = []
         self._prune: dict[Name, Row] = {}
+        self._pruned: set[Name] = set()  # Folders of which that is known, with those above.
         self._forget: list[Name] = []
         self._left: list[Name] = []
         self._displaced: list[Displaced] = []
@@ -345,6 +346,10 @@ class _Planner:
 
     def _prune_above(self, intent: Intent) -> None:
         """The folders above a removed path may be empty now."""
+        above = parent(intent.name)
+        if above in self._pruned:
+            return
+        self._pruned.add(above)
         for name in ancestors(intent.name):
             row = self._view.rows.get(name)
             if row is not None and row.kind == Kind.DIR and row.made and not row.declared:
