@@ -25,8 +25,8 @@ class Scale:
     """How much there is of everything.
 
     Attributes:
-        rounds: How often each workload runs that a claim rests on.
-        few: How often each other workload runs, and each large one.
+        rounds: How often each workload runs that a claim with a bar rests on.
+        few: How often each other workload runs.
         growing: How often the growth runs.
         many: How often what takes no time runs.
         small: Files of 1 KiB.
@@ -56,10 +56,10 @@ class Scale:
 
 
 NORMAL: Final = Scale(
-    rounds=7,
+    rounds=11,
     few=3,
     growing=3,
-    many=15,
+    many=31,
     small=20_000,
     each=3_000,
     medium=2_000,
@@ -177,7 +177,7 @@ def _syncs(scale: Scale) -> Iterator[Workload]:
     wanted: list[tuple[str, Step, Files, Place, int]] = [
         ("sync", "first", small, "disk", scale.rounds),
         ("sync", "first", small, "tmpfs", scale.few),
-        ("sync-all", "unchanged", Files(scale.all_of, KIB), "disk", scale.few),
+        ("sync-all", "unchanged", Files(scale.all_of, KIB), "disk", scale.rounds),
         ("sync", "changed", small, "disk", scale.few),
         ("sync", "tampered", small, "disk", scale.few),
         ("sync", "deleted", small, "disk", scale.few),
@@ -202,7 +202,7 @@ def _syncs(scale: Scale) -> Iterator[Workload]:
     )
     title = f"looking for drift, {_said(Files(scale.all_of, KIB))}"
     yield Workload(
-        "look-disk", title, "disk", scale.few, partial(mirrors.looks, Files(scale.all_of, KIB))
+        "look-disk", title, "disk", scale.rounds, partial(mirrors.looks, Files(scale.all_of, KIB))
     )
 
 
