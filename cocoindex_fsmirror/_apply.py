@@ -467,7 +467,7 @@ class _Batch:
             self._back_up(slot, name)  # Somebody wrote there in between: that is kept too.
         raise _appeared(name)
 
-    def _is_expected(self, slot: Slot, expected: Actual, ours: frozenset[bytes]) -> bool:
+    def _is_expected(self, slot: Slot, expected: Actual, ours: tuple[bytes, ...]) -> bool:
         """Whether what came out is the version of ours that the plan had seen.
 
         A rename changes ctime, so mtime has to do; within one tick of the look
@@ -518,7 +518,7 @@ class _Batch:
                 raise
             self._gone.append(name)
             return
-        if not step.keep_copy and self._is_expected(slot, expected, frozenset()):
+        if not step.keep_copy and self._is_expected(slot, expected, ()):
             self._staging.discard(slot)
             self.outcome.removed.append(name)
         else:

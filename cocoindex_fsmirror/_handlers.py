@@ -147,7 +147,7 @@ def _desired(spec: FileSpec | DirSpec | coco.NonExistenceType) -> Desired:
     return ABSENT if coco.is_non_existence(spec) else spec.state
 
 
-def _single(spec: FileSpec, owner: str, ours: frozenset[bytes]) -> Intent:
+def _single(spec: FileSpec, owner: str, ours: tuple[bytes, ...]) -> Intent:
     """The intent of a file that is declared by itself; its name is known when it is applied."""
     return Intent(
         ROOT,

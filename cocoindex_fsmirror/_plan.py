@@ -241,7 +241,7 @@ class _Planner:
             self._fail_conflict(present[0], f"it is declared in {places}")
             return None
         if present:
-            ours = frozenset[bytes]().union(*(intent.ours for intent in intents))
+            ours = tuple(digest for intent in intents for digest in intent.ours)
             return replace(present[0], ours=ours)
         row = self._view.rows.get(intents[0].name)
         return next((i for i in intents if row and _declares(i, row)), intents[0])
@@ -407,7 +407,7 @@ class _Planner:
             if planned is not None:
                 self._clears[name] = planned
             return
-        asking = self._absent.get(name) or replace(intent, desired=ABSENT, ours=frozenset())
+        asking = self._absent.get(name) or replace(intent, desired=ABSENT, ours=())
         if name == intent.name:
             asking = replace(asking, ours=intent.ours)
         keep_copy = False
@@ -514,7 +514,7 @@ class _Planner:
         row, actual = self._view.rows.get(name), self._actual(name)
         if isinstance(actual.state, DirState):
             return _made_folder(intent, row)
-        asking = self._absent.get(name) or replace(intent, desired=ABSENT, ours=frozenset())
+        asking = self._absent.get(name) or replace(intent, desired=ABSENT, ours=())
         return judge(asking, row, actual) is Verdict.OURS
 
     # The result
@@ -587,7 +587,7 @@ def _add(intent: Intent, asked: list[Intent]) -> None:
     if known is None:
         asked.append(intent)
     else:
-        asked[asked.index(known)] = replace(intent, ours=intent.ours | known.ours)
+        asked[asked.index(known)] = replace(intent, ours=intent.ours + known.ours)
 
 
 def _is_from_same(intent: Intent, other: Intent) -> bool:

@@ -8,15 +8,12 @@ be skipped unless every possibility is already the desired state.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
 
 import msgspec
 
 from ._state import ABSENT, Absent, Desired, Kind, kind_of
 
 __all__ = ["Record", "is_settled", "owner_of", "record_of", "remembered_digests"]
-
-_NONE: Final = frozenset[bytes]()
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -74,11 +71,10 @@ def is_settled(
     return all(candidate == record for candidate in previous)
 
 
-def remembered_digests(previous: Collection[Record]) -> frozenset[bytes]:
+def remembered_digests(previous: Collection[Record]) -> tuple[bytes, ...]:
     """The digests of every content, or link, that the engine may have had us write."""
-    if not previous:
-        return _NONE  # An empty set of its own for each file would take 216 bytes.
-    return frozenset(record.digest for record in previous if record.kind != Kind.DIR)
+    # No set: that would take four times the memory, and the garbage collector would visit it.
+    return tuple([record.digest for record in previous if record.kind != Kind.DIR])
 
 
 def owner_of(previous: Collection[Record], fresh: str) -> str:

@@ -390,7 +390,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     container: str = ""
     component: str = ""
     content: bytes | Content | None = None
-    ours: frozenset[bytes] = frozenset()
+    ours: tuple[bytes, ...] = ()
     on_conflict: OnConflict = "backup"
     create_parents: bool = True
     durable: bool = True

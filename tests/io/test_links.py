@@ -31,7 +31,7 @@ def test_a_link_that_changed_is_replaced_and_a_deleted_one_comes_back(
     mirror.apply([link("l", "old"), link("m", "m")])
     (root / "m").unlink()
     assert mirror.verify() == ["m"]
-    mirror.apply([link("l", "new", ours=frozenset({LinkState("old").digest})), link("m", "m")])
+    mirror.apply([link("l", "new", ours=(LinkState("old").digest,)), link("m", "m")])
     assert snapshot(root) == {"l": "-> new", "m": "-> m"}
     assert backups(root) == []
     mirror.apply([delete("l"), delete("m")])

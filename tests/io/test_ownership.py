@@ -154,7 +154,7 @@ def test_a_file_that_the_engine_remembers_is_ours_without_a_row(
 ) -> None:
     (root / "x").write_bytes(b"earlier")
     (root / "y").write_bytes(b"earlier")
-    ours = frozenset({write("x", b"earlier").desired.digest})  # type: ignore[union-attr]
+    ours = (write("x", b"earlier").desired.digest,)  # type: ignore[union-attr]
     mirror.apply(
         [
             write("x", b"new", ours=ours, on_conflict=policy),
@@ -237,7 +237,7 @@ def test_an_adopted_file_goes_to_the_backup_when_it_is_replaced(mirror: Mirror, 
     (root / "x").write_bytes(b"theirs")
     digest = write("x", b"theirs").desired.digest  # type: ignore[union-attr]
     mirror.apply([write("x", b"theirs")])
-    mirror.apply([write("x", b"new", ours=frozenset({digest}))])
+    mirror.apply([write("x", b"new", ours=(digest,))])
     assert snapshot(root) == {"x": b"new"}
     assert backups(root) == [b"theirs"]
 

@@ -54,7 +54,7 @@ OURS = {
 
 def _intents(policy: str, *, remembers: bool) -> dict[str, Intent]:
     """Those who may ask about ``f``."""
-    ours = frozenset({digest for digest in (_digest(ENGINE),) if remembers})
+    ours = (_digest(ENGINE),) if remembers else ()
     more: dict[str, Any] = {"ours": ours, "on_conflict": policy}
     return {
         "file": write("f", DESIRED, **more),
@@ -99,7 +99,7 @@ def test_a_mode_makes_nothing_foreign() -> None:
 
 
 def test_what_we_adopted_stays_foreign_even_if_the_engine_remembers_its_digest() -> None:
-    intent = delete("f", ours=frozenset({_digest(ROW)}))
+    intent = delete("f", ours=(_digest(ROW),))
     assert judge(intent, ROWS["adopted"], seen(ROW)) is Verdict.FOREIGN
     assert judge(intent, ROWS["made"], seen(ROW)) is Verdict.OURS
 

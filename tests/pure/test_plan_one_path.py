@@ -118,7 +118,7 @@ def _asks(intent: Intent) -> str:
 def _intents(remembers: bool) -> list[Intent]:
     """Everything that may be asked of ``f``."""
     digest = getattr(seen(ENGINE).state, "digest", b"")
-    ours = frozenset({digest}) if remembers else frozenset[bytes]()
+    ours = (digest,) if remembers else ()
     found = []
     for policy in POLICIES:
         found.append(write("f", NEW, ours=ours, on_conflict=policy))
@@ -168,7 +168,7 @@ def test_what_we_only_adopted_is_never_destroyed_by_a_refused_removal(policy: On
     digest = getattr(seen(OLD).state, "digest", b"")
     world = World({"f": OLD}, {"f": file_row("f", OLD, made=False)})
     for _ in range(3):  # The engine asks again after each failure.
-        world.update(delete("f", on_conflict=policy, ours=frozenset({digest})))
+        world.update(delete("f", on_conflict=policy, ours=(digest,)))
     assert OLD in (world.disk.get("f"), *(node for _, node in world.backups))
 
 
@@ -208,7 +208,7 @@ def test_a_right_file_is_adopted_as_not_made_by_us() -> None:
 def test_a_right_file_that_the_engine_remembers_is_ours_again() -> None:
     digest = getattr(seen(NEW).state, "digest", b"")
     world = World({"f": NEW})
-    world.update(write("f", NEW, ours=frozenset({digest})))
+    world.update(write("f", NEW, ours=(digest,)))
     assert world.rows["f"].made
 
 

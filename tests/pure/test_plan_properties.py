@@ -83,7 +83,7 @@ def batches(draw: st.DrawFn) -> list[Intent]:
     policy, intents = draw(st.sampled_from(POLICIES)), []
     for name in NAMES:
         for container in ("", SUB) if "/" in name else ("",):
-            ours = frozenset(_digest(content) for content in draw(_ours))
+            ours = tuple(_digest(content) for content in draw(_ours))
             more: dict[str, Any] = {"container": container, "ours": ours, "on_conflict": policy}
             match draw(st.sampled_from(["nothing", "nothing", "delete", "old", "new", "dir"])):
                 case "delete":
