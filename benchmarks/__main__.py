@@ -42,7 +42,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    help="Of each workload, instead of 7, or 3 for large ones.",
+    help="How often each workload runs; else it is"
+    f" {NORMAL.rounds} times for most claims, and {NORMAL.few} for most others.",
 )
 @click.option(
     "--tmpfs", type=_FOLDER, default="/dev/shm", show_default=True, help="A folder on a tmpfs."
