@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror, _mirror
+from cocoindex_fsmirror._apply import _Batch
 from cocoindex_fsmirror._fs import Slot, Staging
+from cocoindex_fsmirror._paths import Name
 from cocoindex_fsmirror._state import Actual, Intent, OnConflict
 from tests.io.steps import run_with_event, watched
 from tests.support import OWNER, backups, contents, delete, snapshot, write
@@ -273,3 +275,42 @@ def test_an_edit_that_puts_size_and_times_back_is_kept(
     mirror.apply([intent])
     assert contents(snapshot(root)) == ({"x": b"new"} if intent.content else {})
     assert backups(root) == [b"OLD"]
+
+
+def _another_alike(path: Path) -> None:
+    """Another file, as long and as old."""
+    other = path.with_name("other")
+    other.write_bytes(b"OLD")
+    os.utime(other, ns=(1, 1))
+    other.replace(path)
+
+
+def _longer(path: Path) -> None:
+    """The same file, as old, and longer."""
+    path.write_bytes(b"LONGER")
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize("happens", [_another_alike, _longer])
+@pytest.mark.parametrize("intent", [write("x", b"new"), delete("x")])
+def test_what_comes_after_the_last_look_is_told_by_its_inode_and_its_size(
+    mirror: Mirror,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    intent: Intent,
+    happens: Callable[[Path], None],
+) -> None:
+    mirror.apply([write("x", b"old")])
+    os.utime(root / "x", ns=(1, 1))
+    mirror.prepare(OWNER, mirror.observe())
+    last_look = _Batch._still_expected
+
+    def looked(batch: _Batch, name: Name, planned: Actual) -> Actual:
+        expected = last_look(batch, name, planned)
+        happens(root / "x")
+        return expected
+
+    monkeypatch.setattr(_Batch, "_still_expected", looked)
+    mirror.apply([intent])
+    assert contents(snapshot(root)) == ({"x": b"new"} if intent.content else {})
+    assert backups(root) == [b"OLD" if happens is _another_alike else b"LONGER"]
