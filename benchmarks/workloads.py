@@ -68,7 +68,7 @@ NORMAL: Final = Scale(
     steps=(1_000, 10_000, 20_000, 100_000),
     base=20_000,
     tmpfs=1 << 30,
-    disk=32 << 30,
+    disk=36 << 30,
 )
 QUICK: Final = Scale(
     rounds=2,
@@ -85,7 +85,7 @@ QUICK: Final = Scale(
     tmpfs=64 << 20,
     disk=256 << 20,
 )
-LONG: Final = replace(NORMAL, steps=(*NORMAL.steps, 500_000, 1_000_000), growing=1, disk=60 << 30)
+LONG: Final = replace(NORMAL, steps=(*NORMAL.steps, 500_000, 1_000_000), growing=1, disk=64 << 30)
 
 
 @dataclass(frozen=True)
