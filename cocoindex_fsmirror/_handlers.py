@@ -17,7 +17,7 @@ import cocoindex as coco
 from msgspec.structs import replace
 
 from ._actions import Action, Change, Drop, Mount, Place, Single
-from ._engine import make_sink
+from ._engine import make_sink, stay_attached
 from ._errors import ApplyError, FsMirrorError
 from ._fs import is_there
 from ._mirror import Drift
@@ -52,6 +52,7 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         /,
     ) -> coco.TargetReconcileOutput[Action, Record, ChildHandler] | None:
         """Decides what one path needs."""
+        stay_attached()
         place, spec = self._place, desired_target_state
         if isinstance(spec, bytes):
             spec = FileSpec.unpacked(spec)
@@ -104,6 +105,7 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
         /,
     ) -> coco.TargetReconcileOutput[Action, Record, ChildHandler] | None:
         """Decides what one root needs."""
+        stay_attached()
         root, spec = RootKey(*cast("tuple[str | None, str]", key)), desired_target_state
         kinds = {record.kind for record in prev_possible_records}
         ours = remembered_digests(prev_possible_records)
