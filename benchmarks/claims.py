@@ -32,6 +32,7 @@ class Claim:
         unit: Of the value: none for a ratio.
         formula: How the value comes of the times, the first of them ours.
         also: More peers whose times the formula takes.
+        floors: Those that do a part of what ours has to do, and nothing else.
     """
 
     number: str
@@ -44,6 +45,7 @@ class Claim:
     unit: str
     formula: Formula
     also: tuple[str, ...] = ()
+    floors: tuple[str, ...] = ()
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -69,12 +71,14 @@ class Outcome:
         ours: Our median, in seconds.
         theirs: Their median, in seconds.
         spread: The value that is claimed.
+        floor: What the floors take together, by their median.
     """
 
     claim: Claim
     ours: float
     theirs: float
     spread: Spread
+    floor: float | None = None
 
     @property
     def meets_bar(self) -> bool | None:
@@ -100,10 +104,13 @@ def compare(times: Sequence[Sequence[float]], formula: Formula) -> Spread:
 
 def judge(claim: Claim, measured: Mapping[str, Measured]) -> Outcome | None:
     """What came of a claim, unless a peer of it was left out."""
-    if not all(peer in measured for peer in claim.peers):
+    if not all(peer in measured for peer in (*claim.peers, *claim.floors)):
         return None
     times = [measured[peer].seconds for peer in claim.peers]
-    return Outcome(claim, median(times[0]), median(times[1]), compare(times, claim.formula))
+    ours, theirs = median(times[0]), median(times[1])
+    floors = [median(measured[peer].seconds) for peer in claim.floors]
+    floor = sum(floors) / theirs if floors else None
+    return Outcome(claim, ours, theirs, compare(times, claim.formula), floor)
 
 
 def ratio(times: Sequence[float]) -> float:
@@ -205,7 +212,7 @@ def claims(scale: Scale) -> Iterator[Claim]:
         ),
     ]
     for row in rows:
-        yield Claim(*row, unit="", formula=ratio)
+        yield Claim(*row, unit="", formula=ratio, floors=_FLOORS.get(row[0], ()))
     many, base = scale.steps[-1], scale.base
     many = 500_000 if 500_000 in scale.steps else many
     yield Claim(
@@ -262,6 +269,15 @@ def claims(scale: Scale) -> Iterator[Claim]:
 
 
 _LOCALFS: Final = ("ours", "localfs")
+_WRITING: Final = ("nothing", "bare loop")
+_FLOORS: Final[dict[str, tuple[str, ...]]] = {
+    "1": _WRITING,
+    "2": _WRITING,
+    "3": ("nothing",),
+    "4": _WRITING,
+    "5": ("nothing",),
+}
+"""The engine, and a loop that writes the files, each with the start of an interpreter."""
 
 
 def _at(count: int) -> str:

@@ -1,6 +1,7 @@
 """A target that does nothing, with the interface of a directory: the floor for a flow.
 
-What a flow takes with it, the engine takes, and a flow's own code.
+What a flow takes with it, the engine takes, and a flow's own code. It saves what a target can
+save of the engine's time, as ours does: else it would be no floor.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import cocoindex as coco
+
+from cocoindex_fsmirror._engine import stay_attached
 
 __all__ = ["DirTarget", "mount_dir_target"]
 
@@ -51,6 +54,7 @@ class _Handler:
         self, key: coco.StableKey, desired: Any, previous: Any, may_be_missing: bool, /
     ) -> coco.TargetReconcileOutput[Any, Any] | None:
         """Asks for an action on a file that is new, changed or gone, and on each directory."""
+        stay_attached()
         stays = not coco.is_non_existence(desired)
         record = (desired or b"")[:_RECORD] if stays else coco.NON_EXISTENCE
         if desired and previous and not may_be_missing and all(p == record for p in previous):

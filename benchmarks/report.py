@@ -84,6 +84,7 @@ def _claim_figures(outcome: Outcome) -> dict[str, Any]:
         "ours": {"peer": claim.ours, "median_seconds": outcome.ours},
         "theirs": {"peer": claim.theirs, "median_seconds": outcome.theirs},
         "unit": claim.unit or "ratio",
+        "floor": {"peers": list(claim.floors), "value": outcome.floor},
         **dataclasses.asdict(outcome.spread),
         "bar": claim.bar,
         "goal": claim.goal,
@@ -129,8 +130,8 @@ def _listed(installed: Mapping[str, str]) -> str:
 
 def _claims(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """The table of the claims."""
-    yield "| | | ours | theirs | ours / theirs | rounds | bar | goal | |"
-    yield "|---|---|--:|--:|--:|--:|--:|--:|---|"
+    yield "| | | ours | theirs | ours / theirs | rounds | floor | bar | goal | |"
+    yield "|---|---|--:|--:|--:|--:|--:|--:|--:|---|"
     for outcome in outcomes:
         claim, spread = outcome.claim, outcome.spread
         cells = (
@@ -140,6 +141,7 @@ def _claims(outcomes: Sequence[Outcome]) -> Iterator[str]:
             f"{claim.theirs}: {_time(outcome.theirs)}",
             f"**{_value(spread.value, claim.unit)}**",
             f"{_value(spread.low, claim.unit)} to {_value(spread.high, claim.unit)}",
+            "" if outcome.floor is None else _value(outcome.floor, claim.unit),
             "" if claim.bar is None else _value(claim.bar, claim.unit),
             _value(claim.goal, claim.unit),
             verdict(outcome),

@@ -172,6 +172,17 @@ def test_bar_and_goal_are_the_largest_values_that_meet_them(
     assert judge(claim, measured(ours=[ours])) is None, "a peer was left out"
 
 
+def test_the_floor_of_a_claim_is_what_its_parts_take_together() -> None:
+    claim = Claim("1", "", "", "ours", "theirs", 0.9, 0.7, "", ratio, floors=("a", "b"))
+    took = measured(ours=[5.0] * 3, theirs=[2.0, 4.0, 9.0], a=[1.0], b=[2.0, 0.5, 9.0])
+    outcome = judge(claim, took)
+    assert outcome is not None
+    assert outcome.floor == 0.75
+    bare = judge(replace(claim, floors=()), took)
+    assert bare is not None
+    assert bare.floor is None
+
+
 def test_a_missing_peer_is_left_out_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
