@@ -44,7 +44,7 @@ def release(environment: coco.Environment) -> None:
         close()
 
 
-_MOST_ATTACHED: Final = 32
+_MOST_ATTACHED: Final = 128
 
 
 class _Thread(threading.local):
@@ -63,8 +63,9 @@ def stay_attached() -> None:
     The engine's threads are none of Python's. So CPython makes a thread state for every call
     from one, with a stack that is mapped and unmapped again, and throws it away afterwards:
     8 us, twice for each file, a fifth of the time of a flow. One that holds a reference more
-    keeps its state. That is never given back, as nobody tells us when such a thread ends: so
-    only the first ones hold one, each for 20 KB, and all later ones go on as they always did.
+    keeps its state, and what is in its ``threading.local``, as the threads of a pool do. That
+    is never given back, as nobody tells us when such a thread ends: so only the first ones
+    hold one, for 5 KB each, and all later ones go on as they always did.
     """
     if not _thread.is_attached and next(_attached) < _MOST_ATTACHED:
         _thread.is_attached = True

@@ -91,7 +91,7 @@ def runs(at: Path, *parts: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "then"), [(32, KEPT), (0, NOT_KEPT)], ids=["kept", "not kept without us"]
+    ("most", "then"), [(128, KEPT), (0, NOT_KEPT)], ids=["kept", "not kept without us"]
 )
 def test_what_python_knows_of_a_thread_is_kept_from_call_to_call(
     tmp_path: Path, most: int, then: str
