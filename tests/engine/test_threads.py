@@ -25,6 +25,12 @@ def thread_states():
     while state:
         state, count = api.PyThreadState_Next(ctypes.c_void_p(state)), count + 1
     return count
+
+def runs_in_a_foreign_thread(function):
+    begin = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(lambda _: function())
+    thread, libc = ctypes.c_ulong(), ctypes.CDLL(None)
+    assert libc.pthread_create(ctypes.byref(thread), None, begin, None) == 0
+    assert libc.pthread_join(thread, None) == 0
 """
 
 FLOW = """
@@ -57,14 +63,23 @@ assert sum(map(len, numbers.values())) == 200
 KEPT = "assert all(seen == [*range(1, len(seen) + 1)] for seen in numbers.values()), numbers"
 NOT_KEPT = "assert {number for seen in numbers.values() for number in seen} == {1}, numbers"
 
+ASKED = """
+from cocoindex_fsmirror._actions import Place
+from cocoindex_fsmirror._specs import Options, RootKey, Watch
+
+place = Place(RootKey(None, "/nowhere"), "owner", Options(), Watch())
+handlers = [("file", _handlers.ChildHandler(place)), (tuple(place.root), _handlers.RootHandler())]
+before = thread_states()
+for count, (key, handler) in enumerate(handlers, start=1):
+    gone = (key, coco.NON_EXISTENCE, [], False)
+    runs_in_a_foreign_thread(lambda: handler.reconcile(*gone) and None)
+    assert thread_states() == before + count, handler
+"""
+
 ENDED = """
-begin = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(lambda _: _engine.stay_attached())
-pthread_create, pthread_join = ctypes.CDLL(None).pthread_create, ctypes.CDLL(None).pthread_join
 before = thread_states()
 for _ in range(_engine._MOST_ATTACHED + 8):
-    thread = ctypes.c_ulong()
-    assert pthread_create(ctypes.byref(thread), None, begin, None) == 0
-    assert pthread_join(thread, None) == 0
+    runs_in_a_foreign_thread(_engine.stay_attached)
 assert thread_states() == before + _engine._MOST_ATTACHED
 
 gc.collect()
@@ -97,6 +112,10 @@ def test_what_python_knows_of_a_thread_is_kept_from_call_to_call(
     tmp_path: Path, most: int, then: str
 ) -> None:
     runs(tmp_path, f"_engine._MOST_ATTACHED = {most}", FLOW, then)
+
+
+def test_both_handlers_have_a_thread_keep_it(tmp_path: Path) -> None:
+    runs(tmp_path, ASKED)
 
 
 def test_threads_that_ended_hurt_nobody_and_are_few(tmp_path: Path) -> None:
