@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HEAD = """
-import ctypes, faulthandler, functools, gc, os, pathlib, sys, threading
+import ctypes, faulthandler, functools, gc, os, pathlib, sys, threading, warnings
 os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 import cocoindex as coco
 import cocoindex_fsmirror as fsmirror
@@ -89,7 +89,12 @@ with open(os.devnull, "w") as nowhere:
 other = threading.Thread(target=gc.collect)
 other.start()
 other.join()
-child = os.fork()
+"""
+
+FORKED = """
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # The engine's threads are there.
+    child = os.fork()
 if child == 0:
     gc.collect()
     os._exit(7 if thread_states() == 1 else 1)
@@ -111,7 +116,7 @@ def runs(at: Path, *parts: str) -> None:
 def test_what_python_knows_of_a_thread_is_kept_from_call_to_call(
     tmp_path: Path, most: int, then: str
 ) -> None:
-    runs(tmp_path, f"_engine._MOST_ATTACHED = {most}", FLOW, then)
+    runs(tmp_path, f"_engine._MOST_ATTACHED = {most}", FLOW, then, FORKED)
 
 
 def test_both_handlers_have_a_thread_keep_it(tmp_path: Path) -> None:
@@ -119,7 +124,7 @@ def test_both_handlers_have_a_thread_keep_it(tmp_path: Path) -> None:
 
 
 def test_threads_that_ended_hurt_nobody_and_are_few(tmp_path: Path) -> None:
-    runs(tmp_path, ENDED)
+    runs(tmp_path, ENDED, FORKED)
 
 
 def test_a_flow_works_beside_threads_that_ended(tmp_path: Path) -> None:
