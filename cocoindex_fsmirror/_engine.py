@@ -62,7 +62,7 @@ def stay_attached() -> None:
 
     The engine's threads are none of Python's. So CPython makes a thread state for every call
     from one, with a stack that is mapped and unmapped again, and throws it away afterwards:
-    8 us, twice for each file, a fifth of the time of a flow. One that holds a reference more
+    8 us, twice for each file, up to a fifth of a flow's time. One that holds a reference more
     keeps its state, and what is in its ``threading.local``, as the threads of a pool do. That
     is never given back, as nobody tells us when such a thread ends: so only the first ones
     hold one, for 5 KB each, and all later ones go on as they always did.

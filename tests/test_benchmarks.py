@@ -178,6 +178,7 @@ def test_the_floor_of_a_claim_is_what_its_parts_take_together() -> None:
     outcome = judge(claim, took)
     assert outcome is not None
     assert outcome.floor == 0.75
+    assert judge(claim, {name: took[name] for name in took if name != "b"}) is None
     bare = judge(replace(claim, floors=()), took)
     assert bare is not None
     assert bare.floor is None

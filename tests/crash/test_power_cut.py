@@ -153,8 +153,7 @@ def test_without_barriers_the_same_power_cut_loses_the_update(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_fs, "_syncfs", lambda fd: None)
-    root, _ = _cut_off(disk, _apply_without_closing)
-    assert snapshot(root) != scene.NEW
+    _cut_off(disk, _apply_without_closing)  # It fails if nothing is lost.
 
 
 @pytest.mark.parametrize("cut", [c for c in CUTS if c.how == "log flushed"], ids=str, indirect=True)
