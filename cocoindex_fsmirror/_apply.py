@@ -28,7 +28,6 @@ from ._state import (
     ABSENT,
     Actual,
     DirState,
-    Doubt,
     FileState,
     Kind,
     LinkState,
@@ -589,7 +588,7 @@ class _Batch:
             self._kept_back = not self._staging.remove_areas()
             self._barrier(self._seen)
         except OSError as error:
-            doubtful = [replace(row, doubt=Doubt.UNSYNCED) for row in self._done.values()]
+            doubtful = [replace(row, unsynced=True) for row in self._done.values()]
             with contextlib.suppress(LedgerError):
                 self._ledger.commit(doubtful, (), self._staging.batch)
             raise self._barrier_error(error) from error

@@ -22,8 +22,16 @@ import msgspec
 from msgspec.structs import astuple
 
 from ._errors import InvalidNameError, LedgerError
+from ._formats import (
+    FORMAT,
+    SCHEMA,
+    CorruptLedgerError,
+    check_format,
+    migrate,
+    migrated_copy,
+)
 from ._paths import RESERVED, ROOT, Name, check_names, join, leaf
-from ._state import Displaced, Doubt, Kind, Row
+from ._state import Displaced, Kind, Row
 
 __all__ = ["FILE", "CorruptLedgerError", "Ledger", "Pending", "Recorded"]
 
@@ -32,7 +40,6 @@ _T = TypeVar("_T")
 
 FOLDER: Final = Name(RESERVED)
 FILE: Final = join(FOLDER, Name("ledger.sqlite3"))
-_FORMAT: Final = 2  # 1 was never released.
 _PAGE: Final = 4096  # rows that are read at a time where there may be very many
 _IN: Final = 500  # values in one IN (...); SQLite's limit was 999 for long
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
@@ -46,30 +53,6 @@ _HINTS: Final = {
 _NOTES: Final = 2048  # intents that are packed into one value; they are only read all together
 _FIELDS: Final = ", ".join(Row.__struct_fields__)
 _ROW: Final = ", ".join("?" * len(Row.__struct_fields__))
-_SCHEMA: Final = f"""
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rows (
-    name TEXT PRIMARY KEY, kind TEXT NOT NULL, owner TEXT NOT NULL, container TEXT NOT NULL,
-    component TEXT NOT NULL, digest BLOB, size INTEGER NOT NULL, mode INTEGER,
-    inode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
-    recorded_ns INTEGER NOT NULL, made INTEGER NOT NULL, declared INTEGER NOT NULL,
-    doubt INTEGER NOT NULL, target TEXT NOT NULL, asked_ns INTEGER
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS displaced (
-    name TEXT NOT NULL, owner TEXT NOT NULL, container TEXT NOT NULL,
-    component TEXT NOT NULL, "by" TEXT NOT NULL, seen INTEGER NOT NULL,
-    PRIMARY KEY (name, owner, container)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS intents (
-    batch TEXT NOT NULL, owner TEXT NOT NULL, part INTEGER NOT NULL, notes BLOB NOT NULL,
-    PRIMARY KEY (batch, owner, part)
-) WITHOUT ROWID;
-INSERT OR IGNORE INTO meta VALUES ('format', {_FORMAT});
-"""
-
-
-class CorruptLedgerError(LedgerError):
-    """The ledger is not a database any more."""
 
 
 class Pending(msgspec.Struct, frozen=True, gc=False):
@@ -110,6 +93,7 @@ class Ledger:
         Raises:
             CorruptLedgerError: What is there is no ledger.
             FileNotFoundError: Nothing is there.
+            LedgerError: A newer release wrote it, or SQLite fails.
         """
         file = os.path.join(path, FILE)
         there = os.stat(leaf(FILE), dir_fd=folder, follow_symlinks=False)
@@ -126,12 +110,16 @@ class Ledger:
                 # SQLite knows paths only, and a folder above may have become a link.
                 if not _leads_to(file, there):
                     raise LedgerError(f"{file}: was replaced while we opened it")
+                ledger = cls(connection, there.st_ino, file)
+                found = None if ledger._is_new() else check_format(connection, file)
                 mode, synchronous = ("DELETE", "FULL") if network else ("WAL", "NORMAL")
                 connection.execute(f"PRAGMA journal_mode={mode}")
                 connection.execute(f"PRAGMA synchronous={synchronous}")
-                ledger = cls(connection, there.st_ino, file)
-                if ledger._is_new():
-                    connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
+                if found is None:
+                    connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
+                elif found < FORMAT:
+                    with ledger.transaction():
+                        migrate(connection, found)
                 ledger._check(file)
             except BaseException:
                 connection.close()
@@ -160,47 +148,48 @@ class Ledger:
             raise CorruptLedgerError(f"{file}: not a regular file")
         inode = found.st_ino
         options = "mode=ro" if has_log else "mode=ro&immutable=1"
-        with _translated(file):
+        with _translated(file), contextlib.ExitStack() as opened:
             connection = sqlite3.connect(
                 f"file:{_quoted(file)}?{options}",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
             )
+            opened.enter_context(contextlib.closing(connection))
             ledger = cls(connection, inode, file)
-            with contextlib.suppress(sqlite3.Error):  # Whoever reads it will be told.
-                if ledger._is_new():
-                    ledger.close()
-                    return None
+            if ledger._is_new():
+                return None
+            version = check_format(connection, file)
+            if version < FORMAT:
+                return cls(migrated_copy(connection, version), inode, file)
+            opened.pop_all()
             return ledger
 
     @classmethod
     def empty(cls) -> Ledger:
         """One in memory, that knows nothing."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
-        connection.executescript(_SCHEMA)
+        connection.executescript(SCHEMA)
         return cls(connection, 0, "a ledger in memory")
 
     def close(self) -> None:
         """Closes the database; the last one to do so folds the log into it."""
         self._connection.close()
 
+    def check_format(self) -> None:
+        """Refuses a ledger that a newer version has migrated since it was opened."""
+        with _translated(self.file):
+            check_format(self._connection, self.file)
+
     def _is_new(self) -> bool:
         """Whether it still has no tables."""
         return not self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
     def _check(self, file: str) -> None:
-        """Refuses a format that we don't know, and disbelieves a copy."""
+        """Refuses what is damaged, and disbelieves a copy."""
         if self._connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise CorruptLedgerError(f"{file}: damaged")
         deque(self.names(), maxlen=0)
-        found = self.get_meta("format")
-        if not isinstance(found, int):
-            raise CorruptLedgerError(f"{file}: has no format")
-        if found < _FORMAT:
-            raise CorruptLedgerError(f"{file}: has format {found}, of before the first release")
-        if found != _FORMAT:
-            raise LedgerError(f"{file}: has format {found!r}; this version knows {_FORMAT}")
         if self.get_meta("inode") not in (None, self.inode):
             _log.warning("%s: was copied or restored; every file is read anew", file)
             self._connection.execute("UPDATE rows SET recorded_ns = 0")
@@ -284,8 +273,8 @@ class Ledger:
         """
         where, values = _range(last, until, only)
         sql = (
-            "SELECT name, kind <> 'dir' AND doubt = 0, mode, recorded_ns, inode, size, mtime_ns,"
-            f" ctime_ns FROM rows WHERE declared AND {where} ORDER BY name LIMIT {_PAGE}"
+            "SELECT name, kind <> 'dir' AND NOT (unsynced OR seen), mode, recorded_ns, inode, size,"
+            f" mtime_ns, ctime_ns FROM rows WHERE declared AND {where} ORDER BY name LIMIT {_PAGE}"
         )
         with _translated(self.file):
             found = self._connection.execute(sql, values).fetchall()
@@ -421,7 +410,7 @@ class Ledger:
         with self.transaction():
             execute = self._connection.executemany
             execute("DELETE FROM rows WHERE name = ?", ((name,) for name in gone))
-            execute(f"INSERT OR REPLACE INTO rows VALUES ({_ROW})", map(_stored, rows))
+            execute(f"INSERT OR REPLACE INTO rows ({_FIELDS}) VALUES ({_ROW})", map(_stored, rows))
             if batch is not None:
                 self._connection.execute("DELETE FROM intents WHERE batch = ?", (batch,))
 
@@ -443,12 +432,11 @@ class Ledger:
                 self._connection.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
             self._connection.execute("DELETE FROM meta WHERE key = ?", (f"owner:{owner}",))
 
-    def set_doubt(self, names: Iterable[Name], doubt: Doubt) -> None:
-        """Notes why some rows are not to be believed; a failed barrier is not forgotten."""
+    def set_seen(self, names: Iterable[Name], seen: bool) -> None:
+        """Notes of some rows whether their drift was seen, and has not been healed."""
         with self.transaction():
             self._connection.executemany(
-                "UPDATE rows SET doubt = ? WHERE name = ? AND doubt <> ?",
-                ((doubt, name, Doubt.UNSYNCED) for name in names),
+                "UPDATE rows SET seen = ? WHERE name = ?", ((+seen, name) for name in names)
             )
 
 
@@ -479,8 +467,11 @@ def _unpacked(packed: bytes) -> _Notes:
 
 def _stored(row: Row) -> tuple[object, ...]:
     """A row in the plain types that SQLite takes without asking around for an adapter."""
-    name, kind, *same, made, declared, doubt, target, asked_ns = astuple(row)
-    return (name, str(kind), *same, +made, +declared, +doubt, target, asked_ns)
+    name, kind, *same, made, declared, unsynced, seen, target, asked_ns, inode, ctime_ns = astuple(
+        row
+    )
+    booleans = (+made, +declared, +unsynced, +seen)
+    return (name, str(kind), *same, *booleans, target, asked_ns, inode, ctime_ns)
 
 
 def _range(last: Name, until: Name, only: Name) -> tuple[str, tuple[Name, ...]]:

@@ -37,7 +37,6 @@ from ._state import (
     Actual,
     DirState,
     Displaced,
-    Doubt,
     FileState,
     Intent,
     Kind,
@@ -432,9 +431,9 @@ class Mirror:
             if owner not in ledger.owners():
                 ledger.add_owner(owner, by, coarse_now_ns())
             drifted = ledger.rows_named(drift.names).values()
-            mine = [row for row in drifted if row.owner == owner and row.declared and not row.doubt]
+            mine = [row for row in drifted if row.owner == owner and row.declared and not row.seen]
             if mine:
-                ledger.set_doubt((row.name for row in mine), Doubt.SEEN)
+                ledger.set_seen((row.name for row in mine), True)
             noted = [note for note in ledger.displaced() if note.owner == owner and not note.seen]
             if noted:
                 ledger.set_displaced((note._replace(seen=True) for note in noted), ())
@@ -757,7 +756,7 @@ class Mirror:
         self._on_outcome(outcome)
         if outcome.failures:
             # Whoever declared these was told: no wider invalidation is needed.
-            ledger.set_doubt((Name(f.path) for f in outcome.failures), Doubt.NONE)
+            ledger.set_seen((Name(f.path) for f in outcome.failures), False)
         return outcome
 
     def _check(self, brake: Brake, ledger: Ledger, plan: Plan, owner: str) -> None:
@@ -836,7 +835,9 @@ class Mirror:
         there = tree.look(FILE).signature
         if self._ledger is not None and (there is None or there.inode != self._ledger.inode):
             self.close()
-        if self._ledger is None:
+        if self._ledger is not None:
+            self._ledger.check_format()
+        else:
             tree.make_file(FILE)
             self._ledger = Ledger.open(self.root, tree.folder(FOLDER), network=not tree.can_syncfs)
         return self._ledger

@@ -29,7 +29,6 @@ from ._state import (
     Actual,
     DirState,
     Displaced,
-    Doubt,
     FileState,
     Intent,
     Kind,
@@ -177,11 +176,11 @@ class Look:
 
     def compare(self, row: Row, actual: Actual) -> None:
         """Notes a path that drifted, or was only touched."""
-        if row.doubt == Doubt.UNSYNCED or not same(row.state, actual.state):
+        if row.unsynced or not same(row.state, actual.state):
             self._add(row)
         elif row.kind != Kind.DIR and not _is_proven(row, actual):
-            now = row.seen(actual.signature or row.signature, self._looked_ns)
-            now = replace(now, doubt=Doubt.NONE)
+            now = row.with_signature(actual.signature or row.signature, self._looked_ns)
+            now = replace(now, seen=False)
             if _is_proven(now, actual):  # Else it was touched just now: the next look tells.
                 self._refreshed.append(now)
 
@@ -193,7 +192,7 @@ class Look:
         """Notes a path that drifted."""
         self._names.add(row.name)
         self._components.add((row.owner, row.component))
-        if row.doubt == Doubt.SEEN:
+        if row.seen:
             self._stale.add(row.owner)
 
     def drift(self) -> Drift:
@@ -240,9 +239,7 @@ def _is_proven(row: Row, actual: Actual) -> bool:
     """Whether the next look can trust a row's signature again."""
     signature = actual.signature
     return (
-        signature is not None
-        and not row.doubt
-        and proves(signature, row.signature, row.recorded_ns)
+        signature is not None and not row.seen and proves(signature, row.signature, row.recorded_ns)
     )
 
 
@@ -274,7 +271,7 @@ def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> A
     What can't be looked at counts as foreign: touching it will fail, by name.
     """
     try:
-        if row is not None and row.kind == Kind.FILE and not (read or row.doubt):
+        if row is not None and row.kind == Kind.FILE and not (read or row.unsynced or row.seen):
             found, known = tree.stat(name), row.signature  # Proves most.
             if found is not None and proves(signature_of(found), known, row.recorded_ns):
                 mode = stat.S_IMODE(found.st_mode)
@@ -353,10 +350,10 @@ def record(tree: Tree, rows: Iterable[Row], seen: Mapping[Name, Seen]) -> list[R
         if look is None:
             recorded.append(row)
         elif row.name not in fresh:
-            recorded.append(row.seen(look.signature, look.at_ns))
+            recorded.append(row.with_signature(look.signature, look.at_ns))
         else:
             is_same = now[row.name] == look.signature
-            recorded.append(row.seen(look.signature, recorded_ns if is_same else 0))
+            recorded.append(row.with_signature(look.signature, recorded_ns if is_same else 0))
     return recorded
 
 

@@ -22,7 +22,6 @@ from ._state import (
     Actual,
     DirState,
     Displaced,
-    Doubt,
     FileState,
     Intent,
     Kind,
@@ -457,7 +456,7 @@ class _Planner:
         """Plans for a declared file or link."""
         row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
         verdict = judge(intent, row, actual)
-        if verdict is Verdict.RIGHT and not (row and row.doubt == Doubt.UNSYNCED):
+        if verdict is Verdict.RIGHT and not (row and row.unsynced):
             self._keep_file(intent, row, actual)
             return
         keep_copy = False
@@ -484,7 +483,7 @@ class _Planner:
             made = digest in intent.ours
         kept = row_of(intent, made=made)
         mode, mtime_ns = dressed(intent.desired, actual.state)
-        known = row is not None and row.declaration == kept and not row.doubt
+        known = row is not None and row.declaration == kept and not row.seen
         is_dressed = (mode, mtime_ns) == (None, None)
         if known and is_dressed and row is not None and row.signature == actual.signature:
             return

@@ -24,7 +24,6 @@ __all__ = [
     "Desired",
     "DirState",
     "Displaced",
-    "Doubt",
     "FileState",
     "Intent",
     "Kind",
@@ -205,23 +204,17 @@ def kind_of(desired: Leaf | DirState) -> Kind:
     return Kind.FILE if isinstance(desired, FileState) else Kind.DIR
 
 
-class Doubt(enum.IntEnum):
-    """Why a row is not to be believed at the next look."""
-
-    NONE = 0
-    SEEN = 1
-    """Its drift was seen at an earlier update, and has not been healed."""
-    UNSYNCED = 2
-    """A barrier failed after its bytes were put in place: they are written anew."""
-
-
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The last-written state of one path: a row of the ledger.
 
     ``mode`` and ``asked_ns`` are the mode and the time of change that were asked
     for, if they were. ``target`` is that of a link. ``made`` is false for what
     we found already right and adopted: those bytes are not ours to destroy.
-    ``declared`` is false for folders that only hold declared paths.
+    ``declared`` is false for folders that only hold declared paths. ``unsynced``
+    is true after a failed barrier: the bytes are written anew. ``seen`` is true if
+    drift was seen at an earlier update and has not been healed. ``source_inode``
+    and ``source_ctime_ns`` are those of the file that a copy was read from; 0 if
+    they are not known.
     """
 
     name: Name
@@ -238,9 +231,12 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     recorded_ns: int = 0
     made: bool = True
     declared: bool = True
-    doubt: Doubt = Doubt.NONE
+    unsynced: bool = False
+    seen: bool = False
     target: str = ""
     asked_ns: int | None = None
+    source_inode: int = 0
+    source_ctime_ns: int = 0
 
     @property
     def state(self) -> FileState | LinkState | DirState:
@@ -260,10 +256,20 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     @property
     def declaration(self) -> Row:
         """The row without what was seen on the disk: who declared what."""
-        return replace(self, inode=0, mtime_ns=0, ctime_ns=0, recorded_ns=0, doubt=Doubt.NONE)
+        return replace(
+            self,
+            inode=0,
+            mtime_ns=0,
+            ctime_ns=0,
+            recorded_ns=0,
+            unsynced=False,
+            seen=False,
+            source_inode=0,
+            source_ctime_ns=0,
+        )
 
-    def seen(self, signature: Signature, recorded_ns: int) -> Row:
-        """The row with the signature of the file at the time of the record."""
+    def with_signature(self, signature: Signature, recorded_ns: int) -> Row:
+        """Returns the row with the signature of its file, and the time of that look."""
         return Row(  # replace() would take four times as long.
             self.name,
             self.kind,
@@ -279,9 +285,12 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
             recorded_ns,
             self.made,
             self.declared,
-            self.doubt,
+            self.unsynced,
+            self.seen,
             self.target,
             self.asked_ns,
+            self.source_inode,
+            self.source_ctime_ns,
         )
 
 

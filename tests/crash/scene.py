@@ -234,7 +234,7 @@ def ledger_rows(root: Path) -> list[Any]:
     try:
         sql = (
             "SELECT name, kind, owner, container, component, digest, size, mode, made, declared,"
-            " doubt, target, asked_ns FROM rows ORDER BY name"
+            " unsynced, seen, target, asked_ns FROM rows ORDER BY name"
         )
         left = connection.execute("SELECT batch FROM intents").fetchall()
         return [*connection.execute(sql).fetchall(), *left]

@@ -22,7 +22,7 @@ from cocoindex_fsmirror._beside import Beside
 from cocoindex_fsmirror._fs import Slot, Staging, coarse_now_ns
 from cocoindex_fsmirror._observe import Drift, Look
 from cocoindex_fsmirror._paths import Name
-from cocoindex_fsmirror._state import Doubt, digest_of
+from cocoindex_fsmirror._state import digest_of
 from tests.io.steps import quiet_state
 from tests.support import OWNER, delete, folder, write
 
@@ -342,16 +342,19 @@ def test_by_a_copied_ledger_no_lstat_is_proof(mirror: Mirror, root: Path, x: Pat
     assert {row.name for row in mirror.observe().refreshed} == {"d/x", "y"}
 
 
-def test_of_a_doubtful_row_no_lstat_is_proof(mirror: Mirror, root: Path, x: Path) -> None:
+def test_no_lstat_proves_a_row_that_is_unsynced_or_was_seen_to_drift(
+    mirror: Mirror, root: Path, x: Path
+) -> None:
     (row,) = mirror.rows_named([Name("d/x")]).values()
     with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
-        ledger.execute("UPDATE rows SET doubt = 1 WHERE name = 'd/x'")
+        ledger.execute("UPDATE rows SET seen = 1 WHERE name = 'd/x'")
         ledger.commit()
-    assert [(seen.name, seen.doubt) for seen in mirror.observe().refreshed] == [("d/x", Doubt.NONE)]
+    assert [(row.name, row.seen) for row in mirror.observe().refreshed] == [("d/x", False)]
     with contextlib.closing(_fs.open_root(str(root))[0]) as tree:
-        for doubt, digest in ((Doubt.NONE, b"stale"), (Doubt.UNSYNCED, digest_of(x.read_bytes()))):
-            doubtful = replace(row, digest=b"stale", doubt=doubt)
-            assert _observe.look_at(tree, row.name, doubtful).digest == digest
+        stale, read = replace(row, digest=b"stale"), digest_of(x.read_bytes())
+        assert _observe.look_at(tree, row.name, stale).digest == b"stale"
+        for doubtful in (replace(stale, unsynced=True), replace(stale, seen=True)):
+            assert _observe.look_at(tree, row.name, doubtful).digest == read
 
 
 def test_a_file_that_was_edited_before_it_was_looked_at_again_proves_nothing(
@@ -443,3 +446,16 @@ def test_no_batch_runs_while_a_mirror_is_at_rest(mirror: Mirror, root: Path) -> 
         assert not (root / "x").exists()
     writing.join()
     assert (root / "x").read_bytes() == b"1"
+
+
+def test_an_unsynced_row_that_nobody_writes_anew_makes_its_owner_stale(
+    mirror: Mirror, root: Path, x: Path
+) -> None:
+    with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
+        ledger.execute("UPDATE rows SET unsynced = 1 WHERE name = 'd/x'")
+        ledger.commit()
+    assert mirror.observe().stale == frozenset()
+    mirror.prepare(OWNER, mirror.observe())
+    assert mirror.observe().stale == {OWNER}
+    (row,) = mirror.rows_named([Name("d/x")]).values()
+    assert (row.unsynced, row.seen) == (True, True)

@@ -160,7 +160,11 @@ def _signature(content: bytes) -> Signature:
 def recorded(row: Row, node: Node) -> Row:
     """A row that saw a node at its place."""
     signature = seen(node).signature
-    return row.seen(signature, 10) if signature is not None and row.kind == Kind.FILE else row
+    return (
+        row.with_signature(signature, 10)
+        if signature is not None and row.kind == Kind.FILE
+        else row
+    )
 
 
 def row_for(intent: Intent) -> Row:

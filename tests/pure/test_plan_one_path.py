@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cocoindex_fsmirror._state import Doubt, Intent, OnConflict, Row
+from cocoindex_fsmirror._state import Intent, OnConflict, Row
 from tests.pure.simulation import Disk, Node, World, dir_row, file_row, seen
 from tests.support import delete, folder, write
 
@@ -17,8 +17,8 @@ ROWS: dict[str, Row | None] = {
     "none": None,
     "made": file_row("f", OLD),
     "made, new": file_row("f", NEW),
-    "made, doubtful": file_row("f", OLD, doubt=Doubt.UNSYNCED),
-    "new, doubtful": file_row("f", NEW, doubt=Doubt.UNSYNCED),
+    "made, unsynced": file_row("f", OLD, unsynced=True),
+    "new, unsynced": file_row("f", NEW, unsynced=True),
     "adopted": file_row("f", OLD, made=False),
     "adopted, new": file_row("f", NEW, made=False),
     "other owner": file_row("f", OLD, owner="owner-b"),
@@ -220,6 +220,6 @@ def test_a_folder_that_was_found_is_recorded_as_not_made_by_us() -> None:
 
 
 def test_bytes_that_were_never_synced_are_written_anew() -> None:
-    world = World({"f": NEW}, {"f": file_row("f", NEW, doubt=Doubt.UNSYNCED)})
+    world = World({"f": NEW}, {"f": file_row("f", NEW, unsynced=True)})
     assert [put.intent.name for put in world.update(write("f", NEW)).files] == ["f"]
-    assert world.rows["f"].doubt is Doubt.NONE
+    assert not world.rows["f"].unsynced

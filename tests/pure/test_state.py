@@ -16,7 +16,6 @@ from cocoindex_fsmirror._state import (
     ABSENT,
     Absent,
     DirState,
-    Doubt,
     FileState,
     Kind,
     LinkState,
@@ -129,12 +128,12 @@ def test_no_later_change_can_hide_behind_the_same_stamp(
 
 
 def test_a_row_takes_over_what_was_seen_and_nothing_else() -> None:
-    row = Row(Name("a"), Kind.FILE, "o", "c", "x", b"A", 3, 0o600, doubt=Doubt.SEEN)
-    seen = row.seen(Signature(1, 99, 3, 4), 5)
+    row = Row(Name("a"), Kind.FILE, "o", "c", "x", b"A", 3, 0o600, seen=True, source_inode=7)
+    seen = row.with_signature(Signature(1, 99, 3, 4), 5)
     assert seen.signature == Signature(1, 3, 3, 4)  # The size is that of what was written.
     assert seen.recorded_ns == 5
     assert seen.declaration == row.declaration
-    assert seen.doubt is Doubt.SEEN
+    assert (seen.seen, seen.source_inode) == (True, 7)
 
 
 def test_the_declaration_of_a_row_tells_every_difference_but_what_was_seen() -> None:
@@ -144,7 +143,10 @@ def test_the_declaration_of_a_row_tells_every_difference_but_what_was_seen() -> 
         "mtime_ns": 9,
         "ctime_ns": 9,
         "recorded_ns": 9,
-        "doubt": Doubt.UNSYNCED,
+        "unsynced": True,
+        "seen": True,
+        "source_inode": 9,
+        "source_ctime_ns": 9,
     }
     assert replace(row, **observed).declaration == row.declaration
     declared = {*row.__struct_fields__} - observed.keys()

@@ -1,0 +1,143 @@
+"""The formats of the ledger: checks them, and migrates older ones to the one of this version.
+
+The format is checked before anything else is read. A ledger that is opened for writing is
+migrated in its place; one that is only read is copied into memory and migrated there. Each step
+to the next format is one function, tested on a ledger that the release before it wrote.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import Any, Final
+
+import msgspec
+
+from ._errors import LedgerError
+
+__all__ = ["FORMAT", "SCHEMA", "CorruptLedgerError", "check_format", "migrate", "migrated_copy"]
+
+FORMAT: Final = 3
+_OLDEST: Final = 2  # 1 was never released.
+
+SCHEMA: Final = f"""
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows (
+    name TEXT PRIMARY KEY, kind TEXT NOT NULL, owner TEXT NOT NULL, container TEXT NOT NULL,
+    component TEXT NOT NULL, digest BLOB, size INTEGER NOT NULL, mode INTEGER,
+    inode INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+    recorded_ns INTEGER NOT NULL, made INTEGER NOT NULL, declared INTEGER NOT NULL,
+    unsynced INTEGER NOT NULL, target TEXT NOT NULL, asked_ns INTEGER,
+    seen INTEGER NOT NULL DEFAULT 0, source_inode INTEGER NOT NULL DEFAULT 0,
+    source_ctime_ns INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS displaced (
+    name TEXT NOT NULL, owner TEXT NOT NULL, container TEXT NOT NULL,
+    component TEXT NOT NULL, "by" TEXT NOT NULL, seen INTEGER NOT NULL,
+    PRIMARY KEY (name, owner, container)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS intents (
+    batch TEXT NOT NULL, owner TEXT NOT NULL, part INTEGER NOT NULL, notes BLOB NOT NULL,
+    PRIMARY KEY (batch, owner, part)
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO meta VALUES ('format', {FORMAT});
+"""
+
+
+class CorruptLedgerError(LedgerError):
+    """The ledger is not a database any more."""
+
+
+def check_format(connection: sqlite3.Connection, file: str) -> int:
+    """Reads the format of a ledger.
+
+    Args:
+        connection: Its database, which holds tables.
+        file: Its path, for messages.
+
+    Raises:
+        CorruptLedgerError: There is none, or one that no release wrote.
+        LedgerError: A newer release wrote it.
+    """
+    row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    found = row[0] if row is not None else None
+    if not isinstance(found, int):
+        raise CorruptLedgerError(f"{file}: has no format")
+    if found < _OLDEST:
+        raise CorruptLedgerError(f"{file}: has format {found}, of before the first release")
+    if found > FORMAT:
+        problem = f"has format {found}; this version knows up to {FORMAT}"
+        hint = "update cocoindex-fsmirror to the version that wrote it, or a later one"
+        raise LedgerError(f"{file}: {problem} ({hint})")
+    return found
+
+
+def migrate(connection: sqlite3.Connection, found: int) -> None:
+    """Brings a ledger to the format of this version.
+
+    Args:
+        connection: Its database, in a transaction.
+        found: The format that it has.
+
+    Raises:
+        CorruptLedgerError: It holds what that format does not.
+    """
+    for step in _STEPS[found - _OLDEST :]:
+        step(connection)
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (FORMAT,))
+
+
+def migrated_copy(connection: sqlite3.Connection, found: int) -> sqlite3.Connection:
+    """Copies a ledger of an older format into memory, and migrates the copy.
+
+    Args:
+        connection: Its database, which is not changed.
+        found: The format that it has.
+
+    Raises:
+        CorruptLedgerError: It holds what that format does not.
+    """
+    with ExitStack() as opened:
+        copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        opened.enter_context(closing(copy))
+        connection.backup(copy)
+        copy.execute("BEGIN")
+        migrate(copy, found)
+        copy.execute("COMMIT")
+        opened.pop_all()
+    return copy
+
+
+def _from_2_to_3(connection: sqlite3.Connection) -> None:
+    """Splits ``doubt`` (0 none, 1 seen, 2 unsynced) into two booleans; makes room for sources."""
+    execute = connection.execute
+    execute("ALTER TABLE rows RENAME COLUMN doubt TO unsynced")
+    for column in ("seen", "source_inode", "source_ctime_ns"):
+        execute(f"ALTER TABLE rows ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+    execute("UPDATE rows SET unsynced = unsynced = 2, seen = unsynced = 1 WHERE unsynced")
+    packed = execute("SELECT batch, owner, part, notes FROM intents").fetchall()
+    repacked = [(_notes_of_3(notes), *key) for *key, notes in packed]
+    sql = "UPDATE intents SET notes = ? WHERE batch = ? AND owner = ? AND part = ?"
+    connection.executemany(sql, repacked)
+
+
+def _notes_of_3(packed: bytes) -> bytes:
+    """Repacks the notes of a batch: each ends with a row."""
+    try:
+        notes = msgspec.msgpack.decode(packed, type=list[tuple[Any, Any, Any, list[Any]]])
+        rows = [row for *_, row in notes]
+        if any(len(row) != _FIELDS_OF_2 for row in rows):
+            raise CorruptLedgerError("holds an intent with a row of another format")
+    except (msgspec.DecodeError, TypeError) as error:
+        raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
+    for row in rows:
+        doubt = row[_DOUBT]
+        row[_DOUBT : _DOUBT + 1] = [doubt == 2, doubt == 1]
+        row += [0, 0]
+    return msgspec.msgpack.encode(notes)
+
+
+_FIELDS_OF_2: Final = 17
+_DOUBT: Final = 14
+_STEPS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_from_2_to_3,)
