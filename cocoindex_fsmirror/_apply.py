@@ -245,30 +245,41 @@ class _Batch:
 
     def stage(self) -> None:
         """Step 4: every content is written, away from where it will be."""
+        hashed: list[Name] = []
         for step in self._plan.folders:
             if step.row.declared and step.row.name in self._fresh:
                 self._attempt(step.row.name, "make", self._stage_folder, step.row.name)
         for put in self._plan.files:
+            name = put.intent.name
             try:
-                self._staged[put.intent.name] = self._stage(put)
+                self._staged[name], digest = self._stage(put)
             except OSError as error:
-                self._fail(put.intent.name, "write", error)
+                self._fail(name, "write", error)
+            else:
+                if self._rows[name].digest is None:
+                    self._rows[name] = replace(self._rows[name], digest=digest)
+                    hashed.append(name)
         empty = self._unmoved - self._needed_folders()  # All that was to be in them failed.
         for name in sorted(empty, reverse=True):
             self._attempt(name, "make", self._staging.remove_folder, self._fresh[name])
         self._unmoved -= empty
+        # Recovery tells by its digest that a file was placed.
+        batch, rows, slots = self._staging.batch, self._rows, self._slots
+        if hashed:
+            self._ledger.begin([_note(batch, slots[name], rows[name]) for name in hashed])
         for gone in (*self._plan.clear, *self._plan.remove):
             try:
                 self._staging.open(self._slots[gone.name].home)
             except OSError as error:
                 self._fail(gone.name, "remove", error)
 
-    def _stage(self, put: Put) -> Signature:
-        """Stages one file or link."""
+    def _stage(self, put: Put) -> tuple[Signature, bytes | None]:
+        """Stages one file or link; returns its signature, and the digest of what was copied."""
         intent, slot = put.intent, self._slots[put.intent.name]
         self._stage_folder(parent(intent.name))
         if isinstance(intent.desired, LinkState):
-            return self._staging.link(slot, intent.desired.target, intent.desired.mtime_ns)
+            link = self._staging.link(slot, intent.desired.target, intent.desired.mtime_ns)
+            return link, None
         assert isinstance(intent.desired, FileState)
         gid = self._home_of(parent(intent.name))[1]
         content = intent.content or b""

@@ -1,4 +1,4 @@
-"""Open files: fingerprinted and copied. Knows no names; what it writes to was opened for it."""
+"""Open files: hashed and copied. Knows no names; what it writes to was opened for it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import fcntl
 import mmap
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import xxhash
 
-__all__ = ["copied", "digest_of_file", "holds", "room", "write_all"]
+__all__ = ["buffer", "copy", "digest_of_file", "write_all"]
 
 _CHUNK: Final = 1 << 20  # bytes
 _FICLONE: Final = 0x40049409  # <linux/fs.h>
@@ -23,22 +23,15 @@ _NO_CLONE: Final = (
 
 
 def digest_of_file(fd: int) -> bytes:
-    """xxh3-128 of everything that a descriptor still has to read, 16 bytes."""
-    hasher = xxhash.xxh3_128()
-    with room() as buffer:
-        while count := os.readv(fd, [buffer]):
-            hasher.update(memoryview(buffer)[:count])
+    """Hashes everything that a descriptor still has to read: xxh3-128, 16 bytes."""
+    hasher, chunk = xxhash.xxh3_128(), buffer()
+    while count := os.readv(fd, [chunk]):
+        hasher.update(memoryview(chunk)[:count])
     return hasher.digest()
 
 
-def holds(fd: int, digest: bytes) -> bool:
-    """Whether a file that we wrote holds a content."""
-    os.lseek(fd, 0, os.SEEK_SET)
-    return digest_of_file(fd) == digest
-
-
-def room() -> mmap.mmap:
-    """A buffer for a chunk of a file, which begins where a page does.
+def buffer() -> mmap.mmap:
+    """Returns a buffer for a chunk of a file, which begins where a page does.
 
     To any other place in a page some processors copy at a quarter of the speed; see
     https://sourceware.org/bugzilla/show_bug.cgi?id=30994.
@@ -53,23 +46,42 @@ def write_all(fd: int, content: bytes | memoryview) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def copied(source: int, target: int, size: int, at_once: int) -> Iterator[int]:
-    """Copies a file: as a clone, else within the kernel, else through our hands.
+def copy(source: int, target: int, size: int, on_bytes: Callable[[int], None]) -> bytes:
+    """Copies a file, as a clone where the file system shares blocks, and hashes the copy.
 
     Args:
         source: A descriptor of the file.
-        target: One of an empty file.
-        size: How many bytes are copied; those of holes stay holes.
-        at_once: How many the kernel is asked to copy in one call.
+        target: A descriptor of an empty file.
+        size: How many bytes are copied; holes among them stay holes.
+        on_bytes: Is told of bytes that were copied, as they come.
 
-    Yields:
-        How many bytes are there by now; nothing of a clone.
+    Returns:
+        The digest of the bytes that the target holds now, whatever the source held.
     """
     if _clone(source, target):
-        return
+        digest = digest_of_file(target)
+        on_bytes(size)
+        return digest
+    hasher, chunk, position = xxhash.xxh3_128(), buffer(), 0
     for start, end in _data(source, size):
-        yield from _copy_range(source, target, start, end, at_once)
+        _hash_zeros(hasher, start - position)
+        on_bytes(start - position)
+        os.lseek(source, start, os.SEEK_SET)
+        os.lseek(target, start, os.SEEK_SET)
+        position = start
+        while position < end:
+            count = min(os.readv(source, [chunk]), end - position)
+            if not count:
+                break  # It became shorter, which the digest tells.
+            part = memoryview(chunk)[:count]
+            write_all(target, part)
+            hasher.update(part)
+            position += count
+            on_bytes(count)
+    _hash_zeros(hasher, size - position)
+    on_bytes(size - position)
     os.ftruncate(target, size)
+    return hasher.digest()
 
 
 def _clone(source: int, target: int) -> bool:
@@ -86,7 +98,7 @@ def _clone(source: int, target: int) -> bool:
 
 
 def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a file holds data, and not a hole."""
+    """Yields where a file holds data, and not a hole."""
     end = 0
     while end < size:
         try:
@@ -99,25 +111,9 @@ def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(end, size)
 
 
-def _copy_range(source: int, target: int, start: int, end: int, at_once: int) -> Iterator[int]:
-    """Copies a part of a file to the same place of another; tells where it is as it goes on."""
-    in_kernel = getattr(os, "copy_file_range", None)
-    os.lseek(target, start, os.SEEK_SET)
-    while start < end:
-        count = min(end - start, at_once)
-        if in_kernel is not None:
-            try:
-                done = in_kernel(source, target, count, start)
-            except OSError as error:
-                if error.errno not in _NO_CLONE:
-                    raise
-                in_kernel = None
-                continue
-        else:
-            chunk = os.pread(source, min(count, _CHUNK), start)
-            write_all(target, chunk)
-            done = len(chunk)
-        if not done:
-            return  # It is shorter now, which will be noticed.
-        start += done
-        yield start
+def _hash_zeros(hasher: xxhash.xxh3_128, count: int) -> None:
+    """Hashes as many zeros as a hole reads as."""
+    zeros = memoryview(bytes(min(count, _CHUNK)))
+    while count > 0:
+        hasher.update(zeros[:count])
+        count -= len(zeros)

@@ -1,27 +1,21 @@
-"""Dry run: what ``fsmirror sync`` would do, found out without the engine and without a change."""
+"""Dry run: what ``fsmirror sync`` would do. The intents of a run are planned, and printed."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections import Counter
 from collections.abc import Iterator
-from functools import partial
-from itertools import islice
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from ._errors import SourceError
+from ._comparison import Comparison, Options, check_removals, known_in
 from ._mirror import Mirror
-from ._paths import Name, join, parent, parse_name
+from ._paths import Name
 from ._plan import Keep, Plan
-from ._source import fingerprint
-from ._state import ABSENT, Desired, DirState, FileState, Intent, Kind, LinkState, Row
-from ._survey import Entry, Listing, Survey, can_be_kept
-from ._sync import OWNER, Options, check_removals, is_as_written, places_of
+from ._state import DirState, FileState, Kind, dressed
+from ._survey import Survey
+from ._sync import OWNER, check_survey
 
 __all__ = ["Change", "dry_run"]
-
-_AT_ONCE: Final = 4096  # paths that are planned together
 
 
 class Change(NamedTuple):
@@ -42,10 +36,10 @@ class Change(NamedTuple):
 
 
 def dry_run(mirror: Mirror, survey: Survey, options: Options) -> Iterator[Change]:
-    """Tells what a run would do, in the order of the paths; reads what seems to have changed.
+    """Yields what a run would do, in the order of the paths; reads what seems to have changed.
 
     Raises:
-        RootError: The root is there, and can't be read.
+        RootError: The root is there, and can't be read; or the source can't be listed whole.
         TooManyRemovalsError: The run would stop.
     """
     told: set[tuple[str, str]] = set()
@@ -57,32 +51,27 @@ def dry_run(mirror: Mirror, survey: Survey, options: Options) -> Iterator[Change
 
 
 def _all_changes(mirror: Mirror, survey: Survey, options: Options) -> Iterator[Change]:
-    """The same; a change may come more than once."""
-    check_removals(mirror, survey, options.max_delete)
-    for error in survey.errors:
-        yield Change("fail", "", note=error)
-    yield from _root_changes(mirror.root, survey)
+    """Yields what a run would do; a change may come more than once."""
+    check_survey(survey)
     owner = mirror.noted(OWNER) or "new"
-    rows = {row.name: row for row in mirror.rows()}
-    drifted = mirror.observe(content=options.checksum).names
-    finder = _Finder(survey.source, rows, drifted, owner, options)
+    check_removals(mirror.root, survey, owner, options.max_delete)
+    yield from (Change("fail", "", note=error) for error in survey.errors)
+    yield from _root_changes(mirror.root, survey)
     swept: set[Name] = set()
     if options.exact and os.path.isdir(mirror.root):
-        foreign = mirror.foreign(places_of(survey))
+        foreign = mirror.foreign(known_in(survey))
         swept = {Name(path.removesuffix("/")) for path in foreign}
         yield from map(_swept, foreign)
-    wanted = finder.intents(survey.listings)
-    while chunk := list(islice(wanted, _AT_ONCE)):
-        yield from _changes(mirror.preview(chunk, swept), rows, drifted)
-    for name, error in finder.unread:
-        yield Change("fail", name, note=error)
-    gone = (_ending(row) for row in rows.values() if finder.is_gone(row))
-    while chunk := list(islice(gone, _AT_ONCE)):
-        yield from _changes(mirror.preview(chunk, swept), rows, drifted)
+    comparison = Comparison(mirror.root, survey, owner, options)
+    for batch in comparison.batches():
+        plan = mirror.preview(batch, swept, read=options.checksum)
+        yield from _changes(plan, comparison.drifted)
+    for name, error in comparison.unread.items():
+        yield Change("fail", name, note=str(error))
 
 
 def _root_changes(root: str, survey: Survey) -> Iterator[Change]:
-    """What would happen to the root itself."""
+    """Yields what would happen to the root itself."""
     try:
         found = os.stat(root)
     except FileNotFoundError:
@@ -93,111 +82,42 @@ def _root_changes(root: str, survey: Survey) -> Iterator[Change]:
 
 
 def _swept(path: str) -> Change:
-    """What would happen to what is not managed."""
+    """Tells what would happen to what is not managed."""
     if path.endswith("/"):
         return Change("delete", path, note="not managed; if it is empty")
     return Change("back up", path, note="not managed")
 
 
-class _Finder:
-    """Makes intents of what a survey found, but for what is known to be right already."""
-
-    def __init__(
-        self,
-        source: str,
-        rows: dict[Name, Row],
-        drifted: frozenset[Name],
-        owner: str,
-        options: Options,
-    ) -> None:
-        self._source = source
-        self._rows = rows
-        self._drifted = drifted
-        self._owner = owner
-        self._options = options
-        leaves = (row for row in rows.values() if row.kind != Kind.DIR and row.owner == owner)
-        self._sizes = Counter(parent(row.name) for row in leaves)
-        self.declared: set[str] = set()
-        self.unread: list[tuple[Name, str]] = []
-
-    def intents(self, listings: list[Listing]) -> Iterator[Intent]:
-        """What would be asked for."""
-        sizes: Counter[Name] = Counter()
-        for listing in listings:
-            sizes[Name(listing.path)] += sum(1 for _ in listing.entries())
-        for listing in listings:
-            folder = Name(listing.path)
-            if folder and not listing.part:
-                yield from self._wanted(folder, DirState(listing.mode | 0o700, listing.mtime_ns))
-            # One change in a folder has a run read all that is in it.
-            reads = self._options.checksum or sizes[folder] != self._sizes[folder]
-            reads = reads or not all(map(partial(self._is_in_order, folder), listing.entries()))
-            for entry in listing.entries():
-                name = join(folder, parse_name(entry.name))
-                self.declared.add(name)
-                desired = self._desired(name, entry, reads=reads)
-                if desired is not None:
-                    yield from self._wanted(name, desired)
-
-    def _is_in_order(self, folder: Name, entry: Entry) -> bool:
-        """Whether an entry looks as it did when it was mirrored, and its copy does as well."""
-        name = join(folder, Name(entry.name))
-        return name not in self._drifted and is_as_written(entry, self._rows.get(name))
-
-    def _wanted(self, name: Name, desired: Desired) -> Iterator[Intent]:
-        """The intent for a path, unless it is known to be right."""
-        self.declared.add(name)
-        row = self._rows.get(name)
-        if row is not None and name not in self._drifted and row.owner == self._owner:
-            dress = (getattr(desired, "mode", None), getattr(desired, "mtime_ns", None))
-            if (row.mode, row.asked_ns) == dress and row.digest == getattr(desired, "digest", None):
-                return
-        yield Intent(name, desired, self._owner, on_conflict=self._options.on_conflict)
-
-    def _desired(self, name: Name, entry: Entry, *, reads: bool) -> Desired | None:
-        """What a path should hold; ``None`` if that can't be told, or not kept."""
-        if not can_be_kept(entry.mtime_ns):
-            return None  # The survey has named it.
-        if entry.kind == "link":
-            return LinkState(entry.target, entry.mtime_ns)
-        row = self._rows.get(name)
-        if row is not None and row.kind == Kind.FILE and not reads:
-            return FileState(row.digest, row.size, entry.mode, entry.mtime_ns)
-        try:
-            found = fingerprint(os.path.join(self._source, name))
-        except SourceError as error:
-            self.unread.append((name, str(error)))
-            return None
-        return FileState(found.digest, found.size, found.mode, found.mtime_ns)
-
-    def is_gone(self, row: Row) -> bool:
-        """Whether a path is no longer in the source."""
-        return row.declared and row.owner == self._owner and row.name not in self.declared
-
-
-def _ending(row: Row) -> Intent:
-    """The intent that a path is given up."""
-    return Intent(row.name, ABSENT, row.owner, row.container, row.component)
-
-
-def _changes(plan: Plan, rows: dict[Name, Row], drifted: frozenset[Name]) -> Iterator[Change]:
-    """The steps of a plan, by path."""
+def _changes(plan: Plan, drifted: set[Name]) -> list[Change]:
+    """Lists the steps of a plan, by path."""
     found = [Change("make", f"{step.row.name}/") for step in plan.folders]
     for put in plan.files:
         name = put.intent.name
-        action = "heal" if name in drifted and name in rows else "write"
+        action = "heal" if name in drifted else "write"
         note = "what is there goes to the backup area" if put.keep_copy else ""
         size = put.intent.desired.size if isinstance(put.intent.desired, FileState) else 0
         found.append(Change(action, name, size, note))
-    found += [_kept(step) for step in plan.keep]
+    found += [_kept(step) for step in plan.keep if not _is_only_recorded(step)]
     for gone in (*plan.clear, *plan.remove):
         found.append(Change("back up" if gone.keep_copy else "delete", gone.name))
+    emptied = (name for name, on_behalf in plan.clear_folders if name != on_behalf)
+    found += [Change("delete", f"{name}/") for name in emptied]
     found += [Change("delete", f"{row.name}/", note="if it is empty") for row in plan.prune]
     found += [Change("fail", failure.path, note=str(failure)) for failure in plan.failures]
-    return iter(sorted(found, key=lambda change: change.path))
+    return sorted(found, key=lambda change: change.path)
+
+
+def _is_only_recorded(step: Keep) -> bool:
+    """True if nothing but the ledger would change."""
+    if step.adopts:
+        return False
+    if step.row.kind == Kind.DIR:
+        wanted = DirState(step.row.mode, step.row.asked_ns)
+        return dressed(wanted, step.actual.state) == (None, None)
+    return (step.mode, step.mtime_ns) == (None, None)
 
 
 def _kept(step: Keep) -> Change:
-    """A path that holds the right bytes already."""
+    """Tells of a path that holds the right bytes already."""
     slash = "/" if step.row.kind == Kind.DIR else ""
     return Change("adopt" if step.adopts else "update", step.row.name + slash)

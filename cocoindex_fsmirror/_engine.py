@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import cocoindex as coco
 
-__all__ = ["HAS_CHILD_FACTORY", "database_in_use", "make_sink", "release", "stay_attached"]
+__all__ = ["HAS_CHILD_FACTORY", "database_in_use", "make_sink", "stay_attached"]
 
 _ActionT = TypeVar("_ActionT")
 
@@ -35,13 +35,6 @@ def database_in_use() -> str:
     except (AttributeError, LookupError, RuntimeError):
         return ""
     return str(settings.db_path or "")
-
-
-def release(environment: coco.Environment) -> None:
-    """Gives the database of an environment back, so that it can be opened again."""
-    close = getattr(environment, "close", None)
-    if close is not None:  # From 1.0.26 on; before, once nothing refers to it any more.
-        close()
 
 
 _MOST_ATTACHED: Final = 128

@@ -116,6 +116,9 @@ def _from_2_to_3(connection: sqlite3.Connection) -> None:
     for column in ("seen", "source_inode", "source_ctime_ns"):
         execute(f"ALTER TABLE rows ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
     execute("UPDATE rows SET unsynced = unsynced = 2, seen = unsynced = 1 WHERE unsynced")
+    # What ``fsmirror sync`` noted of a source whose listing was mirrored; it compares now.
+    execute("DELETE FROM meta WHERE key LIKE 'note:sync: what was mirrored%'")
+    execute("DELETE FROM meta WHERE key LIKE 'note:sync: listings with%'")
     packed = execute("SELECT batch, owner, part, notes FROM intents").fetchall()
     repacked = [(_notes_of_3(notes), *key) for *key, notes in packed]
     sql = "UPDATE intents SET notes = ? WHERE batch = ? AND owner = ? AND part = ?"

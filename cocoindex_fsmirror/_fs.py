@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from ._copying import copied, digest_of_file, holds, write_all
+from ._copying import copy, digest_of_file, write_all
 from ._errors import LockedError, RootError, SourceChangedError
 from ._paths import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
 from ._state import (
@@ -43,14 +43,12 @@ __all__ = [
     "coarse_now_ns",
     "inode_of",
     "is_there",
-    "nameless",
     "open_root",
     "signature_of",
 ]
 
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-_AT_ONCE: Final = 1 << 25  # bytes that are copied before it is told
 _CACHED_FOLDERS: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
 _NOREPLACE: Final = 1  # renameat2(2)
 _EXCHANGE: Final = 2
@@ -429,6 +427,14 @@ class Tree:
         for inner in reversed(folders[1:]):
             self.remove_folder(inner)
 
+    def remove_all(self, name: Name) -> None:
+        """Removes what is at a path of our own folder, with all that is in it."""
+        if isinstance(self.look(name).state, DirState):
+            self.empty(name)
+            self.remove_folder(name)
+        else:
+            self.remove_file(name)
+
     def remove_file(self, name: Name) -> None:
         """Unlinks a file of our own folder; it may be missing."""
         with contextlib.suppress(FileNotFoundError):
@@ -613,22 +619,22 @@ class Staging:
         mode: int | None = None,
         gid: int | None = None,
         mtime_ns: int | None = None,
-    ) -> Signature:
+    ) -> tuple[Signature, bytes | None]:
         """Writes a whole file into a slot, with its final mode, group and time.
 
         A ``mode`` of ``None`` lets the umask, or a default ACL, decide.
 
+        Returns:
+            The signature of the file, and the digest of what was copied into it; ``None``
+            for what was held in memory, whose digest is known.
+
         Raises:
-            SourceChangedError: What was to be copied is not what was fingerprinted.
+            SourceChangedError: The source is no longer what it was when it was looked at.
         """
         area, base = self._at(slot)
-        fd = self._name_draft(slot, content, base, area)
-        is_whole = fd is not None
-        if fd is None:
-            fd = os.open(base, _NEW, 0o666 if mode is None else mode & 0o777, dir_fd=area)
+        fd = os.open(base, _NEW, 0o666 if mode is None else mode & 0o777, dir_fd=area)
         try:
-            if not is_whole:
-                self._fill(fd, content)
+            digest = self._fill(fd, content)
             if gid is not None:
                 os.fchown(fd, -1, gid)
             _set_dress(fd, None, mtime_ns)
@@ -638,37 +644,22 @@ class Staging:
                 found = os.fstat(fd)
             if not self._tree.can_syncfs:
                 os.fsync(fd)
-            return signature_of(found)
+            return signature_of(found), digest
         except BaseException:
             os.unlink(base, dir_fd=area)
             raise
         finally:
             os.close(fd)
 
-    def _name_draft(self, slot: Slot, content: bytes | Content, base: str, area: int) -> int | None:
-        """Stages a copy that was made before, if there is one, by giving it its name."""
-        # Another area may be on another mount, or have files inherit what this one has not.
-        if isinstance(content, bytes) or slot.home != ROOT:
-            return None
-        fd = content.drafted(self._on_bytes)
-        if fd is None:
-            return None
-        try:
-            os.link(f"/proc/self/fd/{fd}", base, dst_dir_fd=area, follow_symlinks=True)
-        except OSError:
-            os.close(fd)
-            self._on_bytes(-content.size)
-            return None
-        return fd
-
-    def _fill(self, fd: int, content: bytes | Content) -> None:
-        """Writes a content into an empty file."""
+    def _fill(self, fd: int, content: bytes | Content) -> bytes | None:
+        """Writes a content into an empty file; returns the digest of what was copied."""
         held = content if isinstance(content, bytes) else content.held
         if held is not None:
             write_all(fd, held)
             self._on_bytes(len(held))
-        elif not isinstance(content, bytes):
-            _copy(content, fd, self._on_bytes)
+            return None
+        assert not isinstance(content, bytes)
+        return _copy(content, fd, self._on_bytes)
 
     def link(self, slot: Slot, target: str, mtime_ns: int | None) -> Signature:
         """Makes a symbolic link in a slot."""
@@ -778,26 +769,22 @@ def _set_link_time(base: str, folder: int, mtime_ns: int | None) -> None:
         os.utime(base, ns=(time.time_ns(), mtime_ns), dir_fd=folder, follow_symlinks=False)
 
 
-def _copy(content: Content, target: int, on_bytes: Callable[[int], None]) -> None:
-    """Copies another file.
-
-    Args:
-        content: What is copied.
-        target: A descriptor of an empty file.
-        on_bytes: Is told of bytes that are there now; in the end of all, also of shared ones.
+def _copy(content: Content, target: int, on_bytes: Callable[[int], None]) -> bytes:
+    """Copies another file into an empty one; returns the digest of what is there now.
 
     Raises:
-        SourceChangedError: It is not what was fingerprinted.
+        SourceChangedError: The source is no longer what it was when it was looked at.
     """
-    source, told = content.open(), 0
+    source = content.open()
     try:
-        is_as_long = os.fstat(source).st_size == content.size
-        for position in copied(source, target, content.size, _AT_ONCE) if is_as_long else ():
-            on_bytes(position - told)
-            told = position
-        if not is_as_long or not (content.is_unchanged(source) or holds(target, content.digest)):
+        if os.fstat(source).st_size != content.size:
             raise SourceChangedError(content.source)
-        on_bytes(content.size - told)
+        digest = copy(source, target, content.size, on_bytes)
+        if digest != content.digest and not (
+            content.digest is None and content.is_unchanged(source)
+        ):
+            raise SourceChangedError(content.source)
+        return digest
     finally:
         os.close(source)
 
@@ -916,30 +903,6 @@ def open_root(path: str, *, create: bool = False, parents: bool = True) -> tuple
     except OSError as error:
         raise _root_error(path, error) from error
     return Tree(fd, path), made
-
-
-def nameless(path: str, *, spare: int) -> int:
-    """Opens an empty file that has no name, and may get one in the root's staging area.
-
-    Args:
-        path: The path of the root.
-        spare: How many bytes have to be free there.
-
-    Returns:
-        Its descriptor.
-
-    Raises:
-        OSError: There is less room, or no such thing here.
-        RootError: The root can't be used.
-    """
-    if not hasattr(os, "O_TMPFILE"):
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), path)
-    flags = os.O_RDWR | os.O_TMPFILE | os.O_NOFOLLOW
-    with contextlib.closing(open_root(path)[0]) as tree:
-        usage = os.fstatvfs(tree.fd)
-        if usage.f_bavail * usage.f_frsize < spare:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        return os.open(RESERVED, flags, 0o666, dir_fd=tree.fd)
 
 
 def is_there(path: str) -> bool:

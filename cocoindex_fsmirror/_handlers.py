@@ -283,7 +283,6 @@ def _mount(context_provider: Any, action: Mount) -> None:
         exact=place.options.exact,
         by=action.by,
     )
-    place.watch.mirror = mirror
 
 
 def _write_single(context_provider: Any, action: Single) -> None:

@@ -33,7 +33,7 @@ from ._formats import (
 from ._paths import RESERVED, ROOT, Name, check_names, join, leaf
 from ._state import Displaced, Kind, Row
 
-__all__ = ["FILE", "CorruptLedgerError", "Ledger", "Pending", "Recorded"]
+__all__ = ["FILE", "CorruptLedgerError", "Ledger", "Pending"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
@@ -67,10 +67,6 @@ class Pending(msgspec.Struct, frozen=True, gc=False):
     entry: str
     removal: bool
     row: Row
-
-
-Recorded: TypeAlias = tuple[Name, bool, int | None, int, int, int, int, int]
-"""A name; whether an ``lstat`` could prove it unchanged; mode; when; inode, size, mtime, ctime."""
 
 
 class Ledger:
@@ -229,10 +225,15 @@ class Ledger:
         """The rows that satisfy a condition, in the order of their names."""
         return list(self.each_row(where, *values))
 
-    def page(self, last: Name, until: Name, only: Name) -> list[Row]:
-        """The first few declared ones after a name; see :meth:`signatures`."""
-        where, values = _range(last, until, only)
-        return list(self.each_row(f"declared AND {where}", *values, limit=_PAGE))
+    def page(self, after: Name, only: Name = ROOT) -> list[Row]:
+        """Returns the first few rows of declared paths after a name, by name.
+
+        Args:
+            after: The last name of the page before.
+            only: The one path that is asked for; all by default.
+        """
+        where, names = ("name > ? AND name = ?", (after, only)) if only else ("name > ?", (after,))
+        return list(self.each_row(f"declared AND {where}", *names, limit=_PAGE))
 
     def each_row(self, where: str = "TRUE", *values: str, limit: int = -1) -> Iterator[Row]:
         """The same, one by one; nothing may be written meanwhile."""
@@ -255,31 +256,6 @@ class Ledger:
                 names: list[Name] = [name for (name,) in some]
                 _check_names(names)
                 yield from names
-
-    def middle(self) -> Name:
-        """The name that about one half of them follows; empty if there is none."""
-        # Without a condition, which would have to look into every row.
-        half = "SELECT count(*) / 2 FROM rows"
-        names = self._names(f"SELECT name FROM rows ORDER BY name LIMIT 1 OFFSET ({half})")
-        return next(names, ROOT)
-
-    def signatures(self, last: Name, until: Name, only: Name) -> list[Recorded]:
-        """The first few declared paths after a name, with what an ``lstat`` of each should say.
-
-        Args:
-            last: The last name of the page before.
-            until: The last name that is asked for; empty if there is none.
-            only: The one path that is asked for; empty for all.
-        """
-        where, values = _range(last, until, only)
-        sql = (
-            "SELECT name, kind <> 'dir' AND NOT (unsynced OR seen), mode, recorded_ns, inode, size,"
-            f" mtime_ns, ctime_ns FROM rows WHERE declared AND {where} ORDER BY name LIMIT {_PAGE}"
-        )
-        with _translated(self.file):
-            found = self._connection.execute(sql, values).fetchall()
-        _check_names([recorded[0] for recorded in found])
-        return found
 
     def figures(self) -> tuple[int, int, int, int, int]:
         """How many owners, leaves and folders there are, their bytes, and the last record."""
@@ -355,10 +331,12 @@ class Ledger:
     def pending(self) -> list[Pending]:
         """The intents that an interrupted batch left, by batch and name."""
         with _translated(self.file):
-            found = self._connection.execute("SELECT batch, notes FROM intents").fetchall()
+            sql = "SELECT batch, notes FROM intents ORDER BY batch, owner, part"
+            found = self._connection.execute(sql).fetchall()
         notes = [Pending(batch, *note) for batch, packed in found for note in _unpacked(packed)]
         _check_names([note.row.name for note in notes])
-        return sorted(notes, key=lambda note: (note.batch, note.row.name))
+        last = {(note.batch, note.home, note.entry): note for note in notes}
+        return sorted(last.values(), key=lambda note: (note.batch, note.row.name))
 
     def owners(self) -> frozenset[str]:
         """Who writes here, according to this very file."""
@@ -383,19 +361,22 @@ class Ledger:
         with _translated(self.file):
             self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def begin(self, intents: Sequence[Pending], *, durable: bool) -> None:
-        """Writes down what a batch is about to do.
+    def begin(self, intents: Sequence[Pending], *, durable: bool = False) -> None:
+        """Writes down what a batch is about to do; for the same slot, the last note counts.
 
         Args:
             intents: Its steps.
             durable: Whether it must be on the disk now, instead of with the first barrier.
         """
-        packed = list(_packed(intents))
         with _translated(self.file):
             if durable:
                 self._connection.execute("PRAGMA synchronous=FULL")
             with self.transaction():
-                self._connection.executemany("INSERT INTO intents VALUES (?, ?, ?, ?)", packed)
+                for batch, owner, notes in _packed(intents):
+                    sql = "SELECT count(*) FROM intents WHERE batch = ? AND owner = ?"
+                    part = self._connection.execute(sql, (batch, owner)).fetchone()[0]
+                    values = batch, owner, part, notes
+                    self._connection.execute("INSERT INTO intents VALUES (?, ?, ?, ?)", values)
             if durable:
                 self._connection.execute("PRAGMA synchronous=NORMAL")
 
@@ -444,8 +425,8 @@ _Notes: TypeAlias = list[tuple[Name, str, bool, Row]]
 """Of each intent the home, the entry, whether it is a removal, and the row."""
 
 
-def _packed(intents: Sequence[Pending]) -> Iterator[tuple[str, str, int, bytes]]:
-    """Rows of the table of intents: an owner's can be dropped without being read."""
+def _packed(intents: Sequence[Pending]) -> Iterator[tuple[str, str, bytes]]:
+    """Packs notes for the table of intents: an owner's can be dropped without being read."""
     by_owner: defaultdict[tuple[str, str], list[Pending]] = defaultdict(list)
     for intent in intents:
         by_owner[intent.batch, intent.row.owner].append(intent)
@@ -453,7 +434,7 @@ def _packed(intents: Sequence[Pending]) -> Iterator[tuple[str, str, int, bytes]]
         for start in range(0, len(some), _NOTES):
             part = some[start : start + _NOTES]
             notes: _Notes = [(note.home, note.entry, note.removal, note.row) for note in part]
-            yield batch, owner, start, msgspec.msgpack.encode(notes)
+            yield batch, owner, msgspec.msgpack.encode(notes)
 
 
 def _unpacked(packed: bytes) -> _Notes:
@@ -472,13 +453,6 @@ def _stored(row: Row) -> tuple[object, ...]:
     )
     booleans = (+made, +declared, +unsynced, +seen)
     return (name, str(kind), *same, *booleans, target, asked_ns, inode, ctime_ns)
-
-
-def _range(last: Name, until: Name, only: Name) -> tuple[str, tuple[Name, ...]]:
-    """A condition for the names of a page, for which no other row is read, and its values."""
-    if only:
-        return "name > ? AND name = ?", (last, only)
-    return ("name > ? AND name <= ?", (last, until)) if until else ("name > ?", (last,))
 
 
 def _leads_to(file: str, there: os.stat_result) -> bool:

@@ -13,7 +13,6 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
 from typing import Final, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -21,10 +20,8 @@ from msgspec.structs import replace
 
 from ._apply import Outcome, apply_plan
 from ._backups import Backup, list_backups, purge, restore
-from ._beside import Beside
 from ._brake import Brake
-from ._draft import Draft, begin
-from ._errors import ApplyError, LedgerError, RootError
+from ._errors import ApplyError, RootError
 from ._fs import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
 from ._ledger import FILE, FOLDER, CorruptLedgerError, Ledger
 from ._observe import Drift, Look, entries, read, view_of
@@ -45,21 +42,19 @@ from ._state import (
 )
 from ._sweep import Known, find_foreign, put_back, sweep
 
-__all__ = ["ENGINE", "Difference", "Drift", "Mirror", "Owner", "Status", "observe"]
+__all__ = ["Difference", "Drift", "Mirror", "Owner", "Status"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
 _PATIENCE: Final = 10.0  # seconds to wait for another writer
-ENGINE: Final = Name("engine")
-"""The folder in ours with the engine's database of ``fsmirror sync``."""
-_ENGINE: Final = join(FOLDER, ENGINE)
+_ENGINE: Final = join(FOLDER, Name("engine"))  # of ``fsmirror sync``, up to 0.1
 _HELD: Final = join(FOLDER, Name("lock"))
 _NAMED: Final = 10  # paths that a log line names before it says how many more
 
 
-def observe(root: str) -> Drift:
-    """What :meth:`Mirror.observe` sees there."""
-    return Mirror(root).observe()
+def _nothing_known(_name: Name, _is_folder: bool) -> bool:
+    """True of no path."""
+    return False
 
 
 class Status(msgspec.Struct, frozen=True, gc=False):
@@ -249,44 +244,21 @@ class Mirror:
             row = ledger.rows_named([Name(name)]).get(Name(name))
         return row if row is not None and row.declared else None
 
-    def differences(
-        self, *, content: bool = False, only: str = "", beside: Beside | None = None
-    ) -> list[Difference]:
+    def differences(self, *, content: bool = False, only: str = "") -> list[Difference]:
         """The paths that drifted, and how, sorted.
 
         Args:
             content: Read every file, instead of trusting an unchanged ``lstat``.
             only: One path, relative to the root; by default all.
-            beside: Another process, for one half of them.
         """
-        middle = self._middle() if beside is not None and not only else ""
-        if beside is None or not middle:
-            return _differences(self.root, only, "", "", content=content)
-        rest = beside.begin(partial(_differences, content=content), self.root, "", middle, "")
-        return [*_differences(self.root, "", "", middle, content=content), *rest()]
-
-    def _middle(self) -> str:
-        """The path that one half follows; empty if it can't be told."""
-        try:
-            with contextlib.closing(Ledger.peek(self.root) or Ledger.empty()) as ledger:
-                return ledger.middle()
-        except LedgerError:
-            return ""
-
-    def draft(self, name: str, source: int) -> Draft | None:
-        """Begins a copy of a large file, if it seems to be new or changed.
-
-        Args:
-            name: The path that it may go to, relative to the root.
-            source: A descriptor of it.
-        """
-        try:
-            row = self.row(name)
-        except LedgerError:
-            return None
-        if row is not None and row.size == os.fstat(source).st_size:
-            return None
-        return begin(self.root, source)
+        look, found = Look(self.root, Name(only)), []
+        with contextlib.closing(look):
+            for row in look.rows() if content else look.suspects():
+                actual = look.seen(row, read=content)
+                look.compare(row, actual)
+                if look.has_drifted(row.name):
+                    found.append(Difference(str(row.name), _how(row, actual)))
+        return found
 
     # Backups
 
@@ -387,12 +359,6 @@ class Mirror:
 
     # Change
 
-    @contextlib.contextmanager
-    def at_rest(self) -> Iterator[None]:
-        """Has the batches of this process wait."""
-        with self._mutex:
-            yield
-
     def create(self) -> None:
         """Makes the root, and what we keep in it, unless they are there.
 
@@ -426,7 +392,7 @@ class Mirror:
         """
 
         def act(tree: Tree, ledger: Ledger) -> None:
-            self._swept = self._sweep(tree, ledger, ()).backed_up if exact else {}
+            self._swept = self._sweep(tree, ledger, _nothing_known).backed_up if exact else {}
             _prune_deserted(tree, ledger, owner)
             if owner not in ledger.owners():
                 ledger.add_owner(owner, by, coarse_now_ns())
@@ -443,57 +409,6 @@ class Mirror:
 
         self._run(act, create=True, parents=parents, durable=durable)
 
-    def is_settled(self, owner: str, drift: Drift) -> bool:
-        """Whether an update that declares the same again would have nothing to do.
-
-        Args:
-            owner: Who would declare it.
-            drift: What a look found, now.
-        """
-        if drift.names or drift.refreshed or owner not in drift.known:
-            return False
-        return not self._run(lambda _tree, ledger: ledger.deserted(owner))
-
-    def make_engine_folder(self) -> str:
-        """Makes the folder of the engine's database, and returns its path.
-
-        Raises:
-            RootError: Something else is there, such as a link that leads elsewhere.
-        """
-
-        def act(tree: Tree, _ledger: Ledger) -> None:
-            tree.make_folders(_ENGINE, 0o700)
-            for name in (_ENGINE, *entries(tree, _ENGINE)):
-                if not isinstance(tree.look(name).state, DirState):
-                    problem = f"{name!r} is not a folder"
-                    raise RootError(self.root, problem, "move it away; no file is lost by that")
-
-        self._run(act)
-        return os.path.join(self.root, _ENGINE)
-
-    def has_engine(self) -> bool:
-        """Whether the engine's database is there, and nothing that leads elsewhere."""
-
-        def act(tree: Tree, _ledger: Ledger) -> bool:
-            inside = entries(tree, _ENGINE)
-            folders = (isinstance(tree.look(name).state, DirState) for name in inside)
-            return bool(inside) and all(folders)
-
-        return self._run(act)
-
-    def set_engine_aside(self, why: str) -> None:
-        """Moves a damaged database of the engine out of the way; its files are adopted.
-
-        Args:
-            why: What is wrong with it.
-
-        Raises:
-            RootError: The root can't be used.
-        """
-        aside = f"{ENGINE}.corrupt-{stamp_now()}"
-        self._run(lambda tree, _ledger: tree.rename(_ENGINE, aside))
-        _log.warning("%s: the engine's database is damaged (%s): now %s", self.root, why, aside)
-
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Keeps others that ask for the same out, for longer than a batch.
@@ -506,6 +421,20 @@ class Mirror:
             yield
         finally:
             os.close(fd)
+
+    def remove_engine(self) -> None:
+        """Removes the database that ``fsmirror sync`` of an earlier release kept here.
+
+        Raises:
+            RootError: The root can't be used.
+        """
+
+        def act(tree: Tree, _ledger: Ledger) -> None:
+            for name in entries(tree, FOLDER):
+                if name == _ENGINE or name.startswith(f"{_ENGINE}.corrupt-"):
+                    tree.remove_all(name)
+
+        self._run(act)
 
     def dress(self, mode: int, mtime_ns: int) -> None:
         """Gives the root itself a mode and a time.
@@ -567,12 +496,15 @@ class Mirror:
         with contextlib.closing(ledger):
             return ledger.rows_named(names)
 
-    def preview(self, intents: Iterable[Intent], swept: Collection[Name] = ()) -> Plan:
-        """What :meth:`apply` would do; changes nothing at all.
+    def preview(
+        self, intents: Iterable[Intent], swept: Collection[Name] = (), *, read: bool = False
+    ) -> Plan:
+        """Plans what :meth:`apply` would do; changes nothing at all.
 
         Args:
             intents: One or more paths, in any order.
             swept: What would be moved away before.
+            read: True to read every file, instead of trusting an unchanged ``lstat``.
 
         Raises:
             RootError: The root is there, and can't be read.
@@ -583,15 +515,15 @@ class Mirror:
             if not os.path.isdir(self.root):
                 return make_plan(wanted, View({}, {}))
             with self._opened() as tree:
-                return make_plan(wanted, view_of(tree, ledger, wanted, swept))
+                return make_plan(wanted, view_of(tree, ledger, wanted, swept, read=read))
 
-    def foreign(self, besides: Collection[str] = ()) -> list[str]:
+    def foreign(self, besides: Known = _nothing_known) -> list[str]:
         """What is in the root and not managed, by path, a folder with ``/`` at its end.
 
         Changes nothing.
 
         Args:
-            besides: Paths that are not foreign either, a folder with ``/`` at its end.
+            besides: Tells of a path, and if it is a folder, that it is not foreign either.
 
         Raises:
             RootError: The root can't be read.
@@ -601,13 +533,13 @@ class Mirror:
             found = find_foreign(tree, _knows(ledger, besides))
             return [f"{name}/" if is_folder else str(name) for name, is_folder in found]
 
-    def sweep(self, besides: Collection[str] = ()) -> Outcome:
+    def sweep(self, besides: Known = _nothing_known) -> Outcome:
         """Moves everything that is not managed to the backup area.
 
         Left alone are other mirrors inside this one, and what others mounted there.
 
         Args:
-            besides: Paths that are left alone, too, a folder with ``/`` at its end.
+            besides: Tells of a path, and if it is a folder, that it is left alone, too.
 
         Returns:
             Where each file went, by the path that it was at; what could not be moved is
@@ -626,7 +558,7 @@ class Mirror:
         self._on_outcome(outcome)
         return outcome
 
-    def _sweep(self, tree: Tree, ledger: Ledger, besides: Collection[str]) -> Outcome:
+    def _sweep(self, tree: Tree, ledger: Ledger, besides: Known) -> Outcome:
         """The same, without a barrier."""
         outcome = sweep(tree, _knows(ledger, besides))
         _dress_above(tree, ledger, outcome.backed_up)
@@ -637,6 +569,8 @@ class Mirror:
         intents: Iterable[Intent],
         closed: Iterable[tuple[str, str]] = (),
         brake: Brake | None = None,
+        *,
+        read: bool = False,
     ) -> Outcome:
         """Brings paths to their desired states.
 
@@ -645,6 +579,7 @@ class Mirror:
             closed: Owner and container of directory targets that are no longer
                 declared; all that was declared through them goes.
             brake: Stops the batch if it removes too much.
+            read: True to read every file, instead of trusting an unchanged ``lstat``.
 
         Returns:
             What was done.
@@ -660,7 +595,7 @@ class Mirror:
 
         def act(tree: Tree, ledger: Ledger) -> Outcome:
             ending = [_ending(row) for pair in gone for row in _of(ledger, *pair)]
-            outcome = self._apply(tree, ledger, [*ending, *wanted], brake)
+            outcome = self._apply(tree, ledger, [*ending, *wanted], brake, read=read)
             if gone:
                 self._say_what_stays(tree, ending, outcome)
             return outcome
@@ -719,7 +654,7 @@ class Mirror:
         """
         rows = self.rows()
         owners = {*(owner.identity for owner in self.owners()), *(row.owner for row in rows)}
-        self._run(lambda tree, _ledger: _remove_engine(tree, _ENGINE))
+        self.remove_engine()
         together = Outcome()
         for identity in sorted(owners):
             outcome = self._tear_down(identity, durable=True, tells=False)
@@ -731,7 +666,13 @@ class Mirror:
         return together
 
     def _apply(
-        self, tree: Tree, ledger: Ledger, intents: list[Intent], brake: Brake | None = None
+        self,
+        tree: Tree,
+        ledger: Ledger,
+        intents: list[Intent],
+        brake: Brake | None = None,
+        *,
+        read: bool = False,
     ) -> Outcome:
         """Steps 2 to 8 of a batch."""
         self._on_bytes(0)
@@ -740,7 +681,7 @@ class Mirror:
             if where is not None and not isinstance(intent.desired, Absent):
                 put_back(tree, intent.name, where, intent.desired.digest)
         looked_ns = coarse_now_ns()
-        plan = make_plan(intents, view_of(tree, ledger, intents))
+        plan = make_plan(intents, view_of(tree, ledger, intents, read=read))
         if brake is not None and intents:
             self._check(brake, ledger, plan, intents[0].owner)
         durable = any(intent.durable for intent in intents)
@@ -869,20 +810,6 @@ class Mirror:
         tree.remove_root(made)
 
 
-def _differences(
-    root: str, only: str, after: str, until: str, *, content: bool
-) -> list[Difference]:
-    """What :meth:`Mirror.differences` finds, from one path to another."""
-    look, found = Look(root, Name(only), after=Name(after), until=Name(until)), []
-    with contextlib.closing(look):
-        for row in look.rows() if content else look.suspects():
-            actual = look.seen(row, read=content)
-            look.compare(row, actual)
-            if look.has_drifted(row.name):
-                found.append(Difference(str(row.name), _how(row, actual)))
-    return found
-
-
 def _how(row: Row, actual: Actual) -> Literal["modified", "missing", "mode", "foreign"]:
     """How a path differs from what is last-written."""
     if actual.state is ABSENT:
@@ -903,14 +830,11 @@ class _Locked(msgspec.Struct):
         self.tree.close()
 
 
-def _knows(ledger: Ledger, besides: Collection[str]) -> Known:
-    """Knows what is managed, and some others, of which folders have ``/`` at their ends."""
-    folders = {above for path in besides for above in ancestors(Name(path))}
+def _knows(ledger: Ledger, besides: Known) -> Known:
+    """Returns what tells if a path is managed, or one of some others."""
 
     def knows(name: Name, is_folder: bool) -> bool:
-        if name in folders or (not is_folder and name in besides):
-            return True
-        return ledger.is_declared(name, is_folder=is_folder)
+        return besides(name, is_folder) or ledger.is_declared(name, is_folder=is_folder)
 
     return knows
 
@@ -1004,16 +928,6 @@ def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:
         error,
         aside,
     )
-
-
-def _remove_engine(tree: Tree, folder: Name) -> None:
-    """Removes the engine's database of ``fsmirror sync``, or a folder in it."""
-    for name in entries(tree, folder):
-        if isinstance(tree.look(name).state, DirState):
-            _remove_engine(tree, name)
-        else:
-            tree.remove_file(name)
-    tree.remove_folder(folder)
 
 
 def _remove_own_folder(tree: Tree) -> None:

@@ -10,17 +10,18 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
 import xxhash
 from msgspec.structs import replace
 
-from ._copying import room
+from ._compare import LastWritten, last_written
+from ._copying import buffer
 from ._errors import LedgerError, RootError
-from ._fs import Tree, coarse_now_ns, inode_of, open_root, signature_of
-from ._ledger import FOLDER, Ledger, Recorded
+from ._fs import Tree, coarse_now_ns, open_root, signature_of
+from ._ledger import FOLDER, Ledger
 from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._plan import View
 from ._state import (
@@ -35,7 +36,6 @@ from ._state import (
     OtherState,
     Row,
     Signature,
-    is_older,
     proves,
     same,
 )
@@ -71,17 +71,11 @@ class Look:
     Args:
         root: The path of the root.
         only: One path; by default all.
-        after: The path after which it begins, in the order of the names.
-        until: The last path; by default that of all.
     """
 
-    def __init__(
-        self, root: str, only: Name = ROOT, *, after: Name = ROOT, until: Name = ROOT
-    ) -> None:
+    def __init__(self, root: str, only: Name = ROOT) -> None:
         self._root = root
         self._only = only
-        self._after = after
-        self._until = until
         self._names: set[Name] = set()
         self._components: set[tuple[str, str]] = set()
         self._stale: set[str] = set()
@@ -116,43 +110,21 @@ class Look:
             self._known = ledger.owners() if ledger.is_believed else frozenset()
 
     def rows(self) -> Iterator[Row]:
-        """What is last-written, some at a time: all of a large mirror would fill the memory."""
-        return self._pages(self._rows)
+        """Yields what is last-written, by name."""
+        return (last.row for last in self._last_written(None))
 
     def suspects(self) -> Iterator[Row]:
-        """Those rows that a single ``lstat`` does not prove to be unchanged: few, as a rule."""
-        return self._pages(self._suspects) if self.tree is not None else self.rows()
+        """Yields those rows that a single ``lstat`` does not prove to hold: few, as a rule."""
+        return (last.row for last in self._last_written(self.tree) if not last.is_untouched)
 
-    def _pages(self, turn: Callable[[Ledger, Name], tuple[list[Row], Name]]) -> Iterator[Row]:
-        """Page after page; the ledger is opened anew for each, since others may write it."""
-        last, is_first = self._after, True
+    def _last_written(self, tree: Tree | None) -> Iterator[LastWritten]:
+        """Yields what is last-written, until the ledger can't be read any more."""
+        if self._is_blind:
+            return
         try:
-            while (last or is_first) and not self._is_blind:
-                ledger, is_first = Ledger.peek(self._root), False
-                if ledger is None:
-                    return
-                with contextlib.closing(ledger):
-                    rows, last = turn(ledger, last)
-                yield from rows
+            yield from last_written(self._root, tree, only=self._only)
         except LedgerError as error:
             self._give_up(error)
-
-    def _rows(self, ledger: Ledger, last: Name) -> tuple[list[Row], Name]:
-        """The rows that follow a name, and the name of the last one."""
-        rows = ledger.page(last, self._until, self._only)
-        end = rows[-1].name if rows else ROOT
-        if not ledger.is_believed:
-            rows = [replace(row, recorded_ns=0) for row in rows]
-        return rows, end
-
-    def _suspects(self, ledger: Ledger, last: Name) -> tuple[list[Row], Name]:
-        """Those of the rows that follow a name, and the last name that was looked at."""
-        if not ledger.is_believed:
-            return self._rows(ledger, last)
-        assert self.tree is not None
-        page = ledger.signatures(last, self._until, self._only)
-        suspects = ledger.rows_named(_suspicious(self.tree, page))
-        return list(suspects.values()), page[-1][0] if page else ROOT
 
     def _add_displaced(self, note: Displaced, ledger: Ledger) -> None:
         """Has both sides of a contest declared again, if they still are."""
@@ -206,35 +178,6 @@ class Look:
         )
 
 
-def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
-    """The paths that a single ``lstat`` does not prove to be as they were written.
-
-    This is where a look spends its time: values are compared one by one, since to make a
-    signature of each file would take longer than the ``lstat``.
-    """
-    folder, fd = ROOT, tree.fd
-    for name, is_provable, mode, recorded_ns, inode, size, mtime_ns, ctime_ns in page:
-        above, _, base = name.rpartition("/")
-        try:
-            if above != folder:
-                folder, fd = ROOT, tree.fd  # Should the next line fail.
-                folder, fd = Name(above), tree.folder(Name(above))
-            found = os.stat(base, dir_fd=fd, follow_symlinks=False)
-        except OSError:
-            yield name
-            continue
-        if not (
-            is_provable
-            and found.st_ctime_ns == ctime_ns
-            and found.st_mtime_ns == mtime_ns
-            and found.st_size == size
-            and inode_of(found) == inode
-            and (mode is None or stat.S_IMODE(found.st_mode) == mode)
-            and is_older(ctime_ns, recorded_ns)
-        ):
-            yield name
-
-
 def _is_proven(row: Row, actual: Actual) -> bool:
     """Whether the next look can trust a row's signature again."""
     signature = actual.signature
@@ -254,11 +197,10 @@ async def read(look: Look, name: Name, actual: Actual) -> Actual:
         fd = os.open(leaf(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     except OSError:
         return replace(actual, state=replace(actual.state, digest=None))
-    hasher = xxhash.xxh3_128()
-    with room() as buffer:
-        async with aiofiles.open(fd, "rb", buffering=0) as file:
-            while count := await file.readinto(buffer):
-                hasher.update(memoryview(buffer)[:count])
+    hasher, chunk = xxhash.xxh3_128(), buffer()
+    async with aiofiles.open(fd, "rb", buffering=0) as file:
+        while count := await file.readinto(chunk):
+            hasher.update(memoryview(chunk)[:count])
     return replace(actual, state=replace(actual.state, digest=hasher.digest()))
 
 
@@ -281,7 +223,14 @@ def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> A
         return Actual(OtherState())
 
 
-def view_of(tree: Tree, ledger: Ledger, intents: list[Intent], gone: Collection[Name] = ()) -> View:
+def view_of(
+    tree: Tree,
+    ledger: Ledger,
+    intents: list[Intent],
+    gone: Collection[Name] = (),
+    *,
+    read: bool = False,
+) -> View:
     """What the ledger and the disk say about a batch; some paths may be as good as gone."""
     displaced = ledger.displaced()
     asked = {intent.name for intent in intents}
@@ -294,7 +243,7 @@ def view_of(tree: Tree, ledger: Ledger, intents: list[Intent], gone: Collection[
         above = parent(name)
         is_reachable = not above or isinstance(actual[above].state, DirState)
         if is_reachable and name not in gone:
-            actual[name] = look_at(tree, name, rows.get(name))
+            actual[name] = look_at(tree, name, rows.get(name), read=read)
         else:
             actual[name] = _NOWHERE
     files = (i.name for i in intents if not isinstance(i.desired, DirState | Absent))

@@ -9,7 +9,7 @@ from typing import Final
 
 from ._mirror import Mirror
 
-__all__ = ["MOST", "close_all", "mirror_at", "share"]
+__all__ = ["MOST", "close_all", "mirror_at"]
 
 MOST: Final = 32
 """How many ledgers stay open."""
@@ -27,12 +27,6 @@ def mirror_at(root: str) -> Mirror:
         if len(_mirrors) > MOST:
             _mirrors.pop(next(iter(_mirrors))).close()
         return mirror
-
-
-def share(mirror: Mirror) -> None:
-    """Makes the target use this very mirror for its root."""
-    with _lock:
-        _mirrors[mirror.root] = mirror
 
 
 @atexit.register

@@ -483,9 +483,7 @@ class _Planner:
             made = digest in intent.ours
         kept = row_of(intent, made=made)
         mode, mtime_ns = dressed(intent.desired, actual.state)
-        known = row is not None and row.declaration == kept and not row.seen
-        is_dressed = (mode, mtime_ns) == (None, None)
-        if known and is_dressed and row is not None and row.signature == actual.signature:
+        if (mode, mtime_ns) == (None, None) and row is not None and _says(row, kept, actual):
             return
         self._keep.append(Keep(kept, actual, mode, mtime_ns, adopts=row is None))
         if row is not None and not _declares(intent, row):
@@ -570,6 +568,18 @@ def row_of(intent: Intent, *, made: bool = True) -> Row:
         made=made,
         target=desired.target if isinstance(desired, LinkState) else "",
         asked_ns=desired.mtime_ns,
+        source_inode=intent.source.inode if intent.source is not None else 0,
+        source_ctime_ns=intent.source.ctime_ns if intent.source is not None else 0,
+    )
+
+
+def _says(row: Row, kept: Row, actual: Actual) -> bool:
+    """True if a row tells already what is known of a file that is right."""
+    return (
+        not row.seen
+        and row.declaration == kept.declaration
+        and row.signature == actual.signature
+        and (row.source_inode, row.source_ctime_ns) == (kept.source_inode, kept.source_ctime_ns)
     )
 
 

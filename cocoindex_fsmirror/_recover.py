@@ -140,7 +140,7 @@ def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> N
         elif row.kind == Kind.DIR:
             if isinstance(actual.state, DirState):
                 done.append(row)
-        elif actual.digest == row.digest and actual.signature is not None:
+        elif row.digest is not None and actual.digest == row.digest and actual.signature:
             done.append(row)
             seen[row.name] = Seen(actual.signature, now_ns)
     ledger.commit(record(tree, done, seen), gone, batch)

@@ -130,29 +130,33 @@ def _is_terminal() -> bool:
 
 
 @contextlib.contextmanager
-def progress_bar(
-    expected: Callable[[], tuple[int, int]] | None,
-) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, if that is a terminal, towards expected figures."""
-    if expected is None or not _is_terminal():
-        yield lambda _files, _size: None
+def progress_bar(count: int) -> Iterator[Callable[[int, int], None]]:
+    """Shows a progress bar on standard error, if that is a terminal.
+
+    Args:
+        count: How many files there are; 0 to show nothing.
+
+    Yields:
+        What is to be told how many of them were compared, and how many more bytes were written.
+    """
+    if not count or not _is_terminal():
+        yield lambda _seen, _size: None
         return
     from rich import progress  # noqa: PLC0415  # Only where it is seen.
     from rich.console import Console  # noqa: PLC0415
 
     columns = (
         progress.BarColumn(),
-        progress.TextColumn("{task.fields[files]:,} of {task.fields[all_files]:,} files"),
-        progress.DownloadColumn(binary_units=True),
-        progress.TransferSpeedColumn(),
+        progress.TextColumn("{task.completed:,} of {task.total:,} files, {task.fields[written]}"),
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        count, size = expected()
-        task = bar.add_task("", total=max(size, 1), files=0, all_files=count)
+        task = bar.add_task("", total=count, written=readable(0))
+        written = 0
 
-        def advance(files: int, size: int) -> None:
-            done = bar.tasks[0].fields["files"] + files
-            bar.update(task, advance=size, files=done)
+        def advance(seen: int, size: int) -> None:
+            nonlocal written
+            written += size
+            bar.update(task, completed=seen, written=readable(written))
 
         yield advance

@@ -1,28 +1,27 @@
-"""Other files whose content is declared: fingerprinted once, read again when it is copied."""
+"""Files whose content is declared: looked at once, read again when they are copied."""
 
 from __future__ import annotations
 
 import os
 import stat
 import threading
-from collections.abc import Callable
-from typing import IO, Final, NamedTuple
+from typing import IO, Final
 
 from ._copying import digest_of_file
-from ._draft import LARGE, Draft
 from ._errors import SourceChangedError, SourceError
 from ._fs import coarse_now_ns, signature_of
-from ._state import Signature, digest_of, proves
+from ._state import Signature, digest_of, is_older
 
-__all__ = ["Found", "Source", "Spooled", "fingerprint", "found_at", "open_source", "spool"]
+__all__ = ["SMALL", "Source", "Spooled", "fingerprint", "look_at_source", "spool"]
 
-_SMALL: Final = 1 << 16  # bytes of a file that is read once and carried along
-_CARRIED: Final = 1 << 24  # bytes that are carried along at any one time
+SMALL: Final = 1 << 16
+"""The size of the largest files that are read once and held in memory, in bytes."""
+_HELD: Final = 1 << 24  # bytes that are held at any one time
 _ATTEMPTS: Final = 3  # at reading a file that changes meanwhile
 
 
 class _Allowance:
-    """How many bytes may still be carried along."""
+    """How many bytes may still be held."""
 
     def __init__(self, size: int) -> None:
         self._left = size
@@ -42,76 +41,65 @@ class _Allowance:
             self._left += size
 
 
-_allowance = _Allowance(_CARRIED)
-
-
-class Found(NamedTuple):
-    """What a file was when it was read.
-
-    Attributes:
-        digest: As of a file's state.
-        signature: Its signature, before and after.
-        mode: Its permission bits.
-        read_ns: A time before it was read, by the clock that stamps files.
-        held: Its content, if it is small.
-    """
-
-    digest: bytes
-    signature: Signature
-    mode: int
-    read_ns: int
-    held: bytes | None
+_allowance = _Allowance(_HELD)
 
 
 class Source:
-    """A file as it was when it was fingerprinted; a :class:`~._state.Content`.
+    """A file as it was when it was looked at; a :class:`~._state.Content`.
 
     Attributes:
+        source: Its path.
+        digest: As of a file's state; ``None`` if it was not read yet.
+        held: Its content, if it is small and there was room.
         mode: Its permission bits.
+        signature: Its signature, before and after it was read.
+        is_provable: True if any later change will show in the signature.
     """
 
-    __slots__ = ("_draft", "_read_ns", "_signature", "digest", "held", "mode", "source")
+    __slots__ = ("digest", "held", "is_provable", "mode", "signature", "source")
 
-    def __init__(self, source: str, found: Found, draft: Draft | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        digest: bytes | None,
+        held: bytes | None,
+        mode: int,
+        signature: Signature,
+        *,
+        is_provable: bool,
+    ) -> None:
         self.source = source
-        self.digest, self._signature, self.mode, self._read_ns, held = found
+        self.digest = digest
         self.held = held if held is not None and _allowance.take(len(held)) else None
-        self._draft = draft
+        self.mode = mode
+        self.signature = signature
+        self.is_provable = is_provable
 
     @property
     def size(self) -> int:
         """In bytes."""
-        return self._signature.size
+        return self.signature.size
 
     @property
     def mtime_ns(self) -> int:
         """When it was last changed, in nanoseconds."""
-        return self._signature.mtime_ns
+        return self.signature.mtime_ns
 
     def __del__(self) -> None:
         held = getattr(self, "held", None)
         if held is not None:
             _allowance.give_back(len(held))
-        draft = getattr(self, "_draft", None)
-        if draft is not None:
-            draft.give_up()
 
     def __repr__(self) -> str:
         return f"Source({self.source!r}, {self.size} bytes)"
 
     def open(self) -> int:
-        """A descriptor to read it from the start."""
-        return open_source(self.source)
+        """Opens it, to be read from the start."""
+        return _open(self.source)[0]
 
     def is_unchanged(self, fd: int) -> bool:
-        """Whether its signature proves that it was not changed since it was read."""
-        return proves(signature_of(os.fstat(fd)), self._signature, self._read_ns)
-
-    def drafted(self, on_bytes: Callable[[int], None]) -> int | None:
-        """The copy that was begun when it was fingerprinted, if it holds the same."""
-        if self._draft is None:
-            return None
-        return self._draft.take(self._signature, self.digest, on_bytes)
+        """True if the open file is the one that was looked at, with the same signature."""
+        return signature_of(os.fstat(fd)) == self.signature
 
 
 class Spooled:
@@ -128,28 +116,20 @@ class Spooled:
         self._file.close()
 
     def open(self) -> int:
-        """A descriptor of it."""
+        """Returns a descriptor of it."""
         return os.dup(self._file.fileno())
 
     def is_unchanged(self, _fd: int) -> bool:
-        """Nobody else can reach it."""
+        """True, since nobody else can reach it."""
         return True
 
-    def drafted(self, _on_bytes: Callable[[int], None]) -> None:
-        """Nobody began a copy."""
 
-
-def open_source(path: str) -> int:
-    """A descriptor of a regular file.
+def _open(path: str) -> tuple[int, os.stat_result]:
+    """Opens a regular file for reading; returns its descriptor and what ``fstat`` says of it.
 
     Raises:
         SourceError: It can't be read, or is no regular file.
     """
-    return _opened(path)[0]
-
-
-def _opened(path: str) -> tuple[int, os.stat_result]:
-    """The same, with what ``fstat`` says of it."""
     try:
         # A FIFO must not block us.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -163,67 +143,75 @@ def _opened(path: str) -> tuple[int, os.stat_result]:
     return fd, found
 
 
-def fingerprint(path: str, begin: Callable[[int], Draft | None] = lambda _fd: None) -> Source:
-    """Reads a file, in chunks; a small one is carried along.
+def fingerprint(path: str) -> Source:
+    """Reads and hashes a file, in chunks; a small one is held.
 
     Args:
         path: Its path.
-        begin: Is asked for a draft of a large file, from its descriptor.
 
     Raises:
         SourceError: It can't be read, or is no regular file.
         SourceChangedError: It kept changing while it was read.
     """
-    read_ns = coarse_now_ns()
-    fd, found = _opened(path)
+    now_ns = coarse_now_ns()
+    fd, found = _open(path)
     try:
-        draft = begin(fd) if found.st_size >= LARGE else None
-        return Source(path, _read(path, fd, found, read_ns), draft)
+        return _read(path, fd, found, now_ns)
     finally:
         os.close(fd)
 
 
-def found_at(paths: list[str]) -> list[Found | None]:
-    """What some files hold; ``None`` for each that is not small, or can't be read."""
-    return [_found_at(path) for path in paths]
+def look_at_source(path: str) -> Source:
+    """Looks at a file; reads it, as :func:`fingerprint` does, only if it is small.
 
+    Args:
+        path: Its path.
 
-def _found_at(path: str) -> Found | None:
-    """The same of one."""
+    Raises:
+        SourceError: It can't be read, or is no regular file.
+        SourceChangedError: It is small, and kept changing while it was read.
+    """
+    now_ns = coarse_now_ns()
+    fd, found = _open(path)
     try:
-        read_ns = coarse_now_ns()
-        fd, found = _opened(path)
-        try:
-            return _read(path, fd, found, read_ns) if found.st_size <= _SMALL else None
-        finally:
-            os.close(fd)
-    except SourceError:
-        return None
+        if found.st_size <= SMALL:
+            return _read(path, fd, found, now_ns)
+        return _seen(path, None, None, found, now_ns)
+    finally:
+        os.close(fd)
 
 
-def _read(path: str, fd: int, before: os.stat_result, read_ns: int) -> Found:
-    """Reads an open file, until that can be done in peace; ``before`` was seen after a time."""
+def _read(path: str, fd: int, before: os.stat_result, now_ns: int) -> Source:
+    """Reads an open file, until it does not change meanwhile; ``before`` was seen after a time."""
     try:
         for _ in range(_ATTEMPTS):
-            signature, mode = signature_of(before), stat.S_IMODE(before.st_mode)
-            held = os.pread(fd, _SMALL, 0) if before.st_size <= _SMALL else None
+            held = os.pread(fd, SMALL, 0) if before.st_size <= SMALL else None
             if held is None:
                 os.lseek(fd, 0, os.SEEK_SET)
                 digest = digest_of_file(fd)
             else:
                 digest = digest_of(held)
             is_whole = held is None or len(held) == before.st_size
-            if is_whole and signature_of(os.fstat(fd)) == signature:
-                return Found(digest, signature, mode, read_ns, held)
-            read_ns, before = coarse_now_ns(), os.fstat(fd)
+            if is_whole and signature_of(os.fstat(fd)) == signature_of(before):
+                return _seen(path, digest, held, before, now_ns)
+            now_ns, before = coarse_now_ns(), os.fstat(fd)
     except OSError as error:
         raise SourceError(path, f"can't be read: {error.strerror}") from error
     raise SourceChangedError(path)
 
 
+def _seen(
+    path: str, digest: bytes | None, held: bytes | None, found: os.stat_result, now_ns: int
+) -> Source:
+    """Makes the source from what was seen of it after a time."""
+    signature, mode = signature_of(found), stat.S_IMODE(found.st_mode)
+    is_provable = is_older(signature.ctime_ns, now_ns)
+    return Source(path, digest, held, mode, signature, is_provable=is_provable)
+
+
 def spool(source: str, content: bytes) -> bytes | Spooled:
     """Puts a content away in a file without a name, unless it is small, or there is no room."""
-    if len(content) <= _SMALL:
+    if len(content) <= SMALL:
         return content
     import tempfile  # noqa: PLC0415  # For what comes from elsewhere only.
 

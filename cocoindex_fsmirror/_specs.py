@@ -15,9 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from ._brake import Brake, Limit, check_limit
-from ._draft import Draft
 from ._errors import RootError
-from ._mirror import Drift, Mirror
+from ._mirror import Drift
 from ._paths import ROOT, Name, ancestors, parent
 from ._state import Content, DirState, FileState, LinkState, digest_of
 
@@ -87,17 +86,12 @@ class Watch:
         self.drift = drift or Drift()
         self.has_looked = drift is not None
         self.owner = ""
-        self.mirror: Mirror | None = None  # Once it is ready.
         self.brake = None if max_delete is None else Brake(max_delete)
         self._lock = threading.Lock()
         self._files: dict[Name, _Declarer] = {}
         self._below: dict[Name, tuple[Name, _Declarer]] = {}  # by folder: one of the paths in it
         self._declarers: dict[tuple[str, str], _Declarer] = {}  # There are far fewer than files.
         self._clear: dict[Name, _Declarer] = {}  # by folder: for whom nothing speaks against it
-
-    def draft(self, name: Name, source: int) -> Draft | None:
-        """Begins a copy of a large open file that may go to a path below the root."""
-        return None if self.mirror is None else self.mirror.draft(name, source)
 
     def declare(self, name: Name, place: str, component: str, *, is_file: bool) -> Name:
         """Notes a declaration.

@@ -7,7 +7,6 @@ actual (what is on the disk) are told in the same few types. Absence is a value.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from typing import ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -316,20 +315,20 @@ def is_older(stamp_ns: int, than_ns: int) -> bool:
 
 
 class Content(Protocol):
-    """The content of another file, that was fingerprinted and is not held in memory.
+    """The content of another file, which is not held in memory as a rule.
 
     Attributes:
         source: Its path, for messages.
-        digest: As of a file.
+        digest: As of a file; ``None`` if it was not read yet. It is hashed while it is copied.
         size: In bytes.
-        held: The bytes, if they are carried along.
+        held: The bytes, if they are held in memory.
     """
 
     @property
     def source(self) -> str: ...
 
     @property
-    def digest(self) -> bytes: ...
+    def digest(self) -> bytes | None: ...
 
     @property
     def size(self) -> int: ...
@@ -338,24 +337,14 @@ class Content(Protocol):
     def held(self) -> bytes | None: ...
 
     def open(self) -> int:
-        """A descriptor to read it from the start; the caller closes it.
+        """Returns a descriptor to read it from the start; the caller closes it.
 
         Raises:
             SourceError: It can't be read any more.
         """
 
     def is_unchanged(self, fd: int) -> bool:
-        """Whether it is known that what this descriptor reads has that digest."""
-
-    def drafted(self, on_bytes: Callable[[int], None]) -> int | None:
-        """A descriptor of a copy without a name, made before; the caller closes it.
-
-        Args:
-            on_bytes: Is told of bytes that are copied, as they come.
-
-        Returns:
-            ``None`` if there is none. There is one for the first who asks, at most.
-        """
+        """True if what this descriptor reads is what was looked at, by its signature."""
 
 
 class Displaced(NamedTuple):
@@ -379,12 +368,14 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         name: The path, relative to the root.
-        desired: A file, a link, a directory, or absence.
+        desired: A file, a link, a directory, or absence. A file whose digest is not known yet
+            is hashed while it is staged; it is never taken for one that is there already.
         owner: The identity of the mirror (a UUID) that asks.
         container: The chain of directory targets below the root that declared
             it, each followed by ``//``; empty for the root itself.
         component: The path of the engine's component that declared it.
         content: The bytes of a file, or where they are.
+        source: The signature of the file that is copied, if any later change will show in it.
         ours: Digests that the engine remembers to have declared for this path.
         on_conflict: What to do about foreign bytes.
         create_parents: Whether missing parent folders are made.
@@ -404,6 +395,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     create_parents: bool = True
     durable: bool = True
     rival: Name = ROOT
+    source: Signature | None = None
 
     def __repr__(self) -> str:
         shown = (field for field in self.__struct_fields__ if field != "content")

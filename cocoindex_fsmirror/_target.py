@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Generic, Literal, TypeAlias, cast
 
@@ -18,7 +16,6 @@ from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
 from cocoindex.resources.file import FileLike
 
-from ._draft import Draft
 from ._engine import database_in_use
 from ._errors import SourceError
 from ._handlers import ChildHandler
@@ -26,7 +23,7 @@ from ._mirror import Mirror
 from ._moving import guard
 from ._paths import ROOT, Name, parse_link_target, parse_name
 from ._roots import ROOTS
-from ._source import Source, fingerprint, spool
+from ._source import Source, Spooled, fingerprint, spool
 from ._specs import (
     DirSpec,
     Durability,
@@ -141,7 +138,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         unknown = sorted(set(preserve) - {"mode", "mtime"})
         if unknown:
             raise ValueError(f"preserve has {unknown[0]!r}, which is none of 'mode', 'mtime'")
-        content = await _content_of(source, partial(self._watch.draft, self._path(name)))
+        content = await _content_of(source)
         mtime_ns = None
         if isinstance(content, Source):
             mode = content.mode if mode is None and "mode" in preserve else mode
@@ -494,10 +491,8 @@ def _to_bytes(content: bytes | str) -> bytes:
     return bytes(content)
 
 
-async def _content_of(
-    source: Path | FilePath | FileLike[Any], begin: Callable[[int], Draft | None]
-) -> bytes | Content:
-    """A source, fingerprinted; of a large one a copy may be begun.
+async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Source | Spooled:
+    """Reads and hashes a source.
 
     The engine has no way to read a file piece by piece: what it reads from elsewhere
     is whole, and the engine would keep it, too, unless a size is asked for.
@@ -509,7 +504,7 @@ async def _content_of(
         except (OSError, RuntimeError, ValueError) as error:
             raise SourceError(str(path), f"can't be found: {error}") from error
     if isinstance(path, Path):
-        return await asyncio.to_thread(fingerprint, os.path.abspath(path), begin)
+        return await asyncio.to_thread(fingerprint, os.path.abspath(path))
     if not isinstance(source, FileLike):
         kind = type(source).__name__
         raise TypeError(f"a source is a Path, a FilePath or a FileLike, not {kind}")

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
-# Before cocoindex is imported: it would send a usage event, and say so if it can't;
-# and it would tell of each batch that it tries again.
-os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
-os.environ.setdefault("RUST_LOG", "error")
-
 import contextlib
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
@@ -27,10 +21,9 @@ import msgspec
 from . import __version__
 from ._arguments import AgeType, LimitType, PathType, json_option, wants_json
 from ._backups import find
-from ._beside import Beside
 from ._brake import Limit
-from ._errors import FsMirrorError, InvalidNameError, RootError
-from ._mirror import Difference, Mirror, Owner, observe
+from ._errors import FsMirrorError, InvalidNameError
+from ._mirror import Difference, Mirror, Owner
 from ._paths import RESERVED
 from ._showing import (
     Failure,
@@ -192,9 +185,10 @@ def sync(  # noqa: PLR0917
 
     With --watch and --json there is one object, on a line, for each run.
     """
-    # The engine takes its time, and what parses patterns takes some, too.
-    from ._survey import patterns, survey  # noqa: PLC0415
-    from ._sync import Options, Syncing  # noqa: PLC0415
+    from ._comparison import Options  # noqa: PLC0415  # Other commands need none of these.
+    from ._patterns import patterns  # noqa: PLC0415
+    from ._survey import survey  # noqa: PLC0415
+    from ._sync import Syncing  # noqa: PLC0415
 
     if watch and dry_run:
         raise click.UsageError("--watch and --dry-run can't be given together")
@@ -209,22 +203,17 @@ def sync(  # noqa: PLR0917
         return _list_changes(Mirror(target), found, options, as_json=as_json)
     _collect_less_garbage()
 
-    def opened(beside: Beside | None = None) -> Syncing:
-        look = None  # What is swept, or read whole, is looked at later.
-        if beside is not None and not (exact or checksum) and Mirror(target).exists():
-            look = beside.begin(observe, target)
-        return Syncing(target, options, beside, look)
-
     def run(syncing: Syncing) -> int:
         found = survey(source, excluded, gitignore=gitignore)
-        expected = None if as_json else partial(syncing.outlook, found)
-        with progress_bar(expected) as syncing.on_progress:
+        count = 0 if as_json else found.files + found.links
+        with progress_bar(count) as syncing.on_progress:
             summary = syncing.run(found)
         return _report(source, target, summary, as_json=as_json)
 
+    opened = partial(Syncing, target, options)
     if watch:
         return _follow(source, target, opened, run, as_json=as_json)
-    with contextlib.closing(Beside()) as beside, contextlib.closing(opened(beside)) as syncing:
+    with contextlib.closing(opened()) as syncing:
         return run(syncing)
 
 
@@ -321,9 +310,6 @@ def _list_changes(mirror: Mirror, found: Survey, options: Any, *, as_json: bool)
     """Lists what a run would do."""
     from ._dry_run import dry_run  # noqa: PLC0415
 
-    if found.unread:
-        shown = "; ".join(found.unread[:3])
-        raise RootError(found.source, f"can't be read whole: {shown}", "nothing was changed")
     changes = list(dry_run(mirror, found, options))
     lines = [_line(change.action, change.path, change.size, change.note) for change in changes]
     lines.append(
@@ -396,10 +382,9 @@ def status(dst: Path, as_json: bool) -> int:
 
 
 def _differences(mirror: Mirror, *, content: bool = False) -> list[Difference]:
-    """What drifted; another process looks at one half."""
+    """Looks for drift."""
     _collect_less_garbage()
-    with contextlib.closing(Beside()) as beside:
-        return mirror.differences(content=content, beside=beside)
+    return mirror.differences(content=content)
 
 
 def _mirror(dst: Path) -> Mirror:
@@ -656,7 +641,7 @@ def run() -> None:
 
 
 def _fill_descriptors() -> None:
-    """Keeps files of ours from becoming 0, 1 or 2 if those are closed: the engine may log there."""
+    """Keeps files of ours from becoming 0, 1 or 2 if those are closed: Python prints there."""
     while (fd := os.open(os.devnull, os.O_RDONLY)) <= 2:
         pass
     os.close(fd)

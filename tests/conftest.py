@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 # A job in the background of a script ignores Ctrl-C, and what we start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -12,7 +13,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Before anything imports cocoindex: it would send a usage event.
 os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import settings
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror.testing import PROFILES
+from tests.support import Mount
 
 # The profiles of the kit, with fewer examples where all tests of this package share the time.
 _EXAMPLES = {"dev": 50, "ci": 100, "nightly": 2_000}
@@ -42,6 +44,33 @@ def mirror(root: Path) -> Iterator[Mirror]:
     root.mkdir()
     with Mirror(root, patience=0.3) as opened:
         yield opened
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """Mounts something on a folder that it makes: ``mount(path, "-t", "tmpfs", "tmpfs")``."""
+    mounted: list[Path] = []
+
+    def act(point: Path, *arguments: str) -> Path:
+        if os.geteuid() != 0:
+            pytest.skip("mounting needs root")
+        point.mkdir(parents=True, exist_ok=True)
+        command = ["mount", *arguments, str(point)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            pytest.skip(f"this machine does not let us mount: {result.stderr.strip()}")
+        mounted.append(point)
+        return point
+
+    yield act
+    for point in reversed(mounted):
+        subprocess.run(["umount", str(point)], check=True)
+
+
+@pytest.fixture
+def tmpfs(mount: Mount, tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a file system of a size, such as ``512k``, below the test's own folder."""
+    return lambda size: mount(tmp_path / "disk", "-t", "tmpfs", "-o", f"size={size}", "tmpfs")
 
 
 @pytest.hookimpl(wrapper=True)

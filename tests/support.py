@@ -21,6 +21,8 @@ from cocoindex_fsmirror._state import (
 )
 
 OWNER = "owner-a"
+Mount: TypeAlias = Callable[..., Path]
+"""Mounts something on a folder that it makes: ``mount(path, "-t", "tmpfs", "tmpfs")``."""
 Tree: TypeAlias = dict[str, bytes | str]
 """By relative path: the bytes of a file, ``-> target`` of a link, ``dir`` of a folder."""
 
@@ -54,16 +56,17 @@ def copy(
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Bytes that are copied from another file, and not believed before they are read."""
+    """Bytes that are copied from another file; their digest need not be known before."""
 
     content: bytes
     held: None = None
     source: str = "elsewhere"
+    is_hashed: bool = True
 
     @property
-    def digest(self) -> bytes:
+    def digest(self) -> bytes | None:
         """Their fingerprint."""
-        return digest_of(self.content)
+        return digest_of(self.content) if self.is_hashed else None
 
     @property
     def size(self) -> int:
@@ -77,26 +80,8 @@ class Elsewhere:
         return fd
 
     def is_unchanged(self, _fd: int) -> bool:
-        """Never."""
-        return False
-
-    def drafted(self, _on_bytes: Callable[[int], None]) -> int | None:
-        """Nobody began a copy."""
-        return None
-
-
-@dataclass(frozen=True)
-class Drafted(Elsewhere):
-    """The same, of which there is a copy without a name, in a mirror or above it."""
-
-    root: Path = Path()
-
-    def drafted(self, on_bytes: Callable[[int], None]) -> int | None:
-        """The copy."""
-        fd = os.open(self.root, os.O_TMPFILE | os.O_RDWR, 0o666)
-        os.pwrite(fd, self.content, 0)
-        on_bytes(self.size)
-        return fd
+        """Always."""
+        return True
 
 
 def link(name: str, target: str, *, mtime_ns: int | None = None, **more: Any) -> Intent:

@@ -29,17 +29,21 @@ PICTURE = {
     "_fs": {"_copying", "_state"},
     "_formats": {"_errors"},
     "_ledger": {"_formats", "_state"},
-    "_draft": {"_fs"},
-    "_source": {"_draft"},
-    "_observe": {"_plan", "_fs", "_ledger"},
+    "_source": {"_fs"},
+    "_compare": {"_fs", "_ledger"},
+    "_observe": {"_compare", "_plan"},
     "_apply": {"_observe"},
     "_recover": {"_observe"},
     "_sweep": {"_apply"},
-    "_beside": set[str](),
     "_brake": {"_paths"},
     "_backups": {"_fs"},
-    "_mirror": {"_backups", "_beside", "_brake", "_draft", "_recover", "_sweep"},
-    "_survey": {"_draft"},
+    "_mirror": {"_backups", "_brake", "_recover", "_sweep"},
+    "_patterns": set[str](),
+    "_survey": {"_fs", "_patterns"},
+    "_comparison": {"_brake", "_compare", "_source", "_survey", "_sweep"},
+    "_interrupts": set[str](),
+    "_sync": {"_comparison", "_interrupts", "_mirror"},
+    "_dry_run": {"_sync"},
     "_engine": set[str](),
     "_moving": {"_ledger"},
     "_specs": {"_mirror"},
@@ -48,9 +52,6 @@ PICTURE = {
     "_handlers": {"_actions", "_open_mirrors", "_reconcile", "_engine"},
     "_roots": {"_handlers"},
     "_target": {"_roots", "_moving", "_source"},
-    "_flow": {"_survey", "_target"},
-    "_sync": {"__init__", "_beside", "_flow"},
-    "_dry_run": {"_sync"},
     "_watch": {"_paths"},
     "_showing": {"_errors"},
     "_arguments": {"_backups", "_brake"},
@@ -83,8 +84,7 @@ KIT_PICTURE = {
 PURE = ("_errors", "_paths", "_state", "_reconcile", "_plan")
 IMPURE = {"os", "io", "sqlite3", "cocoindex", "pathlib", "time", "random", "logging", "threading"}
 
-# ``fsmirror sync`` is an app of its own: the one module outside the target that needs it.
-KNOW_THE_ENGINE = {"_engine", "_handlers", "_roots", "_target", "_flow"}
+KNOW_THE_ENGINE = {"_engine", "_handlers", "_roots", "_target"}
 
 # Of the module ``os``.
 CHANGES_THE_TREE = {
@@ -155,7 +155,7 @@ def test_a_pure_module_takes_nothing_but_pure_paths_from_pathlib() -> None:
     [
         ("cocoindex", KNOW_THE_ENGINE),
         ("click", {"_arguments", "_showing", "cli"}),
-        ("pathspec", {"_survey"}),
+        ("pathspec", {"_patterns", "_survey"}),
         ("watchdog", {"_watch"}),
         ("rich", {"_showing"}),
         ("sqlite3", {"_formats", "_ledger"}),
@@ -189,7 +189,7 @@ def _opens_to_write(call: ast.Call) -> bool:
     return name in ("open", "fdopen") and any(set(mode) & set("wax+") for mode in texts)
 
 
-@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"_beside", "_copying", "_fs"}))
+@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"_copying", "_fs"}))
 def test_only_one_module_changes_the_tree(module: str) -> None:
     assert list(_changes(module)) == []
 
@@ -199,11 +199,6 @@ def test_what_copies_changes_only_what_was_opened_for_it() -> None:
     calls = {change.rpartition(" ")[2] for change in _changes("_copying")}
     assert calls == {"os.write", "os.ftruncate"}
     assert "os.open" not in {ast.unparse(node) for node in ast.walk(SOURCES["_copying"])}
-
-
-def test_who_asks_another_process_writes_to_its_own_pipes_only() -> None:
-    calls = {change.partition(" ")[2] for change in _changes("_beside")}
-    assert calls == {"os.fdopen(calls[1], 'wb')", "os.fdopen(results[1], 'wb')"}
 
 
 def test_the_module_that_changes_the_tree_is_seen_to_do_so() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._state import Intent
-from tests.support import Drafted, Elsewhere, Tree, copy, delete, folder, link, snapshot, write
+from tests.support import Elsewhere, Tree, copy, delete, folder, link, snapshot, write
 
 _OLD: Final = {
     "asked.txt": b"asked, old",
@@ -46,7 +46,7 @@ NEW: Final[Tree] = {
     "asked.txt": b"asked, new",
     "clash.txt": b"clash, new",
     "copied.bin": b"copied" * 9_000,
-    "drafted.bin": b"drafted" * 9_000,
+    "hashed.bin": b"hashed" * 9_000,
     "declared": "dir",
     "declared/inner.txt": b"in a folder with a time",
     "edited.txt": b"edited, new",
@@ -76,7 +76,7 @@ MODES: Final = {"asked.txt": 0o751, "declared": 0o751, "kept_mode.txt": 0o604}
 """The modes in the end: two were asked for, the other belongs to the old version."""
 
 THEN: Final = 1_500_000_000_123_456_789
-TIMES: Final = ("asked.txt", "copied.bin", "declared", "drafted.bin", "right.txt", "to_link")
+TIMES: Final = ("asked.txt", "copied.bin", "declared", "hashed.bin", "right.txt", "to_link")
 """What has that time in the end: one of them is right but for it."""
 
 BACKUPS: Final = Counter[bytes | str](
@@ -134,8 +134,9 @@ def _intent(root: Path, name: str, shown: bytes | str) -> Intent:
         return link(name, shown.removeprefix("-> "), mtime_ns=mtime_ns)
     if name == "copied.bin":
         return copy(name, Elsewhere(shown), mtime_ns=mtime_ns)
-    if name == "drafted.bin":
-        return copy(name, Drafted(shown, root=root), mtime_ns=mtime_ns)
+    if name == "hashed.bin":
+        # As a comparison does it: hashed before only if the right one may be there.
+        return copy(name, Elsewhere(shown, is_hashed=(root / name).exists()), mtime_ns=mtime_ns)
     mode = MODES[name] if name == "asked.txt" else None
     return write(name, shown, mode=mode, mtime_ns=mtime_ns)
 

@@ -21,8 +21,8 @@ from cocoindex.connectors import localfs
 from cocoindex.resources.file import FileLike, FileMetadata, FilePath
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror import InvalidNameError, SourceError, _draft, _fs, _source, _target
-from cocoindex_fsmirror._state import Content, Intent
+from cocoindex_fsmirror import InvalidNameError, SourceError, _target
+from cocoindex_fsmirror._state import Intent
 from tests.engine.flows import IS_NEW, OUT, Flow, failing_sink, failing_step, ran
 from tests.support import contents, exact_state, snapshot
 
@@ -894,59 +894,11 @@ def test_a_blob_that_grew_since_its_size_was_asked_for_is_not_cut_off() -> None:
     blob = Blob(b"12345")
     assert asyncio.run(blob.size()) == 5
     blob.content = b"0123456789"
-    assert asyncio.run(_target._content_of(blob, lambda _fd: None)) == b"0123456789"
+    assert asyncio.run(_target._content_of(blob)) == b"0123456789"
 
 
 def test_a_source_that_leads_in_circles_is_a_source_error(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for source in (tmp_path / "loop", localfs.FilePath(tmp_path / "loop")):
         with pytest.raises(fsmirror.SourceError):
-            asyncio.run(_target._content_of(source, lambda _fd: None))
-
-
-# Drafts of large files
-
-
-@pytest.fixture
-def copies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The sources that were copied in the usual way, though they are large enough for a draft."""
-    copied, real = list[str](), _fs._copy
-
-    def copy_and_tell(content: Content, fd: int, on_bytes: Callable[[int], None]) -> None:
-        copied.append(content.source)
-        real(content, fd, on_bytes)
-
-    monkeypatch.setattr(_source, "LARGE", LARGE)
-    monkeypatch.setattr(_fs, "_copy", copy_and_tell)
-    return copied
-
-
-def test_a_large_file_is_copied_while_it_is_fingerprinted(
-    flow: Flow, wanted: Wanted, source: Path, copies: list[str]
-) -> None:
-    content = fill(source, LARGE)
-    wanted["folder/copy"] = copy(source)
-    flow.update()
-    assert contents(flow.tree) == {"folder/copy": content}
-    assert copies == []
-    other = fill(source, LARGE)  # Of the same size it may be the same: it is read first.
-    flow.update()
-    assert contents(flow.tree) == {"folder/copy": other}
-    assert copies == [str(source)]
-    third = fill(source, LARGE + 1)
-    flow.update()
-    assert contents(flow.tree) == {"folder/copy": third}
-    assert copies == [str(source)]
-
-
-@pytest.mark.skipif(not IS_NEW, reason="this engine can't preview containers")
-def test_a_preview_begins_no_copy(
-    flow: Flow, wanted: Wanted, source: Path, copies: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(source, LARGE)
-    flow.update()
-    wanted["copy"] = copy(source)
-    monkeypatch.setattr(_draft, "nameless", lambda *_, **__: pytest.fail("a copy was begun"))
-    flow.preview()
-    assert contents(flow.tree) == {}
-    assert copies == []
+            asyncio.run(_target._content_of(source))

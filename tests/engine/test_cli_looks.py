@@ -388,7 +388,7 @@ def test_why_tells_who_declared_a_path_when_and_what_differs(src: Path, dst: Pat
         "state": "managed",
         "kind": "file",
         "by": f"fsmirror sync {src}",
-        "component": '/@_mirror_folder/"d"',
+        "component": "",
         "bytes": 2,
         "target": "",
         "adopted": False,

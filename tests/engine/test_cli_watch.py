@@ -263,7 +263,7 @@ def test_an_interrupt_before_the_command_has_begun_just_ends_it(dst: Path, modul
 
 
 def test_an_interrupt_is_heard_once_the_command_has_begun(src: Path, dst: Path) -> None:
-    code = _INTERRUPTED_START.format(module="cocoindex")
+    code = _INTERRUPTED_START.format(module="cocoindex_fsmirror._sync")
     command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
@@ -288,7 +288,7 @@ from cocoindex_fsmirror.cli import run
 
 class Finder:
     def find_spec(self, name, *_):
-        if name == "cocoindex":
+        if name == "cocoindex_fsmirror._sync":
             gone = set()
             # Where exceptions are dropped, as in the import system's own locks.
             watch = weakref.ref(gone, lambda _: os.kill(os.getpid(), signal.SIGINT))
@@ -299,22 +299,21 @@ run()
 """
 
 
-def test_an_interrupt_while_the_engine_is_imported_is_not_lost(src: Path, dst: Path) -> None:
+def test_an_interrupt_while_a_module_is_imported_is_not_lost(src: Path, dst: Path) -> None:
     command = [sys.executable, "-c", _INTERRUPTED_IMPORT, "sync", str(src), str(dst)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
 
 
 _INTERRUPTED_WRITE = """
-import os, signal, time
+import os, signal
 from cocoindex_fsmirror._sync import Syncing
 from cocoindex_fsmirror.cli import run
 
 def go_on(syncing, size, go_on=Syncing._go_on):
-    if size and not syncing._is_interrupted:
-        os.kill(os.getpid(), signal.SIGINT)
-        while not syncing._is_interrupted:
-            time.sleep(0.01)
+    if size:
+        for _ in range({times}):
+            os.kill(os.getpid(), signal.SIGINT)
     go_on(syncing, size)
 
 Syncing._go_on = go_on
@@ -327,7 +326,8 @@ def test_an_interrupt_stops_before_anything_more_is_in_place_and_cleans_up(
 ) -> None:
     for number in range(300):
         (src / "d" / f"{number}").write_bytes(b"%d" % number)
-    command = [sys.executable, "-c", _INTERRUPTED_WRITE, "sync", str(src), str(dst)]
+    code = _INTERRUPTED_WRITE.format(times=1)
+    command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
     assert contents(snapshot(dst)) == {}
@@ -335,3 +335,15 @@ def test_an_interrupt_stops_before_anything_more_is_in_place_and_cleans_up(
     run = subprocess.run([*COMMAND, src, dst], capture_output=True, text=True, check=False)
     assert run.returncode == 0
     assert snapshot(dst) == snapshot(src)
+
+
+def test_a_second_interrupt_ends_the_process_at_once(src: Path, dst: Path) -> None:
+    code = _INTERRUPTED_WRITE.format(times=2)
+    command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (-signal.SIGINT, "")
+    assert contents(snapshot(dst)) == {}
+    run = subprocess.run([*COMMAND, src, dst], capture_output=True, text=True, check=False)
+    assert run.returncode == 0
+    assert snapshot(dst) == snapshot(src)
+    assert os.listdir(dst / ".fsmirror" / "tmp") == []

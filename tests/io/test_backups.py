@@ -34,10 +34,9 @@ from cocoindex_fsmirror import (
 from cocoindex_fsmirror._backups import Backup, find, list_backups, parse_age, purge, restore
 from cocoindex_fsmirror._fs import Tree
 from cocoindex_fsmirror._paths import Name
-from tests.io.conftest import Mount
 from tests.io.steps import crashes, recorded, run_failing, run_with_event
 from tests.io.test_names_on_disk import NASTY
-from tests.support import exact_state, snapshot, write
+from tests.support import Mount, exact_state, snapshot, write
 
 _T = TypeVar("_T")
 STAMP = "2026-11-23T222812Z"

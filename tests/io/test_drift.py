@@ -7,18 +7,15 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror, RootError, _copying, _fs, _ledger, _observe
 from cocoindex_fsmirror import _mirror as mirror_module
-from cocoindex_fsmirror._beside import Beside
 from cocoindex_fsmirror._fs import Slot, Staging, coarse_now_ns
 from cocoindex_fsmirror._observe import Drift, Look
 from cocoindex_fsmirror._paths import Name
@@ -370,50 +367,21 @@ def test_a_file_that_was_edited_before_it_was_looked_at_again_proves_nothing(
     assert (recorded.signature, recorded.recorded_ns) == (seen, 0)
 
 
-def test_a_mirror_is_settled_only_for_whom_it_knows(mirror: Mirror, root: Path) -> None:
-    mirror.prepare(OWNER, Drift())
-    mirror.apply([write("x", b"1")])
-    assert mirror.is_settled(OWNER, mirror.observe())
-    assert not mirror.is_settled("a stranger", mirror.observe())
-    (root / "x").write_bytes(b"2")
-    assert not mirror.is_settled(OWNER, mirror.observe())
-
-
-class _Here(Beside):
-    """Makes the calls here, and tells of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[object, ...]] = []
-
-    def begin(self, function: Callable[..., Any], *arguments: object) -> Callable[[], Any]:
-        self.calls.append(arguments)
-        return super().begin(function, *arguments)
-
-
 @pytest.mark.parametrize("content", [False, True], ids=["stat", "content"])
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 4097])
-def test_two_processes_look_at_every_path_once(
+@pytest.mark.parametrize("count", [0, 1, 4095, 4096, 4097])
+def test_every_path_is_looked_at_once(
     mirror: Mirror, root: Path, count: int, content: bool
 ) -> None:
     names = [f"{number:04}" for number in range(count)]
     mirror.apply([write(name, b"1") for name in names])
     for name in names:
         (root / name).write_bytes(b"22")
-    with contextlib.closing(_Here()) as beside:
-        found = mirror.differences(content=content, beside=beside)
+    found = mirror.differences(content=content)
     assert [difference.name for difference in found] == names
     assert {difference.how for difference in found} <= {"modified"}
-    assert found == mirror.differences(content=content)
-    if count > 1:
-        ((_root, _only, after, until),) = beside.calls
-        assert (after, until) == (names[count // 2], "")
-    with contextlib.closing(_Here()) as beside:
-        mirror.differences(only="0000", beside=beside)
-    assert not beside.calls  # One path is looked at here.
 
 
-def test_of_a_copied_ledger_each_half_is_read(mirror: Mirror, root: Path) -> None:
+def test_every_file_of_a_copied_ledger_is_read(mirror: Mirror, root: Path) -> None:
     mirror.apply([write(f"{number}", b"1") for number in range(10)])
     mirror.close()
     ledger = root / ".fsmirror" / "ledger.sqlite3"
@@ -421,9 +389,7 @@ def test_of_a_copied_ledger_each_half_is_read(mirror: Mirror, root: Path) -> Non
     (root / "copy").replace(ledger)
     (root / "2").write_bytes(b"2")
     (root / "8").write_bytes(b"2")
-    with contextlib.closing(_Here()) as beside:
-        found = mirror.differences(beside=beside)
-    assert [difference.name for difference in found] == ["2", "8"]
+    assert [difference.name for difference in mirror.differences()] == ["2", "8"]
 
 
 def test_a_ledger_that_can_t_be_read_is_told_once(
@@ -432,20 +398,8 @@ def test_a_ledger_that_can_t_be_read_is_told_once(
     mirror.apply([write("x", b"1"), write("y", b"1")])
     mirror.close()
     (root / ".fsmirror" / "ledger.sqlite3").write_bytes(b"nonsense" * 1000)
-    with contextlib.closing(_Here()) as beside:
-        assert mirror.differences(beside=beside) == []
+    assert mirror.differences() == []
     assert len([r for r in caplog.records if "drift can't be looked for" in r.getMessage()]) == 1
-
-
-def test_no_batch_runs_while_a_mirror_is_at_rest(mirror: Mirror, root: Path) -> None:
-    mirror.create()
-    writing = threading.Thread(target=lambda: mirror.apply([write("x", b"1")]))
-    with mirror.at_rest():
-        writing.start()
-        writing.join(0.2)
-        assert not (root / "x").exists()
-    writing.join()
-    assert (root / "x").read_bytes() == b"1"
 
 
 def test_an_unsynced_row_that_nobody_writes_anew_makes_its_owner_stale(

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._comparison import known_in
 from cocoindex_fsmirror._fs import Tree
 from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._paths import Name
-from tests.io.conftest import Mount
-from tests.support import OWNER, backups, delete, exact_state, folder, link, snapshot, write
+from cocoindex_fsmirror._survey import survey
+from tests.support import OWNER, Mount, backups, delete, exact_state, folder, link, snapshot, write
 
 
 def _lay_out(mirror: Mirror, root: Path) -> None:
@@ -127,15 +128,21 @@ def test_two_sweeps_within_a_second_lose_nothing(mirror: Mirror, root: Path) -> 
 
 
 def test_what_belongs_there_though_it_is_not_managed_is_left_alone(
-    mirror: Mirror, root: Path
+    mirror: Mirror, root: Path, tmp_path: Path
 ) -> None:
+    source = tmp_path / "source"
     mirror.create()
     (root / "d").mkdir()
     for name in ("d/theirs", "d/other", "dd", "e"):
         (root / name).write_bytes(b"1")
     (root / "empty").mkdir()
     (root / "f").mkdir()
-    besides = {"d/theirs", "empty/", "e/", "f"}
+    (source / "d").mkdir(parents=True)
+    (source / "d" / "theirs").touch()
+    (source / "f").touch()
+    for name in ("empty", "e"):
+        (source / name).mkdir()
+    besides = known_in(survey(str(source)))
     assert set(mirror.sweep(besides).backed_up) == {"d/other", "dd"}
     # Not the folder where a file belongs; but a file where a folder does may be replaced.
     assert snapshot(root) == {"d": "dir", "d/theirs": b"1", "empty": "dir", "e": b"1"}
@@ -177,7 +184,7 @@ def test_folders_keep_their_times_when_something_in_them_is_swept_or_pruned(
     (root / "x" / "y" / "mine").write_bytes(b"mine")
     (root / "x" / "mine").write_bytes(b"mine")
     mirror.apply([delete("x/y/f")])
-    assert set(mirror.sweep({"x/y/mine"}).backed_up) == {"x/mine"}
+    assert set(mirror.sweep(lambda name, _: name == "x/y/mine").backed_up) == {"x/mine"}
     assert (root / "x").lstat().st_mtime_ns == 5
     (root / "x" / "y" / "mine").unlink()
     mirror.prepare(OWNER, Drift())

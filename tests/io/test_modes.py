@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from tests.io.conftest import Mount
-from tests.support import OWNER, Drafted, contents, copy, delete, folder, snapshot, write
+from tests.support import OWNER, Elsewhere, Mount, contents, copy, delete, folder, snapshot, write
 
 
 def _mode(path: Path) -> int:
@@ -104,7 +103,7 @@ def test_a_setgid_folder_gives_its_group(mirror: Mirror, root: Path) -> None:
     os.chown(root / "team", -1, 4242)
     (root / "team").chmod(0o2775)
     mirror.apply([write("team/x", b"1"), write("team/new/y", b"2"), write("z", b"3")])
-    mirror.apply([copy("team/copy", Drafted(b"4", root=root))])
+    mirror.apply([copy("team/copy", Elsewhere(b"4", is_hashed=False))])
     assert (root / "team" / "copy").lstat().st_gid == 4242
     assert (root / "team" / "x").lstat().st_gid == 4242
     assert (root / "team" / "new" / "y").lstat().st_gid == 4242
@@ -167,7 +166,7 @@ def test_files_in_a_folder_with_a_default_acl_get_the_acl_that_a_plain_write_giv
     assert _acl(shared / "plain") != b""
     assert _acl(shared / "x") == _acl(shared / "new" / "y") == _acl(shared / "plain")
     assert _acl(root / "z") == b""
-    mirror.apply([write("shared/x", b"4"), copy("shared/z", Drafted(b"5", root=root))])
+    mirror.apply([write("shared/x", b"4"), copy("shared/z", Elsewhere(b"5", is_hashed=False))])
     assert _acl(shared / "x") == _acl(shared / "z") == _acl(shared / "plain")
     assert _residue(root) == set()
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from tests.io.conftest import Mount
-from tests.support import delete, exact_state, folder, snapshot, write
+from tests.support import Mount, delete, exact_state, folder, snapshot, write
 
 THEN = 1_000_000_000_987_654_321
 
@@ -67,10 +66,10 @@ def test_an_edit_that_comes_with_the_old_time_is_not_dressed_as_ours(
     intent = write("a", b"1", mtime_ns=THEN)
     plan_looks = Mirror._apply
 
-    def looked(*args: object) -> object:
+    def looked(*args: object, **options: object) -> object:
         edits.append(b"2")
         edits.append(b"1")  # The first open is that of the plan, which reads it.
-        return plan_looks(*args)  # type: ignore[arg-type]
+        return plan_looks(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Mirror, "_apply", looked)
     with monkeypatch.context() as patch:

@@ -1,0 +1,96 @@
+"""Runs ``fsmirror sync``, and what its tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from click.testing import CliRunner, Result
+
+from cocoindex_fsmirror.cli import main
+from tests.support import snapshot
+
+THEN: Final = 1_234_567_890_123_456_789
+"""The time of what is in the source, in nanoseconds."""
+
+
+def sync(*arguments: object) -> Result:
+    """Runs the command in this process."""
+    return CliRunner().invoke(main, ["sync", *map(str, arguments)])
+
+
+def told(*arguments: object) -> dict[str, Any]:
+    """Returns what the command prints for programs."""
+    result = sync(*arguments, "--json")
+    figures: dict[str, Any] = json.loads(result.stdout)
+    return figures
+
+
+def state(root: Path) -> dict[str, tuple[object, ...]]:
+    """Returns everything but our own folder, by path: kind and mode, time, and content."""
+    shown = snapshot(root)
+    found: dict[str, tuple[object, ...]] = {}
+    for path in (".", *shown):
+        seen = (root / path).lstat()
+        mode = 0 if stat.S_ISLNK(seen.st_mode) else seen.st_mode
+        found[path] = (mode, seen.st_mtime_ns, shown.get(path))
+    return found
+
+
+def relink(path: Path, target: str) -> None:
+    """Puts a link in a place."""
+    path.unlink()
+    path.symlink_to(target)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a mode": lambda src: (src / "index.html").chmod(0o600),
+    "a time": lambda src: os.utime(src / "index.html", ns=(5, 5)),
+    "the time of a link": lambda src: os.utime(src / "loop", ns=(5, 5), follow_symlinks=False),
+    "the mode of a folder": lambda src: (src / "docs").chmod(0o700),
+    "the mode of the source": lambda src: src.chmod(0o750),
+    "a content": lambda src: (src / "docs" / "large").write_bytes(b"small"),
+    "a content that keeps size and time": lambda src: edit_secretly(src / "index.html"),
+    "a new file": lambda src: (src / "docs" / "new").write_bytes(b"new"),
+    "a file less": lambda src: (src / "docs" / "deep" / "run.sh").unlink(),
+    "a folder less": lambda src: (src / "empty").rmdir(),
+    "a link elsewhere": lambda src: relink(src / "docs" / "link", "deep"),
+    "a link that becomes a file": lambda src: _replace(src / "loop", b"a file"),
+    "a file that becomes a link": lambda src: relink(src / "index.html", "docs"),
+    "a file that becomes a folder": lambda src: _become_folder(src / "index.html"),
+    "a folder that becomes a file": lambda src: become_file(src / "docs"),
+    "a tree less": lambda src: shutil.rmtree(src / "docs"),
+    "a tree moved": lambda src: (src / "docs").rename(src / "empty" / "docs"),
+}
+
+
+def edit_secretly(path: Path) -> None:
+    """Writes as many other bytes, and puts the time back; only the ctime tells."""
+    before = path.stat()
+    path.write_bytes(b"INDEX<p>")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _become_folder(path: Path) -> None:
+    """Puts a folder that is not as others in the place of a file."""
+    path.unlink()
+    path.mkdir(mode=0o700)
+    (path / "inner").write_bytes(b"inner")
+    os.utime(path, ns=(THEN, THEN))
+
+
+def become_file(path: Path) -> None:
+    """Puts a file in the place of a folder."""
+    shutil.rmtree(path)
+    path.write_bytes(b"a file")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Puts another file in the place of a file or link."""
+    path.unlink()
+    path.write_bytes(content)
