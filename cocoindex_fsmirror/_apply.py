@@ -29,6 +29,7 @@ from ._state import (
     Actual,
     DirState,
     FileState,
+    Intent,
     Kind,
     LinkState,
     OnConflict,
@@ -245,45 +246,47 @@ class _Batch:
 
     def stage(self) -> None:
         """Step 4: every content is written, away from where it will be."""
-        hashed: list[Name] = []
         for step in self._plan.folders:
             if step.row.declared and step.row.name in self._fresh:
                 self._attempt(step.row.name, "make", self._stage_folder, step.row.name)
         for put in self._plan.files:
-            name = put.intent.name
             try:
-                self._staged[name], digest = self._stage(put)
+                self._staged[put.intent.name] = self._stage(put)
             except OSError as error:
-                self._fail(name, "write", error)
-            else:
-                if self._rows[name].digest is None:
-                    self._rows[name] = replace(self._rows[name], digest=digest)
-                    hashed.append(name)
+                self._fail(put.intent.name, "write", error)
+        self._write_down_digests()
         empty = self._unmoved - self._needed_folders()  # All that was to be in them failed.
         for name in sorted(empty, reverse=True):
             self._attempt(name, "make", self._staging.remove_folder, self._fresh[name])
         self._unmoved -= empty
-        # Recovery tells by its digest that a file was placed.
-        batch, rows, slots = self._staging.batch, self._rows, self._slots
-        if hashed:
-            self._ledger.begin([_note(batch, slots[name], rows[name]) for name in hashed])
         for gone in (*self._plan.clear, *self._plan.remove):
             try:
                 self._staging.open(self._slots[gone.name].home)
             except OSError as error:
                 self._fail(gone.name, "remove", error)
 
-    def _stage(self, put: Put) -> tuple[Signature, bytes | None]:
-        """Stages one file or link; returns its signature, and the digest of what was copied."""
+    def _write_down_digests(self) -> None:
+        """Notes the digests of what was hashed now: by them recovery tells what was placed."""
+        hashed = (put.intent.name for put in self._plan.files if _is_hashed_late(put.intent))
+        staged = [name for name in hashed if name in self._staged]
+        if staged:
+            batch, rows, slots = self._staging.batch, self._rows, self._slots
+            self._ledger.begin([_note(batch, slots[name], rows[name]) for name in staged])
+
+    def _stage(self, put: Put) -> Signature:
+        """Stages one file or link; notes the digest of a file that is hashed only now."""
         intent, slot = put.intent, self._slots[put.intent.name]
         self._stage_folder(parent(intent.name))
         if isinstance(intent.desired, LinkState):
-            link = self._staging.link(slot, intent.desired.target, intent.desired.mtime_ns)
-            return link, None
+            return self._staging.link(slot, intent.desired.target, intent.desired.mtime_ns)
         assert isinstance(intent.desired, FileState)
         gid = self._home_of(parent(intent.name))[1]
         content = intent.content or b""
-        return self._staging.write(slot, content, put.mode, gid, intent.desired.mtime_ns)
+        mtime_ns = intent.desired.mtime_ns
+        signature, digest = self._staging.write(slot, content, put.mode, gid, mtime_ns)
+        if _is_hashed_late(intent):
+            self._rows[intent.name] = replace(self._rows[intent.name], digest=digest)
+        return signature
 
     def _stage_folder(self, name: Name) -> None:
         """Makes a new folder where it is staged, and those of them that it lies in."""
@@ -652,6 +655,11 @@ class _Batch:
         failure.__cause__ = cause
         self._failed.add(Name(failure.path))
         self.outcome.failures.append(failure)
+
+
+def _is_hashed_late(intent: Intent) -> bool:
+    """True if the digest of a file is known only once it is staged."""
+    return isinstance(intent.desired, FileState) and intent.desired.digest is None
 
 
 def _note(batch: str, slot: Slot, row: Row, *, removal: bool = False) -> Pending:

@@ -369,7 +369,7 @@ def test_a_copy_that_died_before_it_was_hashed_claims_nothing_of_others(
     mirror.create()
     child = os.fork()
     if child == 0:
-        with mock.patch.object(_fs, "_copy", lambda *_: os._exit(42)):
+        with mock.patch.object(_fs, "_copy", side_effect=lambda *_: os._exit(42)):
             mirror.apply([copy("x", look_at_source(str(source)))])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
     os.mkfifo(root / "x")  # It has no digest either.
