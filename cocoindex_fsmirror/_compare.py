@@ -15,15 +15,17 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
-from ._fs import Tree, inode_of
-from ._ledger import Ledger
+from ._errors import RootError
+from ._fs import Tree, inode_of, open_root
+from ._ledger import ALL, Ledger, Recorded, Span
 from ._paths import ROOT, Name
 from ._state import FileState, Intent, Kind, Row, is_older
 
-__all__ = ["LastWritten", "batches", "compare", "last_written"]
+__all__ = ["LastWritten", "batches", "compare", "few_suspects", "last_written", "rows", "suspects"]
 
 _T = TypeVar("_T")
 _MOST: Final = 4096  # paths in a batch
+_FEW: Final = 100_000  # suspects, of some 10 MB
 _LARGEST: Final = 1 << 30  # bytes in a batch, which need room beside the old versions
 
 
@@ -50,36 +52,52 @@ def compare(
         written: What each path held when it was last written, by name.
         is_settled: True if what is wanted is there already.
     """
-    rows = iter(written)
-    last = next(rows, None)
+    found = iter(written)
+    last = next(found, None)
     for name, value in wanted:
         while last is not None and last.row.name < name:
             yield last.row.name, None, last
-            last = next(rows, None)
+            last = next(found, None)
         if last is None or last.row.name != name:
             yield name, value, None
             continue
         if not is_settled(value, last):
             yield name, value, last
-        last = next(rows, None)
+        last = next(found, None)
     while last is not None:
         yield last.row.name, None, last
-        last = next(rows, None)
+        last = next(found, None)
 
 
-def last_written(
-    root: str, tree: Tree | None, *, after: Name = ROOT, only: Name = ROOT
-) -> Iterator[LastWritten]:
-    """Yields the declared rows of a mirror, by name, with what a look at their paths says.
-
-    Nothing is yielded where there is no mirror. The ledger is read some rows at a time, and
-    others may write it meanwhile.
+def last_written(root: str, suspects: Iterable[Name] | None) -> Iterator[LastWritten]:
+    """Yields every declared row of a mirror, by name, with what a look at its path said.
 
     Args:
         root: The root of the mirror.
-        tree: The same, open; ``None`` to look at nothing, so that no row is proven.
-        after: The path after which to begin.
-        only: One path; all by default.
+        suspects: What :func:`suspects` yields of it; ``None`` if there was no look.
+
+    Raises:
+        LedgerError: The ledger can't be read.
+    """
+    if suspects is None:
+        yield from (LastWritten(row, False) for row in rows(root))
+        return
+    doubtful = iter(suspects)
+    suspect = next(doubtful, None)
+    for row in rows(root):
+        while suspect is not None and suspect < row.name:
+            suspect = next(doubtful, None)
+        yield LastWritten(row, suspect != row.name)
+
+
+def rows(root: str, span: Span = ALL) -> Iterator[Row]:
+    """Yields the rows of declared paths, by name; none where there is no mirror.
+
+    The ledger is read some rows at a time, and others may write it meanwhile.
+
+    Args:
+        root: The root of the mirror.
+        span: Which paths.
 
     Raises:
         LedgerError: The ledger can't be read.
@@ -89,47 +107,81 @@ def last_written(
         if ledger is None:
             return
         with contextlib.closing(ledger):
-            rows, is_believed = ledger.page(after, only), ledger.is_believed
-        if not is_believed:  # It is a copy, of files with other signatures.
-            rows = [replace(row, recorded_ns=0) for row in rows]
-        proofs = itertools.repeat(False) if tree is None else _are_untouched(tree, rows)
-        yield from map(LastWritten, rows, proofs)
-        if not rows:
+            page, is_believed = ledger.page(span), ledger.is_believed
+        # The rows of a copied ledger are about files with other signatures.
+        yield from page if is_believed else (replace(row, recorded_ns=0) for row in page)
+        if not page:
             return
-        after = rows[-1].name
+        span = span._replace(after=page[-1].name)
 
 
-def _are_untouched(tree: Tree, rows: Iterable[Row]) -> Iterator[bool]:
-    """Tells of each row whether a single ``lstat`` proves that it still holds.
+def suspects(root: str, span: Span = ALL) -> Iterator[Name]:
+    """Yields the declared paths of which a single ``lstat`` does not prove that they hold.
 
-    Most of the time of a comparison is spent here, so values are compared one by one: to make
-    a signature of each file would take longer than the ``lstat``.
+    Args:
+        root: The root of the mirror.
+        span: Which paths.
+
+    Raises:
+        LedgerError: The ledger can't be read.
+    """
+    with contextlib.ExitStack() as stack:
+        tree: Tree | None = None
+        with contextlib.suppress(RootError):  # Then nothing that was written is there.
+            tree = stack.enter_context(contextlib.closing(open_root(root)[0]))
+        while True:
+            ledger = Ledger.peek(root)
+            if ledger is None:
+                return
+            with contextlib.closing(ledger):
+                page, is_believed = ledger.signatures(span), ledger.is_believed
+            if tree is None or not is_believed:
+                yield from (recorded[0] for recorded in page)
+            else:
+                yield from _suspicious(tree, page)
+            if not page:
+                return
+            span = span._replace(after=page[-1][0])
+
+
+def few_suspects(root: str) -> list[Name] | None:
+    """Lists the suspects of a whole mirror, unless they are too many to be held."""
+    found = list(itertools.islice(suspects(root), _FEW + 1))
+    return found if len(found) <= _FEW else None
+
+
+def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
+    """Yields the suspects of a page.
+
+    Most of the time of a look is spent here, so values are compared one by one: to make a
+    signature of each file would take longer than the ``lstat``.
     """
     folder, fd = ROOT, tree.fd
-    for row in rows:
-        above, _, base = row.name.rpartition("/")
+    for name, kind, is_sure, mode, asked_ns, recorded_ns, inode, size, mtime_ns, ctime_ns in page:
+        above, _, base = name.rpartition("/")
         try:
             if above != folder:
                 folder, fd = ROOT, tree.fd  # Should the next line fail.
                 folder, fd = Name(above), tree.folder(Name(above))
             found = os.stat(base, dir_fd=fd, follow_symlinks=False)
         except OSError:
-            yield False
+            yield name
             continue
-        if row.mode is not None and stat.S_IMODE(found.st_mode) != row.mode:
-            yield False
-        elif row.kind == Kind.DIR:
-            is_in_time = row.asked_ns is None or found.st_mtime_ns == row.mtime_ns
-            yield is_in_time and stat.S_ISDIR(found.st_mode)
-        else:
-            yield (
-                not (row.unsynced or row.seen)
-                and found.st_ctime_ns == row.ctime_ns
-                and found.st_mtime_ns == row.mtime_ns
-                and found.st_size == row.size
-                and inode_of(found) == row.inode
-                and is_older(row.ctime_ns, row.recorded_ns)
+        if kind == Kind.DIR:
+            is_same = stat.S_ISDIR(found.st_mode) and (
+                asked_ns is None or found.st_mtime_ns == mtime_ns
             )
+        else:
+            is_same = (
+                is_sure
+                and found.st_ctime_ns == ctime_ns
+                and found.st_mtime_ns == mtime_ns
+                and found.st_size == size
+                and inode_of(found) == inode
+                and is_older(ctime_ns, recorded_ns)
+            )
+        if not is_same or (mode is not None and stat.S_IMODE(found.st_mode) != mode):
+            yield name
 
 
 def batches(intents: Iterable[Intent]) -> Iterator[list[Intent]]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ._brake import Limit, allowance
 from ._compare import LastWritten, batches, compare, last_written
-from ._errors import RootError, SourceError, TooManyRemovalsError
-from ._fs import Tree, open_root
+from ._errors import SourceError, TooManyRemovalsError
 from ._paths import Name, leaf, parent
 from ._source import Source, fingerprint, look_at_source
 from ._state import ABSENT, Desired, DirState, FileState, Intent, Kind, LinkState, Row, Signature
@@ -52,6 +50,7 @@ class Comparison:
         survey: What the source holds.
         owner: Who mirrors it.
         options: How.
+        suspects: What a look at the mirror did not prove to be unchanged, by name.
         check: Is called before each path; what it raises ends the comparison.
 
     Attributes:
@@ -66,12 +65,15 @@ class Comparison:
         survey: Survey,
         owner: str,
         options: Options,
+        *,
+        suspects: Iterable[Name],
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
         self._survey = survey
         self._owner = owner
         self._options = options
+        self._suspects = suspects
         self._check = check
         self.drifted: set[Name] = set()
         self.unread: dict[Name, SourceError] = {}
@@ -85,14 +87,7 @@ class Comparison:
 
     def _intents(self) -> Iterator[Intent]:
         """Yields what has to be done, by path."""
-        with contextlib.ExitStack() as stack:
-            tree: Tree | None = None
-            with contextlib.suppress(RootError):  # Then nothing that was written is there.
-                tree = stack.enter_context(contextlib.closing(open_root(self._root)[0]))
-            yield from self._differences(last_written(self._root, tree))
-
-    def _differences(self, written: Iterator[LastWritten]) -> Iterator[Intent]:
-        """Yields an intent for each path that is not as the source has it."""
+        written = last_written(self._root, self._suspects)
         for name, entry, last in compare(self._entries(), written, self._is_settled):
             mine = last if last is not None and last.row.owner == self._owner else None
             if entry is None:

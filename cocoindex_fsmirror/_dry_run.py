@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ._compare import suspects
 from ._comparison import Comparison, Options, check_removals, known_in
 from ._mirror import Mirror
 from ._paths import Name
@@ -62,7 +63,7 @@ def _all_changes(mirror: Mirror, survey: Survey, options: Options) -> Iterator[C
         foreign = mirror.foreign(known_in(survey))
         swept = {Name(path.removesuffix("/")) for path in foreign}
         yield from map(_swept, foreign)
-    comparison = Comparison(mirror.root, survey, owner, options)
+    comparison = Comparison(mirror.root, survey, owner, options, suspects=suspects(mirror.root))
     for batch in comparison.batches():
         plan = mirror.preview(batch, swept, read=options.checksum)
         yield from _changes(plan, comparison.drifted)

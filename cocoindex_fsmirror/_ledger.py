@@ -16,7 +16,7 @@ import sqlite3
 import stat
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from msgspec.structs import astuple
@@ -33,7 +33,7 @@ from ._formats import (
 from ._paths import RESERVED, ROOT, Name, check_names, join, leaf
 from ._state import Displaced, Kind, Row
 
-__all__ = ["FILE", "CorruptLedgerError", "Ledger", "Pending"]
+__all__ = ["ALL", "FILE", "CorruptLedgerError", "Ledger", "Pending", "Recorded", "Span"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
@@ -67,6 +67,31 @@ class Pending(msgspec.Struct, frozen=True, gc=False):
     entry: str
     removal: bool
     row: Row
+
+
+Recorded: TypeAlias = tuple[Name, str, bool, int | None, int | None, int, int, int, int, int]
+"""Name, kind, if an ``lstat`` can prove it, and mode, asked_ns, recorded_ns, inode, size, mtime_ns
+and ctime_ns as in a row."""
+
+
+class Span(NamedTuple):
+    """Some of the names of a ledger: those after one and up to another, or only one."""
+
+    after: Name = ROOT
+    until: Name = ROOT
+    only: Name = ROOT
+
+    @property
+    def condition(self) -> tuple[str, tuple[Name, ...]]:
+        """A condition in SQL for which no other row is read, and its values."""
+        if self.only:
+            return "name > ? AND name = ?", (self.after, self.only)
+        if self.until:
+            return "name > ? AND name <= ?", (self.after, self.until)
+        return "name > ?", (self.after,)
+
+
+ALL: Final = Span()
 
 
 class Ledger:
@@ -225,15 +250,29 @@ class Ledger:
         """The rows that satisfy a condition, in the order of their names."""
         return list(self.each_row(where, *values))
 
-    def page(self, after: Name, only: Name = ROOT) -> list[Row]:
-        """Returns the first few rows of declared paths after a name, by name.
-
-        Args:
-            after: The last name of the page before.
-            only: The one path that is asked for; all by default.
-        """
-        where, names = ("name > ? AND name = ?", (after, only)) if only else ("name > ?", (after,))
+    def page(self, span: Span) -> list[Row]:
+        """Returns the first few rows of declared paths in a span, by name."""
+        where, names = span.condition
         return list(self.each_row(f"declared AND {where}", *names, limit=_PAGE))
+
+    def signatures(self, span: Span) -> list[Recorded]:
+        """Returns what a look at the first few declared paths in a span needs, by name."""
+        where, names = span.condition
+        sql = (
+            "SELECT name, kind, NOT (unsynced OR seen), mode, asked_ns, recorded_ns, inode, size,"
+            f" mtime_ns, ctime_ns FROM rows WHERE declared AND {where} ORDER BY name LIMIT {_PAGE}"
+        )
+        with _translated(self.file):
+            found = self._connection.execute(sql, names).fetchall()
+        _check_names([recorded[0] for recorded in found])
+        return found
+
+    def middle(self) -> Name:
+        """Returns the name that about one half of all follow; empty if there is none."""
+        # Without a condition, which would have to look into every row.
+        half = "SELECT count(*) / 2 FROM rows"
+        names = self._names(f"SELECT name FROM rows ORDER BY name LIMIT 1 OFFSET ({half})")
+        return next(names, ROOT)
 
     def each_row(self, where: str = "TRUE", *values: str, limit: int = -1) -> Iterator[Row]:
         """The same, one by one; nothing may be written meanwhile."""

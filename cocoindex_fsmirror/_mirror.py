@@ -21,9 +21,9 @@ from msgspec.structs import replace
 from ._apply import Outcome, apply_plan
 from ._backups import Backup, list_backups, purge, restore
 from ._brake import Brake
-from ._errors import ApplyError, RootError
+from ._errors import ApplyError, LedgerError, RootError
 from ._fs import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
-from ._ledger import FILE, FOLDER, CorruptLedgerError, Ledger
+from ._ledger import ALL, FILE, FOLDER, CorruptLedgerError, Ledger, Span
 from ._observe import Drift, Look, entries, read, view_of
 from ._paths import ROOT, Name, ancestors, join, leaf, parent, parse_name
 from ._plan import Plan, View, make_plan
@@ -244,14 +244,14 @@ class Mirror:
             row = ledger.rows_named([Name(name)]).get(Name(name))
         return row if row is not None and row.declared else None
 
-    def differences(self, *, content: bool = False, only: str = "") -> list[Difference]:
-        """The paths that drifted, and how, sorted.
+    def differences(self, *, content: bool = False, span: Span = ALL) -> list[Difference]:
+        """Lists the paths that drifted, and how, by name.
 
         Args:
             content: Read every file, instead of trusting an unchanged ``lstat``.
-            only: One path, relative to the root; by default all.
+            span: Which paths; all by default.
         """
-        look, found = Look(self.root, Name(only)), []
+        look, found = Look(self.root, span), []
         with contextlib.closing(look):
             for row in look.rows() if content else look.suspects():
                 actual = look.seen(row, read=content)
@@ -259,6 +259,14 @@ class Mirror:
                 if look.has_drifted(row.name):
                     found.append(Difference(str(row.name), _how(row, actual)))
         return found
+
+    def middle(self) -> Name:
+        """Returns the path that about one half of all paths follow; empty if there is none."""
+        try:
+            with contextlib.closing(Ledger.peek(self.root) or Ledger.empty()) as ledger:
+                return ledger.middle()
+        except LedgerError:
+            return ROOT  # Whoever reads on will be told.
 
     # Backups
 
@@ -350,7 +358,7 @@ class Mirror:
         Args:
             name: The path, relative to the root.
         """
-        look = Look(self.root, name)
+        look = Look(self.root, Span(only=name))
         with contextlib.closing(look):
             row = next(look.rows(), None)
             if row is not None:

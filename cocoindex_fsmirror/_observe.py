@@ -6,6 +6,7 @@ A file whose signature proves its content is not read; :mod:`._state` says when 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import stat
@@ -17,11 +18,11 @@ import msgspec
 import xxhash
 from msgspec.structs import replace
 
-from ._compare import LastWritten, last_written
+from ._compare import rows, suspects
 from ._copying import buffer
 from ._errors import LedgerError, RootError
 from ._fs import Tree, coarse_now_ns, open_root, signature_of
-from ._ledger import FOLDER, Ledger
+from ._ledger import ALL, FOLDER, Ledger, Span
 from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._plan import View
 from ._state import (
@@ -43,6 +44,7 @@ from ._state import (
 __all__ = ["Drift", "Look", "Seen", "entries", "look_at", "read", "record", "view_of"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
+_AT_ONCE: Final = 4096  # suspects whose rows are read together
 _LONGEST_TICK: Final = 10_000_000  # nanoseconds: a kernel with HZ=100
 
 
@@ -70,12 +72,12 @@ class Look:
 
     Args:
         root: The path of the root.
-        only: One path; by default all.
+        span: Which of them.
     """
 
-    def __init__(self, root: str, only: Name = ROOT) -> None:
+    def __init__(self, root: str, span: Span = ALL) -> None:
         self._root = root
-        self._only = only
+        self._span = span
         self._names: set[Name] = set()
         self._components: set[tuple[str, str]] = set()
         self._stale: set[str] = set()
@@ -111,18 +113,18 @@ class Look:
 
     def rows(self) -> Iterator[Row]:
         """Yields what is last-written, by name."""
-        return (last.row for last in self._last_written(None))
+        return self._unless_blind(rows(self._root, self._span))
 
     def suspects(self) -> Iterator[Row]:
         """Yields those rows that a single ``lstat`` does not prove to hold: few, as a rule."""
-        return (last.row for last in self._last_written(self.tree) if not last.is_untouched)
+        return self._unless_blind(_rows_of_suspects(self._root, self._span))
 
-    def _last_written(self, tree: Tree | None) -> Iterator[LastWritten]:
-        """Yields what is last-written, until the ledger can't be read any more."""
+    def _unless_blind(self, found: Iterator[Row]) -> Iterator[Row]:
+        """Yields rows, until the ledger can't be read any more."""
         if self._is_blind:
             return
         try:
-            yield from last_written(self._root, tree, only=self._only)
+            yield from found
         except LedgerError as error:
             self._give_up(error)
 
@@ -176,6 +178,18 @@ class Look:
             self._known if self.tree is not None else frozenset(),
             tuple(self._refreshed),
         )
+
+
+def _rows_of_suspects(root: str, span: Span) -> Iterator[Row]:
+    """Yields the rows of what has to be looked at more closely, some at a time."""
+    names = suspects(root, span)
+    while some := list(itertools.islice(names, _AT_ONCE)):
+        ledger = Ledger.peek(root)
+        if ledger is None:
+            return
+        with contextlib.closing(ledger):
+            found, is_believed = ledger.rows_named(some).values(), ledger.is_believed
+        yield from found if is_believed else (replace(row, recorded_ns=0) for row in found)
 
 
 def _is_proven(row: Row, actual: Actual) -> bool:
@@ -284,7 +298,7 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
         return proves(self.signature, self.signature, self.at_ns)
 
 
-def record(tree: Tree, rows: Iterable[Row], seen: Mapping[Name, Seen]) -> list[Row]:
+def record(tree: Tree, written: Iterable[Row], seen: Mapping[Name, Seen]) -> list[Row]:
     """Rows with the signatures that were seen.
 
     A file whose stamp is not older than the look at it is looked at again. If it is
@@ -294,7 +308,7 @@ def record(tree: Tree, rows: Iterable[Row], seen: Mapping[Name, Seen]) -> list[R
     fresh = {name for name, look in seen.items() if not look.is_proof}
     recorded_ns, now = _look_after_tick(tree, fresh)
     recorded = []
-    for row in rows:
+    for row in written:
         look = seen.get(row.name)
         if look is None:
             recorded.append(row)

@@ -6,13 +6,14 @@ import contextlib
 import errno
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeGuard
 
 import msgspec
 
 from ._apply import Outcome
 from ._compare import batches
+from ._compare import suspects as look
 from ._comparison import Comparison, Options, check_removals, known_in
 from ._errors import ApplyError, FsMirrorError, PathError, RootError
 from ._interrupts import Interrupts
@@ -79,7 +80,7 @@ class Syncing:
         self.on_progress: Callable[[int, int], None] = lambda _seen, _size: None
         self._options = options
         self._interrupts = Interrupts()
-        self._begin(Survey(""), "")
+        self._begin(Survey(""), "", ())
         self.mirror.create()
         self._open = contextlib.ExitStack()
         self._open.enter_context(self.mirror)
@@ -98,8 +99,13 @@ class Syncing:
             return True
         return self._options.exact and bool(self.mirror.foreign(known_in(self._survey)))
 
-    def run(self, survey: Survey) -> Summary:
+    def run(self, survey: Survey, suspects: Iterable[Name] | None = None) -> Summary:
         """Mirrors what a survey found.
+
+        Args:
+            survey: What the source holds.
+            suspects: What a look at the mirror did not prove to be unchanged, by name; by
+                default the mirror is looked at now.
 
         Raises:
             FsMirrorError: The mirror can't be used, or nothing at all may be done.
@@ -112,7 +118,7 @@ class Syncing:
         for key, value in ((OWNER, owner), (SOURCE, survey.source)):
             if mirror.noted(key) != value:
                 mirror.note(key, value)  # First of all: the next run needs it, if this is cut off.
-        self._begin(survey, owner)
+        self._begin(survey, owner, look(mirror.root) if suspects is None else suspects)
         with self._interrupts:
             if options.exact:
                 self._failures += map(str, mirror.sweep(known_in(survey)).failures)
@@ -124,11 +130,13 @@ class Syncing:
         mirror.dress(survey.mode, survey.mtime_ns)
         return self._concluded(time.monotonic() - started)
 
-    def _begin(self, survey: Survey, owner: str) -> None:
+    def _begin(self, survey: Survey, owner: str, suspects: Iterable[Name]) -> None:
         """Begins a run."""
         root, check = self.mirror.root, self._interrupts.check
         self._survey = survey
-        self._comparison = Comparison(root, survey, owner, self._options, check)
+        self._comparison = Comparison(
+            root, survey, owner, self._options, suspects=suspects, check=check
+        )
         self._summary = Summary(skipped=survey.skipped)
         self._failures = list(survey.errors)
         self._unfitting: dict[Name, tuple[Intent, str]] = {}

@@ -23,8 +23,10 @@ from ._arguments import AgeType, LimitType, PathType, json_option, wants_json
 from ._backups import find
 from ._brake import Limit
 from ._errors import FsMirrorError, InvalidNameError
+from ._helper import Helper
+from ._ledger import Span
 from ._mirror import Difference, Mirror, Owner
-from ._paths import RESERVED
+from ._paths import RESERVED, Name
 from ._showing import (
     Failure,
     Figures,
@@ -185,7 +187,8 @@ def sync(  # noqa: PLR0917
 
     With --watch and --json there is one object, on a line, for each run.
     """
-    from ._comparison import Options  # noqa: PLC0415  # Other commands need none of these.
+    from ._compare import few_suspects  # noqa: PLC0415  # Other commands need none of these.
+    from ._comparison import Options  # noqa: PLC0415
     from ._patterns import patterns  # noqa: PLC0415
     from ._survey import survey  # noqa: PLC0415
     from ._sync import Syncing  # noqa: PLC0415
@@ -203,18 +206,22 @@ def sync(  # noqa: PLR0917
         return _list_changes(Mirror(target), found, options, as_json=as_json)
     _collect_less_garbage()
 
-    def run(syncing: Syncing) -> int:
+    def run(syncing: Syncing, look: Callable[[], list[Name] | None] = lambda: None) -> int:
         found = survey(source, excluded, gitignore=gitignore)
         count = 0 if as_json else found.files + found.links
         with progress_bar(count) as syncing.on_progress:
-            summary = syncing.run(found)
+            summary = syncing.run(found, look())
         return _report(source, target, summary, as_json=as_json)
 
     opened = partial(Syncing, target, options)
     if watch:
         return _follow(source, target, opened, run, as_json=as_json)
-    with contextlib.closing(opened()) as syncing:
-        return run(syncing)
+    # Forked before a ledger is open, since SQLite forbids to take one along.
+    with (
+        contextlib.closing(Helper(partial(few_suspects, target))) as helper,
+        contextlib.closing(opened()) as syncing,
+    ):
+        return run(syncing, helper.result)
 
 
 def _collect_less_garbage() -> None:
@@ -382,9 +389,14 @@ def status(dst: Path, as_json: bool) -> int:
 
 
 def _differences(mirror: Mirror, *, content: bool = False) -> list[Difference]:
-    """Looks for drift."""
+    """Looks for drift; a helper looks at one half."""
     _collect_less_garbage()
-    return mirror.differences(content=content)
+    middle = mirror.middle()
+    if not middle:
+        return mirror.differences(content=content)
+    look = partial(mirror.differences, content=content)
+    with contextlib.closing(Helper(partial(look, span=Span(after=middle)))) as helper:
+        return [*look(span=Span(until=middle)), *helper.result()]
 
 
 def _mirror(dst: Path) -> Mirror:
@@ -482,7 +494,8 @@ def _reasons(mirror: Mirror, name: str, *, is_there: bool) -> tuple[Figures, lis
         return {"state": state}, [f"{printable(name)}: {told[state]}"]
     owner = next((o for o in mirror.owners() if o.identity == row.owner), None)
     by = _who(mirror, owner) if owner else row.owner
-    differs = next((d.how for d in mirror.differences(content=True, only=name)), "")
+    found = mirror.differences(content=True, span=Span(only=Name(name)))
+    differs = found[0].how if found else ""
     figures: Figures = {
         "state": "managed",
         "kind": str(row.kind),

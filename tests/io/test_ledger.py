@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import FsMirrorError, LedgerError, Mirror
-from cocoindex_fsmirror._ledger import CorruptLedgerError, Ledger, Pending
+from cocoindex_fsmirror._ledger import ALL, CorruptLedgerError, Ledger, Pending, Span
 from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._paths import Name
 from cocoindex_fsmirror._state import Kind, Row
@@ -183,7 +183,8 @@ def _rename_row(ledger: Path) -> None:
     "read",
     [
         lambda ledger: ledger.rows(),
-        lambda ledger: ledger.page(Name("")),
+        lambda ledger: ledger.page(ALL),
+        lambda ledger: ledger.signatures(ALL),
         lambda ledger: ledger.rows_named([Name("../x")]),
     ],
 )
@@ -404,6 +405,9 @@ def test_one_path_is_looked_at_without_reading_the_others(root: Path) -> None:
         steps: list[None] = []
         ledger._connection.set_progress_handler(partial(steps.append, None), 1)
         for only in ("d/0", "d/1", "d/1999", "d/none"):
-            found = [row.name for row in ledger.page(Name(""), Name(only))]
+            found = [row.name for row in ledger.page(Span(only=Name(only)))]
+            assert found == [name for name, *_ in ledger.signatures(Span(only=Name(only)))]
             assert found == ([] if only == "d/none" else [only])
+        half = ledger.signatures(Span(Name("c"), Name("d/0")))
+        assert [name for name, *_ in half] == ["d/0"]
     assert 0 < len(steps) < 2_000

@@ -1,0 +1,197 @@
+"""A helper process: its result, and what becomes of it whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror._helper import Helper
+from cocoindex_fsmirror._paths import Name
+from tests.command.syncing import state
+
+
+def alone(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process without other threads, in which a helper can be forked."""
+    imports = "import os, signal, sys, time\nfrom cocoindex_fsmirror._helper import Helper\n"
+    command = [sys.executable, "-c", imports + textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def test_the_function_is_called_by_another_process_that_is_gone_afterwards() -> None:
+    alone("""
+        helper = Helper(os.getpid)
+        pid = helper.result()
+        assert pid != os.getpid()
+        helper.close()
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            sys.exit()
+        sys.exit("it is still there")
+    """)
+
+
+def test_a_result_of_any_size_arrives() -> None:
+    alone("""
+        helper = Helper(lambda: list(range(1_000_000)))
+        assert helper.result() == list(range(1_000_000))
+        helper.close()
+    """)
+
+
+@pytest.mark.parametrize("how", ["raises", "dies", "result can't be pickled"])
+def test_a_helper_that_fails_has_the_function_called_by_whoever_asks(how: str) -> None:
+    alone(f"""
+        parent = os.getpid()
+        def function():
+            if os.getpid() == parent:
+                return "here"
+            if {how!r} == "raises":
+                raise ValueError
+            if {how!r} == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return lambda: None
+        helper = Helper(function)
+        assert helper.result() == "here"
+        helper.close()
+    """)
+
+
+def test_what_the_function_raises_is_raised_for_whoever_asks() -> None:
+    def fail() -> None:
+        raise ValueError("as said")
+
+    with contextlib.closing(Helper(fail)) as helper, pytest.raises(ValueError, match="as said"):
+        helper.result()
+
+
+def test_a_helper_that_nobody_asks_is_ended() -> None:
+    alone("""
+        helper = Helper(lambda: time.sleep(60))
+        began = time.monotonic()
+        helper.close()
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            sys.exit()
+        sys.exit("it is still there")
+    """)
+
+
+def test_ctrl_c_is_for_whoever_asks() -> None:
+    alone("""
+        reading, writing = os.pipe()
+        def wait():
+            os.read(reading, 1)
+            return os.getpid()
+        helper = Helper(wait)
+        time.sleep(0.2)
+        os.kill(helper._pid, signal.SIGINT)
+        os.write(writing, b"x")
+        assert helper.result() != os.getpid()
+        helper.close()
+    """)
+
+
+def test_a_helper_ends_when_its_parent_is_killed() -> None:
+    code = (
+        "import os, signal, time; from cocoindex_fsmirror._helper import Helper\n"
+        "def look():\n    time.sleep(0.5)\n    return 'x' * 10_000_000\n"
+        "helper = Helper(look); print(helper._pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    pid, deadline = int(run.stdout), time.monotonic() + 30
+    while Path(f"/proc/{pid}/stat").exists() and time.monotonic() < deadline:
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break  # Nobody here is its parent, who would take it off the list.
+        time.sleep(0.01)
+    else:
+        assert time.monotonic() < deadline
+
+
+def test_there_is_none_where_threads_are_at_work() -> None:
+    """A fork would have their locks, and nobody to release them."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        with contextlib.closing(Helper(os.getpid)) as helper:
+            assert helper.result() == os.getpid()
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_there_is_none_where_the_system_has_no_room_for_it() -> None:
+    alone("""
+        def fork():
+            raise BlockingIOError
+        os.fork = fork
+        before = len(os.listdir("/proc/self/fd"))
+        helper = Helper(os.getpid)
+        assert helper.result() == os.getpid()
+        helper.close()
+        assert len(os.listdir("/proc/self/fd")) == before
+    """)
+
+
+# As the command uses it
+
+
+def _command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process of its own."""
+    command = [str(Path(sys.executable).with_name("fsmirror")), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_looks_in_two_processes_with_the_same_result(src: Path, dst: Path) -> None:
+    for number in range(300):
+        (src / "docs" / f"{number}").write_bytes(b"%d" % number)
+    first = _command("sync", src, dst)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert state(dst) == state(src)
+    assert "0 written, 0 adopted, 0 healed" in _command("sync", src, dst).stdout
+    (dst / "docs" / "1").write_bytes(b"edited")
+    (dst / "docs" / "99").unlink()
+    (dst / "index.html").chmod(0o600)
+    verified = _command("verify", dst)
+    assert verified.returncode == 1
+    assert verified.stdout.splitlines()[:-1] == [
+        "mode      docs",
+        "modified  docs/1",
+        "missing   docs/99",
+        "mode      index.html",
+    ]
+    assert _command("verify", "--content", dst).stdout == verified.stdout
+    assert "0 written, 0 adopted, 3 healed" in _command("sync", src, dst).stdout
+    assert state(dst) == state(src)
+    assert _command("verify", dst).returncode == 0
+
+
+def test_more_suspects_than_can_be_held_are_looked_for_again(
+    src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cocoindex_fsmirror import _compare
+    from tests.command.syncing import sync
+
+    sync(src, dst)
+    for name in ("index.html", "loop", "outside"):
+        (dst / name).unlink()
+    monkeypatch.setattr(_compare, "_FEW", 3)
+    suspects = _compare.few_suspects(str(dst))
+    assert suspects is not None
+    assert {Name("index.html"), Name("loop"), Name("outside")} <= {*suspects}
+    monkeypatch.setattr(_compare, "_FEW", 2)
+    assert _compare.few_suspects(str(dst)) is None
+    assert sync(src, dst).exit_code == 0
+    assert state(dst) == state(src)
