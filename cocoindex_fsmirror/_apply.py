@@ -630,9 +630,6 @@ class _Batch:
         # Foreign bytes that could not be moved on are found through the batch's notes.
         settled = None if self._kept_back else self._staging.batch
         self._ledger.commit(recorded, gone, settled)
-        stands = [note for note in plan.displaced if note.by in self._done]
-        if stands or plan.contested or plan.settled:
-            self._ledger.set_displaced((*stands, *plan.contested), plan.settled)
 
     # Failures
 

@@ -434,12 +434,12 @@ class Ledger:
             if batch is not None:
                 self._connection.execute("DELETE FROM intents WHERE batch = ?", (batch,))
 
-    def set_displaced(self, added: Iterable[Displaced], settled: Iterable[Displaced]) -> None:
+    def set_displaced(self, added: Iterable[Displaced], ended: Iterable[Displaced]) -> None:
         """Stores and removes notes of declarations that had to give way."""
         with self.transaction():
             self._connection.executemany(
                 "DELETE FROM displaced WHERE name = ? AND owner = ? AND container = ?",
-                (note[:3] for note in settled),
+                (note[:3] for note in ended),
             )
             self._connection.executemany(
                 "INSERT OR REPLACE INTO displaced VALUES (?, ?, ?, ?, ?, ?)", added

@@ -692,6 +692,7 @@ class Mirror:
         plan = make_plan(intents, view_of(tree, ledger, intents, read=read))
         if brake is not None and intents:
             self._check(brake, ledger, plan, intents[0].owner)
+        _note_displaced(ledger, plan, intents)
         durable = any(intent.durable for intent in intents)
         outcome = apply_plan(
             tree,
@@ -872,6 +873,18 @@ def _of(ledger: Ledger, owner: str, container: str) -> list[Row | Displaced]:
     notes = (note for note in ledger.displaced() if note.owner == owner)
     given_way = [note for note in notes if note.container.startswith(container)]
     return [*ledger.rows_of(owner, container), *given_way]
+
+
+def _note_displaced(ledger: Ledger, plan: Plan, intents: Iterable[Intent]) -> None:
+    """Notes what a batch displaces, before it does, and ends the notes of what it is about.
+
+    Were they stored after the batch, an interrupted one would leave a declared path that is
+    gone, and that nobody declares again.
+    """
+    about = {(intent.name, intent.owner, intent.container) for intent in intents}
+    ended = [note for note in ledger.displaced() if note[:3] in about]
+    if plan.displaced or ended:
+        ledger.set_displaced(plan.displaced, ended)
 
 
 def _ending(row: Row | Displaced) -> Intent:

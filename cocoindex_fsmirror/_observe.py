@@ -246,7 +246,6 @@ def view_of(
     read: bool = False,
 ) -> View:
     """What the ledger and the disk say about a batch; some paths may be as good as gone."""
-    displaced = ledger.displaced()
     asked = {intent.name for intent in intents}
     holding = {parent(name) for name in asked} - {ROOT}
     names = asked | holding | {above for name in holding for above in ancestors(name)}
@@ -265,7 +264,7 @@ def view_of(
         rows.update((row.name, row) for row in ledger.rows_below(name))
         inside = (inner for inner in _walk(tree, name) if inner not in gone)
         actual.update((inner, look_at(tree, inner, rows.get(inner))) for inner in inside)
-    return View(rows, actual, displaced, folding)
+    return View(rows, actual, folding)
 
 
 def _walk(tree: Tree, folder: Name) -> Iterator[Name]:

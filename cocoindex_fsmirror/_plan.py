@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -123,13 +123,11 @@ class View(msgspec.Struct, frozen=True):
         rows: The ledger's rows of every path that matters.
         actual: The actual states of the same paths; a folder in the way of a
             file comes with everything in it.
-        displaced: Declarations that had to give way in earlier batches.
         folding: Which names the file system takes for one.
     """
 
     rows: Mapping[Name, Row]
     actual: Mapping[Name, Actual]
-    displaced: Collection[Displaced] = ()
     folding: Folding = msgspec.field(default_factory=Folding)
 
 
@@ -151,14 +149,15 @@ class Plan(msgspec.Struct, frozen=True):
     left: tuple[Name, ...] = ()
     """Paths that were ours once, hold foreign bytes now, and stay."""
     displaced: tuple[Displaced, ...] = ()
-    contested: tuple[Displaced, ...] = ()
-    settled: tuple[Displaced, ...] = ()
+    """Declarations that give way, or are refused because of another one."""
     failures: tuple[PathError, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether neither the disk nor the ledger has to be touched."""
-        return self == Plan(left=self.left, failures=self.failures, dress=self.dress)
+        """True if no step would change the disk, or what the ledger says of it."""
+        untouched = {"left", "failures", "dress", "displaced"}
+        steps = (field for field in self.__struct_fields__ if field not in untouched)
+        return not any(getattr(self, field) for field in steps)
 
 
 def make_plan(intents: Iterable[Intent], view: View) -> Plan:
@@ -194,11 +193,8 @@ class _Planner:
         self._forget: list[Name] = []
         self._left: list[Name] = []
         self._displaced: list[Displaced] = []
-        self._contested: list[Displaced] = []
-        self._settled: list[Displaced] = []
         self._failures: list[PathError] = []
         self._given_up: set[tuple[Name, str, str]] = set()
-        self._notes = {(note.name, note.owner, note.container): note for note in view.displaced}
         self._twins: set[str] = set()  # Folded names that are about to be used.
         self._vacated: set[str] = set()  # Those of them that are cleared first.
 
@@ -214,7 +210,7 @@ class _Planner:
             else:
                 _add(intent, asked)
             if intent.desired is ABSENT:
-                self._give_up(intent)
+                self._given_up.add((intent.name, intent.owner, intent.container))
         wanted = [self._one_of(by_name[name]) for name in sorted(by_name)]
         kept = [intent for intent in wanted if intent is not None]
         self._absent = {i.name: i for i in kept if i.desired is ABSENT}
@@ -222,13 +218,6 @@ class _Planner:
         self._refuse_below_files()
         self._refuse_folded()
         return [*self._absent.values(), *self._present.values()]
-
-    def _give_up(self, intent: Intent) -> None:
-        """A declaration is gone, also if another one takes its path over."""
-        declaration = (intent.name, intent.owner, intent.container)
-        self._given_up.add(declaration)
-        if declaration in self._notes:
-            self._settled.append(self._notes[declaration])
 
     def _one_of(self, intents: list[Intent]) -> Intent | None:
         """The one intent that stands for those of several declarers."""
@@ -358,9 +347,6 @@ class _Planner:
 
     def plan_presence(self, intent: Intent) -> None:
         """Plans to bring a path to its desired state."""
-        note = self._notes.get((intent.name, intent.owner, intent.container))
-        if note is not None:
-            self._settled.append(note)
         if intent.rival:
             self._refuse_rival(intent)
             return
@@ -375,8 +361,7 @@ class _Planner:
 
     def _refuse_rival(self, intent: Intent) -> None:
         """Fails a contested path, and has both sides declared again at the next update."""
-        declaration = (intent.name, intent.owner, intent.container, intent.component)
-        self._contested.append(Displaced(*declaration, intent.rival))
+        self._displaced.append(_note(intent, intent.rival))
         self._fail_conflict(intent, f"{intent.rival!r} is declared too, and both can't be there")
 
     def _clear_way(self, intent: Intent) -> None:
@@ -394,6 +379,7 @@ class _Planner:
                 raise PathError(intent.name, "write", problem, hint)
             if actual.state is not ABSENT:
                 self._clear_file(intent, name)
+            self._displace(name, intent)
             row = Row(name, Kind.DIR, intent.owner, "", declared=False)
             self._folders[name] = MakeFolder(row, intent.name)
         self._ways.add(parent(intent.name))
@@ -413,7 +399,6 @@ class _Planner:
         if judge(asking, row, actual) is not Verdict.OURS:
             keep_copy = self._foreign_in_way(intent, name)
         self._clears[name] = Remove(name, actual, keep_copy, intent.on_conflict, intent.name)
-        self._displace(name, row, intent)
 
     def _foreign_in_way(self, intent: Intent, name: Name) -> bool:
         """Whether the foreign bytes in the way are kept; raises if they may not be moved."""
@@ -424,19 +409,19 @@ class _Planner:
         return intent.on_conflict == "backup"
 
     def _is_given_up(self, row: Row) -> bool:
-        """Whether the one that declared a path withdraws it in this batch."""
+        """True if the declaration of a row is withdrawn in this batch."""
         return (row.name, row.owner, row.container) in self._given_up
 
-    def _displace(self, name: Name, row: Row | None, intent: Intent) -> None:
-        """Notes that a declared path gives way, unless it is known to be undeclared."""
-        if row is None or self._is_given_up(row):
+    def _displace(self, name: Name, intent: Intent) -> None:
+        """Notes that what is declared at a path gives way, unless it is withdrawn as well."""
+        row = self._view.rows.get(name)
+        if row is None or not row.declared or row.owner != intent.owner:
             return
-        if name == intent.name and _declares(intent, row):
+        if self._is_given_up(row) or (name == intent.name and _declares(intent, row)):
             return
-        if row.owner == intent.owner and row.declared:
-            self._displaced.append(
-                Displaced(name, row.owner, row.container, row.component, intent.name)
-            )
+        stays_folder = isinstance(intent.desired, DirState) or intent.name.startswith(f"{name}/")
+        if row.kind != Kind.DIR or not stays_folder:
+            self._displaced.append(_note(row, intent.name))
 
     def _plan_folder(self, intent: Intent) -> None:
         """Plans for a declared directory."""
@@ -447,10 +432,11 @@ class _Planner:
             known = row is not None and row.declaration == wanted and same(row.state, actual.state)
             if not known or not same(intent.desired, actual.state):
                 self._keep.append(Keep(wanted, actual))
-            return
-        if actual.state is not ABSENT:
-            self._clear_file(intent, intent.name)
-        self._folders[intent.name] = MakeFolder(replace(wanted, made=True), intent.name)
+        else:
+            if actual.state is not ABSENT:
+                self._clear_file(intent, intent.name)
+            self._folders[intent.name] = MakeFolder(replace(wanted, made=True), intent.name)
+        self._displace(intent.name, intent)
 
     def _plan_file(self, intent: Intent) -> None:
         """Plans for a declared file or link."""
@@ -465,8 +451,7 @@ class _Planner:
             actual = _NOWHERE
         elif verdict is Verdict.FOREIGN:
             keep_copy = self._foreign_in_way(intent, intent.name)
-        if row is not None and not _declares(intent, row):
-            self._displace(intent.name, row, intent)
+        self._displace(intent.name, intent)
         assert isinstance(intent.desired, Leaf)
         mode = intent.desired.mode
         if mode is None and isinstance(actual.state, FileState):
@@ -486,8 +471,7 @@ class _Planner:
         if (mode, mtime_ns) == (None, None) and row is not None and _says(row, kept, actual):
             return
         self._keep.append(Keep(kept, actual, mode, mtime_ns, adopts=row is None))
-        if row is not None and not _declares(intent, row):
-            self._displace(intent.name, row, intent)
+        self._displace(intent.name, intent)
 
     def _clear_folder(self, intent: Intent) -> None:
         """Plans to take away a folder where a file should be, if all in it is ours."""
@@ -505,6 +489,8 @@ class _Planner:
                 self._clear_folders[name] = intent.name
             else:
                 self._clear_file(intent, name)
+            if name != intent.name:
+                self._displace(name, intent)
 
     def _is_ours(self, intent: Intent, name: Name) -> bool:
         """Whether an entry of a folder in the way was made by us, and is unchanged."""
@@ -535,8 +521,6 @@ class _Planner:
             forget=tuple(self._forget),
             left=tuple(self._left),
             displaced=tuple(self._displaced),
-            contested=tuple(self._contested),
-            settled=tuple(self._settled),
             failures=tuple(self._failures),
         )
 
@@ -581,6 +565,11 @@ def _says(row: Row, kept: Row, actual: Actual) -> bool:
         and row.signature == actual.signature
         and (row.source_inode, row.source_ctime_ns) == (kept.source_inode, kept.source_ctime_ns)
     )
+
+
+def _note(declared: Intent | Row, by: Name) -> Displaced:
+    """The note that a declaration has to give way."""
+    return Displaced(declared.name, declared.owner, declared.container, declared.component, by)
 
 
 def _made_folder(intent: Intent, row: Row | None) -> bool:

@@ -51,7 +51,7 @@ class World:
         """What a plan is made from."""
         rows = {Name(name): row for name, row in self.rows.items()}
         actual = {Name(name): seen(node) for name, node in self.disk.items()}
-        return View(rows, actual, tuple(self.displaced), self.folding)
+        return View(rows, actual, self.folding)
 
     def plan(self, *intents: Intent) -> Plan:
         """What is to be done."""
@@ -60,6 +60,9 @@ class World:
     def update(self, *intents: Intent) -> Plan:
         """Plans a batch and carries it out."""
         plan = self.plan(*intents)
+        about = {(intent.name, intent.owner, intent.container) for intent in intents}
+        notes = [note for note in self.displaced if note[:3] not in about]
+        self.displaced = [*notes, *plan.displaced]
         _Run(self).carry_out(plan)
         return plan
 
@@ -134,9 +137,6 @@ class _Run:
         for name in {*plan.forget, *self.gone} - self.done.keys():
             self.world.rows.pop(name, None)
         self.world.rows.update(self.done)
-        notes = [note for note in self.world.displaced if note not in plan.settled]
-        stand = [note for note in plan.displaced if note.by in self.done]
-        self.world.displaced = [*notes, *stand, *plan.contested]
 
 
 def seen(node: Node | None) -> Actual:

@@ -267,6 +267,35 @@ def test_declared_files_that_give_way_to_a_file_are_noted() -> None:
     assert world.displaced == [_note("a/b", "a")]
 
 
+def test_a_declared_file_that_vanished_is_noted_when_a_folder_takes_its_name() -> None:
+    for taker in (write("a/b", b"2"), folder("a", container="x//")):
+        world = World({}, {"a": file_row("a", b"1")})
+        world.update(taker)
+        assert world.disk["a"] == "dir"
+        assert world.displaced == [_note("a", taker.name)]
+
+
+def test_a_declared_file_is_noted_when_the_folder_found_in_its_place_is_declared() -> None:
+    world = World({"a": "dir"}, {"a": file_row("a", b"1")})
+    world.update(folder("a", container="x//"))
+    assert world.displaced == [_note("a", "a")]
+
+
+def test_declared_folders_that_give_way_to_a_file_are_noted() -> None:
+    rows = {name: dir_row(name, declared=True) for name in ("a", "a/b")}
+    world = World({"a": "dir", "a/b": "dir"}, rows)
+    world.update(write("a", b"2", container="x//"))
+    assert world.disk == {"a": b"2"}
+    assert sorted(world.displaced) == [_note("a", "a"), _note("a/b", "a")]
+
+
+def test_a_declared_folder_gives_way_to_no_folder() -> None:
+    world = World({"a": FOREIGN}, {"a": dir_row("a", declared=True)})
+    world.update(write("a/b", b"2"), folder("a", container="x//"))
+    assert world.disk == {"a": "dir", "a/b": b"2"}
+    assert not world.displaced
+
+
 def test_a_declaration_with_a_rival_fails_as_long_as_both_are_declared() -> None:
     """The target saw both declared in one update, in whichever batches they come."""
     world = World()
