@@ -30,7 +30,6 @@ from ._plan import Plan, View, make_plan
 from ._recover import recover
 from ._state import (
     ABSENT,
-    Absent,
     Actual,
     DirState,
     Displaced,
@@ -40,7 +39,7 @@ from ._state import (
     Row,
     same_content,
 )
-from ._sweep import Known, find_foreign, put_back, sweep
+from ._sweep import Known, find_foreign, sweep
 
 __all__ = ["Difference", "Drift", "Mirror", "Owner", "Status"]
 
@@ -135,7 +134,6 @@ class Mirror:
         self._on_bytes = on_bytes
         self._mutex = threading.RLock()
         self._ledger: Ledger | None = None
-        self._swept: dict[Name, Name] = {}  # Foreign files that may be declared in this update.
 
     def __enter__(self) -> Self:
         return self
@@ -392,7 +390,8 @@ class Mirror:
             drift: The result of :meth:`observe`.
             parents: Whether to make missing folders above the root.
             durable: Whether a root that was made has to survive a power cut.
-            exact: Whether to sweep; see :meth:`sweep`.
+            exact: Whether to sweep, if the owner is known from an earlier update; see
+                :meth:`sweep`.
             by: Who it is, for people: by what it is found again if the identity is lost.
 
         Raises:
@@ -400,9 +399,11 @@ class Mirror:
         """
 
         def act(tree: Tree, ledger: Ledger) -> None:
-            self._swept = self._sweep(tree, ledger, _nothing_known).backed_up if exact else {}
+            is_known = owner in ledger.owners()
+            if exact and is_known:  # Else what it is about to adopt would be moved away.
+                self._sweep(tree, ledger, _nothing_known)
             _prune_deserted(tree, ledger, owner)
-            if owner not in ledger.owners():
+            if not is_known:
                 ledger.add_owner(owner, by, coarse_now_ns())
             drifted = ledger.rows_named(drift.names).values()
             mine = [row for row in drifted if row.owner == owner and row.declared and not row.seen]
@@ -684,10 +685,6 @@ class Mirror:
     ) -> Outcome:
         """Steps 2 to 8 of a batch."""
         self._on_bytes(0)
-        for intent in intents:
-            where = self._swept.pop(intent.name, None)
-            if where is not None and not isinstance(intent.desired, Absent):
-                put_back(tree, intent.name, where, intent.desired.digest)
         looked_ns = coarse_now_ns()
         plan = make_plan(intents, view_of(tree, ledger, intents, read=read))
         if brake is not None and intents:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -12,10 +11,10 @@ from ._errors import PathError
 from ._fs import Tree, stamp_now
 from ._ledger import FILE, FOLDER
 from ._observe import entries
-from ._paths import RESERVED, ROOT, Name, join, leaf, parent
+from ._paths import RESERVED, ROOT, Name, join, leaf
 from ._state import ABSENT, DirState
 
-__all__ = ["Known", "find_foreign", "put_back", "sweep"]
+__all__ = ["Known", "find_foreign", "sweep"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
@@ -86,12 +85,3 @@ def sweep(tree: Tree, is_known: Known) -> Outcome:
             "%s: %d foreign files were moved to %r", tree.path, len(outcome.backed_up), where
         )
     return outcome
-
-
-def put_back(tree: Tree, name: Name, where: Name, digest: bytes | None) -> None:
-    """Returns what was swept away and is declared after all, if it holds what is declared."""
-    if tree.look(where, digest=True).digest != digest or tree.look(name).state is not ABSENT:
-        return
-    with contextlib.suppress(OSError):
-        tree.make_folders(parent(name))
-        tree.move(where, name)

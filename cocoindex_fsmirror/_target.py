@@ -340,8 +340,9 @@ async def mount_dir_target(
             the way is an error under each.
         exact: Whether everything else in the directory is moved to
             ``.fsmirror/backup/`` now; left alone are other mirrors in it, and what
-            is mounted there. What is declared later, and was moved, is put back.
-            Needs a look for drift (``verify``).
+            is mounted there. The first update of a new target moves nothing away,
+            so that files which are already right can be adopted; from the second
+            on it does. Needs a look for drift (``verify``).
         max_delete: How many files this update may remove: a count, or as a float a
             fraction of those that are managed. One that would remove more stops
             before the first removal. It does not hold for dropping the directory.

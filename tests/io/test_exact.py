@@ -218,56 +218,49 @@ def test_a_folder_that_can_not_be_listed_stays_and_is_named(
     assert (root / "d" / "closed" / "inner").exists()
 
 
-# What is declared after all
+# At an update
 
 
-def test_what_was_swept_and_is_then_declared_is_adopted_without_a_write(
+def test_the_first_update_of_an_owner_sweeps_nothing_and_the_next_one_does(
     mirror: Mirror, root: Path
 ) -> None:
-    (root / "d").mkdir()
-    for name, content in (("same", b"1"), ("d/same", b"2"), ("d/other", b"3"), ("gone", b"4")):
-        (root / name).write_bytes(content)
-    (root / "link").symlink_to("same")
-    inodes = {name: (root / name).lstat().st_ino for name in ("same", "d/same", "link")}
+    (root / "same").write_bytes(b"1")
+    (root / "theirs").write_bytes(b"2")
+    inode = (root / "same").lstat().st_ino
     mirror.prepare(OWNER, Drift(), exact=True)
-    assert snapshot(root) == {}
-    outcome = mirror.apply(
-        [write("same", b"1"), write("d/same", b"2"), write("d/other", b"new"), link("link", "same")]
-    )
-    assert outcome.written == ["d/other"]
-    assert inodes == {name: (root / name).lstat().st_ino for name in inodes}
-    assert snapshot(root) == {
-        "same": b"1",
-        "d": "dir",
-        "d/same": b"2",
-        "d/other": b"new",
-        "link": "-> same",
-    }
-    assert backups(root) == [b"3", b"4"]
+    assert mirror.apply([write("same", b"1")]).adopted == ["same"]
+    assert snapshot(root) == {"same": b"1", "theirs": b"2"}
+    assert backups(root) == []
+    mirror.prepare(OWNER, Drift(), exact=True)
+    assert snapshot(root) == {"same": b"1"}
+    assert (root / "same").lstat().st_ino == inode
+    assert backups(root) == [b"2"]
 
 
-def test_what_was_swept_and_is_declared_absent_stays_in_the_backups(
+def test_an_owner_that_is_new_in_a_mirror_of_others_sweeps_nothing(
     mirror: Mirror, root: Path
 ) -> None:
-    (root / "x").write_bytes(b"1")
+    mirror.prepare("another", Drift())
+    mirror.apply([write("a", b"1", owner="another")])
+    (root / "theirs").write_bytes(b"2")
     mirror.prepare(OWNER, Drift(), exact=True)
-    mirror.apply([delete("x")])
-    assert snapshot(root) == {}
-    assert backups(root) == [b"1"]
+    assert snapshot(root) == {"a": b"1", "theirs": b"2"}
 
 
-def test_what_took_the_place_meanwhile_is_not_replaced(mirror: Mirror, root: Path) -> None:
-    (root / "x").write_bytes(b"1")
+def test_an_owner_that_a_lost_ledger_knew_sweeps_nothing(mirror: Mirror, root: Path) -> None:
     mirror.prepare(OWNER, Drift(), exact=True)
-    (root / "x").write_bytes(b"new and foreign")
-    mirror.apply([write("x", b"1")])
-    assert (root / "x").read_bytes() == b"1"
-    assert backups(root) == [b"1", b"new and foreign"]
+    mirror.apply([write("a", b"1")])
+    mirror.close()
+    for path in (root / ".fsmirror").glob("ledger*"):
+        path.unlink()
+    mirror.prepare(OWNER, Drift(), exact=True)
+    assert snapshot(root) == {"a": b"1"}
 
 
 def test_without_being_asked_nothing_is_swept(mirror: Mirror, root: Path) -> None:
     (root / "x").write_bytes(b"1")
-    mirror.prepare(OWNER, Drift())
+    for _ in range(2):
+        mirror.prepare(OWNER, Drift())
     assert snapshot(root) == {"x": b"1"}
 
 
