@@ -1,16 +1,16 @@
-"""The brake: an update that would remove too much stops before the first removal.
+"""Stops an update that would remove too many files.
 
-The engine tells of removals as it comes to them, and of those in components that are
-gone last of all, many at a time. So every removal is announced when it is reconciled,
-and before the first one is applied we wait until no more are announced.
+A flow's removals come in several batches, and nobody knows beforehand how many there will
+be. Those that the engine has already asked us to reconcile are known, and count. A batch
+that exceeds the limit together with them is refused as a whole, and so is every later one
+that removes anything: the known removals only grow.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-import time
 from collections.abc import Callable
-from typing import Final
 
 from ._errors import TooManyRemovalsError
 from ._paths import Name
@@ -20,8 +20,7 @@ __all__ = ["Brake", "Limit", "allowance", "check_limit"]
 Limit = int | float
 """How many files may be removed: a count, or as a float a fraction of those that are managed."""
 
-_QUIET: Final = 0.3  # seconds in which nothing more is announced
-_PATIENCE: Final = 30.0  # seconds; an update that removes for so long is judged by what is known
+_log = logging.getLogger("cocoindex_fsmirror")
 
 
 def check_limit(limit: Limit | None) -> None:
@@ -51,51 +50,61 @@ def allowance(limit: Limit, managed: int) -> int:
 
 
 class Brake:
-    """The removals of one update.
+    """Limits the removals of one update.
 
     Args:
-        limit: How many there may be.
+        limit: How many files may be removed.
     """
 
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
         self._lock = threading.Lock()
         self._announced: set[Name] = set()
-        self._heard = 0  # How many were announced when it was last waited for.
-        self._removed: set[Name] = set()
+        self._managed: int | None = None  # At the first batch of the update.
+        self._gone: set[Name] = set()  # What this update has removed, or was refused.
+        self._passed: set[Name] = set()  # What it was allowed to remove.
 
     def announce(self, name: Name) -> None:
-        """A path is no longer declared."""
+        """Notes that a path is no longer declared."""
         with self._lock:
             self._announced.add(name)
 
     def check(
-        self, root: str, planned: set[Name], managed: int, among: Callable[[set[Name]], set[Name]]
+        self,
+        root: str,
+        planned: set[Name],
+        count: Callable[[], int],
+        among: Callable[[set[Name]], set[Name]],
     ) -> None:
-        """Judges a batch before it is applied.
+        """Judges a batch before it is applied; has to see each batch of the update.
 
         Args:
             root: The root, for the message.
             planned: The files that the batch removes.
-            managed: How many files are managed now.
+            count: Counts the files that are managed now.
             among: Picks those out of some paths that are managed files.
 
         Raises:
-            TooManyRemovalsError: With those that were announced they are too many.
+            TooManyRemovalsError: The batch, the batches before it and what was announced
+                remove too many files, or did so at an earlier batch.
         """
+        if self._managed is None:
+            self._managed = count()
         if not planned:
             return
-        allowed = allowance(self._limit, managed + len(self._removed))
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            with self._lock:
-                announced, is_news = set(self._announced), len(self._announced) > self._heard
-                self._heard = len(self._announced)
-            gone = planned | self._removed | among(announced)
-            if len(gone) > allowed:
-                figures = (len(gone), managed + len(self._removed), allowed)
-                raise TooManyRemovalsError(root, *figures, f"max_delete={self._limit!r}")
-            if not is_news or time.monotonic() > deadline:
-                break
-            time.sleep(_QUIET)
-        self._removed |= planned
+        allowed = allowance(self._limit, self._managed)
+        is_first = len(self._gone) <= allowed
+        self._gone |= planned
+        with self._lock:
+            announced = self._announced - self._gone
+        if len(self._gone) + len(announced) > allowed:
+            self._gone |= among(announced)
+        if len(self._gone) <= allowed:
+            self._passed |= planned
+            return
+        figures = (len(self._gone), self._managed, allowed, f"max_delete={self._limit!r}")
+        error = TooManyRemovalsError(root, *figures, removed=len(self._passed))
+        if is_first:
+            # The engine does not raise what fails in a component that is gone.
+            _log.warning("%s", error)
+        raise error

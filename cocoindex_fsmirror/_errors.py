@@ -87,23 +87,36 @@ class LockedError(RootError):
 
 
 class TooManyRemovalsError(FsMirrorError):
-    """An update would remove more files than it may; none of them was removed.
+    """An update would remove more files than it may.
 
     Attributes:
         root: The path of the root.
         removals: How many files would be removed, as far as is known.
-        managed: How many files there are.
+        managed: How many files there were when the update began.
+        removed: How many of them were removed before that was known, at most; no more
+            than the limit.
     """
 
-    def __init__(self, root: str, removals: int, managed: int, allowed: int, limit: str) -> None:
+    def __init__(
+        self,
+        root: str,
+        removals: int,
+        managed: int,
+        allowed: int,
+        limit: str,
+        *,
+        removed: int = 0,
+    ) -> None:
+        done = f"no more than {removed:,} were removed" if removed else "nothing was removed"
         super().__init__(
             f"{root}: {removals:,} of {managed:,} files would be removed, and {limit} allows "
-            f"{allowed:,}: nothing was removed (is the source complete? if they are to go, "
-            f"allow {removals} once)"
+            f"{allowed:,}: {done} (is the source complete? if they are to go, allow at "
+            f"least {removals} once)"
         )
         self.root = root
         self.removals = removals
         self.managed = managed
+        self.removed = removed
 
 
 class BarrierError(FsMirrorError):

@@ -714,7 +714,7 @@ class Mirror:
 
         gives_way = (step for step in plan.clear if step.on_behalf is None)
         planned = {step.name for step in (*plan.remove, *gives_way)}
-        brake.check(self.root, planned, ledger.count(owner), managed)
+        brake.check(self.root, planned, partial(ledger.count, owner), managed)
 
     # Opening
 

@@ -344,8 +344,10 @@ async def mount_dir_target(
             so that files which are already right can be adopted; from the second
             on it does. Needs a look for drift (``verify``).
         max_delete: How many files this update may remove: a count, or as a float a
-            fraction of those that are managed. One that would remove more stops
-            before the first removal. It does not hold for dropping the directory.
+            fraction of those that are managed when it begins. Removals come in
+            batches: the one that would exceed the limit is refused as a whole, and
+            so is every later one. Up to the limit may be gone by then, and the next
+            update may remove as many again. Dropping the directory is not limited.
 
     Raises:
         RootError: The directory can't be used, with what to do about it.

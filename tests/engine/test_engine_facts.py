@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,34 @@ def test_one_exception_fails_its_batch_and_the_other_batches_go_through(
     engine.fails = lambda _: False
     assert components.update()
     assert "b" in engine.asked
+
+
+def test_a_newer_engine_tries_a_failed_batch_again_in_halves_and_tears_no_component(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path)
+    scene.memoized = True
+    scene.files = {str(number): b"1" for number in range(40)}
+    assert scene.update()
+
+    def fails(actions: Sequence[str]) -> bool:
+        while sum(event.startswith("reconcile") for event in engine.events) < 41:
+            time.sleep(0.001)  # All of them come; those that are ready are in the next batch.
+        return len(actions) > 1
+
+    scene.files = dict.fromkeys(scene.files, b"2")
+    engine.fails = lambda actions: "mount" not in actions and fails(actions)
+    assert scene.update() is IS_NEW
+    largest = max(engine.batches, key=len)
+    halves = [batch for batch in engine.batches if set(batch) < set(largest)]
+    assert bool(halves) is IS_NEW
+    engine.fails = lambda _: False
+    scene.memoized = False
+    assert scene.update()
+    engine.fails = lambda actions: len(actions) > 1
+    scene.files = dict.fromkeys(scene.files, b"3")
+    assert not scene.update()
+    assert [len(batch) for batch in engine.batches] == [1, 40]
 
 
 def test_a_record_of_an_earlier_release_loads_into_one_with_more_fields(scene: Scene) -> None:
