@@ -21,6 +21,7 @@ from ._engine import make_sink, stay_attached
 from ._errors import ApplyError, FsMirrorError
 from ._fs import is_there
 from ._mirror import Drift
+from ._moving import refuse_to_fill
 from ._open_mirrors import mirror_at
 from ._paths import ROOT, Name, join, parse_name
 from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests
@@ -270,6 +271,7 @@ def _mount(context_provider: Any, action: Mount) -> None:
     """Makes a root ready."""
     place = action.child
     root = place.root.resolve(context_provider)
+    refuse_to_fill(root)
     if action.was_file is not None:
         _write_single(context_provider, Single(place.root, action.was_file, False))
     if action.why_all_run:

@@ -20,7 +20,7 @@ from ._engine import database_in_use
 from ._errors import SourceError
 from ._handlers import ChildHandler
 from ._mirror import Mirror
-from ._moving import guard
+from ._moving import declare, guard
 from ._paths import ROOT, Name, parse_link_target, parse_name
 from ._roots import ROOTS
 from ._source import Source, Spooled, fingerprint, spool
@@ -453,8 +453,11 @@ def _root_key(path: _Where) -> RootKey:
     """
     where = _file_path(path)
     if where.base_dir is not None:
-        return RootKey(where.base_dir.key, where.path.as_posix())
-    return RootKey(None, os.path.abspath(where.path))
+        key = RootKey(where.base_dir.key, where.path.as_posix())
+    else:
+        key = RootKey(None, os.path.abspath(where.path))
+    declare(key)
+    return key
 
 
 def _file_path(path: _Where) -> FilePath:

@@ -45,13 +45,13 @@ PICTURE = {
     "_sync": {"_comparison", "_interrupts", "_mirror"},
     "_dry_run": {"_sync"},
     "_engine": set[str](),
-    "_moving": {"_ledger"},
     "_specs": {"_mirror"},
+    "_moving": {"_specs"},
     "_actions": {"_specs"},
     "_open_mirrors": {"_mirror"},
-    "_handlers": {"_actions", "_open_mirrors", "_reconcile", "_engine"},
+    "_handlers": {"_actions", "_moving", "_open_mirrors", "_reconcile", "_engine"},
     "_roots": {"_handlers"},
-    "_target": {"_roots", "_moving", "_source"},
+    "_target": {"_roots", "_source"},
     "_watch": {"_paths"},
     "_showing": {"_errors"},
     "_arguments": {"_backups", "_brake"},
@@ -84,7 +84,7 @@ KIT_PICTURE = {
 PURE = ("_errors", "_paths", "_state", "_reconcile", "_plan")
 IMPURE = {"os", "io", "sqlite3", "cocoindex", "pathlib", "time", "random", "logging", "threading"}
 
-KNOW_THE_ENGINE = {"_engine", "_handlers", "_roots", "_target"}
+KNOW_THE_ENGINE = {"_engine", "_handlers", "_moving", "_roots", "_target"}
 
 # Of the module ``os``.
 CHANGES_THE_TREE = {

@@ -2,52 +2,95 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from cocoindex.connectors import localfs
 
-from cocoindex_fsmirror._moving import guard
+from cocoindex_fsmirror import _moving
+from cocoindex_fsmirror._specs import RootKey
 from tests.support import contents, snapshot
 
 FLOW = """
-    import pathlib, sys
+    import logging, pathlib, types
     import cocoindex as coco
-    from cocoindex.connectors import localfs as source_of_other_files
+    from cocoindex.connectors import localfs
+    {release}
     from {package} as target
 
+    logging.basicConfig(level=logging.INFO)
     top = pathlib.Path({top!r})
 
     async def main():
         out = await target.mount_dir_target(top / "out")
         out.declare_file("a.txt", "A")
         out.declare_file("sub/b.txt", "B", create_parent_dirs=True)
-        target.declare_file(top / "single" / "c.txt", "C", create_parent_dirs=True)
+        if {with_single}:
+            target.declare_file(top / "single" / "c.txt", "C", create_parent_dirs=True)
         if {with_old}:
             out.declare_file("old.txt", "old")
+            await localfs.mount_dir_target(top / "theirs")
 
     environment = coco.Environment(coco.Settings(db_path=top / "db"))
     coco.App(coco.AppConfig(name="moving", environment=environment), main).update_blocking()
 """
 
 
-def _update(top: Path, package: str, *, with_old: bool = False) -> str:
+# Releases that we don't know
+
+DELETES_ELSEWHERE = """
+    functions = [f for f in vars(localfs._target).values() if isinstance(f, types.FunctionType)]
+    for function in functions:
+        names = function.__code__.co_names
+        names = tuple("_new" if name == "_execute_entry_action" else name for name in names)
+        function.__code__ = function.__code__.replace(co_names=names)
+    localfs._target._new = vars(localfs._target).pop("_execute_entry_action")
+"""
+DELETES_OTHERWISE = """
+    localfs._target._old = localfs._target._execute_entry_action
+    localfs._target._execute_entry_action = lambda *both: localfs._target._old(*both)
+"""
+HAS_NO_HANDLERS = f"""
+    {DELETES_ELSEWHERE.strip()}
+    for kind in (localfs._target._RootHandler, localfs._target._EntryHandler):
+        kind.__module__ = "elsewhere"
+"""
+UNKNOWN = pytest.mark.parametrize("release", [DELETES_ELSEWHERE, DELETES_OTHERWISE])
+
+
+def _update(top: Path, package: str, *, with_old: bool = False, release: str = "") -> str:
     """Runs the flow in a process of its own; returns what it logged."""
-    script = FLOW.format(package=package, top=str(top), with_old=with_old)
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
+    ran = _run(top, package, with_old=with_old, release=release)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stderr
+
+
+def _run(
+    top: Path,
+    package: str,
+    *,
+    with_old: bool = False,
+    with_single: bool = True,
+    release: str = "",
+) -> subprocess.CompletedProcess[str]:
+    """Runs the flow in a process of its own, in a release of the engine that is made up."""
+    flow = FLOW.format(
+        package=package,
+        top=str(top),
+        with_old=with_old,
+        with_single=with_single,
+        release=release.strip(),
+    )
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(flow)],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    return ran.stderr
 
 
 LOCALFS = "cocoindex.connectors import localfs"
@@ -89,12 +132,98 @@ def test_localfs_still_deletes_what_is_in_no_mirror(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "old.txt").exists()
 
 
-def test_the_function_that_deletes_is_known_in_this_release() -> None:
-    assert guard(localfs)
-    assert guard(localfs), "a second time it is guarded already"
+@UNKNOWN
+def test_an_unknown_release_deletes_no_directory_until_a_known_one_has_moved_over(
+    tmp_path: Path, release: str
+) -> None:
+    _run(tmp_path, LOCALFS, with_old=True, with_single=False)
+    (tmp_path / "out" / "user.txt").write_text("mine")
+    before = contents(snapshot(tmp_path / "out"))
+    for _ in range(2):  # It is asked again.
+        log = _run(tmp_path, OURS, with_single=False, release=release).stderr
+        assert contents(snapshot(tmp_path / "out")) == before
+        # The directory was a component of its own: what fails there is logged, not raised.
+        assert f"ERROR:cocoindex_fsmirror:{tmp_path}/out: localfs would delete it" in log
+        assert "run this update once with cocoindex 1.0.26" in log
+    known = _run(tmp_path, OURS, with_single=False)
+    assert "localfs gave it up" in known.stderr
+    again = _run(tmp_path, OURS, with_single=False, release=release)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert contents(snapshot(tmp_path / "out")) == before
 
 
-def test_a_release_that_deletes_in_another_way_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="cocoindex_fsmirror")
-    assert not guard(ModuleType("localfs"))
-    assert "not guarded" in caplog.text
+@UNKNOWN
+def test_an_unknown_release_fails_a_flow_that_moves_a_file_over(moved: Path, release: str) -> None:
+    ran = _run(moved, OURS, release=release)
+    assert ran.returncode != 0
+    assert f"RootError: {moved}/single/c.txt: localfs would delete it" in ran.stderr
+    assert contents(snapshot(moved / "single")) == {"c.txt": b"C"}
+    assert (moved / "out" / "user.txt").read_text() == "mine"
+
+
+@UNKNOWN
+def test_an_unknown_release_works_where_nothing_is_moved_over(tmp_path: Path, release: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "user.txt").write_text("mine")
+    for with_old in (True, False):
+        log = _update(tmp_path, OURS, with_old=with_old, release=release)
+        assert "ERROR" not in log
+        assert (tmp_path / "out" / "old.txt").exists() is with_old
+        assert (tmp_path / "theirs").exists() is with_old  # That is one of localfs.
+    assert (tmp_path / "out" / "user.txt").read_text() == "mine"
+
+
+def test_a_release_without_handlers_fills_no_directory_that_holds_something(moved: Path) -> None:
+    ran = _run(moved, OURS, release=HAS_NO_HANDLERS)
+    assert ran.returncode != 0
+    assert "holds something, which this release of localfs may be about to delete" in ran.stderr
+    assert (moved / "out" / "user.txt").read_text() == "mine"
+    assert (moved / "out" / "old.txt").exists()
+
+
+def test_a_release_without_handlers_works_in_a_mirror_and_in_a_new_directory(
+    tmp_path: Path,
+) -> None:
+    for with_old in (True, False):
+        _update(tmp_path, OURS, with_old=with_old, release=HAS_NO_HANDLERS)
+        (tmp_path / "out" / "user.txt").write_text("mine")
+        assert (tmp_path / "out" / "old.txt").exists() is with_old
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "may_be"),
+    [
+        ((None, "/a/out"), (None, "/a/out"), True),
+        ((None, "/a/out"), (None, "/a/b/../out"), True),
+        ((None, "/a/out"), (None, "/b/out"), False),
+        ((None, "/a/out"), (None, "/out"), False),
+        (("key", "out"), ("key", "./out"), True),
+        (("key", "out"), ("key", "a/out"), False),
+        (("key", "."), ("key", "out"), False),
+        (("key", "."), ("key", ""), True),
+        # A context key may stand for any directory.
+        (("key", "out"), (None, "/a/out"), True),
+        ((None, "/a/out"), ("key", "out"), True),
+        (("key", "out"), (None, "/a/other"), False),
+        (("key", "out"), ("other", "a/out"), True),
+        (("key", "a/out"), ("other", "out"), True),
+        (("key", "."), ("other", "out"), True),
+        (("key", "in"), ("other", "out"), False),
+    ],
+)
+def test_a_root_may_be_ours_unless_its_path_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+    ours: tuple[str | None, str],
+    theirs: tuple[str | None, str],
+    may_be: bool,
+) -> None:
+    monkeypatch.setattr(_moving, "_ours", {RootKey(*ours)})
+    assert _moving._may_be_ours(*theirs) is may_be
+
+
+def test_a_mirror_that_another_process_made_is_ours(tmp_path: Path) -> None:
+    _update(tmp_path, OURS)
+    assert _moving._may_be_ours(None, str(tmp_path / "out"))
+    assert _moving._may_be_ours(None, str(tmp_path / "single" / "c.txt"))
+    assert not _moving._may_be_ours(None, str(tmp_path / "out" / "a.txt" / "below"))
+    assert not _moving._may_be_ours(None, str(tmp_path))
