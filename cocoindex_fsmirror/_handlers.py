@@ -55,8 +55,6 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         """Decides what one path needs."""
         stay_attached()
         place, spec = self._place, desired_target_state
-        if isinstance(spec, bytes):
-            spec = FileSpec.unpacked(spec)
         if isinstance(spec, KeepSpec):
             return None
         own = Name(cast("str", key))

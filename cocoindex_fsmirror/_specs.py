@@ -37,10 +37,6 @@ Durability: TypeAlias = Literal["batch", "none"]
 Verify: TypeAlias = Literal["stat", "content", "none"]
 OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]
 
-_SMALL: Final = 32_768  # bytes; more would take longer to copy than the engine takes to give up
-_pack: Final = msgspec.msgpack.Encoder().encode
-_unpack: Final = msgspec.msgpack.Decoder().decode
-
 
 class Options(msgspec.Struct, frozen=True, gc=False):
     """How a directory target treats its files."""
@@ -188,23 +184,6 @@ class FileSpec(msgspec.Struct, frozen=True, gc=False):
         """What a file holds, or where that is."""
         return None if isinstance(self.content, LinkState) else self.content
 
-    def packed(self) -> FileSpec | bytes:
-        """The same in the form that the engine takes: a small file as bytes.
-
-        The engine tries to pickle every value that is no scalar, and keeps the value
-        itself where that fails, as it does here after 5 us. To pack takes 1 us.
-        """
-        if not isinstance(self.content, bytes) or len(self.content) > _SMALL:
-            return self
-        above, by = self.create_parent_dirs, self.component
-        return _pack((self.content, self.mode, self.mtime_ns, above, by, self.rival))
-
-    @classmethod
-    def unpacked(cls, packed: bytes) -> FileSpec:
-        """A file that is declared in a directory, from its packed form."""
-        content, mode, mtime_ns, above, by, rival = _unpack(packed)
-        return cls(content, mode, above, by, rival, mtime_ns=mtime_ns)
-
 
 class DirSpec(msgspec.Struct, frozen=True, gc=False):
     """A declared directory; options that are ``None`` are inherited."""
@@ -235,8 +214,8 @@ class KeepSpec(msgspec.Struct, frozen=True, gc=False):
     """A path that stays as it is: what it should hold can't be told now."""
 
 
-Spec: TypeAlias = FileSpec | DirSpec | KeepSpec | bytes
-"""What is declared; bytes are a :class:`FileSpec` in its packed form."""
+Spec: TypeAlias = FileSpec | DirSpec | KeepSpec
+"""What is declared."""
 
 
 class RootKey(NamedTuple):

@@ -187,7 +187,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         component = str(coco.get_component_context())
         rival = self._note(name, component, is_file=True)
         spec = FileSpec(content, mode, create_parent_dirs, component, rival, mtime_ns=mtime_ns)
-        state = self._provider.target_state(name, spec.packed())
+        state = self._provider.target_state(name, spec)
         coco.declare_target_state(cast("coco.TargetState[None]", state))
 
     def _keep(self: DirTarget, name: Name) -> None:

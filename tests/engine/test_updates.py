@@ -300,12 +300,11 @@ class _Number(int):
     pass
 
 
-@pytest.mark.parametrize("size", [10, 100_000])  # The small one is packed.
-def test_subclasses_of_plain_types_are_as_good_as_these(make_flow: MakeFlow, size: int) -> None:
+def test_subclasses_of_plain_types_are_as_good_as_these(make_flow: MakeFlow) -> None:
     async def main(_: Flow) -> None:
         out = await fsmirror.mount_dir_target(flow.root)
         mode, mtime_ns = _Number(0o640), _Number(1_000_000_000)
-        out.declare_file(_Text("f"), _Bytes(b"x" * size), mode=mode, mtime_ns=mtime_ns)
+        out.declare_file(_Text("f"), _Bytes(b"x" * 10), mode=mode, mtime_ns=mtime_ns)
 
     flow = make_flow(main)
     flow.update()
@@ -315,4 +314,4 @@ def test_subclasses_of_plain_types_are_as_good_as_these(make_flow: MakeFlow, siz
     (flow.root / "f").chmod(0o600)
     flow.update()
     there = (flow.root / "f").stat()
-    assert (there.st_mode & 0o777, there.st_mtime_ns, there.st_size) == (0o640, 10**9, size)
+    assert (there.st_mode & 0o777, there.st_mtime_ns, there.st_size) == (0o640, 10**9, 10)

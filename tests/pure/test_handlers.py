@@ -8,8 +8,6 @@ from collections.abc import Collection
 
 import cocoindex as coco
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cocoindex_fsmirror import _handlers
 from cocoindex_fsmirror._actions import Change, Drop, Mount, Place, Single
@@ -18,7 +16,7 @@ from cocoindex_fsmirror._observe import Drift
 from cocoindex_fsmirror._paths import ROOT, Name
 from cocoindex_fsmirror._reconcile import Record
 from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Watch
-from cocoindex_fsmirror._state import ABSENT, DirState, FileState, LinkState, digest_of
+from cocoindex_fsmirror._state import ABSENT, DirState, FileState, digest_of
 from tests.pure.reconciling import (
     DESIRED,
     DIR,
@@ -44,10 +42,10 @@ def _place(*drifted: str) -> Place:
     return Place(KEY, "an-owner", Options(on_conflict="error"), watch, Name("sub"), "sub//")
 
 
-def _spec(wanted: Wanted) -> FileSpec | bytes | DirSpec | coco.NonExistenceType:
+def _spec(wanted: Wanted) -> FileSpec | DirSpec | coco.NonExistenceType:
     """What the flow declares, as the engine takes it."""
     if wanted.content is not None:
-        return FileSpec(wanted.content, wanted.mode, False, wanted.component).packed()
+        return FileSpec(wanted.content, wanted.mode, False, wanted.component)
     return DirSpec(True, wanted.component) if wanted.kind == "dir" else coco.NON_EXISTENCE
 
 
@@ -164,35 +162,6 @@ def test_a_declaration_with_a_rival_is_never_skipped() -> None:
         if output is not None:
             assert isinstance(output.action, Change)
             assert output.action.intent.rival == rival
-
-
-@given(
-    st.builds(
-        FileSpec,
-        st.binary(max_size=100),
-        st.none() | st.integers(0, 0o7777),
-        st.booleans(),
-        st.text(),
-        st.text().map(Name),
-        mtime_ns=st.none() | st.integers(-(2**63), 2**63 - 1),
-    )
-)
-def test_a_small_file_is_the_same_after_it_was_packed(spec: FileSpec) -> None:
-    packed = spec.packed()
-    assert isinstance(packed, bytes)
-    assert FileSpec.unpacked(packed) == spec
-
-
-@pytest.mark.parametrize(
-    ("content", "is_packed"),
-    [(b"x" * 32_768, True), (b"x" * 32_769, False), (LinkState("x"), False)],
-)
-def test_what_takes_longer_to_pack_than_it_saves_is_left_as_it_is(
-    content: bytes | LinkState, is_packed: bool
-) -> None:
-    spec = FileSpec(content, None, True, ONE)
-    assert isinstance(spec.packed(), bytes) is is_packed
-    assert is_packed or spec.packed() is spec
 
 
 def test_no_action_shows_a_content() -> None:
