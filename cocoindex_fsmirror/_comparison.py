@@ -1,208 +1,205 @@
-"""Comparison of a source with its mirror: every difference becomes an intent."""
+"""Compares what is declared, what was last written and what is on the disk, path by path.
+
+Both sides are walked in the order of the names, so that neither has to be held whole. Only
+hints come from here: an intent is planned under the lock, with another look at its path.
+"""
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from ._brake import Limit, allowance
-from ._compare import LastWritten, batches, compare, last_written
 from ._errors import SourceError, TooManyRemovalsError
-from ._paths import Name, leaf, parent
-from ._source import Source, fingerprint, look_at_source
-from ._state import ABSENT, Desired, DirState, FileState, Intent, Kind, LinkState, Row, Signature
-from ._survey import Entry, Survey
-from ._sweep import Known
+from ._paths import Name
+from ._state import (
+    ABSENT,
+    Content,
+    Desired,
+    FileState,
+    Intent,
+    Kind,
+    OnConflict,
+    Row,
+    Signature,
+)
+from ._suspects import LastWritten, last_written
 
-__all__ = ["Comparison", "Options", "check_removals", "known_in"]
+__all__ = ["Comparison", "Wanted", "batches", "check_removals"]
 
-_OWNER_MAY: Final = 0o700  # A folder that its owner can't enter can't be filled.
-Durability: TypeAlias = Literal["batch", "none"]
-OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]
-
-
-class Options(NamedTuple):
-    """How a source is mirrored.
-
-    Attributes:
-        durability: As in :func:`~cocoindex_fsmirror.mount_dir_target`.
-        on_conflict: As there.
-        checksum: True to read every file, in the source and in the mirror.
-        exact: True to move what is not from the source to the backup area.
-        max_delete: How many files may be removed.
-    """
-
-    durability: Durability = "batch"
-    on_conflict: OnConflict = "backup"
-    checksum: bool = False
-    exact: bool = False
-    max_delete: Limit | None = None
+_T = TypeVar("_T")
+_MOST: Final = 4096  # paths in a batch
+_LARGEST: Final = 1 << 30  # bytes in a batch, which need room beside the old versions
 
 
-class Comparison:
-    """Compares a source with what was last written to its mirror, and with the disk.
+class Wanted(NamedTuple):
+    """What a path should hold, where its bytes are, and the signature of what is copied."""
+
+    desired: Desired
+    content: bytes | Content | None = None
+    source: Signature | None = None
+
+
+class Comparison(Generic[_T]):
+    """Makes an intent of each path that is not as it is declared.
 
     Args:
         root: The root of the mirror.
-        survey: What the source holds.
-        owner: Who mirrors it.
-        options: How.
-        suspects: What a look at the mirror did not prove to be unchanged, by name.
+        owner: Who declares.
+        is_said: True if a row says what is declared, so that nothing is to be done if the
+            disk holds it.
+        wanted: Tells what a declaration wants; is given the row of the path if the owner
+            wrote it. May raise :class:`SourceError`; then the path stays as it is.
+        on_conflict: What happens to foreign bytes.
+        durable: True if the batches have to survive a power cut.
         check: Is called before each path; what it raises ends the comparison.
 
     Attributes:
-        drifted: Paths of the intents that are out whose actual state differs.
-        unread: Paths whose source can't be read, with the error; their copies stay.
-        seen: How many entries of the source were compared.
+        drifted: Paths in the last batch whose actual state was not proven to be the
+            last-written one.
+        unread: Paths whose source can't be read, with the error.
+        seen: How many declarations were compared.
     """
 
     def __init__(
         self,
         root: str,
-        survey: Survey,
         owner: str,
-        options: Options,
         *,
-        suspects: Iterable[Name],
+        is_said: Callable[[_T, Row], bool],
+        wanted: Callable[[Name, _T, Row | None], Wanted | None],
+        on_conflict: OnConflict = "backup",
+        durable: bool = True,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
-        self._survey = survey
         self._owner = owner
-        self._options = options
-        self._suspects = suspects
+        self._is_said = is_said
+        self._wanted = wanted
+        self._on_conflict = on_conflict
+        self._durable = durable
         self._check = check
         self.drifted: set[Name] = set()
         self.unread: dict[Name, SourceError] = {}
         self.seen = 0
 
-    def batches(self) -> Iterator[list[Intent]]:
-        """Yields what has to be done, as many intents as are applied together."""
-        for batch in batches(self._intents()):
+    def batches(
+        self, declared: Iterable[tuple[Name, _T]], suspects: Iterable[Name]
+    ) -> Iterator[list[Intent]]:
+        """Yields what has to be done, as many intents as are applied together.
+
+        Args:
+            declared: What each path should hold, by name.
+            suspects: Paths of which a look did not prove that they hold what was written.
+        """
+        for batch in batches(self._intents(declared, suspects)):
             yield batch
             self.drifted.clear()
 
-    def _intents(self) -> Iterator[Intent]:
+    def _intents(
+        self, declared: Iterable[tuple[Name, _T]], suspects: Iterable[Name]
+    ) -> Iterator[Intent]:
         """Yields what has to be done, by path."""
-        written = last_written(self._root, self._suspects)
-        for name, entry, last in compare(self._entries(), written, self._is_settled):
+        written = last_written(self._root, suspects)
+        for name, declaration, last in _compare(self._counted(declared), written, self._is_so):
             mine = last if last is not None and last.row.owner == self._owner else None
-            if entry is None:
-                if mine is not None:
-                    yield self._intent(name, ABSENT, container=mine.row.container)
-            elif entry.kind != "bad":
-                intent = self._wanted(name, entry, mine)
-                if intent is not None:
-                    if mine is not None and not mine.is_untouched:
-                        self.drifted.add(name)
-                    yield intent
+            wanted = None
+            if declaration is not None:
+                wanted = self._asked(name, declaration, mine and mine.row)
+            elif mine is not None:
+                wanted = Wanted(ABSENT)
+            if wanted is not None:
+                if mine is not None and not mine.is_untouched:
+                    self.drifted.add(name)
+                yield self._intent(name, wanted, mine.row.container if mine is not None else "")
 
-    def _entries(self) -> Iterator[tuple[Name, Entry]]:
-        """Yields the entries of the source, and counts them."""
-        for pair in self._survey.entries():
+    def _counted(self, declared: Iterable[tuple[Name, _T]]) -> Iterator[tuple[Name, _T]]:
+        """Yields what is declared, and counts it."""
+        for pair in declared:
             self._check()
-            self.seen += pair[1].kind != "dir"
+            self.seen += 1
             yield pair
 
-    def _is_settled(self, entry: Entry, last: LastWritten) -> bool:
-        """True if source and mirror are as they were when the entry was mirrored."""
-        return (
-            last.is_untouched
-            and last.row.owner == self._owner
-            and not (self._options.checksum and entry.kind == "file")
-            and _is_mirrored(entry, last.row)
-        )
+    def _is_so(self, declaration: _T, last: LastWritten) -> bool:
+        """True if what is declared was written, and is there."""
+        row, is_untouched = last
+        return is_untouched and row.owner == self._owner and self._is_said(declaration, row)
 
-    def _wanted(self, name: Name, entry: Entry, last: LastWritten | None) -> Intent | None:
-        """Makes the intent for an entry; ``None`` if its source can't be read."""
-        if entry.kind == "dir":
-            return self._intent(name, DirState(entry.mode | _OWNER_MAY, entry.mtime_ns))
-        if entry.kind == "link":
-            return self._intent(name, LinkState(entry.target, entry.mtime_ns))
+    def _asked(self, name: Name, declaration: _T, row: Row | None) -> Wanted | None:
+        """Asks what a declaration wants; ``None`` if the path stays as it is."""
         try:
-            source = self._source(name, entry, last)
+            return self._wanted(name, declaration, row)
         except SourceError as error:
             self.unread[name] = error
             return None
-        state = FileState(source.digest, source.size, source.mode, source.mtime_ns)
-        seen = source.signature if source.is_provable else None
-        return self._intent(name, state, content=source, source=seen)
 
-    def _source(self, name: Name, entry: Entry, last: LastWritten | None) -> Source:
-        """Looks at a file of the source; it is read only if that is needed to decide."""
-        path = os.path.join(self._survey.source, name)
-        if self._options.checksum:
-            return fingerprint(path)
-        if last is not None and _is_mirrored(entry, last.row):  # Only its copy is in question.
-            signature = Signature(entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns)
-            return Source(path, last.row.digest, None, entry.mode, signature, is_provable=True)
-        source = look_at_source(path)
-        if source.digest is None and _may_be_right(os.path.join(self._root, name), source.size):
-            return fingerprint(path)
-        return source
-
-    def _intent(self, name: Name, desired: Desired, **more: Any) -> Intent:
-        """Makes an intent of the one who mirrors."""
-        options = self._options
+    def _intent(self, name: Name, wanted: Wanted, container: str) -> Intent:
+        """Makes an intent."""
+        desired, content, source = wanted
         return Intent(
             name,
             desired,
             self._owner,
-            on_conflict=options.on_conflict,
-            durable=options.durability != "none",
-            **more,
+            container if desired is ABSENT else "",
+            content=content,
+            on_conflict=self._on_conflict,
+            durable=self._durable,
+            source=source,
         )
 
 
-def _is_mirrored(entry: Entry, row: Row) -> bool:
-    """True if an entry of the source is as it was when it was mirrored.
-
-    Of a file that is proven by size, mtime, inode and ctime: an edit that puts the time back
-    moves the ctime. A row of an earlier release has no inode and ctime of the source.
-    """
-    if row.asked_ns != entry.mtime_ns:
-        return False
-    if entry.kind == "file":
-        return (
-            row.kind == Kind.FILE
-            and row.size == entry.size
-            and row.mode == entry.mode
-            and row.source_inode == entry.inode
-            and row.source_ctime_ns == entry.ctime_ns
-        )
-    if entry.kind == "link":
-        return row.kind == Kind.LINK and row.target == entry.target
-    return row.kind == Kind.DIR and row.mode == entry.mode | _OWNER_MAY
+Compared: TypeAlias = tuple[Name, _T | None, LastWritten | None]
+"""A path, what is declared there, and what was last written there."""
 
 
-def _may_be_right(path: str, size: int) -> bool:
-    """True if there may be a file with the content of a source, so that it has to be hashed."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size
+def _compare(
+    declared: Iterable[tuple[Name, _T]],
+    written: Iterable[LastWritten],
+    is_so: Callable[[_T, LastWritten], bool],
+) -> Iterator[Compared[_T]]:
+    """Yields the paths at which something may have to be done, by name."""
+    rows = iter(written)
+    last = next(rows, None)
+    for name, declaration in declared:
+        while last is not None and last.row.name < name:
+            yield last.row.name, None, last
+            last = next(rows, None)
+        if last is None or last.row.name != name:
+            yield name, declaration, None
+            continue
+        if not is_so(declaration, last):
+            yield name, declaration, last
+        last = next(rows, None)
+    while last is not None:
+        yield last.row.name, None, last
+        last = next(rows, None)
 
 
-def known_in(survey: Survey) -> Known:
-    """Returns what tells if a path is in a source, as a folder or as something else."""
+def batches(intents: Iterable[Intent]) -> Iterator[list[Intent]]:
+    """Yields intents some at a time, as many as are applied together."""
+    batch: list[Intent] = []
+    size = 0
+    for intent in intents:
+        batch.append(intent)
+        size += intent.desired.size if isinstance(intent.desired, FileState) else 0
+        if len(batch) == _MOST or size >= _LARGEST:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
-    @lru_cache(64)
-    def kinds(folder: Name) -> dict[str, str]:
-        return {entry.name: entry.kind for entry in survey.entries_in(folder)}
 
-    def knows(name: Name, is_folder: bool) -> bool:
-        kind = kinds(parent(name)).get(leaf(name))
-        return kind == "dir" or (kind is not None and not is_folder)
-
-    return knows
-
-
-def check_removals(root: str, survey: Survey, owner: str, limit: Limit | None) -> None:
+def check_removals(
+    root: str, owner: str, leaves: Iterable[Name], limit: Limit | None, option: str
+) -> None:
     """Stops before anything is done, if too much would be removed.
+
+    Args:
+        root: The root of the mirror.
+        owner: Who declares.
+        leaves: The files and links that stay declared, by name.
+        limit: How many may be removed; ``None`` for any number.
+        option: What the limit is called, for the message.
 
     Raises:
         TooManyRemovalsError: More files would be removed than the limit allows.
@@ -210,12 +207,12 @@ def check_removals(root: str, survey: Survey, owner: str, limit: Limit | None) -
     if limit is None:
         return
     managed = gone = 0
-    written = last_written(root, None)
-    for _, entry, last in compare(survey.entries(), written, lambda *_: False):
+    declared = ((name, True) for name in leaves)
+    for _, stays, last in _compare(declared, last_written(root, None), lambda *_: False):
         if last is not None and last.row.owner == owner and last.row.kind != Kind.DIR:
             managed += 1
-            gone += entry is None or entry.kind == "dir"
+            gone += stays is None
     allowed = allowance(limit, managed)
     if gone > allowed:
         shown = f"{limit:.0%}" if isinstance(limit, float) else str(limit)
-        raise TooManyRemovalsError(root, gone, managed, allowed, f"--max-delete {shown}")
+        raise TooManyRemovalsError(root, gone, managed, allowed, f"{option} {shown}")

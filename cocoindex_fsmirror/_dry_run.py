@@ -7,14 +7,15 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ._compare import suspects
-from ._comparison import Comparison, Options, check_removals, known_in
+from ._comparison import check_removals
 from ._mirror import Mirror
 from ._paths import Name
 from ._plan import Keep, Plan
+from ._sources import Options, check_survey, comparison, known_in, leaves
 from ._state import DirState, FileState, Kind, dressed
 from ._survey import Survey
-from ._sync import OWNER, check_survey
+from ._suspects import suspects
+from ._sync import OWNER
 
 __all__ = ["Change", "dry_run"]
 
@@ -55,7 +56,7 @@ def _all_changes(mirror: Mirror, survey: Survey, options: Options) -> Iterator[C
     """Yields what a run would do; a change may come more than once."""
     check_survey(survey)
     owner = mirror.noted(OWNER) or "new"
-    check_removals(mirror.root, survey, owner, options.max_delete)
+    check_removals(mirror.root, owner, leaves(survey), options.max_delete, "--max-delete")
     yield from (Change("fail", "", note=error) for error in survey.errors)
     yield from _root_changes(mirror.root, survey)
     swept: set[Name] = set()
@@ -63,11 +64,11 @@ def _all_changes(mirror: Mirror, survey: Survey, options: Options) -> Iterator[C
         foreign = mirror.foreign(known_in(survey))
         swept = {Name(path.removesuffix("/")) for path in foreign}
         yield from map(_swept, foreign)
-    comparison = Comparison(mirror.root, survey, owner, options, suspects=suspects(mirror.root))
-    for batch in comparison.batches():
+    compared = comparison(mirror.root, survey, owner, options)
+    for batch in compared.batches(survey.entries(), suspects(mirror.root)):
         plan = mirror.preview(batch, swept, read=options.checksum)
-        yield from _changes(plan, comparison.drifted)
-    for name, error in comparison.unread.items():
+        yield from _changes(plan, compared.drifted)
+    for name, error in compared.unread.items():
         yield Change("fail", name, note=str(error))
 
 

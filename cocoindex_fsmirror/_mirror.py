@@ -13,6 +13,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import Final, Literal, NamedTuple, Self, TypeVar
 
 import msgspec

@@ -18,7 +18,6 @@ import msgspec
 import xxhash
 from msgspec.structs import replace
 
-from ._compare import rows, suspects
 from ._copying import buffer
 from ._errors import LedgerError, RootError
 from ._fs import Tree, coarse_now_ns, open_root, signature_of
@@ -40,6 +39,7 @@ from ._state import (
     proves,
     same,
 )
+from ._suspects import rows, suspects
 
 __all__ = ["Drift", "Look", "Seen", "entries", "look_at", "read", "record", "view_of"]
 

@@ -134,7 +134,7 @@ def progress_bar(count: int) -> Iterator[Callable[[int, int], None]]:
     """Shows a progress bar on standard error, if that is a terminal.
 
     Args:
-        count: How many files there are; 0 to show nothing.
+        count: How many paths are to be compared; 0 to show nothing.
 
     Yields:
         What is to be told how many of them were compared, and how many more bytes were written.
@@ -147,7 +147,7 @@ def progress_bar(count: int) -> Iterator[Callable[[int, int], None]]:
 
     columns = (
         progress.BarColumn(),
-        progress.TextColumn("{task.completed:,} of {task.total:,} files, {task.fields[written]}"),
+        progress.TextColumn("{task.completed:,} of {task.total:,} paths, {task.fields[written]}"),
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -12,7 +12,7 @@ from ._errors import SourceChangedError, SourceError
 from ._fs import coarse_now_ns, signature_of
 from ._state import Signature, digest_of, is_older
 
-__all__ = ["SMALL", "Source", "Spooled", "fingerprint", "look_at_source", "spool"]
+__all__ = ["SMALL", "Source", "Spooled", "fingerprint", "look_at_source", "look_if_needed", "spool"]
 
 SMALL: Final = 1 << 16
 """The size of the largest files that are read once and held in memory, in bytes."""
@@ -179,6 +179,28 @@ def look_at_source(path: str) -> Source:
         return _seen(path, None, None, found, now_ns)
     finally:
         os.close(fd)
+
+
+def look_if_needed(path: str, target: str) -> Source:
+    """Looks at a file that is to be copied; hashes it only if its copy may be there already.
+
+    Args:
+        path: Its path.
+        target: The path of the copy.
+
+    Raises:
+        SourceError: It can't be read, or is no regular file.
+        SourceChangedError: It kept changing while it was read.
+    """
+    source = look_at_source(path)
+    if source.digest is not None:
+        return source
+    try:
+        found = os.lstat(target)
+    except OSError:
+        return source
+    may_be_there = stat.S_ISREG(found.st_mode) and found.st_size == source.size
+    return fingerprint(path) if may_be_there else source
 
 
 def _read(path: str, fd: int, before: os.stat_result, now_ns: int) -> Source:

@@ -72,6 +72,11 @@ class Survey(msgspec.Struct):
     unread: list[str] = msgspec.field(default_factory=list)
     errors: list[str] = msgspec.field(default_factory=list)
 
+    @property
+    def count(self) -> int:
+        """How many entries there are, folders among them."""
+        return self.files + self.links + max(len(self.folders) - 1, 0)
+
     def entries(self) -> Iterator[tuple[Name, Entry]]:
         """Yields everything below the source, in the order of the paths as text.
 

@@ -12,17 +12,17 @@ from typing import Final, TypeGuard
 import msgspec
 
 from ._apply import Outcome
-from ._compare import batches
-from ._compare import suspects as look
-from ._comparison import Comparison, Options, check_removals, known_in
-from ._errors import ApplyError, FsMirrorError, PathError, RootError
+from ._comparison import Comparison, batches, check_removals
+from ._errors import ApplyError, FsMirrorError, PathError
 from ._interrupts import Interrupts
 from ._mirror import Drift, Mirror
 from ._paths import Name
+from ._sources import Options, check_survey, comparison, known_in, leaves
 from ._state import Intent
-from ._survey import Survey
+from ._survey import Entry, Survey
+from ._suspects import suspects as look
 
-__all__ = ["OWNER", "SOURCE", "Options", "Summary", "Syncing", "check_survey"]
+__all__ = ["OWNER", "SOURCE", "Summary", "Syncing"]
 
 OWNER: Final = "sync: owner"
 """The note of the identity under which ``fsmirror sync`` writes to a mirror."""
@@ -80,7 +80,7 @@ class Syncing:
         self.on_progress: Callable[[int, int], None] = lambda _seen, _size: None
         self._options = options
         self._interrupts = Interrupts()
-        self._begin(Survey(""), "", ())
+        self._begin(Survey(""), "")
         self.mirror.create()
         self._open = contextlib.ExitStack()
         self._open.enter_context(self.mirror)
@@ -114,29 +114,28 @@ class Syncing:
         started, mirror, options = time.monotonic(), self.mirror, self._options
         check_survey(survey)
         owner = mirror.noted(OWNER) or uuid.uuid4().hex
-        check_removals(mirror.root, survey, owner, options.max_delete)
+        check_removals(mirror.root, owner, leaves(survey), options.max_delete, "--max-delete")
         for key, value in ((OWNER, owner), (SOURCE, survey.source)):
             if mirror.noted(key) != value:
                 mirror.note(key, value)  # First of all: the next run needs it, if this is cut off.
-        self._begin(survey, owner, look(mirror.root) if suspects is None else suspects)
+        self._begin(survey, owner)
         with self._interrupts:
             if options.exact:
                 self._failures += map(str, mirror.sweep(known_in(survey)).failures)
             mirror.remove_engine()
             mirror.prepare(owner, Drift(), durable=options.durability != "none", by=_BY)
-            for batch in self._comparison.batches():
+            found = look(mirror.root) if suspects is None else suspects
+            for batch in self._comparison.batches(survey.entries(), found):
                 self._apply(batch)
             self._apply_what_did_not_fit()
         mirror.dress(survey.mode, survey.mtime_ns)
         return self._concluded(time.monotonic() - started)
 
-    def _begin(self, survey: Survey, owner: str, suspects: Iterable[Name]) -> None:
+    def _begin(self, survey: Survey, owner: str) -> None:
         """Begins a run."""
         root, check = self.mirror.root, self._interrupts.check
         self._survey = survey
-        self._comparison = Comparison(
-            root, survey, owner, self._options, suspects=suspects, check=check
-        )
+        self._comparison: Comparison[Entry] = comparison(root, survey, owner, self._options, check)
         self._summary = Summary(skipped=survey.skipped)
         self._failures = list(survey.errors)
         self._unfitting: dict[Name, tuple[Intent, str]] = {}
@@ -189,19 +188,6 @@ class Syncing:
         summary.unchanged = max(self.mirror.count() - done, 0)
         summary.seconds = seconds
         return summary
-
-
-def check_survey(survey: Survey) -> None:
-    """Stops before anything is done if a source can't be listed whole.
-
-    What can't be seen is not gone: its copies would be removed.
-
-    Raises:
-        RootError: A part of it can't be listed.
-    """
-    if survey.unread:
-        shown = "; ".join(survey.unread[:3])
-        raise RootError(survey.source, f"can't be read whole: {shown}", "nothing was changed")
 
 
 def _is_full(failure: Exception) -> TypeGuard[PathError]:

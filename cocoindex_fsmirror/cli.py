@@ -187,10 +187,10 @@ def sync(  # noqa: PLR0917
 
     With --watch and --json there is one object, on a line, for each run.
     """
-    from ._compare import few_suspects  # noqa: PLC0415  # Other commands need none of these.
-    from ._comparison import Options  # noqa: PLC0415
-    from ._patterns import patterns  # noqa: PLC0415
+    from ._patterns import patterns  # noqa: PLC0415  # Other commands need none of these.
+    from ._sources import Options  # noqa: PLC0415
     from ._survey import survey  # noqa: PLC0415
+    from ._suspects import few_suspects  # noqa: PLC0415
     from ._sync import Syncing  # noqa: PLC0415
 
     if watch and dry_run:
@@ -208,7 +208,7 @@ def sync(  # noqa: PLR0917
 
     def run(syncing: Syncing, look: Callable[[], list[Name] | None] = lambda: None) -> int:
         found = survey(source, excluded, gitignore=gitignore)
-        count = 0 if as_json else found.files + found.links
+        count = 0 if as_json else found.count
         with progress_bar(count) as syncing.on_progress:
             summary = syncing.run(found, look())
         return _report(source, target, summary, as_json=as_json)

@@ -30,8 +30,9 @@ PICTURE = {
     "_formats": {"_errors"},
     "_ledger": {"_formats", "_state"},
     "_source": {"_fs"},
-    "_compare": {"_fs", "_ledger"},
-    "_observe": {"_compare", "_plan"},
+    "_suspects": {"_fs", "_ledger"},
+    "_comparison": {"_brake", "_suspects"},
+    "_observe": {"_suspects", "_plan"},
     "_apply": {"_observe"},
     "_recover": {"_observe"},
     "_sweep": {"_apply"},
@@ -40,9 +41,10 @@ PICTURE = {
     "_mirror": {"_backups", "_brake", "_recover", "_sweep"},
     "_patterns": set[str](),
     "_survey": {"_fs", "_patterns"},
-    "_comparison": {"_brake", "_compare", "_source", "_survey", "_sweep"},
+    "_sources": {"_comparison", "_source", "_survey", "_sweep"},
     "_interrupts": set[str](),
-    "_sync": {"_comparison", "_interrupts", "_mirror"},
+    "_sync": {"_interrupts", "_mirror", "_sources"},
+    "_helper": set[str](),
     "_dry_run": {"_sync"},
     "_engine": set[str](),
     "_specs": {"_mirror"},
@@ -55,7 +57,7 @@ PICTURE = {
     "_watch": {"_paths"},
     "_showing": {"_errors"},
     "_arguments": {"_backups", "_brake"},
-    "cli": {"_arguments", "_dry_run", "_showing", "_watch", "__init__"},
+    "cli": {"_arguments", "_dry_run", "_helper", "_showing", "_watch", "__init__"},
     "_command": {"cli"},
     "_hook": set[str](),
     "__init__": {"_hook", "_target"},
@@ -189,7 +191,7 @@ def _opens_to_write(call: ast.Call) -> bool:
     return name in ("open", "fdopen") and any(set(mode) & set("wax+") for mode in texts)
 
 
-@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"_copying", "_fs"}))
+@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"_copying", "_fs", "_helper"}))
 def test_only_one_module_changes_the_tree(module: str) -> None:
     assert list(_changes(module)) == []
 
@@ -199,6 +201,11 @@ def test_what_copies_changes_only_what_was_opened_for_it() -> None:
     calls = {change.rpartition(" ")[2] for change in _changes("_copying")}
     assert calls == {"os.write", "os.ftruncate"}
     assert "os.open" not in {ast.unparse(node) for node in ast.walk(SOURCES["_copying"])}
+
+
+def test_a_helper_process_writes_to_its_own_pipe_only() -> None:
+    calls = {change.partition(" ")[2] for change in _changes("_helper")}
+    assert calls == {"os.fdopen(writing, 'wb')"}
 
 
 def test_the_module_that_changes_the_tree_is_seen_to_do_so() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, SourceError, _source, _sync
+from cocoindex_fsmirror import Mirror, SourceError, _source, _sources, _sync
 from cocoindex_fsmirror._fs import Tree
 from cocoindex_fsmirror._paths import Name
 from cocoindex_fsmirror._survey import survey
@@ -73,7 +73,7 @@ def test_exact_leaves_what_it_could_not_put_right(
 def test_what_exact_leaves_is_no_reason_to_run_again(src: Path, dst: Path) -> None:
     dst.mkdir()
     (dst / "index.html").write_bytes(b"foreign")
-    options = _sync.Options(on_conflict="error", exact=True)
+    options = _sources.Options(on_conflict="error", exact=True)
     with contextlib.closing(_sync.Syncing(str(dst), options)) as syncing:
         assert syncing.run(survey(str(src))).failures
         assert not syncing.has_drifted()

@@ -181,17 +181,17 @@ def test_the_command_looks_in_two_processes_with_the_same_result(src: Path, dst:
 def test_more_suspects_than_can_be_held_are_looked_for_again(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cocoindex_fsmirror import _compare
+    from cocoindex_fsmirror import _suspects
     from tests.command.syncing import sync
 
     sync(src, dst)
     for name in ("index.html", "loop", "outside"):
         (dst / name).unlink()
-    monkeypatch.setattr(_compare, "_FEW", 3)
-    suspects = _compare.few_suspects(str(dst))
+    monkeypatch.setattr(_suspects, "_FEW", 3)
+    suspects = _suspects.few_suspects(str(dst))
     assert suspects is not None
     assert {Name("index.html"), Name("loop"), Name("outside")} <= {*suspects}
-    monkeypatch.setattr(_compare, "_FEW", 2)
-    assert _compare.few_suspects(str(dst)) is None
+    monkeypatch.setattr(_suspects, "_FEW", 2)
+    assert _suspects.few_suspects(str(dst)) is None
     assert sync(src, dst).exit_code == 0
     assert state(dst) == state(src)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, RootError, _compare, _sync
+from cocoindex_fsmirror import Mirror, RootError, _comparison, _sync
 from cocoindex_fsmirror._apply import Outcome
 from cocoindex_fsmirror._state import Intent
 from tests.command.syncing import state, sync, told
@@ -136,13 +136,13 @@ def test_a_batch_has_a_bound(
 ) -> None:
     for number in range(100):
         (src / "docs" / f"{number}").write_bytes(b"x" * 1000)
-    monkeypatch.setattr(_compare, "_MOST", 10)
+    monkeypatch.setattr(_comparison, "_MOST", 10)
     assert sync(src, dst).exit_code == 0
     assert sorted(len(batch) for batch in batches)[-2:] == [10, 10]
     batches.clear()
     shutil.rmtree(dst)
-    monkeypatch.setattr(_compare, "_MOST", 1000)
-    monkeypatch.setattr(_compare, "_LARGEST", 4000)
+    monkeypatch.setattr(_comparison, "_MOST", 1000)
+    monkeypatch.setattr(_comparison, "_LARGEST", 4000)
     assert sync(src, dst).exit_code == 0
     assert max(len(batch) for batch in batches) < 10
     assert state(dst) == state(src)

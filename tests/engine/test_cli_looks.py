@@ -577,7 +577,7 @@ def test_on_a_terminal_there_is_a_progress_bar_and_the_summary_is_on_stdout(
     (src / "large").write_bytes(os.urandom(3_000_000))
     status, text = as_a_terminal_shows_it("sync", src, tmp_path / "seen")
     assert status == 0
-    assert "of 4 files" in text
+    assert "of 5 paths" in text
     assert "MiB" in text
     assert "4 written" in text
     assert stat.S_ISDIR((tmp_path / "seen").stat().st_mode)

@@ -1,7 +1,7 @@
-"""Compare what is wanted, what the ledger says and what is on the disk, path by path.
+"""Reads the ledger row by row, and looks which paths are as they were written.
 
-Both sides are walked in the order of the names, so that neither has to be held whole. Only
-hints come from here: an intent is planned under the lock, with another look at its path.
+Neither is ever held whole. The ledger is opened anew for each page of rows, since others may
+write it meanwhile.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -19,54 +19,18 @@ from ._errors import RootError
 from ._fs import Tree, inode_of, open_root
 from ._ledger import ALL, Ledger, Recorded, Span
 from ._paths import ROOT, Name
-from ._state import FileState, Intent, Kind, Row, is_older
+from ._state import Kind, Row, is_older
 
-__all__ = ["LastWritten", "batches", "compare", "few_suspects", "last_written", "rows", "suspects"]
+__all__ = ["LastWritten", "few_suspects", "last_written", "rows", "suspects"]
 
-_T = TypeVar("_T")
-_MOST: Final = 4096  # paths in a batch
 _FEW: Final = 100_000  # suspects, of some 10 MB
-_LARGEST: Final = 1 << 30  # bytes in a batch, which need room beside the old versions
 
 
 class LastWritten(NamedTuple):
-    """A row of the ledger; ``is_untouched`` if one ``lstat`` proves that it still holds."""
+    """A row of the ledger; ``is_untouched`` if one ``lstat`` proved that it still holds."""
 
     row: Row
     is_untouched: bool
-
-
-Compared: TypeAlias = tuple[Name, _T | None, LastWritten | None]
-"""A path, what is wanted there, and what was last written there."""
-
-
-def compare(
-    wanted: Iterable[tuple[Name, _T]],
-    written: Iterable[LastWritten],
-    is_settled: Callable[[_T, LastWritten], bool],
-) -> Iterator[Compared[_T]]:
-    """Yields the paths at which something may have to be done, by name.
-
-    Args:
-        wanted: What each path should hold, by name.
-        written: What each path held when it was last written, by name.
-        is_settled: True if what is wanted is there already.
-    """
-    found = iter(written)
-    last = next(found, None)
-    for name, value in wanted:
-        while last is not None and last.row.name < name:
-            yield last.row.name, None, last
-            last = next(found, None)
-        if last is None or last.row.name != name:
-            yield name, value, None
-            continue
-        if not is_settled(value, last):
-            yield name, value, last
-        last = next(found, None)
-    while last is not None:
-        yield last.row.name, None, last
-        last = next(found, None)
 
 
 def last_written(root: str, suspects: Iterable[Name] | None) -> Iterator[LastWritten]:
@@ -182,17 +146,3 @@ def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
             )
         if not is_same or (mode is not None and stat.S_IMODE(found.st_mode) != mode):
             yield name
-
-
-def batches(intents: Iterable[Intent]) -> Iterator[list[Intent]]:
-    """Yields intents some at a time, as many as are applied together."""
-    batch: list[Intent] = []
-    size = 0
-    for intent in intents:
-        batch.append(intent)
-        size += intent.desired.size if isinstance(intent.desired, FileState) else 0
-        if len(batch) == _MOST or size >= _LARGEST:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
