@@ -1,7 +1,7 @@
 """Apply: carry out a plan, so that neither a crash nor a power cut can hurt.
 
-:func:`apply_plan` is the batch, step by step. Nothing is decided here, except what
-to do about bytes that appeared after the plan had looked.
+:func:`apply_plan` is the batch, step by step. Nothing is decided here, except, by the
+table of :mod:`._ownership`, about bytes that appeared after the plan had looked.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ._errors import BarrierError, ConflictError, LedgerError, PathError
 from ._fs import Slot, Staging, Tree, coarse_now_ns, stamp_now
 from ._ledger import Ledger, Pending
 from ._observe import Seen, record
+from ._ownership import Fate, Verdict, fate_of
 from ._paths import ROOT, Name, ancestors, leaf, parent
 from ._plan import Keep, Plan, Put, Remove, row_of
 from ._state import (
@@ -32,7 +33,6 @@ from ._state import (
     Intent,
     Kind,
     LinkState,
-    OnConflict,
     OtherState,
     Row,
     Signature,
@@ -423,7 +423,7 @@ class _Batch:
                     self._staging.exchange(slot, name)
                     self._receive(put, slot, expected)
             except FileExistsError:
-                expected = self._look_again(name, put.intent.on_conflict)
+                expected = self._look_again(put)
             except FileNotFoundError:
                 if expected.state is ABSENT:
                     raise
@@ -450,25 +450,35 @@ class _Batch:
         is_same = planned.state is ABSENT or self._tree.signature(name) == planned.signature
         return planned if is_same else replace(planned, signature=None)
 
-    def _look_again(self, name: Name, policy: OnConflict) -> Actual:
-        """What appeared at a path, and is not ours; raises if it may not be moved."""
-        if isinstance(self._tree.look(name).state, DirState) or policy == "error":
+    def _look_again(self, put: Put) -> Actual:
+        """Looks at what appeared where nothing was; raises if it may not be moved."""
+        name = put.intent.name
+        is_folder = isinstance(self._tree.look(name).state, DirState)
+        verdict = Verdict.FOLDER if is_folder else Verdict.FOREIGN
+        if fate_of(verdict, put.intent.on_conflict).blocks:
             raise _appeared(name)
         return Actual(OtherState())
 
     def _receive(self, put: Put, slot: Slot, expected: Actual) -> None:
-        """Decides about what an exchange brought out."""
-        name, policy = put.intent.name, put.intent.on_conflict
-        if not put.keep_copy and self._is_expected(slot, expected, put.intent.ours):
-            self._staging.discard(slot)
-        elif isinstance(self._staging.look(slot).state, DirState):
-            self._give_back(slot, name)
-        elif put.keep_copy or policy == "backup":
+        """Deals with what an exchange brought out."""
+        name = put.intent.name
+        found = self._judge_out(slot, put.verdict, expected, put.intent.ours)
+        fate = fate_of(found, put.intent.on_conflict)
+        if fate is Fate.BACK_UP:
             self._back_up(slot, name)
-        elif policy == "overwrite":
+        elif fate is Fate.DISCARD:
             self._staging.discard(slot)
         else:
             self._give_back(slot, name)
+
+    def _judge_out(
+        self, slot: Slot, planned: Verdict, expected: Actual, ours: tuple[bytes, ...]
+    ) -> Verdict:
+        """Judges what a rename brought out, which need not be what the plan had seen."""
+        if planned is not Verdict.FOREIGN and self._is_expected(slot, expected, ours):
+            return Verdict.OURS
+        is_folder = isinstance(self._staging.look(slot).state, DirState)
+        return Verdict.FOLDER if is_folder else Verdict.FOREIGN
 
     def _give_back(self, slot: Slot, name: Name) -> NoReturn:
         """Undoes an exchange: the path holds again what it held."""
@@ -531,32 +541,25 @@ class _Batch:
                 raise
             self._gone.append(name)
             return
-        if not step.keep_copy and self._is_expected(slot, expected, ()):
+        found = self._judge_out(slot, step.verdict, expected, ())
+        fate = fate_of(found, step.policy)
+        if fate is Fate.BACK_UP:
+            self._back_up(slot, name)
+        elif fate is Fate.DISCARD:
             self._staging.discard(slot)
             self.outcome.removed.append(name)
         else:
-            self._remove_unexpected(step, slot)
+            self._put_back(step, slot, fate)
         self._gone.append(name)
 
-    def _remove_unexpected(self, step: Remove, slot: Slot) -> None:
-        """Deals with something foreign that was taken out of its place."""
-        is_folder = isinstance(self._staging.look(slot).state, DirState)
-        if step.policy == "overwrite" and not is_folder:
-            self._staging.discard(slot)
-            self.outcome.removed.append(step.name)
-        elif is_folder or step.policy in ("error", "keep"):
-            self._put_back(step, slot)
-        else:
-            self._back_up(slot, step.name)
-
-    def _put_back(self, step: Remove, slot: Slot) -> None:
+    def _put_back(self, step: Remove, slot: Slot, fate: Fate) -> None:
         """Returns what should not have been taken."""
         try:
             self._staging.put(slot, step.name)
         except FileExistsError:
             self._back_up(slot, step.name)
-        if step.policy == "error" or step.on_behalf is not None:
-            raise _appeared(step.name)
+        if fate is Fate.REFUSE:
+            raise _appeared(step.name, "remove")
         self.outcome.left.append(step.name)
 
     def prune(self) -> None:
@@ -664,7 +667,7 @@ def _note(batch: str, slot: Slot, row: Row, *, removal: bool = False) -> Pending
     return Pending(batch, slot.home, slot.entry, removal, row)
 
 
-def _appeared(name: Name) -> ConflictError:
+def _appeared(name: Name, operation: str = "write") -> ConflictError:
     """The error for bytes that appeared while the batch was applied."""
     problem = "something else appeared there while we worked, and was left alone"
-    return ConflictError(name, "write", problem, "update again")
+    return ConflictError(name, operation, problem, "update again")

@@ -1,13 +1,12 @@
 """Plan: intents, the ledger and the disk become an ordered list of steps. Pure.
 
-Whether bytes may be touched is decided here and only here, by :func:`judge`. A
-plan is a frozen value that can be printed; applying it decides nothing more,
-except to look again at what a rename brings out.
+What happens to the bytes that are found is decided by the table of :mod:`._ownership`. A
+plan is a frozen value that can be printed; applying it decides nothing more, except to look
+again, by the same table, at what a rename brings out.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -15,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ._errors import ConflictError, PathError
+from ._ownership import Fate, Verdict, fate_of, judge
 from ._paths import Folding, Name, ancestors, parent
 from ._state import (
     ABSENT,
@@ -32,58 +32,30 @@ from ._state import (
     dressed,
     kind_of,
     same,
-    same_content,
 )
 
-__all__ = ["Keep", "MakeFolder", "Plan", "Put", "Remove", "Verdict", "View", "judge", "make_plan"]
+__all__ = ["Keep", "MakeFolder", "Plan", "Put", "Remove", "View", "make_plan"]
 
 _NOWHERE = Actual(ABSENT)
 
 
-class Verdict(enum.Enum):
-    """Whose bytes are these?"""
-
-    ABSENT = "nothing is there"
-    RIGHT = "the desired bytes are there already"
-    OURS = "a version that we wrote"
-    FOREIGN = "bytes that we did not write"
-    FOLDER = "a directory"
-
-
-def judge(intent: Intent, row: Row | None, actual: Actual) -> Verdict:
-    """Tells what may be done with what is at a path.
-
-    Args:
-        intent: Who asks, and for what.
-        row: The last-written state of this very path, if there is one.
-        actual: What is there; a regular file with its digest, if it could be read.
-    """
-    state = actual.state
-    if state is ABSENT:
-        return Verdict.ABSENT
-    if isinstance(state, DirState):
-        return Verdict.FOLDER
-    if actual.digest is None:
-        return Verdict.FOREIGN
-    if same_content(intent.desired, state):
-        return Verdict.RIGHT
-    if row is not None and row.owner == intent.owner and row.digest == actual.digest:
-        return Verdict.OURS if row.made else Verdict.FOREIGN
-    return Verdict.OURS if actual.digest in intent.ours else Verdict.FOREIGN
-
-
 class Remove(msgspec.Struct, frozen=True, gc=False):
-    """Take away a file.
+    """Take away a file, of which ``verdict`` tells whose it is.
 
-    ``keep_copy`` moves it to the backup area. ``on_behalf`` is the declared path
-    that it gives way to, if that is why it goes; without that, it stays.
+    ``on_behalf`` is the declared path that it gives way to, if that is why it goes;
+    without that, it stays.
     """
 
     name: Name
     expected: Actual
-    keep_copy: bool
+    verdict: Verdict
     policy: OnConflict
     on_behalf: Name | None = None
+
+    @property
+    def keep_copy(self) -> bool:
+        """True if it goes to the backup area."""
+        return fate_of(self.verdict, self.policy) is Fate.BACK_UP
 
 
 class MakeFolder(msgspec.Struct, frozen=True, gc=False):
@@ -94,13 +66,21 @@ class MakeFolder(msgspec.Struct, frozen=True, gc=False):
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
-    """Put a file or link in place; ``expected`` is what it replaces, ``mode`` what it gets."""
+    """Put a file or link in place, with ``mode``.
+
+    ``expected`` is what it replaces, and ``verdict`` tells whose that is.
+    """
 
     intent: Intent
     expected: Actual
-    keep_copy: bool
+    verdict: Verdict
     mode: int | None
     made: bool = True
+
+    @property
+    def keep_copy(self) -> bool:
+        """True if what it replaces goes to the backup area."""
+        return fate_of(self.verdict, self.intent.on_conflict) is Fate.BACK_UP
 
 
 class Keep(msgspec.Struct, frozen=True, gc=False):
@@ -286,18 +266,25 @@ class _Planner:
             return  # Another declaration has taken the path over.
         if row is not None and row.kind == Kind.DIR:
             self._leave_folder(row)
-            self._prune_above(intent)
-            return
+        elif row is not None or intent.ours:  # Else nothing of ours was ever here.
+            self._plan_removal(intent, row)
+        self._prune_above(intent)
+
+    def _plan_removal(self, intent: Intent, row: Row | None) -> None:
+        """Plans to remove a file or link, or to forget it."""
         actual = self._actual(intent.name)
         verdict = judge(intent, row, actual)
-        if verdict is Verdict.OURS:
-            self._take(Remove(intent.name, actual, False, intent.on_conflict))
-        elif verdict is Verdict.FOREIGN and self._may_move(intent, row):
-            keep_copy = intent.on_conflict != "overwrite"
-            self._take(Remove(intent.name, actual, keep_copy, intent.on_conflict))
-        elif row is not None and not self._has_failed(intent):
-            self._forget.append(intent.name)
-        self._prune_above(intent)
+        fate = fate_of(verdict, intent.on_conflict)
+        if fate is Fate.REFUSE:
+            problem = "it is no longer declared, but was edited since we wrote it"
+            self._fail_conflict(intent, problem, "move it away, or restore it")
+        elif fate in (Fate.DISCARD, Fate.BACK_UP):
+            self._take(Remove(intent.name, actual, verdict, intent.on_conflict))
+        else:
+            if fate is Fate.LEAVE:
+                self._left.append(intent.name)
+            if row is not None:
+                self._forget.append(intent.name)
 
     def _take(self, step: Remove) -> None:
         """Plans a removal: last, unless this disk takes the name for one that is to be used."""
@@ -307,23 +294,6 @@ class _Planner:
             self._clears[step.name] = step
         else:
             self._removes[step.name] = step
-
-    def _has_failed(self, intent: Intent) -> bool:
-        """Whether a path has failed: what is known of it is still needed then."""
-        return any(failure.path == intent.name for failure in self._failures)
-
-    def _may_move(self, intent: Intent, row: Row | None) -> bool:
-        """Whether foreign bytes at an undeclared path go out of the way."""
-        if intent.on_conflict == "keep":
-            self._left.append(intent.name)
-            return False
-        if row is None and not intent.ours:
-            return False  # Nothing of ours was ever here.
-        if intent.on_conflict == "error":
-            problem = "it is no longer declared, but was edited since we wrote it"
-            self._fail_conflict(intent, problem, "move it away, or restore it")
-            return False
-        return True
 
     def _leave_folder(self, row: Row) -> None:
         """A directory target is gone: its folder goes with its last file."""
@@ -392,21 +362,16 @@ class _Planner:
             if planned is not None:
                 self._clears[name] = planned
             return
-        asking = self._absent.get(name) or replace(intent, desired=ABSENT, ours=())
-        if name == intent.name:
-            asking = replace(asking, ours=intent.ours)
-        keep_copy = False
-        if judge(asking, row, actual) is not Verdict.OURS:
-            keep_copy = self._foreign_in_way(intent, name)
-        self._clears[name] = Remove(name, actual, keep_copy, intent.on_conflict, intent.name)
+        verdict = judge(_without(intent, name), row, actual)
+        self._check_way(intent, name, verdict)
+        self._clears[name] = Remove(name, actual, verdict, intent.on_conflict, intent.name)
 
-    def _foreign_in_way(self, intent: Intent, name: Name) -> bool:
-        """Whether the foreign bytes in the way are kept; raises if they may not be moved."""
-        if intent.on_conflict in ("error", "keep"):
+    def _check_way(self, intent: Intent, name: Name, verdict: Verdict) -> None:
+        """Raises if what is in the way of a declared path may not be moved."""
+        if fate_of(verdict, intent.on_conflict).blocks:
             problem = f"foreign bytes are in the way, at {name!r}"
             hint = "move them away, or choose on_conflict='backup'"
             raise ConflictError(intent.name, "write", problem, hint)
-        return intent.on_conflict == "backup"
 
     def _is_given_up(self, row: Row) -> bool:
         """True if the declaration of a row is withdrawn in this batch."""
@@ -442,22 +407,22 @@ class _Planner:
         """Plans for a declared file or link."""
         row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
         verdict = judge(intent, row, actual)
-        if verdict is Verdict.RIGHT and not (row and row.unsynced):
-            self._keep_file(intent, row, actual)
-            return
-        keep_copy = False
+        made = True
+        if verdict is Verdict.RIGHT and row is not None and row.unsynced:
+            verdict, made = Verdict.OURS, row.made  # Written anew.
         if verdict is Verdict.FOLDER:
             self._clear_folder(intent)
-            actual = _NOWHERE
-        elif verdict is Verdict.FOREIGN:
-            keep_copy = self._foreign_in_way(intent, intent.name)
+            actual, verdict = _NOWHERE, Verdict.ABSENT
+        if fate_of(verdict, intent.on_conflict) is Fate.KEEP:
+            self._keep_file(intent, row, actual)
+            return
+        self._check_way(intent, intent.name, verdict)
         self._displace(intent.name, intent)
         assert isinstance(intent.desired, Leaf)
         mode = intent.desired.mode
         if mode is None and isinstance(actual.state, FileState):
             mode = (actual.state.mode or 0) & 0o777  # A privilege was given to other bytes.
-        was_adopted = verdict is Verdict.RIGHT and row is not None and not row.made
-        self._files.append(Put(intent, actual, keep_copy, mode, made=not was_adopted))
+        self._files.append(Put(intent, actual, verdict, mode, made))
 
     def _keep_file(self, intent: Intent, row: Row | None, actual: Actual) -> None:
         """Adopts a file that already holds the desired bytes."""
@@ -478,7 +443,7 @@ class _Planner:
         inside = f"{intent.name}/"
         names = [name for name in self._view.actual if name.startswith(inside)]
         entries = [name for name in names if self._actual(name).state is not ABSENT]
-        foreign = sorted(n for n in (*entries, intent.name) if not self._is_ours(intent, n))
+        foreign = sorted(n for n in (*entries, intent.name) if not self._may_go(intent, n))
         if foreign:
             listed = ", ".join(repr(name) for name in foreign[:5])
             more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
@@ -492,13 +457,14 @@ class _Planner:
             if name != intent.name:
                 self._displace(name, intent)
 
-    def _is_ours(self, intent: Intent, name: Name) -> bool:
-        """Whether an entry of a folder in the way was made by us, and is unchanged."""
+    def _may_go(self, intent: Intent, name: Name) -> bool:
+        """True if an entry of a folder in the way goes anyway, or is ours and unchanged."""
         row, actual = self._view.rows.get(name), self._actual(name)
         if isinstance(actual.state, DirState):
             return _made_folder(intent, row)
-        asking = self._absent.get(name) or replace(intent, desired=ABSENT, ours=())
-        return judge(asking, row, actual) is Verdict.OURS
+        if name in self._removes or name in self._clears:
+            return True
+        return judge(_without(intent, name), row, actual) is Verdict.OURS
 
     # The result
 
@@ -567,8 +533,13 @@ def _says(row: Row, kept: Row, actual: Actual) -> bool:
     )
 
 
+def _without(intent: Intent, name: Name) -> Intent:
+    """Returns the intent that nothing is at a path, on behalf of a declared one."""
+    return replace(intent, desired=ABSENT, ours=intent.ours if name == intent.name else ())
+
+
 def _note(declared: Intent | Row, by: Name) -> Displaced:
-    """The note that a declaration has to give way."""
+    """Returns the note that a declaration has to give way."""
     return Displaced(declared.name, declared.owner, declared.container, declared.component, by)
 
 

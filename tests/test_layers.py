@@ -24,7 +24,8 @@ PICTURE = {
     "_paths": {"_errors"},
     "_state": {"_paths"},
     "_reconcile": {"_state"},
-    "_plan": {"_state"},
+    "_ownership": {"_state"},
+    "_plan": {"_ownership"},
     "_copying": set[str](),
     "_fs": {"_copying", "_state"},
     "_formats": {"_errors"},
@@ -83,7 +84,7 @@ KIT_PICTURE = {
     "_check": {"_updating"},
     "__init__": {"_check", "_profiles", "_strategies"},
 }
-PURE = ("_errors", "_paths", "_state", "_reconcile", "_plan")
+PURE = ("_errors", "_paths", "_state", "_reconcile", "_ownership", "_plan")
 IMPURE = {"os", "io", "sqlite3", "cocoindex", "pathlib", "time", "random", "logging", "threading"}
 
 KNOW_THE_ENGINE = {"_engine", "_handlers", "_moving", "_roots", "_target"}
@@ -260,7 +261,7 @@ def test_the_package_imports_next_to_nothing_before_a_name_is_asked_for() -> Non
 
 def test_the_oracles_of_these_tests_share_no_decision_with_the_planner() -> None:
     """What judges the planner may call it, but decides nothing with its parts."""
-    decisions = {"judge", "same", "is_settled", "_declares", "_Planner"}
+    decisions = {"fate_of", "judge", "same", "is_settled", "_declares", "_Planner"}
     for name in ("simulation", "reconciling"):
         tree = ast.parse((Path(__file__).parent / "pure" / f"{name}.py").read_text())
         assert not decisions & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -71,13 +71,22 @@ def test_a_deep_part_of_a_tree_becomes_a_file(mirror: Mirror, root: Path) -> Non
 
 
 def test_an_edit_in_a_folder_that_becomes_a_file_is_not_lost(mirror: Mirror, root: Path) -> None:
-    mirror.apply([write("a/b", b"1")])
+    mirror.apply([write("a/b", b"1"), write("a/c", b"1")])
     (root / "a" / "b").write_bytes(b"edited")
-    with pytest.raises(ApplyError, match="a/b"):
-        mirror.apply([write("a", b"file"), delete("a/b")])
-    mirror.apply([write("a", b"file")])
+    mirror.apply([write("a", b"file"), delete("a/b"), delete("a/c")])
     assert snapshot(root) == {"a": b"file"}
     assert backups(root) == [b"edited"]
+
+
+def test_an_edit_that_may_not_be_moved_keeps_its_folder_from_becoming_a_file(
+    mirror: Mirror, root: Path
+) -> None:
+    mirror.apply([write("a/b", b"1"), write("a/c", b"1")])
+    (root / "a" / "b").write_bytes(b"edited")
+    with pytest.raises(ApplyError) as error:
+        mirror.apply([write("a", b"file"), delete("a/b", on_conflict="error"), delete("a/c")])
+    assert _failed(error) == {"a", "a/b"}
+    assert snapshot(root) == {"a": "dir", "a/b": b"edited"}
 
 
 def test_a_path_and_one_below_it_in_one_batch_are_an_error_that_names_both(

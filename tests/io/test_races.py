@@ -16,7 +16,7 @@ from cocoindex_fsmirror._apply import _Batch
 from cocoindex_fsmirror._fs import Slot, Staging
 from cocoindex_fsmirror._paths import Name
 from cocoindex_fsmirror._state import Actual, Intent, OnConflict
-from tests.io.steps import run_with_event, watched
+from tests.io.steps import identity, run_with_event, watched
 from tests.support import OWNER, backups, contents, delete, snapshot, write
 
 POLICIES: tuple[OnConflict, ...] = ("backup", "overwrite", "error")
@@ -237,6 +237,64 @@ def test_a_folder_that_appears_right_before_an_exchange_stays_where_it_is(
         mirror.apply([write("x", NEW, on_conflict=policy)])
     assert snapshot(root) == {"x": "dir", "x/inside": b"foreign"}
     assert backups(root) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "event"), [("error", _appears), *((policy, _becomes_folder) for policy in POLICIES)]
+)
+def test_what_appears_where_nothing_was_and_may_not_be_moved_is_not_touched(
+    mirror: Mirror, root: Path, policy: OnConflict, event: Event
+) -> None:
+    mirror.apply([write("y", OLD)])
+    found: list[object] = []
+
+    def appear(call: str, _args: tuple[object, ...]) -> None:
+        if call == "renameat2" and not found:
+            event(root / "x", b"foreign")
+            found.append(identity(root / "x"))
+
+    with watched(appear), pytest.raises(ApplyError, match=r"'x'.*appeared"):
+        mirror.apply([write("x", NEW, on_conflict=policy)])
+    assert found == [identity(root / "x")]
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "keep"])
+@pytest.mark.parametrize("event", [_appears, _becomes_folder])
+def test_what_a_removal_takes_out_instead_goes_the_way_that_the_policy_tells(
+    mirror: Mirror, root: Path, policy: OnConflict, event: Event
+) -> None:
+    mirror.apply([write("x", OLD)])
+    foreign, failed = [b"foreign"], list[str]()
+
+    def appear(call: str, args: tuple[object, ...]) -> None:
+        if call == "rename" and args[0] == "x" and foreign:
+            event(root / "x", foreign.pop())
+
+    with watched(appear):
+        _apply(mirror, [delete("x", on_conflict=policy)], failed)
+    assert not foreign
+    is_folder, stays = event is _becomes_folder, policy in ("error", "keep")
+    there = {"x": "dir", "x/inside": b"foreign"} if is_folder else {"x": b"foreign"}
+    assert snapshot(root) == (there if stays or is_folder else {})
+    assert backups(root) == ([b"foreign"] if policy == "backup" and not is_folder else [])
+    assert failed == (["x"] if policy == "error" and not is_folder else [])
+
+
+@pytest.mark.parametrize("withdrawn", [[], [delete("a")]])
+def test_a_folder_that_appears_where_one_is_needed_is_used(
+    mirror: Mirror, root: Path, withdrawn: list[Intent]
+) -> None:
+    mirror.apply([write("a", OLD)])
+    foreign = [b"foreign"]
+
+    def appear(call: str, args: tuple[object, ...]) -> None:
+        if call == "rename" and args[0] == "a" and foreign:
+            _becomes_folder(root / "a", foreign.pop())
+
+    with watched(appear):
+        mirror.apply([write("a/b", NEW), *withdrawn])
+    assert not foreign
+    assert snapshot(root) == {"a": "dir", "a/b": NEW, "a/inside": b"foreign"}
 
 
 @pytest.mark.parametrize("intent", [write("x", NEW), delete("x")])

@@ -90,6 +90,14 @@ def test_a_link_where_a_folder_should_be_is_a_conflict_and_names_the_link() -> N
     assert _names_both(failure, "a/b", "a")
 
 
+def test_a_folder_that_holds_what_goes_to_the_backups_becomes_a_file_in_one_batch() -> None:
+    rows = {**named(["a"]), "a/b": file_row("a/b", b"1"), "a/c": file_row("a/c", b"1", made=False)}
+    world = World({"a": "dir", "a/b": FOREIGN, "a/c": b"1"}, rows)
+    assert not world.update(write("a", b"2"), delete("a/b"), delete("a/c")).failures
+    assert world.disk == {"a": b"2"}
+    assert sorted(world.backups) == [("a/b", FOREIGN), ("a/c", b"1")]
+
+
 def test_a_folder_with_foreign_content_is_never_cleared_and_its_content_is_named() -> None:
     rows = {**named(["a"]), "a/b": file_row("a/b", b"2")}
     for policy in ("backup", "overwrite", "error"):

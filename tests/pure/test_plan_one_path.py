@@ -115,7 +115,7 @@ def _asks(intent: Intent) -> str:
     return "absent" if getattr(intent.desired, "value", "") == "absent" else "dir"
 
 
-def _intents(remembers: bool) -> list[Intent]:
+def one_path_intents(remembers: bool) -> list[Intent]:
     """Everything that may be asked of ``f``."""
     digest = getattr(seen(ENGINE).state, "digest", b"")
     ours = (digest,) if remembers else ()
@@ -127,7 +127,7 @@ def _intents(remembers: bool) -> list[Intent]:
     return [*found, delete("f", ours=ours, on_conflict="keep")]
 
 
-def _world(row: str, on_disk: str) -> World:
+def one_path_world(row: str, on_disk: str) -> World:
     """A disk and a ledger that know one path."""
     known = ROWS[row]
     return World(dict(DISKS[on_disk]), {} if known is None else {"f": known})
@@ -139,8 +139,8 @@ def test_a_plan_leaves_what_the_table_says_at_a_path_and_in_the_backups(
     row: str, on_disk: str
 ) -> None:
     for remembers in (False, True):
-        for intent in _intents(remembers):
-            world = _world(row, on_disk)
+        for intent in one_path_intents(remembers):
+            world = one_path_world(row, on_disk)
             plan = world.update(intent)
             backups = [node for _, node in world.backups]
             found = Result(world.disk, backups, bool(plan.failures))
@@ -153,8 +153,8 @@ def test_a_plan_leaves_what_the_table_says_at_a_path_and_in_the_backups(
 def test_what_is_asked_again_changes_nothing_and_fails_as_before(row: str, on_disk: str) -> None:
     """Declared paths may be asked for again at any time, removals only if they failed."""
     for remembers, which in itertools.product((False, True), range(10)):
-        intent = _intents(remembers)[which]
-        world = _world(row, on_disk)
+        intent = one_path_intents(remembers)[which]
+        world = one_path_world(row, on_disk)
         failed = bool(world.update(intent).failures)
         if failed or _asks(intent) != "absent":
             again = world.plan(intent)

@@ -1,0 +1,87 @@
+"""Ownership: whose bytes are at a path, and what happens to them. Pure.
+
+:func:`judge` gives a verdict on what is there, and one table turns verdict and policy
+into a fate. The plan uses it for what a look has found; whoever carries out the plan uses
+it again for what a rename has brought out.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from ._state import ABSENT, Actual, DirState, Intent, OnConflict, Row, same_content
+
+__all__ = ["Fate", "Verdict", "fate_of", "judge"]
+
+
+class Verdict(enum.Enum):
+    """Whose the bytes at a path are."""
+
+    ABSENT = "nothing is there"
+    RIGHT = "the desired bytes are there already"
+    OURS = "a version that we wrote"
+    FOREIGN = "bytes that we did not write"
+    FOLDER = "a directory"
+
+
+class Fate(enum.Enum):
+    """The fate of the bytes at a path where something else is to be, or nothing."""
+
+    NOTHING = "there are none"
+    KEEP = "they stay, since they are right"
+    DISCARD = "they go for good"
+    BACK_UP = "they go to the backup area"
+    LEAVE = "they stay; only a path that needs their place fails"
+    REFUSE = "they stay, and the path fails"
+
+    @property
+    def blocks(self) -> bool:
+        """True if the bytes stay where something else should be."""
+        return self in (Fate.LEAVE, Fate.REFUSE)
+
+
+_FATES: Final = {
+    Verdict.ABSENT: Fate.NOTHING,
+    Verdict.RIGHT: Fate.KEEP,
+    Verdict.OURS: Fate.DISCARD,
+    Verdict.FOLDER: Fate.LEAVE,
+}
+_FATES_OF_FOREIGN: Final[dict[OnConflict, Fate]] = {
+    "backup": Fate.BACK_UP,
+    "overwrite": Fate.DISCARD,
+    "error": Fate.REFUSE,
+    "keep": Fate.LEAVE,
+}
+
+
+def fate_of(verdict: Verdict, policy: OnConflict) -> Fate:
+    """Looks up the fate of bytes.
+
+    Args:
+        verdict: Whose they are.
+        policy: What to do about foreign ones.
+    """
+    return _FATES_OF_FOREIGN[policy] if verdict is Verdict.FOREIGN else _FATES[verdict]
+
+
+def judge(intent: Intent, row: Row | None, actual: Actual) -> Verdict:
+    """Tells whose bytes are at a path.
+
+    Args:
+        intent: Who asks, and for what.
+        row: The last-written state of this very path, if there is one.
+        actual: What is there; a regular file with its digest, if it could be read.
+    """
+    state = actual.state
+    if state is ABSENT:
+        return Verdict.ABSENT
+    if isinstance(state, DirState):
+        return Verdict.FOLDER
+    if actual.digest is None:
+        return Verdict.FOREIGN
+    if same_content(intent.desired, state):
+        return Verdict.RIGHT
+    if row is not None and row.owner == intent.owner and row.digest == actual.digest:
+        return Verdict.OURS if row.made else Verdict.FOREIGN
+    return Verdict.OURS if actual.digest in intent.ours else Verdict.FOREIGN
