@@ -32,7 +32,7 @@ from ._hook import when_imported as _when_imported
 
 TYPE_CHECKING = False  # That of typing, whose import takes longer than all of ours.
 if TYPE_CHECKING:
-    from ._mirror import Mirror, Status
+    from ._mirror import Mirror, Outcome, Status, Update
     from ._target import (
         DirTarget,
         FilePath,
@@ -55,12 +55,14 @@ __all__ = [
     "LedgerError",
     "LockedError",
     "Mirror",
+    "Outcome",
     "PathError",
     "RootError",
     "SourceChangedError",
     "SourceError",
     "Status",
     "TooManyRemovalsError",
+    "Update",
     "declare_dir_target",
     "declare_file",
     "dir_target",
@@ -72,7 +74,7 @@ def __getattr__(name: str) -> object:
     """Imports what takes its time when it is asked for, and the engine only for what needs it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("Mirror", "Status"):
+    if name in ("Mirror", "Outcome", "Status", "Update"):
         from . import _mirror  # noqa: PLC0415
 
         return getattr(_mirror, name)

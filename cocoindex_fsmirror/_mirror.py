@@ -21,7 +21,8 @@ from msgspec.structs import replace
 
 from ._apply import Outcome, apply_plan
 from ._backups import Backup, list_backups, purge, restore
-from ._brake import Brake
+from ._brake import Brake, Limit, check_limit
+from ._comparison import Comparison, Wanted, check_removals
 from ._errors import ApplyError, LedgerError, RootError
 from ._fs import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
 from ._ledger import ALL, FILE, FOLDER, CorruptLedgerError, Ledger, Span
@@ -40,9 +41,11 @@ from ._state import (
     Row,
     same_content,
 )
+from ._suspects import suspects
 from ._sweep import Known, find_foreign, sweep
+from ._update import Update, apply_all, is_said, leaves, wanted
 
-__all__ = ["Difference", "Drift", "Mirror", "Owner", "Status"]
+__all__ = ["Difference", "Drift", "Mirror", "Outcome", "Owner", "Status", "Update"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
@@ -474,6 +477,25 @@ class Mirror:
         """
         self._run(lambda _tree, ledger: ledger.set_meta(f"note:{key}", value))
 
+    def identity(self, key: str) -> str:
+        """Returns the identity that is noted for a declarer; makes one at its first use.
+
+        Args:
+            key: As for :meth:`note`.
+
+        Raises:
+            RootError: The root can't be used.
+        """
+
+        def act(_tree: Tree, ledger: Ledger) -> str:
+            noted = str(ledger.get_meta(f"note:{key}") or "")
+            if not noted:
+                noted = uuid.uuid4().hex
+                ledger.set_meta(f"note:{key}", noted)
+            return noted
+
+        return self._run(act, create=True)
+
     def noted(self, key: str) -> str:
         """A text that was remembered; empty if there is none.
 
@@ -614,6 +636,62 @@ class Mirror:
         if outcome.failures:
             raise ApplyError(self.root, outcome.failures)
         return outcome
+
+    @contextlib.contextmanager
+    def update(
+        self,
+        *,
+        by: str = "update",
+        on_conflict: Literal["backup", "overwrite", "error"] = "backup",
+        durability: Literal["batch", "none"] = "batch",
+        max_delete: Limit | None = None,
+    ) -> Iterator[Update]:
+        """Brings the files that are declared inside a ``with`` block to the disk, at its end.
+
+        What was declared in the update before and is not declared in this one goes. An
+        exception inside the block changes nothing.
+
+        Args:
+            by: Who declares. Several programs that share a mirror each have a name of their
+                own; what one declares is not removed by another.
+            on_conflict: What happens to foreign bytes in the way of a declared file:
+                ``"backup"`` moves them to ``.fsmirror/backup/``, ``"overwrite"`` destroys
+                them, ``"error"`` fails that file.
+            durability: ``"batch"`` returns when a power cut can take nothing of the update
+                any more; ``"none"`` leaves that to the system.
+            max_delete: How many files the update may remove: a count, or as a float a
+                fraction of those that are managed.
+
+        Yields:
+            What takes the declarations.
+
+        Raises:
+            ApplyError: Some paths failed; all others were applied.
+            BarrierError: The disk did not confirm; nothing of that batch counts.
+            LedgerError: The ledger could not be read or written.
+            RootError: The root can't be used.
+            TooManyRemovalsError: Too many files would be removed; nothing was done.
+        """
+        check_limit(max_delete)
+        files = Update()
+        yield files
+        note, durable = f"update: {by}", durability != "none"
+        declared = files.declared()
+        check_removals(self.root, self.noted(note), leaves(declared), max_delete, "max_delete")
+        owner = self.identity(note)
+        self.prepare(owner, Drift(), durable=durable, by=by)
+        comparison = Comparison[Wanted](
+            self.root,
+            owner,
+            is_said=is_said,
+            wanted=partial(wanted, self.root),
+            on_conflict=on_conflict,
+            durable=durable,
+        )
+        failures = apply_all(self.apply, comparison.batches(declared, suspects(self.root)))
+        failures += comparison.unread.values()
+        if failures:
+            raise ApplyError(self.root, failures)
 
     def tear_down(self, owner: str, *, durable: bool = True) -> Outcome:
         """Removes what an owner made, and nothing else.

@@ -12,7 +12,7 @@ from ._errors import SourceChangedError, SourceError
 from ._fs import coarse_now_ns, signature_of
 from ._state import Signature, digest_of, is_older
 
-__all__ = ["SMALL", "Source", "Spooled", "fingerprint", "look_at_source", "look_if_needed", "spool"]
+__all__ = ["SMALL", "Source", "Spooled", "fingerprint", "look_at_source", "spool", "unread_source"]
 
 SMALL: Final = 1 << 16
 """The size of the largest files that are read once and held in memory, in bytes."""
@@ -66,7 +66,7 @@ class Source:
         mode: int,
         signature: Signature,
         *,
-        is_provable: bool,
+        is_provable: bool = True,
     ) -> None:
         self.source = source
         self.digest = digest
@@ -161,46 +161,50 @@ def fingerprint(path: str) -> Source:
         os.close(fd)
 
 
-def look_at_source(path: str) -> Source:
-    """Looks at a file; reads it, as :func:`fingerprint` does, only if it is small.
+def unread_source(path: str) -> Source:
+    """Looks at a file without reading it.
 
     Args:
         path: Its path.
 
     Raises:
+        SourceError: It can't be opened, or is no regular file.
+    """
+    now_ns = coarse_now_ns()
+    fd, found = _open(path)
+    os.close(fd)
+    return _seen(path, None, None, found, now_ns)
+
+
+def look_at_source(path: str, target: str = "") -> Source:
+    """Looks at a file that is to be copied; reads it only if it is small, or has to be hashed.
+
+    Args:
+        path: Its path.
+        target: The path of its copy. If a file of the same size is there, which may be the
+            copy already, the digest is needed to tell.
+
+    Raises:
         SourceError: It can't be read, or is no regular file.
-        SourceChangedError: It is small, and kept changing while it was read.
+        SourceChangedError: It kept changing while it was read.
     """
     now_ns = coarse_now_ns()
     fd, found = _open(path)
     try:
-        if found.st_size <= SMALL:
+        if found.st_size <= SMALL or _has_size(target, found.st_size):
             return _read(path, fd, found, now_ns)
         return _seen(path, None, None, found, now_ns)
     finally:
         os.close(fd)
 
 
-def look_if_needed(path: str, target: str) -> Source:
-    """Looks at a file that is to be copied; hashes it only if its copy may be there already.
-
-    Args:
-        path: Its path.
-        target: The path of the copy.
-
-    Raises:
-        SourceError: It can't be read, or is no regular file.
-        SourceChangedError: It kept changing while it was read.
-    """
-    source = look_at_source(path)
-    if source.digest is not None:
-        return source
+def _has_size(target: str, size: int) -> bool:
+    """True if there is a regular file of a size."""
     try:
         found = os.lstat(target)
     except OSError:
-        return source
-    may_be_there = stat.S_ISREG(found.st_mode) and found.st_size == source.size
-    return fingerprint(path) if may_be_there else source
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
 def _read(path: str, fd: int, before: os.stat_result, now_ns: int) -> Source:

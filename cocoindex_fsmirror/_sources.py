@@ -11,7 +11,7 @@ from ._brake import Limit
 from ._comparison import Comparison, Wanted
 from ._errors import RootError
 from ._paths import Name, leaf, parent
-from ._source import Source, fingerprint, look_if_needed
+from ._source import Source, fingerprint, look_at_source
 from ._state import DirState, FileState, Kind, LinkState, Row, Signature
 from ._survey import Entry, Survey
 from ._sweep import Known
@@ -75,9 +75,9 @@ def comparison(
             source = fingerprint(path)
         elif row is not None and _is_mirrored(entry, row):  # Only its copy is in question.
             seen = Signature(entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns)
-            source = Source(path, row.digest, None, entry.mode, seen, is_provable=True)
+            source = Source(path, row.digest, None, entry.mode, seen)
         else:
-            source = look_if_needed(path, os.path.join(root, name))
+            source = look_at_source(path, os.path.join(root, name))
         state = FileState(source.digest, source.size, source.mode, source.mtime_ns)
         return Wanted(state, source, source.signature if source.is_provable else None)
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import time
-import uuid
 from collections.abc import Callable, Iterable
-from typing import Final, TypeGuard
+from functools import partial
+from typing import Final
 
 import msgspec
 
 from ._apply import Outcome
-from ._comparison import Comparison, batches, check_removals
-from ._errors import ApplyError, FsMirrorError, PathError
+from ._comparison import Comparison, check_removals
+from ._errors import FsMirrorError
 from ._interrupts import Interrupts
 from ._mirror import Drift, Mirror
 from ._paths import Name
 from ._sources import Options, check_survey, comparison, known_in, leaves
-from ._state import Intent
 from ._survey import Entry, Survey
 from ._suspects import suspects as look
+from ._update import apply_all
 
 __all__ = ["OWNER", "SOURCE", "Summary", "Syncing"]
 
@@ -113,11 +112,11 @@ class Syncing:
         """
         started, mirror, options = time.monotonic(), self.mirror, self._options
         check_survey(survey)
-        owner = mirror.noted(OWNER) or uuid.uuid4().hex
-        check_removals(mirror.root, owner, leaves(survey), options.max_delete, "--max-delete")
-        for key, value in ((OWNER, owner), (SOURCE, survey.source)):
-            if mirror.noted(key) != value:
-                mirror.note(key, value)  # First of all: the next run needs it, if this is cut off.
+        written, limit = mirror.noted(OWNER), options.max_delete
+        check_removals(mirror.root, written, leaves(survey), limit, "--max-delete")
+        owner = mirror.identity(OWNER)
+        if mirror.noted(SOURCE) != survey.source:
+            mirror.note(SOURCE, survey.source)
         self._begin(survey, owner)
         with self._interrupts:
             if options.exact:
@@ -125,9 +124,9 @@ class Syncing:
             mirror.remove_engine()
             mirror.prepare(owner, Drift(), durable=options.durability != "none", by=_BY)
             found = look(mirror.root) if suspects is None else suspects
-            for batch in self._comparison.batches(survey.entries(), found):
-                self._apply(batch)
-            self._apply_what_did_not_fit()
+            apply = partial(mirror.apply, read=options.checksum)
+            to_do = self._comparison.batches(survey.entries(), found)
+            self._failures += map(str, apply_all(apply, to_do))
         mirror.dress(survey.mode, survey.mtime_ns)
         return self._concluded(time.monotonic() - started)
 
@@ -138,30 +137,6 @@ class Syncing:
         self._comparison: Comparison[Entry] = comparison(root, survey, owner, self._options, check)
         self._summary = Summary(skipped=survey.skipped)
         self._failures = list(survey.errors)
-        self._unfitting: dict[Name, tuple[Intent, str]] = {}
-
-    def _apply(self, batch: list[Intent]) -> None:
-        """Applies a batch; what does not fit on the disk is kept for later."""
-        try:
-            self.mirror.apply(batch, read=self._options.checksum)
-        except ApplyError as error:
-            intents = {intent.name: intent for intent in batch}
-            for failure in error.exceptions:
-                if _is_full(failure):
-                    name = Name(failure.path)
-                    self._unfitting[name] = intents[name], str(failure)
-                else:
-                    self._failures.append(str(failure))
-
-    def _apply_what_did_not_fit(self) -> None:
-        """Tries again as long as that helps: old versions that went have made room."""
-        count = len(self._unfitting) + 1
-        while 0 < len(self._unfitting) < count:
-            count = len(self._unfitting)
-            waiting, self._unfitting = self._unfitting, {}
-            for batch in batches(intent for intent, _ in waiting.values()):
-                self._apply(batch)
-        self._failures += (problem for _, problem in self._unfitting.values())
 
     def _add(self, outcome: Outcome) -> None:
         """Counts one batch."""
@@ -188,13 +163,3 @@ class Syncing:
         summary.unchanged = max(self.mirror.count() - done, 0)
         summary.seconds = seconds
         return summary
-
-
-def _is_full(failure: Exception) -> TypeGuard[PathError]:
-    """True if a path failed since the disk, or the quota, is full."""
-    cause = failure.__cause__  # Of an error of the system, that error.
-    return (
-        isinstance(failure, PathError)
-        and isinstance(cause, OSError)
-        and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-    )

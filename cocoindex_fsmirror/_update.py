@@ -1,0 +1,243 @@
+"""Update: the files that a program declares, compared and applied when it has declared all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePath
+from typing import Final, Literal
+
+from msgspec.structs import replace
+
+from ._attributes import checked_content, checked_mode, checked_preserve, checked_time
+from ._comparison import Wanted, batches
+from ._errors import ApplyError, FsMirrorError, PathError
+from ._paths import Name, parse_link_target, parse_name
+from ._source import Source, look_at_source, spool, unread_source
+from ._state import Absent, DirState, FileState, Intent, LinkState, Row, digest_of, kind_of
+
+__all__ = ["Update", "apply_all", "is_said", "leaves", "wanted"]
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+Preserved = tuple[Literal["mode", "mtime"], ...]
+
+
+class Update:
+    """The files that a program declares for a mirror, until its ``with`` block ends.
+
+    Nothing is written before. A path that is declared twice holds what was declared last.
+    Contents of more than 64 KiB wait in temporary files, smaller ones in memory.
+    """
+
+    def __init__(self) -> None:
+        self._declared: dict[Name, Wanted] = {}
+
+    def write(
+        self,
+        name: str | PurePath,
+        content: bytes | str,
+        *,
+        mode: int | None = None,
+        mtime_ns: int | None = None,
+    ) -> None:
+        """Declares a file.
+
+        Args:
+            name: Its path relative to the root; missing folders are made.
+            content: Its content; text is stored as UTF-8.
+            mode: Its permission bits, such as ``0o640``; by default a new file gets what the
+                umask leaves, and an existing one keeps its own.
+            mtime_ns: The time of its last change, in nanoseconds since 1970; by default that
+                of the write.
+
+        Raises:
+            InvalidNameError: The name is refused.
+            TypeError: The name, the content, the mode or the time is of a wrong type.
+            ValueError: The mode or the time is out of range, or the mode is decimal.
+        """
+        checked = checked_content(content)
+        dress = checked_mode(mode), checked_time(mtime_ns)
+        state = FileState(digest_of(checked), len(checked), *dress)
+        self._declared[parse_name(name)] = Wanted(state, spool(str(name), checked))
+
+    def copy(
+        self,
+        name: str | PurePath,
+        source: str | os.PathLike[str],
+        *,
+        preserve: Preserved = ("mode",),
+        mode: int | None = None,
+    ) -> None:
+        """Declares a file with the content of another one.
+
+        A source that is as it was when it was copied last is not even read. It is read when
+        the block ends, so it has to stay until then; one that changes meanwhile fails its
+        path, and nothing else.
+
+        Args:
+            name: Its path relative to the root; missing folders are made.
+            source: The path of the other file, whose links are followed.
+            preserve: What the copy takes over from the source, beside the content.
+            mode: Its permission bits, instead of those of the source.
+
+        Raises:
+            InvalidNameError: The name is refused.
+            SourceError: The source can't be opened, or is no regular file.
+            TypeError: The name, ``preserve`` or the mode is of a wrong type.
+            ValueError: The mode is out of range or decimal, or ``preserve`` has an unknown
+                value.
+        """
+        checked, path = checked_preserve(preserve), os.path.abspath(source)
+        mode = checked_mode(mode)
+        found = unread_source(path)
+        if mode is None and "mode" in checked:
+            mode = found.mode
+        mtime_ns = checked_time(found.mtime_ns) if "mtime" in checked else None
+        state = FileState(None, found.size, mode, mtime_ns)
+        seen = found.signature if found.is_provable else None
+        self._declared[parse_name(name)] = Wanted(state, found, seen)
+
+    def symlink(
+        self,
+        name: str | PurePath,
+        target: str | PurePath,
+        *,
+        allow_escape: bool = False,
+        mtime_ns: int | None = None,
+    ) -> None:
+        """Declares a symbolic link; what it points at need not exist.
+
+        Args:
+            name: Its path relative to the root; missing folders are made.
+            target: What it points at, as it is to be stored.
+            allow_escape: True if it may lead out of the root: be absolute, climb above the
+                root, or climb (``..``) after a name, which may be a link.
+            mtime_ns: The time of its last change, in nanoseconds since 1970; by default that
+                of the write.
+
+        Raises:
+            InvalidNameError: The name is refused, or the target may lead out of the root.
+            TypeError: The name, the target or the time is of a wrong type.
+            ValueError: The time is out of range.
+        """
+        path = parse_name(name)
+        pointed = parse_link_target(target, None if allow_escape else path)
+        self._declared[path] = Wanted(LinkState(pointed, checked_time(mtime_ns)))
+
+    def folder(
+        self, name: str | PurePath, *, mode: int | None = None, mtime_ns: int | None = None
+    ) -> None:
+        """Declares a folder, which may stay empty.
+
+        Args:
+            name: Its path relative to the root; missing folders above it are made.
+            mode: Its permission bits; it stays accessible for its owner (``0o700``).
+            mtime_ns: The time of its last change, in nanoseconds since 1970, also after files
+                in it have changed.
+
+        Raises:
+            InvalidNameError: The name is refused.
+            TypeError: The name, the mode or the time is of a wrong type.
+            ValueError: The mode or the time is out of range, or the mode is decimal.
+        """
+        mode = checked_mode(mode)
+        state = DirState(None if mode is None else mode | 0o700, checked_time(mtime_ns))
+        self._declared[parse_name(name)] = Wanted(state)
+
+    def declared(self) -> list[tuple[Name, Wanted]]:
+        """Lists what is declared, by name."""
+        return sorted(self._declared.items(), key=lambda pair: pair[0])
+
+
+def leaves(declared: Iterable[tuple[Name, Wanted]]) -> Iterator[Name]:
+    """Yields the files and links among declarations."""
+    return (name for name, wanted in declared if not isinstance(wanted.desired, DirState))
+
+
+def is_said(declared: Wanted, row: Row) -> bool:
+    """True if a row says what is declared; of a copy, if its source is as it was."""
+    desired = declared.desired
+    if isinstance(desired, Absent) or row.kind != kind_of(desired):
+        return False
+    if (row.mode, row.asked_ns) != (desired.mode, desired.mtime_ns):
+        return False
+    if not isinstance(declared.content, Source):
+        return row.digest == desired.digest
+    seen = declared.source
+    return seen is not None and (row.size, row.source_inode, row.source_ctime_ns) == (
+        *(seen.size, seen.inode, seen.ctime_ns),
+    )
+
+
+def wanted(root: str, name: Name, declared: Wanted, row: Row | None) -> Wanted:
+    """Completes a declaration: the source of a copy is read if that is needed.
+
+    Args:
+        root: The root of the mirror.
+        name: The path.
+        declared: What is declared.
+        row: The row of the path, if the declarer wrote it.
+
+    Raises:
+        SourceError: The source can't be read.
+    """
+    source, state = declared.content, declared.desired
+    if not isinstance(source, Source) or not isinstance(state, FileState):
+        return declared
+    if row is not None and is_said(declared, row):  # Only its copy is in question.
+        known = Source(source.source, row.digest, None, source.mode, source.signature)
+        return Wanted(replace(state, digest=row.digest), known, declared.source)
+    found = look_at_source(source.source, os.path.join(root, name))
+    state = replace(state, digest=found.digest, size=found.size)
+    return Wanted(state, found, found.signature if found.is_provable else None)
+
+
+def apply_all(
+    apply: Callable[[list[Intent]], object], to_do: Iterable[list[Intent]]
+) -> list[FsMirrorError]:
+    """Applies batch after batch, and tries again what did not fit on a full disk.
+
+    Old versions that went may have made room; it is tried as long as that helps.
+
+    Args:
+        apply: Applies a batch; raises :class:`ApplyError` for paths that failed.
+        to_do: The batches.
+
+    Returns:
+        What failed.
+    """
+    failures, unfitting = _applied(apply, to_do)
+    count = len(unfitting) + 1
+    while 0 < len(unfitting) < count:
+        count = len(unfitting)
+        more, unfitting = _applied(apply, batches(intent for intent, _ in unfitting))
+        failures += more
+    return [*failures, *(failure for _, failure in unfitting)]
+
+
+_Failed = tuple[list[FsMirrorError], list[tuple[Intent, FsMirrorError]]]
+
+
+def _applied(apply: Callable[[list[Intent]], object], to_do: Iterable[list[Intent]]) -> _Failed:
+    """Applies batches; returns what failed, and apart from it what did not fit."""
+    failures: list[FsMirrorError] = []
+    unfitting: list[tuple[Intent, FsMirrorError]] = []
+    for batch in to_do:
+        try:
+            apply(batch)
+        except ApplyError as error:
+            intents = {intent.name: intent for intent in batch}
+            for failure in error.exceptions:
+                assert isinstance(failure, PathError)
+                if _is_full(failure):
+                    unfitting.append((intents[Name(failure.path)], failure))
+                else:
+                    failures.append(failure)
+    return failures, unfitting
+
+
+def _is_full(failure: PathError) -> bool:
+    """True if a path failed since the disk, or the quota, is full."""
+    cause = failure.__cause__  # Of an error of the system, that error.
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
