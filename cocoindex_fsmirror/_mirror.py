@@ -227,8 +227,15 @@ class Mirror:
     # Observe
 
     def exists(self) -> bool:
-        """Whether anything was ever written here, and not given up."""
-        ledger = Ledger.peek(self.root)
+        """True if anything was ever written here, and not given up; also if the ledger is damaged.
+
+        Raises:
+            LedgerError: A newer release wrote it, or this user may not look.
+        """
+        try:
+            ledger = Ledger.peek(self.root)
+        except CorruptLedgerError:
+            return True
         if ledger is not None:
             ledger.close()
         return ledger is not None
@@ -957,10 +964,10 @@ def _note_displaced(ledger: Ledger, plan: Plan, intents: Iterable[Intent]) -> No
     Were they stored after the batch, an interrupted one would leave a declared path that is
     gone, and that nobody declares again.
     """
-    about = {(intent.name, intent.owner, intent.container) for intent in intents}
-    ended = [note for note in ledger.displaced() if note[:3] in about]
-    if plan.displaced or ended:
-        ledger.set_displaced(plan.displaced, ended)
+    notes = ledger.displaced()
+    if plan.displaced or notes:  # As a rule there are none.
+        about = {(intent.name, intent.owner, intent.container) for intent in intents}
+        ledger.set_displaced(plan.displaced, [note for note in notes if note[:3] in about])
 
 
 def _ending(row: Row | Displaced) -> Intent:
