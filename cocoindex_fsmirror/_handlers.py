@@ -25,7 +25,7 @@ from ._moving import refuse_to_fill
 from ._open_mirrors import mirror_at
 from ._paths import ROOT, Name, join, parse_name
 from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests
-from ._specs import DirSpec, FileSpec, KeepSpec, Options, RootKey, Spec, Watch
+from ._specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
 from ._state import ABSENT, Absent, Desired, DirState, Intent, Kind
 
 __all__ = ["ChildHandler", "RootHandler"]
@@ -55,8 +55,6 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         """Decides what one path needs."""
         stay_attached()
         place, spec = self._place, desired_target_state
-        if isinstance(spec, KeepSpec):
-            return None
         own = Name(cast("str", key))
         name = join(place.prefix, own)
         desired = _desired(spec)

@@ -523,18 +523,6 @@ class Mirror:
         with contextlib.closing(ledger):
             return ledger.rows()
 
-    def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
-        """What is last-written at some paths; those that are not managed are left out.
-
-        Args:
-            names: The paths, relative to the root.
-        """
-        ledger = Ledger.peek(self.root)
-        if ledger is None:
-            return {}
-        with contextlib.closing(ledger):
-            return ledger.rows_named(names)
-
     def preview(
         self, intents: Iterable[Intent], swept: Collection[Name] = (), *, read: bool = False
     ) -> Plan:

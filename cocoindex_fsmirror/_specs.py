@@ -24,7 +24,6 @@ __all__ = [
     "DirSpec",
     "Durability",
     "FileSpec",
-    "KeepSpec",
     "OnConflict",
     "Options",
     "RootKey",
@@ -210,11 +209,7 @@ class DirSpec(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-class KeepSpec(msgspec.Struct, frozen=True, gc=False):
-    """A path that stays as it is: what it should hold can't be told now."""
-
-
-Spec: TypeAlias = FileSpec | DirSpec | KeepSpec
+Spec: TypeAlias = FileSpec | DirSpec
 """What is declared."""
 
 

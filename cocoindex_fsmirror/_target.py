@@ -28,7 +28,6 @@ from ._specs import (
     DirSpec,
     Durability,
     FileSpec,
-    KeepSpec,
     OnConflict,
     Options,
     RootKey,
@@ -188,11 +187,6 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         rival = self._note(name, component, is_file=True)
         spec = FileSpec(content, mode, create_parent_dirs, component, rival, mtime_ns=mtime_ns)
         state = self._provider.target_state(name, spec)
-        coco.declare_target_state(cast("coco.TargetState[None]", state))
-
-    def _keep(self: DirTarget, name: Name) -> None:
-        """Declares that a path stays as it is."""
-        state = self._provider.target_state(name, KeepSpec())
         coco.declare_target_state(cast("coco.TargetState[None]", state))
 
     def declare_dir_target(
@@ -360,20 +354,6 @@ async def mount_dir_target(
         watch = Watch(drift, max_delete)
     else:
         watch = await asyncio.to_thread(_look, path, options)
-    return await mount_watched(path, options, watch, create_parent_dirs=create_parent_dirs)
-
-
-async def mount_watched(
-    path: _Where, options: Options, watch: Watch, *, create_parent_dirs: bool = True
-) -> DirTarget[coco.ResolvedS]:
-    """The same, where the look for drift was taken already.
-
-    Args:
-        path: As in :func:`mount_dir_target`.
-        options: How it is treated.
-        watch: What was seen.
-        create_parent_dirs: As in :func:`mount_dir_target`.
-    """
     provider = await coco.mount_target(_dir_state(path, create_parent_dirs, options, watch))
     return DirTarget(provider, watch)
 

@@ -342,7 +342,8 @@ def test_by_a_copied_ledger_no_lstat_is_proof(mirror: Mirror, root: Path, x: Pat
 def test_no_lstat_proves_a_row_that_is_unsynced_or_was_seen_to_drift(
     mirror: Mirror, root: Path, x: Path
 ) -> None:
-    (row,) = mirror.rows_named([Name("d/x")]).values()
+    row = mirror.row("d/x")
+    assert row is not None
     with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
         ledger.execute("UPDATE rows SET seen = 1 WHERE name = 'd/x'")
         ledger.commit()
@@ -411,5 +412,6 @@ def test_an_unsynced_row_that_nobody_writes_anew_makes_its_owner_stale(
     assert mirror.observe().stale == frozenset()
     mirror.prepare(OWNER, mirror.observe())
     assert mirror.observe().stale == {OWNER}
-    (row,) = mirror.rows_named([Name("d/x")]).values()
+    row = mirror.row("d/x")
+    assert row is not None
     assert (row.unsynced, row.seen) == (True, True)
