@@ -221,7 +221,10 @@ def test_a_root_may_be_ours_unless_its_path_says_otherwise(
     assert _moving._may_be_ours(*theirs) is may_be
 
 
-def test_a_mirror_that_another_process_made_is_ours(tmp_path: Path) -> None:
+def test_a_mirror_that_another_process_made_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_moving, "_ours", set())  # What other tests of this process declared.
     _update(tmp_path, OURS)
     assert _moving._may_be_ours(None, str(tmp_path / "out"))
     assert _moving._may_be_ours(None, str(tmp_path / "single" / "c.txt"))
