@@ -46,6 +46,7 @@ from ._showing import (
     tell_error,
     utc,
 )
+from ._streams import open_streams
 
 if TYPE_CHECKING:
     from ._survey import Survey
@@ -59,6 +60,7 @@ USED_WRONGLY: Final = 2
 FAILED: Final = 3
 _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+UNREAD: Final = 141  # 128 + SIGPIPE, too
 
 _EPILOG = "Exit status: 0 in order, 1 differences found, 2 used wrongly, 3 failed."
 
@@ -642,7 +644,7 @@ def _agrees(question: str) -> bool:
 
 def run() -> None:
     """Runs the command as a process, in which no Ctrl-C gets lost or ends in a traceback."""
-    _fill_descriptors()
+    open_streams(_output_lost)
     with _no_interrupt_lost():
         try:
             if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -655,11 +657,12 @@ def run() -> None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _fill_descriptors() -> None:
-    """Keeps files of ours from becoming 0, 1 or 2 if those are closed: the engine may log there."""
-    while (fd := os.open(os.devnull, os.O_RDONLY)) <= 2:
-        pass
-    os.close(fd)
+def _output_lost(error: OSError) -> NoReturn:
+    """Ends the command: quietly if its reader has left, as ``head -1`` does."""
+    if isinstance(error, BrokenPipeError):
+        sys.exit(UNREAD)
+    complain(f"standard output can't be written: {error.strerror}")
+    sys.exit(FAILED)
 
 
 @contextlib.contextmanager

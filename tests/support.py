@@ -1,9 +1,11 @@
-"""Intents to write, and a look at the disk that shares no code with the package."""
+"""Intents, commands to run, and a look at the disk that shares no code with the package."""
 
 from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +117,27 @@ def folder(
 ) -> Intent:
     """The intent that a directory is at a path."""
     return Intent(Name(parse_name(name)), DirState(mode, mtime_ns), **({"owner": OWNER} | more))
+
+
+def command_environment(**more: str) -> dict[str, str]:
+    """Returns the least environment a command needs, without what changes Python's ways."""
+    needed = ("HOME", "PATH", "PYTHONPATH")
+    return {name: os.environ[name] for name in needed if name in os.environ} | more
+
+
+def run_command(
+    *arguments: object, redirection: str = "", cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs ``fsmirror`` as a process of its own, started by a shell."""
+    command = [sys.executable, "-c", "from cocoindex_fsmirror._command import run; run()"]
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=command_environment(**environment),
+    )
 
 
 def snapshot(root: Path, *, ours: bool = False) -> Tree:

@@ -19,7 +19,7 @@ from cocoindex_fsmirror import Mirror, _source
 from cocoindex_fsmirror._fs import lock, open_root
 from cocoindex_fsmirror._survey import survey
 from cocoindex_fsmirror.cli import main
-from tests.support import backups, contents, exact_state, snapshot
+from tests.support import backups, command_environment, contents, exact_state, snapshot
 
 
 @pytest.fixture
@@ -327,7 +327,13 @@ def test_a_destination_without_permission_is_one_message(src: Path, tmp_path: Pa
 
 def test_the_installed_command_runs(src: Path, dst: Path) -> None:
     command = Path(sys.executable).with_name("fsmirror")
-    ran = subprocess.run([command, "sync", src, dst], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [command, "sync", src, dst],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=command_environment(),
+    )
     assert "3 written" in ran.stdout
     assert ran.stderr == ""
     assert snapshot(dst) == snapshot(src)
@@ -345,9 +351,12 @@ def test_the_command_sends_no_usage_event() -> None:
     script = (
         "import cocoindex_fsmirror.cli, os; print(os.environ['COCOINDEX_DISABLE_USAGE_TRACKING'])"
     )
-    environment = {k: v for k, v in os.environ.items() if "USAGE_TRACKING" not in k}
     ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=command_environment(),
     )
     assert (ran.stdout, ran.stderr) == ("1\n", "")
 

@@ -26,7 +26,7 @@ from cocoindex_fsmirror._fs import Tree
 from cocoindex_fsmirror._paths import Name
 from cocoindex_fsmirror._survey import survey
 from cocoindex_fsmirror.cli import main
-from tests.support import backups, contents, exact_state, snapshot
+from tests.support import backups, command_environment, contents, exact_state, snapshot
 
 THEN = 1_234_567_890_123_456_789
 
@@ -774,7 +774,9 @@ def test_a_run_that_is_killed_is_completed_by_the_next(
         (src / "many" / f"{number}").write_bytes(b"%d" % number)
     command = [str(Path(sys.executable).with_name("fsmirror")), "sync", str(src), str(dst)]
     for _ in range(5):  # On a busy machine we may be too late.
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, env=command_environment()
+        ) as process:
             while process.poll() is None and not is_reached(dst):
                 time.sleep(0.001)
             process.kill()
@@ -1049,7 +1051,8 @@ def test_a_folder_that_could_not_go_goes_though_nothing_changed(
 def _command(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own."""
     command = [str(Path(sys.executable).with_name("fsmirror")), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    clean = command_environment()
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=clean)
 
 
 def test_the_command_reads_and_looks_in_a_second_process_with_the_same_result(

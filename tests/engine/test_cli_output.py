@@ -1,0 +1,115 @@
+"""Where the output of ``fsmirror`` goes: to a full disk, to nobody, or nowhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import command_environment, contents, run_command, snapshot
+
+UNWRITABLE = "fsmirror: standard output can't be written: No space left on device\n"
+COMMANDS = [
+    *("sync src dst", "sync src dst --dry-run", "sync src dst --watch"),
+    *("status dst", "verify dst", "why dst/a", "drop dst --yes"),
+    *("backups dst", "backups dst purge --older-than 1d", "backups dst restore a --to b"),
+]
+HELP = ["--help", "--version", "sync --help", "backups --help", "backups dst restore --help"]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with a source, its mirror, and a backup in that."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "dst").mkdir()
+    (tmp_path / "src" / "a").write_bytes(b"a")
+    (tmp_path / "dst" / "a").write_bytes(b"mine")
+    assert run_command("sync", "src", "dst", cwd=tmp_path).returncode == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"{each} --json" for each in COMMANDS), *HELP])
+def test_output_to_a_full_disk_is_one_line_and_exit_status_3(here: Path, command: str) -> None:
+    ran = run_command(*command.split(), redirection="> /dev/full", cwd=here)
+    assert (ran.returncode, ran.stderr) == (3, UNWRITABLE)
+
+
+def test_a_run_whose_summary_is_lost_has_done_its_work(here: Path) -> None:
+    (here / "src" / "new").write_bytes(b"new")
+    assert run_command("sync", "src", "dst", redirection="> /dev/full", cwd=here).returncode == 3
+    assert contents(snapshot(here / "dst")) == contents(snapshot(here / "src"))
+
+
+def test_programs_can_lose_an_error_only_with_a_line(here: Path) -> None:
+    ran = run_command("status", "none", "--json", redirection="> /dev/full", cwd=here)
+    assert (ran.returncode, ran.stderr) == (3, f"fsmirror: none: no such directory\n{UNWRITABLE}")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "status dst --json", *HELP])
+def test_a_reader_that_has_left_ends_the_command_quietly(here: Path, command: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = [sys.executable, "-c", "from cocoindex_fsmirror._command import run; run()"]
+    with open(writing, "wb") as pipe:
+        ran = subprocess.run(
+            [*program, *command.split()],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            check=False,
+            cwd=here,
+            env=command_environment(),
+        )
+    assert (ran.returncode, ran.stderr) == (141, b"")  # 128 + SIGPIPE, as shells have it.
+
+
+def test_the_first_line_of_a_long_list_can_be_had_alone(here: Path) -> None:
+    for number in range(300):
+        (here / "dst" / f"{number:03}").touch()
+    ran = run_command("verify", "dst", "--exact", redirection="| head -n 1", cwd=here)
+    assert (ran.stdout, ran.stderr) == ("foreign   000\n", "")
+
+
+@pytest.mark.parametrize(
+    "redirection", ["2> /dev/full < /dev/null", "2>&- < /dev/null", "<&- >&- 2>&-"]
+)
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        *(("status dst", 0), ("verify dst", 0), ("sync src dst", 0), ("drop dst --yes", 0)),
+        *(("status none", 2), ("status none --json", 2), ("", 2), ("--none", 2), ("drop dst", 2)),
+        ("sync src dst/a", 2),
+        ("backups dst restore a", 3),
+    ],
+)
+def test_messages_that_go_nowhere_change_no_exit_status(
+    here: Path, command: str, status: int, redirection: str
+) -> None:
+    ran = run_command(*command.split(), redirection=redirection, cwd=here)
+    assert ran.returncode == status
+    assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS[:2] + COMMANDS[3:])
+def test_a_closed_standard_output_is_asked_for(here: Path, command: str) -> None:
+    ran = run_command(*command.split(), redirection=">&-", cwd=here)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+_SHOW_OUTPUT = """
+import os, sys
+from cocoindex_fsmirror import cli
+cli.main = lambda: print(os.readlink("/proc/self/fd/1"), file=sys.stderr)
+cli.run()
+"""
+
+
+def test_no_file_of_ours_takes_the_place_of_output_that_is_closed() -> None:
+    """Libraries may log to it."""
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", _SHOW_OUTPUT]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=command_environment()
+    )
+    assert (ran.returncode, ran.stderr) == (0, "/dev/null\n")
