@@ -1,4 +1,4 @@
-"""Where the output of ``fsmirror`` goes: to a full disk, to nobody, or nowhere."""
+"""Where the output of ``fsmirror`` goes: to a full disk, to nobody, or to a terminal of ASCII."""
 
 from __future__ import annotations
 
@@ -113,3 +113,64 @@ def test_no_file_of_ours_takes_the_place_of_output_that_is_closed() -> None:
         command, capture_output=True, text=True, check=False, env=command_environment()
     )
     assert (ran.returncode, ran.stderr) == (0, "/dev/null\n")
+
+
+# Where the locale has no letters but those of ASCII
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.fixture
+def accented(tmp_path: Path) -> Path:
+    """A folder with a source that has names outside ASCII, and its mirror, which has drifted."""
+    (tmp_path / "é" / "ü").mkdir(parents=True)
+    (tmp_path / "é" / "ü" / "ß").write_bytes(b"1")
+    (tmp_path / "é" / "ö").write_bytes(b"2")
+    assert run_command("sync", "é", "dst", cwd=tmp_path, LC_ALL="C.UTF-8").returncode == 0
+    (tmp_path / "dst" / "ö").write_bytes(b"edited")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "shown"),
+    [
+        ("status dst", 1, r"fsmirror sync {here}/\xe9,"),
+        ("verify dst", 1, r"modified  \xf6"),
+        ("why dst/ü/ß", 0, r"\xfc/\xdf: managed, a file"),
+        ("why dst/ö --json", 1, r'"path": "\u00f6"'),
+        ("sync é dst --dry-run", 0, r"heal     \xf6  (1 B, what is"),
+        ("sync é dst", 0, r"foreign '\xf6' was moved to"),
+        ("sync é õ", 0, r"{here}/\xf5: 2 written"),
+        ("sync none dst/ü", 2, "none: no such source"),
+        ("sync õ dst", 2, r"\xf5: no such source"),
+        ("drop dst --yes", 0, r"left in place, since it is not ours: '\xf6'"),
+        ("drop dst", 2, "Remove 2 files from {here}/dst?"),
+        ("backups dst restore ö", 2, r"\xf6: there is no such backup"),
+    ],
+)
+def test_names_outside_ascii_are_escaped_and_change_no_exit_status(
+    accented: Path, command: str, status: int, shown: str
+) -> None:
+    ran = run_command(*command.split(), redirection="< /dev/null", cwd=accented, **ASCII)
+    assert ran.returncode == status, ran.stderr
+    assert shown.format(here=accented) in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert (ran.stdout + ran.stderr).isascii()
+
+
+def test_a_mirror_made_with_an_ascii_locale_is_in_order_with_another(accented: Path) -> None:
+    assert run_command("sync", "é", "õ", cwd=accented, **ASCII).returncode == 0
+    assert snapshot(accented / "õ") == snapshot(accented / "é")
+    assert run_command("verify", "õ", cwd=accented, LC_ALL="C.UTF-8").returncode == 0
+
+
+def test_who_insists_on_ascii_names_is_not_asked_again() -> None:
+    """``-X`` outranks what the environment says of UTF-8."""
+    code = "from cocoindex_fsmirror._command import run; run()"
+    ran = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code, "--version"],
+        check=False,
+        timeout=60,
+        env=command_environment(**ASCII),
+    )
+    assert ran.returncode == 0
