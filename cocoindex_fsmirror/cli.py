@@ -531,31 +531,38 @@ def _known_of(figures: Figures) -> Iterator[tuple[str, str]]:
 # Changing
 
 
-class _ListedByDefault(_Group):
-    """``backups DST`` is ``backups DST list``."""
+class _DirectoryFirst(_Group):
+    """Also takes its commands behind the directory: ``backups DST restore PATH``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Puts ``list`` in if no command is given."""
-        at = next((i for i, word in enumerate(args, start=1) if not word.startswith("-")), 0)
-        if at and not self.commands.keys() & set(args[at:]):
-            asks = set(ctx.help_option_names) & set(args[at:])
-            args = [*asks] if asks else [*args[:at], "list", *args[at:]]
+        """Puts the command first; without one, ``list``."""
+        if self.commands.keys() & set(args[1:2]):
+            args = [args[1], args[0], *args[2:]]
+        elif args and args[0] not in self.commands:
+            asks = set(ctx.help_option_names) & set(args)
+            args = [*asks] or ["list", *args]
         return super().parse_args(ctx, args)
 
 
-@main.group(cls=_ListedByDefault, epilog=f"{_EPILOG} Each command has --json.")
-@click.argument("dst", type=PathType(path_type=Path))
-@click.pass_context
-def backups(context: click.Context, dst: Path) -> None:
-    """List, restore or purge what had to make way in DST."""
-    context.obj = _mirror(dst)
+@main.group(
+    cls=_DirectoryFirst,
+    subcommand_metavar="[COMMAND] DST ...",
+    epilog=f"{_EPILOG} Each command has --json.",
+)
+def backups() -> None:
+    """List, restore or purge what had to make way in DST.
+
+    Without COMMAND, the backups are listed. COMMAND may also follow DST, as in
+    "fsmirror backups DST restore PATH".
+    """
 
 
 @backups.command("list", epilog=_EPILOG)
+@click.argument("dst", type=PathType(path_type=Path))
 @json_option
-@click.pass_obj
-def list_(mirror: Mirror, as_json: bool) -> int:
+def list_(dst: Path, as_json: bool) -> int:
     """List the backups, the oldest first."""
+    mirror = _mirror(dst)
     found = mirror.backups()
     size = sum(each.size for each in found)
     listed = [
@@ -572,16 +579,17 @@ def list_(mirror: Mirror, as_json: bool) -> int:
 
 
 @backups.command(epilog=_EPILOG)
+@click.argument("dst", type=PathType(path_type=Path))
 @click.argument("path")
 @click.option("--to", metavar="PATH", help="Where to, below DST; by default where it was.")
 @json_option
-@click.pass_obj
-def restore(mirror: Mirror, path: str, to: str | None, as_json: bool) -> int:
+def restore(dst: Path, path: str, to: str | None, as_json: bool) -> int:
     """Move a backup back to where it was, or to another path of DST.
 
     PATH is as the list shows it, or where the file was: then it is the newest
     of its backups. Nothing is ever replaced.
     """
+    mirror = _mirror(dst)
     found = find(mirror.backups(), path)
     if not found:
         raise click.UsageError(f"{path}: there is no such backup")
@@ -595,11 +603,12 @@ def restore(mirror: Mirror, path: str, to: str | None, as_json: bool) -> int:
 
 
 @backups.command(epilog=_EPILOG)
+@click.argument("dst", type=PathType(path_type=Path))
 @click.option("--older-than", type=AgeType(), required=True, help="Such as 30d, 12h, 2w.")
 @json_option
-@click.pass_obj
-def purge(mirror: Mirror, older_than: int, as_json: bool) -> int:
+def purge(dst: Path, older_than: int, as_json: bool) -> int:
     """Remove old backups for good."""
+    mirror = _mirror(dst)
     count, size = mirror.purge_backups(time.time_ns() - older_than)
     line = f"{printable(mirror.root)}: {count:,} backups purged, {readable(size)}"
     tell(as_json, {"root": mirror.root, "purged": count, "bytes": size}, [line])
