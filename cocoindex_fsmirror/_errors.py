@@ -37,6 +37,11 @@ __all__ = [
 ]
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Returns a count with its noun, such as ``1 file``; ``many`` is by default ``one`` + s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 class FsMirrorError(Exception):
     """The base of every error that this package raises on purpose."""
 
@@ -96,8 +101,9 @@ class TooManyRemovalsError(FsMirrorError):
     """
 
     def __init__(self, root: str, removals: int, managed: int, allowed: int, limit: str) -> None:
+        files = counted(managed, "file")
         super().__init__(
-            f"{root}: {removals:,} of {managed:,} files would be removed, and {limit} allows "
+            f"{root}: {removals:,} of {files} would be removed, and {limit} allows "
             f"{allowed:,}: nothing was removed (is the source complete? if they are to go, "
             f"allow {removals} once)"
         )

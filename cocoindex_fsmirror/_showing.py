@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import click
 
-from ._errors import ApplyError
+from ._errors import ApplyError, counted
 
 __all__ = [
     "Failure",
@@ -138,14 +138,14 @@ def progress_bar(
 
     columns = (
         progress.BarColumn(),
-        progress.TextColumn("{task.fields[files]:,} of {task.fields[all_files]:,} files"),
+        progress.TextColumn("{task.fields[files]:,} of {task.fields[all_files]}"),
         progress.DownloadColumn(binary_units=True),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         count, size = expected()
-        task = bar.add_task("", total=max(size, 1), files=0, all_files=count)
+        task = bar.add_task("", total=max(size, 1), files=0, all_files=counted(count, "file"))
 
         def advance(files: int, size: int) -> None:
             done = bar.tasks[0].fields["files"] + files

@@ -29,7 +29,7 @@ from ._arguments import AgeType, LimitType, PathType, json_option, wants_json
 from ._backups import find
 from ._beside import Beside
 from ._brake import Limit
-from ._errors import FsMirrorError, InvalidNameError, RootError
+from ._errors import FsMirrorError, InvalidNameError, RootError, counted
 from ._mirror import Difference, Mirror, Owner, observe
 from ._paths import RESERVED
 from ._showing import (
@@ -243,7 +243,7 @@ def _report(source: str, target: str, summary: Summary, *, as_json: bool) -> int
     if summary.skipped and not as_json:
         shown = ", ".join(map(printable, summary.skipped[:3]))
         shown += ", ..." if len(summary.skipped) > 3 else ""
-        complain(f"skipped {len(summary.skipped)} special files: {shown}")
+        complain(f"skipped {counted(len(summary.skipped), 'special file')}: {shown}")
     figures = {"source": source, "root": target} | msgspec.structs.asdict(summary)
     tell(as_json, figures, [f"{printable(target)}: {_summed_up(figures)}"])
     return FAILED if summary.failures else IN_ORDER
@@ -328,9 +328,8 @@ def _list_changes(mirror: Mirror, found: Survey, options: Any, *, as_json: bool)
         raise RootError(found.source, f"can't be read whole: {shown}", "nothing was changed")
     changes = list(dry_run(mirror, found, options))
     lines = [_line(change.action, change.path, change.size, change.note) for change in changes]
-    lines.append(
-        f"{printable(mirror.root)}: {len(changes):,} changes would be made; nothing was done"
-    )
+    count = counted(len(changes), "change")
+    lines.append(f"{printable(mirror.root)}: {count} would be made; nothing was done")
     listed = [change._asdict() for change in changes]
     tell(as_json, {"root": mirror.root, "changes": listed}, lines)
     return FAILED if any(change.action == "fail" for change in changes) else IN_ORDER
@@ -383,9 +382,10 @@ def status(dst: Path, as_json: bool) -> int:
             for owner in owners
         ],
     }
+    files = counted(found.files, "file or link", "files and links")
     lines = [
         printable(mirror.root),
-        f"  {found.files:,} files and links, {readable(found.size)}, in {found.folders:,} folders",
+        f"  {files}, {readable(found.size)}, in {counted(found.folders, 'folder')}",
         f"  last written {utc(found.updated_ns) or 'never'}",
         f"  drifted      {len(drift):,}" + ("  (fsmirror verify lists them)" if drift else ""),
         f"  backups      {len(backups):,}" + ("  (fsmirror backups lists them)" if backups else ""),
@@ -417,7 +417,9 @@ def _mirror(dst: Path) -> Mirror:
 def _described(mirror: Mirror, owner: Owner) -> str:
     """An owner, in one line."""
     lost = ", whose database was lost" if owner.is_lost else ""
-    return f"{_who(mirror, owner)}, {owner.files:,} files, since {utc(owner.since_ns)}{lost}"
+    return (
+        f"{_who(mirror, owner)}, {counted(owner.files, 'file')}, since {utc(owner.since_ns)}{lost}"
+    )
 
 
 def _who(mirror: Mirror, owner: Owner) -> str:
@@ -449,9 +451,9 @@ def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
     found.sort(key=lambda pair: pair[1])
     listed = [{"path": name, "how": how} for how, name in found]
     files = mirror.count()
-    summary = f"{len(found):,} differ" if found else "in order"
+    summary = counted(len(found), "differs", "differ") if found else "in order"
     lines = [f"{coloured(f'{how:8}')}  {printable(name)}" for how, name in found]
-    lines.append(f"{printable(mirror.root)}: {summary} ({files:,} files)")
+    lines.append(f"{printable(mirror.root)}: {summary} ({counted(files, 'file')})")
     tell(as_json, {"root": mirror.root, "files": files, "differences": listed}, lines)
     return DIFFERS if found else IN_ORDER
 
@@ -573,7 +575,7 @@ def list_(dst: Path, as_json: bool) -> int:
         f"{utc(each.time_ns)}  {readable(each.size):>12}  {printable(f'{each.stamp}/{each.name}')}"
         for each in found
     ]
-    lines.append(f"{printable(mirror.root)}: {len(found):,} backups, {readable(size)}")
+    lines.append(f"{printable(mirror.root)}: {counted(len(found), 'backup')}, {readable(size)}")
     tell(as_json, {"root": mirror.root, "bytes": size, "backups": listed}, lines)
     return IN_ORDER
 
@@ -610,7 +612,7 @@ def purge(dst: Path, older_than: int, as_json: bool) -> int:
     """Remove old backups for good."""
     mirror = _mirror(dst)
     count, size = mirror.purge_backups(time.time_ns() - older_than)
-    line = f"{printable(mirror.root)}: {count:,} backups purged, {readable(size)}"
+    line = f"{printable(mirror.root)}: {counted(count, 'backup')} purged, {readable(size)}"
     tell(as_json, {"root": mirror.root, "purged": count, "bytes": size}, [line])
     return IN_ORDER
 
@@ -627,12 +629,13 @@ def drop(dst: Path, yes: bool, as_json: bool) -> int:
     """
     mirror = _mirror(dst)
     files = mirror.count()
-    if not yes and not _agrees(f"Remove {files:,} files from {printable(mirror.root)}?"):
+    if not yes and not _agrees(f"Remove {counted(files, 'file')} from {printable(mirror.root)}?"):
         raise Failure("nothing was removed")
     with mirror.held():
         outcome = mirror.give_up()
     figures = {"root": mirror.root, "deleted": len(outcome.removed), "left": sorted(outcome.left)}
-    left = f", {len(outcome.left):,} left that are not ours" if outcome.left else ""
+    stays = counted(len(outcome.left), "left that is not ours", "left that are not ours")
+    left = f", {stays}" if outcome.left else ""
     tell(as_json, figures, [f"{printable(mirror.root)}: {len(outcome.removed):,} deleted{left}"])
     return IN_ORDER
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._errors import counted
 from cocoindex_fsmirror._ledger import Pending
 from cocoindex_fsmirror._paths import ROOT
 from cocoindex_fsmirror.cli import main
@@ -203,7 +204,7 @@ def test_no_name_breaks_a_line_or_a_terminal(tmp_path: Path) -> None:
     for command in commands:
         result = run(*command, input="n\n")
         assert result.exception is None or isinstance(result.exception, SystemExit)
-        told = result.output.replace("Remove 1 files from", "fsmirror: ")
+        told = result.output.replace("Remove 1 file from", "fsmirror: ")
         assert SHOWN in told
         assert NASTY[-7:] in told  # And is no picture.
         assert all(line.isprintable() for line in told.splitlines())
@@ -217,6 +218,60 @@ def test_what_is_logged_breaks_no_line(src: Path, tmp_path: Path) -> None:
     result = run("sync", src, target)
     assert f"{SHOWN}: foreign 'a' was moved to" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """A folder with a source of one file in one folder, beside a FIFO, and its mirror."""
+    (tmp_path / "src" / "d").mkdir(parents=True)
+    (tmp_path / "src" / "d" / "a").write_bytes(b"a")
+    os.mkfifo(tmp_path / "src" / "pipe")
+    with Mirror(tmp_path / "dst") as mirror:
+        mirror.create()
+    (tmp_path / "dst" / "mine").write_bytes(b"mine")
+    assert run("sync", tmp_path / "src", tmp_path / "dst", "--exact").exit_code == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("status dst", "\n  1 file or link, 1 B, in 1 folder\n"),
+        ("status dst", "fsmirror sync {here}/src, 1 file, since"),
+        ("verify dst", "in order (1 file)\n"),
+        ("verify dst --exact", "1 differs (1 file)\n"),
+        ("backups dst", "1 backup, 4 B\n"),
+        ("backups dst purge --older-than 1d", "0 backups purged, 0 B\n"),
+        ("sync src dst", "skipped 1 special file: pipe\n"),
+        ("sync src dst -n", "1 change would be made; nothing was done\n"),
+        ("sync src dst --exact", "1 foreign file was moved to"),
+        ("sync none dst --max-delete 0", "1 of 1 file would be removed"),
+        ("drop dst --yes", "0 deleted, 1 left that is not ours\n"),
+        ("drop dst", "Remove 1 file from"),
+    ],
+)
+def test_one_of_a_kind_is_counted_in_the_singular(
+    one: Path, monkeypatch: pytest.MonkeyPatch, command: str, shown: str
+) -> None:
+    monkeypatch.chdir(one)
+    (one / "none").mkdir()
+    if command != "verify dst":
+        (one / "dst" / "d" / "a").chmod(0o600)
+    if command == "sync src dst --exact":
+        (one / "dst" / "theirs").touch()
+    if command == "drop dst --yes":
+        (one / "dst" / "d" / "a").write_bytes(b"edited")
+    assert shown.format(here=one) in run(*command.split()).output
+
+
+def test_many_of_a_kind_are_counted_in_the_plural() -> None:
+    assert counted(1, "file") == "1 file"
+    assert [counted(count, "file") for count in (0, 2, 1000)] == [
+        "0 files",
+        "2 files",
+        "1,000 files",
+    ]
+    assert [counted(count, "differs", "differ") for count in (1, 2)] == ["1 differs", "2 differ"]
 
 
 # Looking, in general
@@ -313,7 +368,7 @@ def test_verify_tells_how_a_file_differs(
     result = run("verify", dst, "--content")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[0] == f"{how:8}  a"
-    assert result.stdout.splitlines()[-1] == f"{dst}: 1 differ (3 files)"
+    assert result.stdout.splitlines()[-1] == f"{dst}: 1 differs (3 files)"
 
 
 def test_verify_is_silent_of_what_is_foreign_unless_it_is_to_be_exact(dst: Path) -> None:
@@ -485,7 +540,7 @@ def test_old_backups_are_purged(edited: Path) -> None:
     first, second = sorted((edited / ".fsmirror" / "backup").iterdir())
     first.rename(first.with_name("2020-01-01T000000Z"))
     result = run("backups", edited, "purge", "--older-than", "30d")
-    assert result.stdout == f"{edited}: 1 backups purged, 8 B\n"
+    assert result.stdout == f"{edited}: 1 backup purged, 8 B\n"
     assert [path.name for path in (edited / ".fsmirror" / "backup").iterdir()] == [second.name]
     for age in ("0", "30", "d", "-1d", "1.5d", "1y"):
         result = run("backups", edited, "purge", "--older-than", age)
@@ -531,7 +586,7 @@ def test_drop_names_what_stays_of_several_mirrors_and_only_that(
     assert run("sync", src, flow.root).exit_code == 0
     (flow.root / "flow" / "b").write_bytes(b"edited")
     result = run("drop", flow.root, "--yes")
-    assert result.stdout == f"{flow.root}: 4 deleted, 1 left that are not ours\n"
+    assert result.stdout == f"{flow.root}: 4 deleted, 1 left that is not ours\n"
     assert result.stderr == (
         f"fsmirror: {flow.root}: left in place, since it is not ours: 'flow/b'\n"
     )
