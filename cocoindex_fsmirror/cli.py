@@ -527,7 +527,8 @@ def _known_of(figures: Figures) -> Iterator[tuple[str, str]]:
         if figures[name]:
             yield name, printable(figures[name])
     if figures["adopted"]:
-        yield "adopted", "found there, not written by us: it stays when it is no longer declared"
+        yield "origin", "found there, not written by us: drop leaves it in place;"
+        yield "", "by default, it goes to the backup area once it is no longer declared"
 
 
 # Changing
