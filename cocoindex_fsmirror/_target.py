@@ -135,11 +135,13 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         Raises:
             InvalidNameError: The name is refused.
             SourceError: The source can't be read, or is no regular file.
-            TypeError: The name, the source or the mode is of a wrong type.
+            TypeError: The name, the source, ``preserve`` or the mode is of a wrong type.
             ValueError: The mode, or a time that is preserved, is out of range, the mode
                 is decimal, or ``preserve`` has an unknown value.
         """
         name, mode = parse_name(filename), checked_mode(mode)
+        if isinstance(preserve, str):
+            raise TypeError(f"preserve is a tuple, not str; write ({preserve!r},)")
         unknown = sorted(set(preserve) - {"mode", "mtime"})
         if unknown:
             raise ValueError(f"preserve has {unknown[0]!r}, which is none of 'mode', 'mtime'")

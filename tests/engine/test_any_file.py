@@ -455,6 +455,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Declare], type[Exception], str]] = {
     "text": (lambda path: copy(str(path)), TypeError, "not str"),
     "pure path": (lambda path: copy(PurePath(path)), TypeError, "not PurePosixPath"),
     "preserve": (lambda path: copy(path, preserve=("mode", "owner")), ValueError, "'owner'"),
+    "preserve, as text": (
+        lambda path: copy(path, preserve="mode"), TypeError, "not str; write ('mode',)",
+    ),
     "mode": (lambda path: copy(path, mode=0o10000), ValueError, "0o10000"),
     "decimal mode of a copy": (lambda path: copy(path, mode=640), ValueError, "write 0o640"),
     "decimal mode of a file": (lambda _: file(b"", mode=644), ValueError, "write 0o644"),
