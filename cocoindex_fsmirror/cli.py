@@ -25,7 +25,7 @@ import click
 import msgspec
 
 from . import __version__
-from ._arguments import AgeType, LimitType, PathType, json_option, wants_json
+from ._arguments import AgeType, LimitType, LocalPathType, PathType, json_option, wants_json
 from ._backups import find
 from ._beside import Beside
 from ._brake import Limit
@@ -132,8 +132,8 @@ def main() -> None:
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("src", type=PathType(path_type=Path))
-@click.argument("dst", type=PathType(path_type=Path))
+@click.argument("src", type=LocalPathType(is_source=True))
+@click.argument("dst", type=LocalPathType(is_source=False))
 @click.option(
     "--exclude",
     metavar="PATTERN",
