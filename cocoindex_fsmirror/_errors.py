@@ -162,14 +162,18 @@ class ConflictError(PathError):
 class ApplyError(FsMirrorError, ExceptionGroup[FsMirrorError]):
     """Everything of one batch that failed; all the rest of it was applied.
 
+    The message names what failed. Why it did is said by each of the exceptions, which Python
+    prints below it.
+
     Attributes:
         exceptions: One error for each path, or root, that failed.
         where: The root, or who applied the batch if several roots failed.
     """
 
     def __new__(cls, where: str, errors: Sequence[FsMirrorError]) -> Self:
-        lines = "".join(f"\n  {error}" for error in errors)
-        return super().__new__(cls, f"{where}: {len(errors)} failed{lines}", list(errors))
+        named = ", ".join(_subject(error) for error in errors[:_NAMED])
+        more = f" and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
+        return super().__new__(cls, f"{where}: {len(errors)} failed: {named}{more}", list(errors))
 
     def __init__(self, where: str, errors: Sequence[FsMirrorError]) -> None:
         super().__init__(where, errors)
@@ -178,3 +182,12 @@ class ApplyError(FsMirrorError, ExceptionGroup[FsMirrorError]):
     def derive(self, errors: Sequence[FsMirrorError], /) -> ApplyError:  # type: ignore[override]
         """Makes the smaller group that ``split`` and ``except*`` ask for."""
         return ApplyError(self.where, errors)
+
+
+_NAMED = 10  # failures that the message of a group names before it says how many more
+
+
+def _subject(error: FsMirrorError) -> str:
+    """Returns the path or root that an error is about, or else its kind."""
+    known = (getattr(error, name, "") for name in ("path", "root", "where"))
+    return next((repr(place) for place in known if place), type(error).__name__)

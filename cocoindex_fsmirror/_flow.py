@@ -20,7 +20,7 @@ import cocoindex as coco
 from . import _target
 from ._draft import Draft
 from ._engine import release
-from ._errors import SourceError
+from ._errors import ApplyError, SourceError
 from ._mirror import Drift, Mirror
 from ._open_mirrors import share
 from ._paths import Name, join, parse_name
@@ -138,7 +138,8 @@ async def _mirror_all(run: Run) -> None:
     """The flow: one component for each folder."""
 
     async def note(error: BaseException, _context: object) -> None:
-        run.tell(str(error))
+        if not isinstance(error, ApplyError):  # The mirror has told what failed.
+            run.tell(str(error))
 
     durability, verify, on_conflict = run.settings()
     options = Options(durability, verify, on_conflict)

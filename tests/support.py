@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pytest
+
+from cocoindex_fsmirror import ApplyError
 from cocoindex_fsmirror._paths import Name, parse_name
 from cocoindex_fsmirror._state import (
     ABSENT,
@@ -138,6 +143,20 @@ def run_command(
         cwd=cwd,
         env=command_environment(**environment),
     )
+
+
+def told_by(error: BaseException) -> str:
+    """Returns all that an error says, a line for it and for each of its parts."""
+    parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return "\n".join([f"{type(error).__name__}: {error}", *map(told_by, parts)])
+
+
+@contextlib.contextmanager
+def failing(match: str) -> Iterator[pytest.ExceptionInfo[ApplyError]]:
+    """Expects a batch to fail, and one of its failures to say something, as a pattern."""
+    with pytest.raises(ApplyError) as caught:
+        yield caught
+    assert re.search(match, said := told_by(caught.value)), said
 
 
 def snapshot(root: Path, *, ours: bool = False) -> Tree:

@@ -25,7 +25,7 @@ from cocoindex_fsmirror._state import ABSENT, Intent
 from cocoindex_fsmirror._survey import Survey
 from cocoindex_fsmirror._sync import check_removals
 from tests.io.conftest import Mount
-from tests.support import OWNER, snapshot, write
+from tests.support import OWNER, snapshot, told_by, write
 
 
 def _without_privileges(act: Callable[[], object]) -> str:
@@ -44,7 +44,7 @@ def _without_privileges(act: Callable[[], object]) -> str:
             try:
                 act()
             except BaseException as error:
-                said = f"{type(error).__name__}: {error}"
+                said = told_by(error)
         os.write(writing, said.encode())
         os._exit(0)
     os.close(writing)
