@@ -214,47 +214,6 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert snapshot(src.parent) == before
 
 
-REMOTE = ["deploy@web1:/srv/www", "web1:www", "web1:", "web1::module/www", "rsync://web1/www", ":x"]
-
-
-@pytest.mark.parametrize("path", REMOTE)
-@pytest.mark.parametrize("is_target", [True, False])
-def test_path_on_another_machine_is_refused_and_nothing_is_made(
-    src: Path, monkeypatch: pytest.MonkeyPatch, path: str, is_target: bool
-) -> None:
-    monkeypatch.chdir(src.parent)
-    result = sync("src", path) if is_target else sync(path, "dst")
-    assert result.exit_code == 2
-    assert result.stderr == (
-        f"fsmirror: Invalid value for '{'DST' if is_target else 'SRC'}': {path} names a path on "
-        f"another machine (write ./{path} for a path on this one)\n"
-    )
-    assert os.listdir() == ["src"]
-
-
-@pytest.mark.parametrize("path", ["./web1:www", "sub/web1:www", "{here}/web1:www"])
-def test_colon_behind_a_slash_is_part_of_a_local_name(
-    src: Path, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    monkeypatch.chdir(src.parent)
-    there = path.format(here=src.parent)
-    assert sync("src", there).exit_code == 0
-    assert snapshot(Path(there)) == snapshot(src)
-    assert sync(there, "dst").exit_code == 0
-    assert snapshot(Path("dst")) == snapshot(src)
-
-
-def test_source_that_exists_is_taken_whatever_its_name_and_a_target_is_not(
-    src: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A target may have been made by the mistake itself."""
-    monkeypatch.chdir(src.parent)
-    src.rename("web1:www")
-    assert sync("web1:www", "dst").exit_code == 0
-    assert snapshot(Path("dst")) == snapshot(Path("web1:www"))
-    assert sync("dst", "web1:www").exit_code == 2
-
-
 @pytest.fixture
 def deep(tmp_path: Path) -> Iterator[Path]:
     """A source that is deeper than Python's stack."""

@@ -16,7 +16,6 @@ from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._errors import counted
 from cocoindex_fsmirror._ledger import Pending
 from cocoindex_fsmirror._paths import ROOT
 from cocoindex_fsmirror.cli import main
@@ -72,27 +71,6 @@ def test_the_help_lists_commands_in_the_order_of_their_use() -> None:
     listed = run("--help").stdout.partition("Commands:\n")[2].splitlines()
     names = [line.split()[0] for line in listed if line[2:3].strip()]
     assert names[:6] == ["sync", "status", "verify", "why", "backups", "drop"]
-
-
-@pytest.mark.parametrize("option", ["-h", "--help"])
-@pytest.mark.parametrize(
-    ("words", "usage"),
-    [
-        ("", "[OPTIONS] [COMMAND] DST ..."),
-        ("dst", "[OPTIONS] [COMMAND] DST ..."),
-        *((words, "list [OPTIONS] DST") for words in ("list", "list dst", "dst list")),
-        ("restore", "restore [OPTIONS] DST PATH"),
-        ("dst restore", "restore [OPTIONS] DST PATH"),
-        ("dst restore a", "restore [OPTIONS] DST PATH"),
-        *((words, "purge [OPTIONS] DST") for words in ("purge", "dst purge")),
-    ],
-)
-def test_each_command_of_backups_has_help_of_its_own_on_either_side_of_the_directory(
-    words: str, usage: str, option: str
-) -> None:
-    result = run("backups", *words.split(), option)
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.startswith(f"Usage: main backups {usage}\n")
 
 
 @pytest.mark.parametrize(
@@ -218,60 +196,6 @@ def test_what_is_logged_breaks_no_line(src: Path, tmp_path: Path) -> None:
     result = run("sync", src, target)
     assert f"{SHOWN}: foreign 'a' was moved to" in result.stderr
     assert result.stderr.count("\n") == 1
-
-
-@pytest.fixture
-def one(tmp_path: Path) -> Path:
-    """A folder with a source of one file in one folder, beside a FIFO, and its mirror."""
-    (tmp_path / "src" / "d").mkdir(parents=True)
-    (tmp_path / "src" / "d" / "a").write_bytes(b"a")
-    os.mkfifo(tmp_path / "src" / "pipe")
-    with Mirror(tmp_path / "dst") as mirror:
-        mirror.create()
-    (tmp_path / "dst" / "mine").write_bytes(b"mine")
-    assert run("sync", tmp_path / "src", tmp_path / "dst", "--exact").exit_code == 0
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("command", "shown"),
-    [
-        ("status dst", "\n  1 file or link, 1 B, in 1 folder\n"),
-        ("status dst", "fsmirror sync {here}/src, 1 file, since"),
-        ("verify dst", "in order (1 file)\n"),
-        ("verify dst --exact", "1 differs (1 file)\n"),
-        ("backups dst", "1 backup, 4 B\n"),
-        ("backups dst purge --older-than 1d", "0 backups purged, 0 B\n"),
-        ("sync src dst", "skipped 1 special file: pipe\n"),
-        ("sync src dst -n", "1 change would be made; nothing was done\n"),
-        ("sync src dst --exact", "1 foreign file was moved to"),
-        ("sync none dst --max-delete 0", "1 of 1 file would be removed"),
-        ("drop dst --yes", "0 deleted, 1 left that is not ours\n"),
-        ("drop dst", "Remove 1 file from"),
-    ],
-)
-def test_one_of_a_kind_is_counted_in_the_singular(
-    one: Path, monkeypatch: pytest.MonkeyPatch, command: str, shown: str
-) -> None:
-    monkeypatch.chdir(one)
-    (one / "none").mkdir()
-    if command != "verify dst":
-        (one / "dst" / "d" / "a").chmod(0o600)
-    if command == "sync src dst --exact":
-        (one / "dst" / "theirs").touch()
-    if command == "drop dst --yes":
-        (one / "dst" / "d" / "a").write_bytes(b"edited")
-    assert shown.format(here=one) in run(*command.split()).output
-
-
-def test_many_of_a_kind_are_counted_in_the_plural() -> None:
-    assert counted(1, "file") == "1 file"
-    assert [counted(count, "file") for count in (0, 2, 1000)] == [
-        "0 files",
-        "2 files",
-        "1,000 files",
-    ]
-    assert [counted(count, "differs", "differ") for count in (1, 2)] == ["1 differs", "2 differ"]
 
 
 # Looking, in general
@@ -430,60 +354,6 @@ def test_why_knows_links_folders_adopted_foreign_and_absent_paths(
     assert "not written by us" in run("why", tmp_path / "copy" / "a").stdout
 
 
-@pytest.fixture(params=["flow", "sync"])
-def adopted(
-    request: pytest.FixtureRequest, tmp_path: Path, make_flow: Callable[..., Flow]
-) -> tuple[Path, Callable[[], object]]:
-    """A mirror with an adopted file ``a``, and a function that no longer declares it."""
-    flow, source = make_flow(), tmp_path / "source"
-    flow.root.mkdir()
-    (flow.root / "a").write_bytes(b"a")
-    if request.param == "sync":
-        source.mkdir()
-        for name in ("a", "b"):
-            (source / name).write_bytes(name.encode())
-        assert run("sync", source, flow.root).exit_code == 0
-
-        def undeclare() -> None:
-            (source / "a").unlink()
-            assert run("sync", source, flow.root).exit_code == 0
-
-        return flow.root, undeclare
-    flow.files = {"a": b"a", "b": b"b"}
-    flow.update()
-
-    def undeclare_in_flow() -> None:
-        flow.files = {"b": b"b"}
-        flow.update()
-
-    return flow.root, undeclare_in_flow
-
-
-def test_an_adopted_file_goes_to_the_backup_area_once_it_is_undeclared_as_why_says(
-    adopted: tuple[Path, Callable[[], object]],
-) -> None:
-    root, undeclare = adopted
-    assert (
-        "by default, it goes to the backup area once it is no longer declared"
-        in run("why", root / "a").stdout
-    )
-    undeclare()
-    assert not (root / "a").exists()
-    assert backups(root) == [b"a"]
-
-
-def test_an_adopted_file_stays_when_its_mirror_is_dropped_as_why_says(
-    adopted: tuple[Path, Callable[[], object]],
-) -> None:
-    root, _ = adopted
-    assert (
-        "origin       found there, not written by us: drop leaves it in place;"
-        in run("why", root / "a").stdout
-    )
-    assert run("drop", root, "--yes").exit_code == 0
-    assert contents(snapshot(root)) == {"a": b"a"}
-
-
 def test_why_knows_the_mirror_itself_and_our_own_folder(
     src: Path, dst: Path, tmp_path: Path
 ) -> None:
@@ -528,37 +398,6 @@ def test_backups_are_listed_the_oldest_first(edited: Path) -> None:
     lines = run("backups", edited).stdout.splitlines()
     assert lines[-1] == f"{edited}: 2 backups, 16 B"
     assert lines[0].endswith("Z/a") or lines[0].endswith("/a")
-
-
-@pytest.mark.parametrize("words", ["list dst", "--json dst", "dst --json", "-- dst", "./dst list"])
-def test_backups_are_listed_whatever_the_order_of_the_words(
-    edited: Path, monkeypatch: pytest.MonkeyPatch, words: str
-) -> None:
-    monkeypatch.chdir(edited.parent)
-    result = run("backups", *words.split())
-    assert result.exit_code == 0
-    if "--json" in words:
-        assert len(json.loads(result.stdout)["backups"]) == 2
-    else:
-        assert len(result.stdout.splitlines()) == 3
-
-
-def test_a_command_of_backups_stands_before_or_behind_the_directory(edited: Path) -> None:
-    assert told("backups", edited, "restore", "a", "--to", "b")["to"] == "b"
-    assert told("backups", "restore", edited, "a", "--to", "c")["to"] == "c"
-    assert told("backups", "purge", edited, "--older-than", "1d")["purged"] == 0
-    asked = run("backups", "restore", edited, "list")
-    assert asked.stderr == "fsmirror: list: there is no such backup\n"
-
-
-def test_a_mirror_that_is_called_as_a_command_of_backups_is_found(
-    edited: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    edited.rename(edited.with_name("restore"))
-    monkeypatch.chdir(edited.parent)
-    for arguments in (("restore", "list"), ("./restore",), ("list", "./restore")):
-        assert len(told("backups", *arguments)["backups"]) == 2
-    assert told("backups", "restore", "restore", "a", "--to", "b")["to"] == "b"
 
 
 def test_a_backup_is_restored_to_another_path_and_replaces_nothing(edited: Path) -> None:

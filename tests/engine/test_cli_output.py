@@ -37,19 +37,19 @@ def test_output_to_a_full_disk_is_one_line_and_exit_status_3(here: Path, command
     assert (ran.returncode, ran.stderr) == (3, UNWRITABLE)
 
 
-def test_a_run_whose_summary_is_lost_has_done_its_work(here: Path) -> None:
+def test_run_whose_summary_is_lost_has_done_its_work(here: Path) -> None:
     (here / "src" / "new").write_bytes(b"new")
     assert run_command("sync", "src", "dst", redirection="> /dev/full", cwd=here).returncode == 3
     assert contents(snapshot(here / "dst")) == contents(snapshot(here / "src"))
 
 
-def test_programs_can_lose_an_error_only_with_a_line(here: Path) -> None:
+def test_error_that_programs_lose_has_a_line_of_its_own(here: Path) -> None:
     ran = run_command("status", "none", "--json", redirection="> /dev/full", cwd=here)
     assert (ran.returncode, ran.stderr) == (3, f"fsmirror: none: no such directory\n{UNWRITABLE}")
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "status dst --json", *HELP])
-def test_a_reader_that_has_left_ends_the_command_quietly(here: Path, command: str) -> None:
+def test_reader_that_has_left_ends_the_command_quietly(here: Path, command: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     program = [sys.executable, "-c", "from cocoindex_fsmirror._command import run; run()"]
@@ -65,7 +65,7 @@ def test_a_reader_that_has_left_ends_the_command_quietly(here: Path, command: st
     assert (ran.returncode, ran.stderr) == (141, b"")  # 128 + SIGPIPE, as shells have it.
 
 
-def test_the_first_line_of_a_long_list_can_be_had_alone(here: Path) -> None:
+def test_first_line_of_a_long_list_is_shown_without_noise(here: Path) -> None:
     for number in range(300):
         (here / "dst" / f"{number:03}").touch()
     ran = run_command("verify", "dst", "--exact", redirection="| head -n 1", cwd=here)
@@ -93,7 +93,7 @@ def test_messages_that_go_nowhere_change_no_exit_status(
 
 
 @pytest.mark.parametrize("command", COMMANDS[:2] + COMMANDS[3:])
-def test_a_closed_standard_output_is_asked_for(here: Path, command: str) -> None:
+def test_closed_standard_output_is_no_failure(here: Path, command: str) -> None:
     ran = run_command(*command.split(), redirection=">&-", cwd=here)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
@@ -164,7 +164,7 @@ def test_a_mirror_made_with_an_ascii_locale_is_in_order_with_another(accented: P
     assert run_command("verify", "õ", cwd=accented, LC_ALL="C.UTF-8").returncode == 0
 
 
-def test_who_insists_on_ascii_names_is_not_asked_again() -> None:
+def test_process_that_forces_ascii_names_is_not_started_again_and_again() -> None:
     """``-X`` outranks what the environment says of UTF-8."""
     code = "from cocoindex_fsmirror._command import run; run()"
     ran = subprocess.run(

@@ -80,7 +80,7 @@ def test_update_that_changes_nothing_tells_nothing(
     assert _told(caplog, root) == []
 
 
-def test_nothing_is_put_together_while_nobody_listens(
+def test_log_lines_are_not_built_while_debug_is_off(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER)
