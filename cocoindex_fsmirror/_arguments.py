@@ -65,12 +65,12 @@ class LocalPathType(PathType):
         ctx: click.Context | None,
     ) -> Any:
         """Refuses what rsync and scp take to another machine: a colon before the first slash."""
-        text = os.fspath(value)
+        path, text = super().convert(value, param, ctx), os.fspath(value)
         is_remote = ":" in text.partition("/")[0]
         if is_remote and not (self._is_source and os.path.lexists(text)):
             hint = f"write ./{text} for a path on this one"
             self.fail(f"{text} names a path on another machine ({hint})", param, ctx)
-        return super().convert(value, param, ctx)
+        return path
 
 
 class LimitType(_LimitBase):

@@ -37,6 +37,11 @@ def test_path_on_another_machine_is_refused_and_nothing_is_made(
     assert os.listdir() == ["src"]
 
 
+def test_source_with_a_colon_that_is_no_path_is_one_line(src: Path) -> None:
+    result = run("sync", "web1:\0", src.with_name("dst"))
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
 @pytest.mark.parametrize("path", ["./web1:www", "sub/web1:www", "{here}/web1:www"])
 def test_colon_behind_a_slash_is_part_of_a_local_name(
     src: Path, monkeypatch: pytest.MonkeyPatch, path: str
