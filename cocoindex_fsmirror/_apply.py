@@ -67,6 +67,8 @@ class Outcome(msgspec.Struct):
         adopted: Those of them, but for folders, of which nothing was known before.
         dressed: Files and links of which only mode or time was set.
         removed: Files that were removed.
+        made: Folders that were made.
+        pruned: Folders that were removed.
         backed_up: Where foreign bytes went, by the path that they were at.
         left: Paths that stay though nobody declares them, since they are foreign.
         failures: One error for each path that failed.
@@ -78,6 +80,8 @@ class Outcome(msgspec.Struct):
     adopted: list[Name] = msgspec.field(default_factory=list)
     dressed: list[Name] = msgspec.field(default_factory=list)
     removed: list[Name] = msgspec.field(default_factory=list)
+    made: list[Name] = msgspec.field(default_factory=list)
+    pruned: list[Name] = msgspec.field(default_factory=list)
     backed_up: dict[Name, Name] = msgspec.field(default_factory=dict)
     left: list[Name] = msgspec.field(default_factory=list)
     failures: list[PathError] = msgspec.field(default_factory=list)
@@ -118,7 +122,27 @@ def apply_plan(
     if not plan.changes_nothing:
         with contextlib.closing(run):
             _carry_out(run)
+    if _log.isEnabledFor(logging.DEBUG):
+        _log_paths(tree.path, run.outcome)
     return run.outcome
+
+
+def _log_paths(root: str, outcome: Outcome) -> None:
+    """Logs one line for each path that something was done to."""
+    verbs = {
+        "kept": outcome.kept,
+        "left": outcome.left,
+        "backed up": outcome.backed_up,
+        "removed": [*outcome.removed, *outcome.pruned],
+        "adopted": outcome.adopted,
+        "dressed": outcome.dressed,
+        "made": outcome.made,
+        "wrote": outcome.written,
+    }
+    # Of a path with several verbs, such as one that was backed up and written, the last tells most.
+    done = {name: verb for verb, names in verbs.items() for name in names}
+    for name, verb in done.items():
+        _log.debug("%s: %s %r", root, verb, name)
 
 
 def _carry_out(run: _Batch) -> None:
@@ -339,6 +363,7 @@ class _Batch:
                 continue
             if self._tree.remove_folder(name):
                 self._gone.append(name)
+                self.outcome.pruned.append(name)
             elif on_behalf not in self._failed:
                 problem = f"the folder {name!r} is in the way, and something appeared in it"
                 self._refuse(ConflictError(on_behalf, "write", problem, "move it away"))
@@ -373,8 +398,10 @@ class _Batch:
 
     def _make_folder(self, row: Row) -> None:
         """Makes one folder, unless it came whole, and remembers that we did."""
-        made = row.name in self._moved or self._tree.make_folder(row.name)
-        made = made or self._was_made(row.name)
+        is_new = row.name in self._moved or self._tree.make_folder(row.name)
+        if is_new:
+            self.outcome.made.append(row.name)
+        made = is_new or self._was_made(row.name)
         self._tree.folder(row.name)  # Raises if something else took the name.
         if made or row.declared:
             self._done[row.name] = replace(row, made=made)
@@ -570,6 +597,7 @@ class _Batch:
         for row in self._plan.prune:
             if row.name not in holding and self._tree.remove_folder(row.name):
                 self._gone.append(row.name)
+                self.outcome.pruned.append(row.name)
 
     def dress(self) -> None:
         """Step 6g: folders get the mode and the time that were asked for, after all changes."""

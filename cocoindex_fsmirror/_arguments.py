@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 else:
     _LimitBase = _AgeBase = click.ParamType  # Older versions of Click can't subscript it.
 
-__all__ = ["AgeType", "LimitType", "PathType", "json_option", "wants_json"]
+__all__ = ["AgeType", "LimitType", "LocalPathType", "PathType", "json_option", "wants_json"]
 
 _DIGITS: Final = 18  # of a count of files
 
@@ -43,6 +44,33 @@ class PathType(click.Path):
         if not is_text:
             self.fail(f"{text!r} is not UTF-8", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class LocalPathType(PathType):
+    """A path on this machine.
+
+    Args:
+        is_source: True if the path is only read. One that exists is taken then. A target may
+            exist because of the very mistake, from a time when it was not refused.
+    """
+
+    def __init__(self, *, is_source: bool) -> None:
+        super().__init__(path_type=Path)
+        self._is_source = is_source
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Refuses what rsync and scp take to another machine: a colon before the first slash."""
+        path, text = super().convert(value, param, ctx), os.fspath(value)
+        is_remote = ":" in text.partition("/")[0]
+        if is_remote and not (self._is_source and os.path.lexists(text)):
+            hint = f"write ./{text} for a path on this one"
+            self.fail(f"{text} names a path on another machine ({hint})", param, ctx)
+        return path
 
 
 class LimitType(_LimitBase):

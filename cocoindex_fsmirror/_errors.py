@@ -37,6 +37,11 @@ __all__ = [
 ]
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Returns a count with its noun, such as ``1 file``; ``many`` is by default ``one`` + s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 class FsMirrorError(Exception):
     """The base of every error that this package raises on purpose."""
 
@@ -109,8 +114,8 @@ class TooManyRemovalsError(FsMirrorError):
     ) -> None:
         done = f"no more than {removed:,} were removed" if removed else "nothing was removed"
         super().__init__(
-            f"{root}: {removals:,} of {managed:,} files would be removed, and {limit} allows "
-            f"{allowed:,}: {done} (is the source complete? if they are to go, allow at "
+            f"{root}: {removals:,} of {counted(managed, 'file')} would be removed, and {limit} "
+            f"allows {allowed:,}: {done} (is the source complete? if they are to go, allow at "
             f"least {removals} once)"
         )
         self.root = root
@@ -169,14 +174,18 @@ class ConflictError(PathError):
 class ApplyError(FsMirrorError, ExceptionGroup[FsMirrorError]):
     """Everything of one batch that failed; all the rest of it was applied.
 
+    The message names what failed. Why it did is said by each of the exceptions, which Python
+    prints below it.
+
     Attributes:
         exceptions: One error for each path, or root, that failed.
         where: The root, or who applied the batch if several roots failed.
     """
 
     def __new__(cls, where: str, errors: Sequence[FsMirrorError]) -> Self:
-        lines = "".join(f"\n  {error}" for error in errors)
-        return super().__new__(cls, f"{where}: {len(errors)} failed{lines}", list(errors))
+        named = ", ".join(_subject(error) for error in errors[:_NAMED])
+        more = f" and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
+        return super().__new__(cls, f"{where}: {len(errors)} failed: {named}{more}", list(errors))
 
     def __init__(self, where: str, errors: Sequence[FsMirrorError]) -> None:
         super().__init__(where, errors)
@@ -185,3 +194,12 @@ class ApplyError(FsMirrorError, ExceptionGroup[FsMirrorError]):
     def derive(self, errors: Sequence[FsMirrorError], /) -> ApplyError:  # type: ignore[override]
         """Makes the smaller group that ``split`` and ``except*`` ask for."""
         return ApplyError(self.where, errors)
+
+
+_NAMED = 10  # failures that the message of a group names before it says how many more
+
+
+def _subject(error: FsMirrorError) -> str:
+    """Returns the path, source or root that an error is about, or else its kind."""
+    known = (getattr(error, name, "") for name in ("path", "source", "root", "where"))
+    return next((repr(place) for place in known if place), type(error).__name__)

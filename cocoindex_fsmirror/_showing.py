@@ -41,11 +41,9 @@ class Failure(click.ClickException):
 def tell(as_json: bool, figures: Figures, lines: Sequence[str]) -> None:
     """Prints a result for people, or for programs."""
     shown = [json.dumps(figures, ensure_ascii=True)] if as_json else lines
-    try:
-        for line in shown:
-            click.echo(line, color=False if os.environ.get("NO_COLOR") else None)
-    except OSError as error:
-        raise Failure(f"standard output can't be written: {error.strerror}") from None
+    for line in shown:
+        # By default Click would write UTF-8 where the locale's encoding is ASCII.
+        click.echo(line, sys.stdout, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def tell_error(error: Exception, *, as_json: bool) -> None:
@@ -53,8 +51,7 @@ def tell_error(error: Exception, *, as_json: bool) -> None:
     lines = [one_line(line) for line in _lines_of(error)]
     complain(*lines)
     if as_json:
-        with contextlib.suppress(OSError):  # That may be what failed.
-            click.echo(json.dumps({"error": "\n".join(lines)}))
+        click.echo(json.dumps({"error": "\n".join(lines)}))
 
 
 def _lines_of(error: Exception) -> list[str]:
@@ -73,8 +70,7 @@ def complain(*lines: str) -> None:
 
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
     message = "\n".join(map(one_line, lines))
-    with contextlib.suppress(OSError):  # There is nowhere left to say it.
-        console.print(f"fsmirror: {message}", style="red" if console.is_terminal else "")
+    console.print(f"fsmirror: {message}", style="red" if console.is_terminal else "")
 
 
 def one_line(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from ._apply import Outcome
-from ._errors import PathError
+from ._errors import PathError, counted
 from ._fs import Tree, stamp_now
 from ._ledger import FILE, FOLDER
 from ._observe import entries
@@ -81,7 +81,6 @@ def sweep(tree: Tree, is_known: Known) -> Outcome:
             _log.warning("%s: foreign %r can't be moved: %s", tree.path, name, problem)
     if outcome.backed_up:
         where = join(join(FOLDER, Name("backup")), Name(stamp))
-        _log.warning(
-            "%s: %d foreign files were moved to %r", tree.path, len(outcome.backed_up), where
-        )
+        moved = counted(len(outcome.backed_up), "foreign file was", "foreign files were")
+        _log.warning("%s: %s moved to %r", tree.path, moved, where)
     return outcome

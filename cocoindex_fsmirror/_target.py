@@ -34,6 +34,8 @@ from ._specs import (
     Spec,
     Verify,
     Watch,
+    checked_mode,
+    checked_time,
 )
 from ._state import Content, DirState, LinkState
 
@@ -94,9 +96,9 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         Raises:
             InvalidNameError: The name is refused.
             TypeError: The name, the content, the mode or the time is of a wrong type.
-            ValueError: The mode or the time is out of range.
+            ValueError: The mode or the time is out of range, or the mode is decimal.
         """
-        checked = _checked_mode(mode), _checked_time(mtime_ns)
+        checked = checked_mode(mode), checked_time(mtime_ns)
         self._declare(parse_name(filename), _to_bytes(content), *checked, create_parent_dirs)
 
     async def declare_copy(
@@ -129,11 +131,13 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         Raises:
             InvalidNameError: The name is refused.
             SourceError: The source can't be read, or is no regular file.
-            TypeError: The name, the source or the mode is of a wrong type.
-            ValueError: The mode, or a time that is preserved, is out of range, or
-                ``preserve`` has an unknown value.
+            TypeError: The name, the source, ``preserve`` or the mode is of a wrong type.
+            ValueError: The mode, or a time that is preserved, is out of range, the mode
+                is decimal, or ``preserve`` has an unknown value.
         """
-        name, mode = parse_name(filename), _checked_mode(mode)
+        name, mode = parse_name(filename), checked_mode(mode)
+        if isinstance(preserve, str):
+            raise TypeError(f"preserve is a tuple, not str; write ({preserve!r},)")
         unknown = sorted(set(preserve) - {"mode", "mtime"})
         if unknown:
             raise ValueError(f"preserve has {unknown[0]!r}, which is none of 'mode', 'mtime'")
@@ -141,7 +145,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         mtime_ns = None
         if isinstance(content, Source):
             mode = content.mode if mode is None and "mode" in preserve else mode
-            mtime_ns = _checked_time(content.mtime_ns) if "mtime" in preserve else None
+            mtime_ns = checked_time(content.mtime_ns) if "mtime" in preserve else None
         self._declare(name, content, mode, mtime_ns, create_parent_dirs)
 
     def declare_symlink(
@@ -171,7 +175,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         """
         name = parse_name(filename)
         pointed = parse_link_target(target, self._path(name) if not allow_escape else None)
-        link = LinkState(pointed, _checked_time(mtime_ns))
+        link = LinkState(pointed, checked_time(mtime_ns))
         self._declare(name, link, None, None, create_parent_dirs)
 
     def _declare(
@@ -216,13 +220,14 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         Raises:
             InvalidNameError: The name is refused.
             TypeError: The name, the mode or the time is of a wrong type.
-            ValueError: An option has an unknown value, or is out of range.
+            ValueError: An option has an unknown value, or is out of range, or the mode is
+                decimal.
         """
         name = parse_name(path)
         component = str(coco.get_component_context())
         Options(durability or "batch", verify or "stat", on_conflict or "backup")
-        mode = _checked_mode(mode)
-        state = DirState(None if mode is None else mode | 0o700, _checked_time(mtime_ns))
+        mode = checked_mode(mode)
+        state = DirState(None if mode is None else mode | 0o700, checked_time(mtime_ns))
         rival = self._note(name, component, is_file=False)
         spec = DirSpec(
             create_parent_dirs, component, rival, durability, verify, on_conflict, state=state
@@ -386,7 +391,7 @@ def declare_file(
     Raises:
         InvalidNameError: The name is refused.
         TypeError: The content or the mode is of a wrong type.
-        ValueError: The mode is out of range, or an option has an unknown value.
+        ValueError: The mode is out of range or decimal, or an option has an unknown value.
     """
     key = _root_key(path)
     if key.base_dir_key is None or PurePath(key.path).name:
@@ -395,7 +400,7 @@ def declare_file(
     folder, name = os.path.split(resolved or "")
     spec = FileSpec(
         _to_bytes(content),
-        _checked_mode(mode),
+        checked_mode(mode),
         create_parent_dirs,
         str(coco.get_component_context()),
         ROOT,
@@ -499,25 +504,3 @@ async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Source
     if len(content) > size:  # It has grown since its size was asked for.
         content = await source.read()
     return await asyncio.to_thread(spool, str(source.file_path.path), content)
-
-
-def _checked_time(mtime_ns: int | None) -> int | None:
-    """Refuses what is no time."""
-    if mtime_ns is None:
-        return None
-    if not isinstance(mtime_ns, int) or isinstance(mtime_ns, bool):
-        raise TypeError(f"a time is an int, in nanoseconds, not {type(mtime_ns).__name__}")
-    if not -(1 << 63) <= mtime_ns < 1 << 63:
-        raise ValueError(f"the time {mtime_ns} does not fit into 64 bits")
-    return int(mtime_ns)  # Subclasses can't be stored, here and below.
-
-
-def _checked_mode(mode: int | None) -> int | None:
-    """Refuses what are no permission bits."""
-    if mode is None:
-        return None
-    if not isinstance(mode, int) or isinstance(mode, bool):
-        raise TypeError(f"a mode is an int, not {type(mode).__name__}")
-    if not 0 <= mode <= 0o7777:
-        raise ValueError(f"mode {mode:#o} is not between 0 and 0o7777")
-    return int(mode)

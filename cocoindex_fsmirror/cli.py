@@ -19,10 +19,10 @@ import click
 import msgspec
 
 from . import __version__
-from ._arguments import AgeType, LimitType, PathType, json_option, wants_json
+from ._arguments import AgeType, LimitType, LocalPathType, PathType, json_option, wants_json
 from ._backups import find
 from ._brake import Limit
-from ._errors import FsMirrorError, InvalidNameError
+from ._errors import FsMirrorError, InvalidNameError, counted
 from ._helper import Helper
 from ._ledger import Span
 from ._mirror import Difference, Mirror, Owner
@@ -41,6 +41,7 @@ from ._showing import (
     tell_error,
     utc,
 )
+from ._streams import open_streams
 
 if TYPE_CHECKING:
     from ._survey import Survey
@@ -54,6 +55,7 @@ USED_WRONGLY: Final = 2
 FAILED: Final = 3
 _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+UNREAD: Final = 141  # 128 + SIGPIPE, too
 
 _EPILOG = "Exit status: 0 in order, 1 differences found, 2 used wrongly, 3 failed."
 
@@ -125,8 +127,8 @@ def main() -> None:
 
 
 @main.command(epilog=_EPILOG)
-@click.argument("src", type=PathType(path_type=Path))
-@click.argument("dst", type=PathType(path_type=Path))
+@click.argument("src", type=LocalPathType(is_source=True))
+@click.argument("dst", type=LocalPathType(is_source=False))
 @click.option(
     "--exclude",
     metavar="PATTERN",
@@ -237,7 +239,7 @@ def _report(source: str, target: str, summary: Summary, *, as_json: bool) -> int
     if summary.skipped and not as_json:
         shown = ", ".join(map(printable, summary.skipped[:3]))
         shown += ", ..." if len(summary.skipped) > 3 else ""
-        complain(f"skipped {len(summary.skipped)} special files: {shown}")
+        complain(f"skipped {counted(len(summary.skipped), 'special file')}: {shown}")
     figures = {"source": source, "root": target} | msgspec.structs.asdict(summary)
     tell(as_json, figures, [f"{printable(target)}: {_summed_up(figures)}"])
     return FAILED if summary.failures else IN_ORDER
@@ -319,9 +321,8 @@ def _list_changes(mirror: Mirror, found: Survey, options: Any, *, as_json: bool)
 
     changes = list(dry_run(mirror, found, options))
     lines = [_line(change.action, change.path, change.size, change.note) for change in changes]
-    lines.append(
-        f"{printable(mirror.root)}: {len(changes):,} changes would be made; nothing was done"
-    )
+    count = counted(len(changes), "change")
+    lines.append(f"{printable(mirror.root)}: {count} would be made; nothing was done")
     listed = [change._asdict() for change in changes]
     tell(as_json, {"root": mirror.root, "changes": listed}, lines)
     return FAILED if any(change.action == "fail" for change in changes) else IN_ORDER
@@ -374,9 +375,10 @@ def status(dst: Path, as_json: bool) -> int:
             for owner in owners
         ],
     }
+    files = counted(found.files, "file or link", "files and links")
     lines = [
         printable(mirror.root),
-        f"  {found.files:,} files and links, {readable(found.size)}, in {found.folders:,} folders",
+        f"  {files}, {readable(found.size)}, in {counted(found.folders, 'folder')}",
         f"  last written {utc(found.updated_ns) or 'never'}",
         f"  drifted      {len(drift):,}" + ("  (fsmirror verify lists them)" if drift else ""),
         f"  backups      {len(backups):,}" + ("  (fsmirror backups lists them)" if backups else ""),
@@ -412,7 +414,9 @@ def _mirror(dst: Path) -> Mirror:
 def _described(mirror: Mirror, owner: Owner) -> str:
     """An owner, in one line."""
     lost = ", whose database was lost" if owner.is_lost else ""
-    return f"{_who(mirror, owner)}, {owner.files:,} files, since {utc(owner.since_ns)}{lost}"
+    return (
+        f"{_who(mirror, owner)}, {counted(owner.files, 'file')}, since {utc(owner.since_ns)}{lost}"
+    )
 
 
 def _who(mirror: Mirror, owner: Owner) -> str:
@@ -444,9 +448,9 @@ def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
     found.sort(key=lambda pair: pair[1])
     listed = [{"path": name, "how": how} for how, name in found]
     files = mirror.count()
-    summary = f"{len(found):,} differ" if found else "in order"
+    summary = counted(len(found), "differs", "differ") if found else "in order"
     lines = [f"{coloured(f'{how:8}')}  {printable(name)}" for how, name in found]
-    lines.append(f"{printable(mirror.root)}: {summary} ({files:,} files)")
+    lines.append(f"{printable(mirror.root)}: {summary} ({counted(files, 'file')})")
     tell(as_json, {"root": mirror.root, "files": files, "differences": listed}, lines)
     return DIFFERS if found else IN_ORDER
 
@@ -521,37 +525,45 @@ def _known_of(figures: Figures) -> Iterator[tuple[str, str]]:
         if figures[name]:
             yield name, printable(figures[name])
     if figures["adopted"]:
-        yield "adopted", "found there, not written by us: it stays when it is no longer declared"
+        yield "origin", "found there, not written by us: drop leaves it in place;"
+        yield "", "by default, it goes to the backup area once it is no longer declared"
 
 
 # Changing
 
 
-class _ListedByDefault(_Group):
-    """``backups DST`` is ``backups DST list``."""
+class _DirectoryFirst(_Group):
+    """Also takes its commands behind the directory: ``backups DST restore PATH``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Puts ``list`` in if no command is given."""
-        at = next((i for i, word in enumerate(args, start=1) if not word.startswith("-")), 0)
-        if at and not self.commands.keys() & set(args[at:]):
-            asks = set(ctx.help_option_names) & set(args[at:])
-            args = [*asks] if asks else [*args[:at], "list", *args[at:]]
+        """Puts the command first; without one, ``list``."""
+        if self.commands.keys() & set(args[1:2]):
+            args = [args[1], args[0], *args[2:]]
+        elif args and args[0] not in self.commands:
+            asks = set(ctx.help_option_names) & set(args)
+            args = [*asks] or ["list", *args]
         return super().parse_args(ctx, args)
 
 
-@main.group(cls=_ListedByDefault, epilog=f"{_EPILOG} Each command has --json.")
-@click.argument("dst", type=PathType(path_type=Path))
-@click.pass_context
-def backups(context: click.Context, dst: Path) -> None:
-    """List, restore or purge what had to make way in DST."""
-    context.obj = _mirror(dst)
+@main.group(
+    cls=_DirectoryFirst,
+    subcommand_metavar="[COMMAND] DST ...",
+    epilog=f"{_EPILOG} Each command has --json.",
+)
+def backups() -> None:
+    """List, restore or purge what had to make way in DST.
+
+    Without COMMAND, the backups are listed. COMMAND may also follow DST, as in
+    "fsmirror backups DST restore PATH".
+    """
 
 
 @backups.command("list", epilog=_EPILOG)
+@click.argument("dst", type=PathType(path_type=Path))
 @json_option
-@click.pass_obj
-def list_(mirror: Mirror, as_json: bool) -> int:
+def list_(dst: Path, as_json: bool) -> int:
     """List the backups, the oldest first."""
+    mirror = _mirror(dst)
     found = mirror.backups()
     size = sum(each.size for each in found)
     listed = [
@@ -562,22 +574,23 @@ def list_(mirror: Mirror, as_json: bool) -> int:
         f"{utc(each.time_ns)}  {readable(each.size):>12}  {printable(f'{each.stamp}/{each.name}')}"
         for each in found
     ]
-    lines.append(f"{printable(mirror.root)}: {len(found):,} backups, {readable(size)}")
+    lines.append(f"{printable(mirror.root)}: {counted(len(found), 'backup')}, {readable(size)}")
     tell(as_json, {"root": mirror.root, "bytes": size, "backups": listed}, lines)
     return IN_ORDER
 
 
 @backups.command(epilog=_EPILOG)
+@click.argument("dst", type=PathType(path_type=Path))
 @click.argument("path")
 @click.option("--to", metavar="PATH", help="Where to, below DST; by default where it was.")
 @json_option
-@click.pass_obj
-def restore(mirror: Mirror, path: str, to: str | None, as_json: bool) -> int:
+def restore(dst: Path, path: str, to: str | None, as_json: bool) -> int:
     """Move a backup back to where it was, or to another path of DST.
 
     PATH is as the list shows it, or where the file was: then it is the newest
     of its backups. Nothing is ever replaced.
     """
+    mirror = _mirror(dst)
     found = find(mirror.backups(), path)
     if not found:
         raise click.UsageError(f"{path}: there is no such backup")
@@ -591,13 +604,14 @@ def restore(mirror: Mirror, path: str, to: str | None, as_json: bool) -> int:
 
 
 @backups.command(epilog=_EPILOG)
+@click.argument("dst", type=PathType(path_type=Path))
 @click.option("--older-than", type=AgeType(), required=True, help="Such as 30d, 12h, 2w.")
 @json_option
-@click.pass_obj
-def purge(mirror: Mirror, older_than: int, as_json: bool) -> int:
+def purge(dst: Path, older_than: int, as_json: bool) -> int:
     """Remove old backups for good."""
+    mirror = _mirror(dst)
     count, size = mirror.purge_backups(time.time_ns() - older_than)
-    line = f"{printable(mirror.root)}: {count:,} backups purged, {readable(size)}"
+    line = f"{printable(mirror.root)}: {counted(count, 'backup')} purged, {readable(size)}"
     tell(as_json, {"root": mirror.root, "purged": count, "bytes": size}, [line])
     return IN_ORDER
 
@@ -614,12 +628,13 @@ def drop(dst: Path, yes: bool, as_json: bool) -> int:
     """
     mirror = _mirror(dst)
     files = mirror.count()
-    if not yes and not _agrees(f"Remove {files:,} files from {printable(mirror.root)}?"):
+    if not yes and not _agrees(f"Remove {counted(files, 'file')} from {printable(mirror.root)}?"):
         raise Failure("nothing was removed")
     with mirror.held():
         outcome = mirror.give_up()
     figures = {"root": mirror.root, "deleted": len(outcome.removed), "left": sorted(outcome.left)}
-    left = f", {len(outcome.left):,} left that are not ours" if outcome.left else ""
+    stays = counted(len(outcome.left), "left that is not ours", "left that are not ours")
+    left = f", {stays}" if outcome.left else ""
     tell(as_json, figures, [f"{printable(mirror.root)}: {len(outcome.removed):,} deleted{left}"])
     return IN_ORDER
 
@@ -640,7 +655,7 @@ def _agrees(question: str) -> bool:
 
 def run() -> None:
     """Runs the command as a process, in which no Ctrl-C gets lost or ends in a traceback."""
-    _fill_descriptors()
+    open_streams(_output_lost)
     with _no_interrupt_lost():
         try:
             if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -653,11 +668,12 @@ def run() -> None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _fill_descriptors() -> None:
-    """Keeps files of ours from becoming 0, 1 or 2 if those are closed: Python prints there."""
-    while (fd := os.open(os.devnull, os.O_RDONLY)) <= 2:
-        pass
-    os.close(fd)
+def _output_lost(error: OSError) -> NoReturn:
+    """Ends the command: quietly if its reader has left, as ``head -1`` does."""
+    if isinstance(error, BrokenPipeError):
+        sys.exit(UNREAD)
+    complain(f"standard output can't be written: {error.strerror}")
+    sys.exit(FAILED)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,21 @@
-"""Intents to write, and a look at the disk that shares no code with the package."""
+"""Intents, commands to run, and a look at the disk that shares no code with the package."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pytest
+
+from cocoindex_fsmirror import ApplyError
 from cocoindex_fsmirror._paths import Name, parse_name
 from cocoindex_fsmirror._state import (
     ABSENT,
@@ -100,6 +107,41 @@ def folder(
 ) -> Intent:
     """The intent that a directory is at a path."""
     return Intent(Name(parse_name(name)), DirState(mode, mtime_ns), **({"owner": OWNER} | more))
+
+
+def command_environment(**more: str) -> dict[str, str]:
+    """Returns the least environment a command needs, without what changes Python's ways."""
+    needed = ("HOME", "PATH", "PYTHONPATH")
+    return {name: os.environ[name] for name in needed if name in os.environ} | more
+
+
+def run_command(
+    *arguments: object, redirection: str = "", cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs ``fsmirror`` as a process of its own, started by a shell."""
+    command = [sys.executable, "-c", "from cocoindex_fsmirror._command import run; run()"]
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=command_environment(**environment),
+    )
+
+
+def told_by(error: BaseException) -> str:
+    """Returns all that an error says, a line for it and for each of its parts."""
+    parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return "\n".join([f"{type(error).__name__}: {error}", *map(told_by, parts)])
+
+
+@contextlib.contextmanager
+def failing(match: str) -> Iterator[pytest.ExceptionInfo[ApplyError]]:
+    """Expects a batch to fail, and one of its failures to say something, as a pattern."""
+    with pytest.raises(ApplyError) as caught:
+        yield caught
+    assert re.search(match, said := told_by(caught.value)), said
 
 
 def snapshot(root: Path, *, ours: bool = False) -> Tree:

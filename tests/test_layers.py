@@ -59,8 +59,9 @@ PICTURE = {
     "_target": {"_roots", "_source"},
     "_watch": {"_paths"},
     "_showing": {"_errors"},
+    "_streams": set[str](),
     "_arguments": {"_backups", "_brake"},
-    "cli": {"_arguments", "_dry_run", "_helper", "_showing", "_watch", "__init__"},
+    "cli": {"_arguments", "_dry_run", "_helper", "_showing", "_streams", "_watch", "__init__"},
     "_command": {"cli"},
     "_hook": set[str](),
     "__init__": {"_hook", "_target"},
@@ -194,7 +195,9 @@ def _opens_to_write(call: ast.Call) -> bool:
     return name in ("open", "fdopen") and any(set(mode) & set("wax+") for mode in texts)
 
 
-@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"_copying", "_fs", "_helper"}))
+@pytest.mark.parametrize(
+    "module", sorted(set(SOURCES) - {"_copying", "_fs", "_helper", "_streams"})
+)
 def test_only_one_module_changes_the_tree(module: str) -> None:
     assert list(_changes(module)) == []
 
@@ -209,6 +212,14 @@ def test_what_copies_changes_only_what_was_opened_for_it() -> None:
 def test_a_helper_process_writes_to_its_own_pipe_only() -> None:
     calls = {change.partition(" ")[2] for change in _changes("_helper")}
     assert calls == {"os.fdopen(writing, 'wb')"}
+
+
+def test_standard_streams_are_opened_by_descriptor_or_lead_nowhere() -> None:
+    assert {change.rpartition(" ")[2] for change in _changes("_streams")} == {"os.O_RDWR"}
+    opened = {ast.unparse(n) for n in ast.walk(SOURCES["_streams"]) if isinstance(n, ast.Call)}
+    assert {call for call in opened if call.startswith("os.open")} == {
+        "os.open(os.devnull, os.O_RDWR)"
+    }
 
 
 def test_the_module_that_changes_the_tree_is_seen_to_do_so() -> None:

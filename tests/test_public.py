@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -325,10 +326,24 @@ def test_a_group_survives_the_way_to_another_process() -> None:
     assert list(map(str, copied.exceptions)) == list(map(str, ERRORS.values()))
 
 
-def test_a_group_names_every_failure_in_its_message() -> None:
-    for error in ERRORS.values():
-        assert str(error) in str(GROUP)
-    assert str(GROUP).startswith(f"/r: {len(ERRORS)} failed")
+def test_a_group_names_what_failed_and_leaves_the_reasons_to_its_parts() -> None:
+    assert str(GROUP) == (
+        "/r: 7 failed: InvalidNameError, '/r', '/r', BarrierError, LedgerError, 'a/b', 'a' "
+        "(7 sub-exceptions)"
+    )
+    shown = "".join(traceback.format_exception(GROUP))
+    assert [shown.count(str(error)) for error in ERRORS.values()] == [1] * len(ERRORS)
+
+
+def test_a_group_of_groups_names_their_roots() -> None:
+    roots = [ApplyError("/r", [ERRORS["PathError"]]), ERRORS["RootError"]]
+    assert str(ApplyError("2 mirrors", roots)).startswith("2 mirrors: 2 failed: '/r', '/r' (")
+
+
+def test_a_group_of_many_failures_names_the_first() -> None:
+    many = ApplyError("/r", [PathError(str(number), "write", "no") for number in range(1000)])
+    assert str(many).startswith("/r: 1000 failed: '0', '1', ")
+    assert "'9' and 990 more (1000 sub" in str(many)
 
 
 def test_a_group_splits_by_kind() -> None:

@@ -17,7 +17,7 @@ from cocoindex_fsmirror._fs import Staging, Tree
 from cocoindex_fsmirror._state import Intent
 from tests.reopening import reopened
 from tests.support import Tree as Snapshot
-from tests.support import snapshot
+from tests.support import snapshot, told_by
 
 OUT = coco.ContextKey[Path]("tests/engine/out")
 """Where the files of a flow go: each flow provides its own root for it."""
@@ -40,7 +40,8 @@ class Flow:
     """An app with a database of its own.
 
     ``files`` is what it declares, ``options`` is given to ``mount_dir_target``,
-    and ``failed`` holds what went wrong in components that run in the background.
+    and ``failed`` holds what went wrong in components that run in the background, as text:
+    the errors would keep the database open.
     """
 
     def __init__(self, at: Path, main: Main | None = None, *, name: str = "app") -> None:
@@ -59,7 +60,7 @@ class Flow:
             env = reopened(
                 lambda: coco.Environment(
                     coco.Settings(db_path=self.database),
-                    exception_handler=lambda error, _: self.failed.append(_text(error)),
+                    exception_handler=lambda error, _: self.failed.append(told_by(error)),
                 )
             )
             env.context_provider.provide(OUT, self.root)
@@ -82,7 +83,7 @@ class Flow:
         try:
             self.app.update_blocking(full_reprocess=reprocess)
         except Exception as error:
-            self.failed.append(_text(error))
+            self.failed.append(told_by(error))
         return "\n".join(self.failed)
 
     def drop(self) -> None:
@@ -103,11 +104,6 @@ class Flow:
 async def _run(flow: Flow) -> None:
     """The main function of every app."""
     await flow._main(flow)
-
-
-def _text(error: BaseException) -> str:
-    """What an error says; the error itself would keep the database open."""
-    return f"{type(error).__name__}: {error}"
 
 
 # The flows

@@ -455,7 +455,13 @@ REFUSED: dict[str, tuple[Callable[[Path], Declare], type[Exception], str]] = {
     "text": (lambda path: copy(str(path)), TypeError, "not str"),
     "pure path": (lambda path: copy(PurePath(path)), TypeError, "not PurePosixPath"),
     "preserve": (lambda path: copy(path, preserve=("mode", "owner")), ValueError, "'owner'"),
+    "preserve, as text": (
+        lambda path: copy(path, preserve="mode"), TypeError, "not str; write ('mode',)",
+    ),
     "mode": (lambda path: copy(path, mode=0o10000), ValueError, "0o10000"),
+    "decimal mode of a copy": (lambda path: copy(path, mode=640), ValueError, "write 0o640"),
+    "decimal mode of a file": (lambda _: file(b"", mode=644), ValueError, "write 0o644"),
+    "decimal mode of a folder": (lambda _: folder(mode=755), ValueError, "write 0o755"),
     "mode, as text": (lambda path: copy(path, mode="0640"), TypeError, "str"),
     "missing": (lambda path: copy(path.with_name("no")), SourceError, "/no' can't be read"),
     "missing File": (

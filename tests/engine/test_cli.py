@@ -19,7 +19,7 @@ from cocoindex_fsmirror import Mirror, _source
 from cocoindex_fsmirror._fs import lock, open_root
 from cocoindex_fsmirror._survey import survey
 from cocoindex_fsmirror.cli import main
-from tests.support import backups, contents, exact_state, snapshot
+from tests.support import backups, command_environment, contents, exact_state, snapshot
 
 
 @pytest.fixture
@@ -327,7 +327,13 @@ def test_a_destination_without_permission_is_one_message(src: Path, tmp_path: Pa
 
 def test_the_installed_command_runs(src: Path, dst: Path) -> None:
     command = Path(sys.executable).with_name("fsmirror")
-    ran = subprocess.run([command, "sync", src, dst], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [command, "sync", src, dst],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=command_environment(),
+    )
     assert "3 written" in ran.stdout
     assert ran.stderr == ""
     assert snapshot(dst) == snapshot(src)

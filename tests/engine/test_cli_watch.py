@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.support import backups, contents, snapshot
+from tests.support import backups, command_environment, contents, snapshot
 
 COMMAND = [str(Path(sys.executable).with_name("fsmirror")), "sync"]
 INTERRUPTED = "\nfsmirror: interrupted; nothing is lost, run it again to complete it\n"
@@ -34,6 +34,7 @@ class Follower:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=command_environment(),
         )
 
     def __enter__(self) -> Self:
@@ -209,10 +210,16 @@ def test_a_mirror_whose_place_is_taken_by_a_file_is_filled_when_that_is_gone(
     assert follower.rest()[0] == 0
 
 
+def _run(*command: object) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end."""
+    words, clean = [*map(str, command)], command_environment()
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=clean)
+
+
 def test_while_one_follows_another_run_says_who_holds_the_mirror(
     src: Path, dst: Path, follower: Follower
 ) -> None:
-    other = subprocess.run([*COMMAND, src, dst], capture_output=True, text=True, check=False)
+    other = _run(*COMMAND, src, dst)
     assert other.returncode == 3
     assert f"fsmirror: {dst}: process " in other.stderr
     assert "--watch" in other.stderr
@@ -225,7 +232,9 @@ def test_a_run_that_is_interrupted_says_so_and_the_next_completes_it(
 ) -> None:
     for number in range(3000):
         (src / "d" / f"{number}").write_bytes(b"%d" % number)
-    with subprocess.Popen([*COMMAND, src, dst], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*COMMAND, src, dst], stderr=subprocess.PIPE, text=True, env=command_environment()
+    ) as process:
         while process.poll() is None and not (dst / ".fsmirror").exists():
             time.sleep(0.01)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -234,7 +243,7 @@ def test_a_run_that_is_interrupted_says_so_and_the_next_completes_it(
         _, errors = process.communicate(timeout=PATIENCE)
     # It was at work, or had said all, or had ended already.
     assert (process.returncode, errors) in {(130, INTERRUPTED), (-signal.SIGINT, ""), (0, "")}
-    run = subprocess.run([*COMMAND, src, dst], capture_output=True, text=True, check=False)
+    run = _run(*COMMAND, src, dst)
     assert (run.returncode, run.stderr) == (0, "")
     assert snapshot(dst) == snapshot(src)
     assert os.listdir(dst / ".fsmirror" / "tmp") == []
@@ -258,21 +267,21 @@ run()
 def test_an_interrupt_before_the_command_has_begun_just_ends_it(dst: Path, module: str) -> None:
     code = _INTERRUPTED_START.format(module=module)
     command = [sys.executable, "-c", code, "status", str(dst)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = _run(*command)
     assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_an_interrupt_is_heard_once_the_command_has_begun(src: Path, dst: Path) -> None:
     code = _INTERRUPTED_START.format(module="cocoindex_fsmirror._sync")
     command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = _run(*command)
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
 
 
 def test_an_interrupt_that_is_ignored_stays_so(src: Path, dst: Path) -> None:
     code = _INTERRUPTED_START.format(module="click")
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-c", code]
-    subprocess.run([*ignoring, "sync", str(src), str(dst)], capture_output=True, check=True)
+    assert _run(*ignoring, "sync", src, dst).returncode == 0
     assert snapshot(dst) == snapshot(src)
 
 
@@ -301,7 +310,7 @@ run()
 
 def test_an_interrupt_while_a_module_is_imported_is_not_lost(src: Path, dst: Path) -> None:
     command = [sys.executable, "-c", _INTERRUPTED_IMPORT, "sync", str(src), str(dst)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = _run(*command)
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
 
 
@@ -328,11 +337,11 @@ def test_an_interrupt_stops_before_anything_more_is_in_place_and_cleans_up(
         (src / "d" / f"{number}").write_bytes(b"%d" % number)
     code = _INTERRUPTED_WRITE.format(times=1)
     command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = _run(*command)
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
     assert contents(snapshot(dst)) == {}
     assert os.listdir(dst / ".fsmirror" / "tmp") == []
-    run = subprocess.run([*COMMAND, src, dst], capture_output=True, text=True, check=False)
+    run = _run(*COMMAND, src, dst)
     assert run.returncode == 0
     assert snapshot(dst) == snapshot(src)
 

@@ -13,7 +13,7 @@ import pytest
 from cocoindex_fsmirror import ApplyError, Mirror, _apply, _fs
 from cocoindex_fsmirror._fs import Staging, coarse_now_ns
 from tests.io.steps import recorded, run_with_event, watched
-from tests.support import OWNER, backups, delete, folder, link, snapshot, write
+from tests.support import OWNER, backups, delete, failing, folder, link, snapshot, write
 
 STEPS = 60  # more than a batch here has calls
 INTENTS = [
@@ -138,7 +138,7 @@ def test_a_file_of_it_that_fails_leaves_the_others_whole(mirror: Mirror, root: P
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Staging, "write", write_or_fail)
-        with pytest.raises(ApplyError, match="No space"):
+        with failing("No space"):
             mirror.apply([*INTENTS, write(f"top/{long}"), write(f"alone/{long}")])
     assert snapshot(root) == MADE
     assert _staged(root) == []

@@ -22,7 +22,7 @@ from cocoindex_fsmirror._handlers import _apply_actions
 from cocoindex_fsmirror._paths import ROOT
 from cocoindex_fsmirror._specs import RootKey
 from cocoindex_fsmirror._state import ABSENT, Intent
-from tests.support import OWNER, Mount, snapshot, write
+from tests.support import OWNER, Mount, snapshot, told_by, write
 
 
 def _without_privileges(act: Callable[[], object]) -> str:
@@ -41,7 +41,7 @@ def _without_privileges(act: Callable[[], object]) -> str:
             try:
                 act()
             except BaseException as error:
-                said = f"{type(error).__name__}: {error}"
+                said = told_by(error)
         os.write(writing, said.encode())
         os._exit(0)
     os.close(writing)

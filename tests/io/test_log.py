@@ -1,0 +1,88 @@
+"""The log says what was done to each path, if anybody listens."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import Mirror, _apply
+from tests.support import OWNER, delete, folder, link, write
+
+LOGGER = "cocoindex_fsmirror"
+
+
+def _told(caplog: pytest.LogCaptureFixture, root: Path) -> list[str]:
+    """Takes what was logged at DEBUG since the last call, without the root, sorted."""
+    found = [(each.levelno, each.getMessage()) for each in caplog.records]
+    caplog.clear()
+    debug = [message for level, message in found if level == logging.DEBUG]
+    assert all(message.startswith(f"{root}: ") for message in debug)
+    return sorted(message.removeprefix(f"{root}: ") for message in debug)
+
+
+def test_each_path_is_one_line_with_what_was_done(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, LOGGER)
+    (root / "found").write_bytes(b"found")
+    (root / "foreign").write_bytes(b"foreign")
+    first = [write("d/new", b"1"), write("found", b"found"), write("foreign", b"2"), link("l", "d")]
+    mirror.apply([*first, folder("empty")])
+    assert _told(caplog, root) == [
+        "adopted 'found'",
+        "made 'd'",
+        "made 'empty'",
+        "wrote 'd/new'",
+        "wrote 'foreign'",
+        "wrote 'l'",
+    ]
+    mirror.apply([write("found", b"found", mode=0o600), write("foreign", b"3"), folder("empty")])
+    assert _told(caplog, root) == ["dressed 'found'", "wrote 'foreign'"]
+    (root / "foreign").write_bytes(b"edited")
+    mirror.apply([delete("d/new"), delete("found"), delete("foreign"), delete("empty")])
+    assert _told(caplog, root) == [
+        "backed up 'foreign'",
+        "backed up 'found'",
+        "removed 'd'",
+        "removed 'd/new'",
+        "removed 'empty'",
+    ]
+
+
+def test_paths_that_a_teardown_leaves_are_told_too(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror.apply([write("a", b"1"), write("b", b"2"), write("d/c", b"3")])
+    (root / "b").write_bytes(b"edited")
+    caplog.set_level(logging.DEBUG, LOGGER)
+    mirror.tear_down(OWNER)
+    assert _told(caplog, root) == ["left 'b'", "removed 'a'", "removed 'd'", "removed 'd/c'"]
+
+
+def test_folder_that_gives_way_is_told(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror.apply([write("a/b/c", b"1")])
+    caplog.set_level(logging.DEBUG, LOGGER)
+    mirror.apply([delete("a/b/c"), write("a", b"2")])
+    assert _told(caplog, root) == ["removed 'a/b'", "removed 'a/b/c'", "wrote 'a'"]
+
+
+def test_update_that_changes_nothing_tells_nothing(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = [write("a", b"1"), write("d/b", b"2"), folder("e")]
+    mirror.apply(wanted)
+    caplog.set_level(logging.DEBUG, LOGGER)
+    mirror.apply(wanted)
+    assert _told(caplog, root) == []
+
+
+def test_log_lines_are_not_built_while_debug_is_off(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    monkeypatch.setattr(_apply, "_log_paths", lambda *_: pytest.fail("it was"))
+    mirror.apply([write("a", b"1")])
