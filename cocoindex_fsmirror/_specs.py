@@ -30,8 +30,6 @@ __all__ = [
     "Spec",
     "Verify",
     "Watch",
-    "checked_mode",
-    "checked_time",
 ]
 
 Durability: TypeAlias = Literal["batch", "none"]
@@ -240,61 +238,3 @@ class RootKey(NamedTuple):
         if self.base_dir_key is None:
             return self.path
         return self.base_dir_key if self.path == "." else f"{self.base_dir_key}:{self.path}"
-
-
-def checked_time(mtime_ns: int | None) -> int | None:
-    """Refuses what is no time.
-
-    Args:
-        mtime_ns: Nanoseconds since 1970.
-
-    Raises:
-        TypeError: It is no int.
-        ValueError: It is out of range.
-    """
-    if mtime_ns is None:
-        return None
-    if not isinstance(mtime_ns, int) or isinstance(mtime_ns, bool):
-        raise TypeError(f"a time is an int, in nanoseconds, not {type(mtime_ns).__name__}")
-    if not -(1 << 63) <= mtime_ns < 1 << 63:
-        raise ValueError(f"the time {mtime_ns} does not fit into 64 bits")
-    return int(mtime_ns)  # Subclasses can't be stored, here and below.
-
-
-def checked_mode(mode: int | None) -> int | None:
-    """Refuses what are no permission bits.
-
-    Args:
-        mode: Permission bits.
-
-    Raises:
-        TypeError: It is no int.
-        ValueError: It is out of range, or seems to be octal digits read as decimal ones.
-    """
-    if mode is None:
-        return None
-    if not isinstance(mode, int) or isinstance(mode, bool):
-        raise TypeError(f"a mode is an int, not {type(mode).__name__}")
-    if _is_meant_as_octal(mode):
-        raise ValueError(f"mode {mode} is {mode:#o} in octal; write 0o{mode}")
-    if not 0 <= mode <= 0o7777:
-        raise ValueError(f"mode {mode:#o} is not between 0 and 0o7777")
-    return int(mode)
-
-
-def _is_meant_as_octal(mode: int) -> bool:
-    """True if a mode makes sense only with its decimal digits taken for octal ones, as 644."""
-    # A mode makes sense if its owner may read, and nobody may do what the one before may not:
-    # 644 is 0o1204, which lets others read and not the owner. That keeps 511, which is 0o777.
-    # 400 and 500 would pass as 0o620, the mode of a terminal, and 0o764. They are refused: who
-    # writes them wants a secret to be kept, and would get a file that a group may write.
-    digits = str(int(mode))
-    if len(digits) > 4 or digits.strip("01234567"):
-        return False
-    return _makes_sense(int(digits, 8)) and (not _makes_sense(mode) or mode in (400, 500))
-
-
-def _makes_sense(mode: int) -> bool:
-    """True if the owner may read, and each class of users may do no more than the one before."""
-    owner, group, others = mode >> 6 & 7, mode >> 3 & 7, mode & 7
-    return bool(owner & 4) and not (group & ~owner or others & ~group)

@@ -16,6 +16,7 @@ from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
 from cocoindex.resources.file import FileLike
 
+from ._attributes import checked_content, checked_mode, checked_preserve, checked_time
 from ._engine import database_in_use
 from ._errors import SourceError
 from ._handlers import ChildHandler
@@ -34,8 +35,6 @@ from ._specs import (
     Spec,
     Verify,
     Watch,
-    checked_mode,
-    checked_time,
 )
 from ._state import Content, DirState, LinkState
 
@@ -99,7 +98,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
             ValueError: The mode or the time is out of range, or the mode is decimal.
         """
         checked = checked_mode(mode), checked_time(mtime_ns)
-        self._declare(parse_name(filename), _to_bytes(content), *checked, create_parent_dirs)
+        self._declare(parse_name(filename), checked_content(content), *checked, create_parent_dirs)
 
     async def declare_copy(
         self: DirTarget,
@@ -136,11 +135,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
                 is decimal, or ``preserve`` has an unknown value.
         """
         name, mode = parse_name(filename), checked_mode(mode)
-        if isinstance(preserve, str):
-            raise TypeError(f"preserve is a tuple, not str; write ({preserve!r},)")
-        unknown = sorted(set(preserve) - {"mode", "mtime"})
-        if unknown:
-            raise ValueError(f"preserve has {unknown[0]!r}, which is none of 'mode', 'mtime'")
+        checked_preserve(preserve)
         content = await _content_of(source)
         mtime_ns = None
         if isinstance(content, Source):
@@ -399,7 +394,7 @@ def declare_file(
     resolved = _resolved_now(path)
     folder, name = os.path.split(resolved or "")
     spec = FileSpec(
-        _to_bytes(content),
+        checked_content(content),
         checked_mode(mode),
         create_parent_dirs,
         str(coco.get_component_context()),
@@ -471,15 +466,6 @@ def _look(path: _Where, options: Options) -> Watch:
         return Watch(None, options.max_delete)
     drift = Mirror(resolved).observe(content=options.verify == "content")
     return Watch(drift, options.max_delete)
-
-
-def _to_bytes(content: bytes | str) -> bytes:
-    """The content of a file as it is stored."""
-    if isinstance(content, str):
-        return content.encode()
-    if not isinstance(content, bytes):
-        raise TypeError(f"a content is bytes or str, not {type(content).__name__}")
-    return bytes(content)
 
 
 async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Source | Spooled:
