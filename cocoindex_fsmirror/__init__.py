@@ -14,7 +14,7 @@ if sys.platform == "win32":  # pragma: no cover
         "which Windows does not have; use WSL or cocoindex.connectors.localfs there"
     )
 
-from ._errors import (
+from ._core.errors import (
     ApplyError,
     BarrierError,
     ConflictError,

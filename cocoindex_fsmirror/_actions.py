@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from ._paths import ROOT, Name, join
+from ._core.names import ROOT, Name, join
+from ._core.states import Desired, DirState, FileState, Intent, LinkState
 from ._specs import DirSpec, Options, RootKey, Watch
-from ._state import Desired, DirState, FileState, Intent, LinkState
 
 __all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]
 

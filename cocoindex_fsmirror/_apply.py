@@ -1,7 +1,7 @@
 """Apply: carry out a plan, so that neither a crash nor a power cut can hurt.
 
 :func:`apply_plan` is the batch, step by step. Nothing is decided here, except, by the
-table of :mod:`._ownership`, about bytes that appeared after the plan had looked.
+table of :mod:`._core/ownership`, about bytes that appeared after the plan had looked.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from typing import NoReturn, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from ._errors import BarrierError, ConflictError, LedgerError, PathError
-from ._fs import Slot, Staging, Tree, coarse_now_ns, stamp_now
-from ._ledger import Ledger, Pending
-from ._observe import Seen, record
-from ._ownership import Fate, Verdict, fate_of
-from ._paths import ROOT, Name, ancestors, leaf, parent
-from ._plan import Keep, Plan, Put, Remove, row_of
-from ._state import (
+from ._core.errors import BarrierError, ConflictError, LedgerError, PathError
+from ._core.names import ROOT, Name, ancestors, leaf, parent
+from ._core.ownership import Fate, Verdict, fate_of
+from ._core.plan import Keep, Plan, Put, Remove, row_of
+from ._core.states import (
     ABSENT,
     Actual,
     DirState,
@@ -38,6 +35,9 @@ from ._state import (
     Signature,
     is_older,
 )
+from ._fs import Slot, Staging, Tree, coarse_now_ns, stamp_now
+from ._ledger import Ledger, Pending
+from ._observe import Seen, record
 
 __all__ = ["Outcome", "apply_plan"]
 

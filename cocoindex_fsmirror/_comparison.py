@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from ._brake import Limit, allowance
-from ._errors import SourceError, TooManyRemovalsError
-from ._paths import Name
-from ._state import (
+from ._core.errors import SourceError, TooManyRemovalsError
+from ._core.names import Name
+from ._core.states import (
     ABSENT,
     Content,
     Desired,

@@ -23,9 +23,9 @@ from typing import Final
 import msgspec
 
 from ._copying import copy, digest_of_file, write_all
-from ._errors import LockedError, RootError, SourceChangedError
-from ._paths import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
-from ._state import (
+from ._core.errors import LockedError, RootError, SourceChangedError
+from ._core.names import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
+from ._core.states import (
     ABSENT,
     Actual,
     Content,

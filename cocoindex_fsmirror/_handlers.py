@@ -17,16 +17,16 @@ import cocoindex as coco
 from msgspec.structs import replace
 
 from ._actions import Action, Change, Drop, Mount, Place, Single
+from ._core.errors import ApplyError, FsMirrorError
+from ._core.names import ROOT, Name, join, parse_name
+from ._core.states import ABSENT, Absent, Desired, DirState, Intent, Kind
 from ._engine import make_sink, stay_attached
-from ._errors import ApplyError, FsMirrorError
 from ._fs import is_there
 from ._mirror import Drift
 from ._moving import refuse_to_fill
 from ._open_mirrors import mirror_at
-from ._paths import ROOT, Name, join, parse_name
 from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests
 from ._specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
-from ._state import ABSENT, Absent, Desired, DirState, Intent, Kind
 
 __all__ = ["ChildHandler", "RootHandler"]
 

@@ -21,7 +21,9 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 import msgspec
 from msgspec.structs import astuple
 
-from ._errors import InvalidNameError, LedgerError
+from ._core.errors import InvalidNameError, LedgerError
+from ._core.names import RESERVED, ROOT, Name, check_names, join, leaf
+from ._core.states import Displaced, Kind, Row
 from ._formats import (
     FORMAT,
     SCHEMA,
@@ -30,8 +32,6 @@ from ._formats import (
     migrate,
     migrated_copy,
 )
-from ._paths import RESERVED, ROOT, Name, check_names, join, leaf
-from ._state import Displaced, Kind, Row
 
 __all__ = ["ALL", "FILE", "CorruptLedgerError", "Ledger", "Pending", "Recorded", "Span"]
 

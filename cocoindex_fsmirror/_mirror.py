@@ -23,14 +23,10 @@ from ._apply import Outcome, apply_plan
 from ._backups import Backup, list_backups, purge, restore
 from ._brake import Brake, Limit, check_limit
 from ._comparison import Comparison, Wanted, check_removals
-from ._errors import ApplyError, LedgerError, RootError
-from ._fs import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
-from ._ledger import ALL, FILE, FOLDER, CorruptLedgerError, Ledger, Span
-from ._observe import Drift, Look, entries, read, view_of
-from ._paths import ROOT, Name, ancestors, join, leaf, parent, parse_name
-from ._plan import Plan, View, make_plan
-from ._recover import recover
-from ._state import (
+from ._core.errors import ApplyError, LedgerError, RootError
+from ._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
+from ._core.plan import Plan, View, make_plan
+from ._core.states import (
     ABSENT,
     Actual,
     DirState,
@@ -41,6 +37,10 @@ from ._state import (
     Row,
     same_content,
 )
+from ._fs import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
+from ._ledger import ALL, FILE, FOLDER, CorruptLedgerError, Ledger, Span
+from ._observe import Drift, Look, entries, read, view_of
+from ._recover import recover
 from ._suspects import suspects
 from ._sweep import Known, find_foreign, sweep
 from ._update import Update, apply_all, is_said, leaves, wanted

@@ -27,9 +27,9 @@ from typing import Any, Final
 
 import cocoindex as coco
 
-from ._errors import LedgerError, RootError
+from ._core.errors import LedgerError, RootError
+from ._core.names import Name
 from ._ledger import Ledger
-from ._paths import Name
 from ._specs import RootKey
 
 __all__ = ["declare", "guard", "refuse_to_fill"]

@@ -1,6 +1,6 @@
 """Observe: what is on the disk, beside what the ledger says. Changes nothing.
 
-A file whose signature proves its content is not read; :mod:`._state` says when it does.
+A file whose signature proves its content is not read; :mod:`._core/states` says when it does.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ import xxhash
 from msgspec.structs import replace
 
 from ._copying import buffer
-from ._errors import LedgerError, RootError
-from ._fs import Tree, coarse_now_ns, open_root, signature_of
-from ._ledger import ALL, FOLDER, Ledger, Span
-from ._paths import ROOT, Name, ancestors, leaf, parent
-from ._plan import View
-from ._state import (
+from ._core.errors import LedgerError, RootError
+from ._core.names import ROOT, Name, ancestors, leaf, parent
+from ._core.plan import View
+from ._core.states import (
     ABSENT,
     Absent,
     Actual,
@@ -39,6 +37,8 @@ from ._state import (
     proves,
     same,
 )
+from ._fs import Tree, coarse_now_ns, open_root, signature_of
+from ._ledger import ALL, FOLDER, Ledger, Span
 from ._suspects import rows, suspects
 
 __all__ = ["Drift", "Look", "Seen", "entries", "look_at", "read", "record", "view_of"]

@@ -9,10 +9,10 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from ._brake import Limit
 from ._comparison import Comparison, Wanted
-from ._errors import RootError
-from ._paths import Name, leaf, parent
+from ._core.errors import RootError
+from ._core.names import Name, leaf, parent
+from ._core.states import DirState, FileState, Kind, LinkState, Row, Signature
 from ._source import Source, fingerprint, look_at_source
-from ._state import DirState, FileState, Kind, LinkState, Row, Signature
 from ._survey import Entry, Survey
 from ._sweep import Known
 

@@ -15,10 +15,10 @@ import msgspec
 from msgspec.structs import replace
 
 from ._brake import Brake, Limit, check_limit
-from ._errors import RootError
+from ._core.errors import RootError
+from ._core.names import ROOT, Name, ancestors, parent
+from ._core.states import Content, DirState, FileState, LinkState, digest_of
 from ._mirror import Drift
-from ._paths import ROOT, Name, ancestors, parent
-from ._state import Content, DirState, FileState, LinkState, digest_of
 
 __all__ = [
     "DirSpec",

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
-from ._errors import InvalidNameError, RootError, SourceError
+from ._core.errors import InvalidNameError, RootError, SourceError
+from ._core.names import RESERVED, Name, check_names, parse_link_target, parse_name
 from ._fs import inode_of
-from ._paths import RESERVED, Name, check_names, parse_link_target, parse_name
 from ._patterns import Filter, UnreadableError
 
 if TYPE_CHECKING:

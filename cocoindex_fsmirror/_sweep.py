@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from ._apply import Outcome
-from ._errors import PathError, counted
+from ._core.errors import PathError, counted
+from ._core.names import RESERVED, ROOT, Name, join, leaf
+from ._core.states import ABSENT, DirState
 from ._fs import Tree, stamp_now
 from ._ledger import FILE, FOLDER
 from ._observe import entries
-from ._paths import RESERVED, ROOT, Name, join, leaf
-from ._state import ABSENT, DirState
 
 __all__ = ["Known", "find_foreign", "sweep"]
 

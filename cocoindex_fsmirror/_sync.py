@@ -12,10 +12,10 @@ import msgspec
 
 from ._apply import Outcome
 from ._comparison import Comparison, check_removals
-from ._errors import FsMirrorError
+from ._core.errors import FsMirrorError
+from ._core.names import Name
 from ._interrupts import Interrupts
 from ._mirror import Drift, Mirror
-from ._paths import Name
 from ._sources import Options, check_survey, comparison, known_in, leaves
 from ._survey import Entry, Survey
 from ._suspects import suspects as look

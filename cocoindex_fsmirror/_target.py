@@ -16,13 +16,14 @@ from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
 from cocoindex.resources.file import FileLike
 
-from ._attributes import checked_content, checked_mode, checked_preserve, checked_time
+from ._core.attributes import checked_content, checked_mode, checked_preserve, checked_time
+from ._core.errors import SourceError
+from ._core.names import ROOT, Name, parse_link_target, parse_name
+from ._core.states import Content, DirState, LinkState
 from ._engine import database_in_use
-from ._errors import SourceError
 from ._handlers import ChildHandler
 from ._mirror import Mirror
 from ._moving import declare, guard
-from ._paths import ROOT, Name, parse_link_target, parse_name
 from ._roots import ROOTS
 from ._source import Source, Spooled, fingerprint, spool
 from ._specs import (
@@ -36,7 +37,6 @@ from ._specs import (
     Verify,
     Watch,
 )
-from ._state import Content, DirState, LinkState
 
 __all__ = [
     "DirTarget",

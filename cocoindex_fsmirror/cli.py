@@ -22,11 +22,11 @@ from . import __version__
 from ._arguments import AgeType, LimitType, LocalPathType, PathType, json_option, wants_json
 from ._backups import find
 from ._brake import Limit
-from ._errors import FsMirrorError, InvalidNameError, counted
+from ._core.errors import FsMirrorError, InvalidNameError, counted
+from ._core.names import RESERVED, Name
 from ._helper import Helper
 from ._ledger import Span
 from ._mirror import Difference, Mirror, Owner
-from ._paths import RESERVED, Name
 from ._showing import (
     Failure,
     Figures,

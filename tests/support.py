@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 import pytest
 
 from cocoindex_fsmirror import ApplyError
-from cocoindex_fsmirror._paths import Name, parse_name
-from cocoindex_fsmirror._state import (
+from cocoindex_fsmirror._core.names import Name, parse_name
+from cocoindex_fsmirror._core.states import (
     ABSENT,
     Content,
     DirState,

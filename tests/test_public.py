@@ -29,9 +29,9 @@ from cocoindex_fsmirror import (
     LockedError,
     PathError,
     RootError,
-    _errors,
     testing,
 )
+from cocoindex_fsmirror._core import errors as _errors
 
 PACKAGE = Path(fsmirror.__file__).parent
 OURS = [name for name in fsmirror.__all__ if name != "FilePath"]  # That one is the engine's.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._helper import Helper
-from cocoindex_fsmirror._paths import Name
 from tests.command.syncing import state
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from cocoindex_fsmirror import Mirror, RootError, _comparison, _sync
 from cocoindex_fsmirror._apply import Outcome
-from cocoindex_fsmirror._state import Intent
+from cocoindex_fsmirror._core.states import Intent
 from tests.command.syncing import state, sync, told
 from tests.support import exact_state, snapshot
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import Mirror, SourceError, _fs, _source
-from cocoindex_fsmirror._state import Actual
+from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._survey import survey
 from tests.command.syncing import (
     CHANGES,

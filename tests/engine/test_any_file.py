@@ -22,7 +22,7 @@ from cocoindex.resources.file import FileLike, FileMetadata, FilePath
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import InvalidNameError, SourceError, _target
-from cocoindex_fsmirror._state import Intent
+from cocoindex_fsmirror._core.states import Intent
 from tests.engine.flows import IS_NEW, OUT, Flow, failing_sink, failing_step, ran
 from tests.support import contents, exact_state, snapshot
 

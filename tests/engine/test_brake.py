@@ -13,7 +13,7 @@ import pytest
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import _open_mirrors
 from cocoindex_fsmirror._brake import Brake, allowance
-from cocoindex_fsmirror._paths import Name
+from cocoindex_fsmirror._core.names import Name
 from tests.engine.flows import OUT, Flow, memoized, page, plain
 from tests.support import backups, contents
 

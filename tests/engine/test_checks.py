@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from cocoindex_fsmirror._attributes import checked_mode
+from cocoindex_fsmirror._core.attributes import checked_mode
 
 USUAL = [600, 640, 644, 660, 664, 666, 700, 750, 755, 770, 775, 777, 400, 440, 444, 500, 550, 555]
 GIVEN_UP = {0o620: 400, 0o764: 500}  # These can't be told from decimal modes that matter more.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._errors import counted
+from cocoindex_fsmirror._core.errors import counted
 from tests.engine.commands import run
 
 

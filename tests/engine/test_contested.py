@@ -10,9 +10,9 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._actions import Change, Place
+from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._handlers import _apply_actions
 from cocoindex_fsmirror._open_mirrors import mirror_at
-from cocoindex_fsmirror._paths import ROOT, Name
 from cocoindex_fsmirror._specs import Options, RootKey, Watch
 from tests.engine.flows import OUT, Flow, memoized, page
 from tests.support import contents, delete, exact_state

@@ -32,8 +32,8 @@ from cocoindex_fsmirror import (
     _fs,
 )
 from cocoindex_fsmirror._backups import Backup, find, list_backups, parse_age, purge, restore
+from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._fs import Tree
-from cocoindex_fsmirror._paths import Name
 from tests.io.steps import crashes, recorded, run_failing, run_with_event
 from tests.io.test_names_on_disk import NASTY
 from tests.support import Mount, exact_state, failing, snapshot, write

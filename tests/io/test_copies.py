@@ -28,8 +28,8 @@ from cocoindex_fsmirror import (
     _fs,
     _source,
 )
+from cocoindex_fsmirror._core.states import Content, digest_of
 from cocoindex_fsmirror._source import Source, fingerprint, look_at_source, spool
-from cocoindex_fsmirror._state import Content, digest_of
 from tests.support import Mount, copy, delete, exact_state, failing, snapshot, write
 
 SMALL, LARGE = 1 << 16, (1 << 20) + 17

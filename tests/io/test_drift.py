@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror, RootError, _copying, _fs, _ledger, _observe
 from cocoindex_fsmirror import _mirror as mirror_module
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.states import digest_of
 from cocoindex_fsmirror._fs import Slot, Staging, coarse_now_ns
 from cocoindex_fsmirror._observe import Drift, Look
-from cocoindex_fsmirror._paths import Name
-from cocoindex_fsmirror._state import digest_of
 from tests.io.steps import quiet_state
 from tests.support import OWNER, delete, folder, write
 
@@ -208,7 +208,7 @@ def test_an_edit_in_the_tick_of_the_record_is_noticed(
 
 
 def test_whole_second_stamps_are_believed_only_after_their_second(mirror: Mirror) -> None:
-    from cocoindex_fsmirror._state import Signature, proves
+    from cocoindex_fsmirror._core.states import Signature, proves
 
     second = 1_000_000_000
     stamped = Signature(1, 3, 5 * second, 5 * second)

@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror, _fs
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.states import Intent, OnConflict
 from cocoindex_fsmirror._observe import Drift
-from cocoindex_fsmirror._paths import Name
-from cocoindex_fsmirror._state import Intent, OnConflict
 from tests.io.steps import crashes, overheard
 from tests.support import backups, contents, delete, snapshot, write
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._state import LinkState
+from cocoindex_fsmirror._core.states import LinkState
 from tests.support import backups, delete, exact_state, failing, folder, link, snapshot, write
 
 

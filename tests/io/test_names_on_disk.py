@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._core.names import parse_name
 from cocoindex_fsmirror._fs import open_root
-from cocoindex_fsmirror._paths import parse_name
 from tests.support import contents, delete, exact_state, snapshot, write
 
 NASTY = [
@@ -150,7 +150,7 @@ SCRIPT = """
 import resource, sys
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._fs import open_root
-from cocoindex_fsmirror._paths import parse_name
+from cocoindex_fsmirror._core.names import parse_name
 from tests.support import delete, folder, write
 few = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))

@@ -17,11 +17,11 @@ import pytest
 
 from cocoindex_fsmirror import LedgerError, LockedError, Mirror, RootError
 from cocoindex_fsmirror._actions import Single
+from cocoindex_fsmirror._core.names import ROOT
+from cocoindex_fsmirror._core.states import ABSENT, Intent
 from cocoindex_fsmirror._fs import Tree, lock
 from cocoindex_fsmirror._handlers import _apply_actions
-from cocoindex_fsmirror._paths import ROOT
 from cocoindex_fsmirror._specs import RootKey
-from cocoindex_fsmirror._state import ABSENT, Intent
 from tests.support import OWNER, Mount, snapshot, told_by, write
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._actions import Action, Mount
+from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _apply_actions, _child_of
-from cocoindex_fsmirror._paths import ROOT, Name
 from cocoindex_fsmirror._reconcile import Record
 from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Spec
 from cocoindex_fsmirror.testing import names

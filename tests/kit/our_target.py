@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from cocoindex_fsmirror import Mirror, _open_mirrors
 from cocoindex_fsmirror._actions import Action, Mount
+from cocoindex_fsmirror._core.names import ancestors, parse_name
+from cocoindex_fsmirror._core.states import LinkState
 from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _apply_actions, _child_of
 from cocoindex_fsmirror._observe import Drift
-from cocoindex_fsmirror._paths import ancestors, parse_name
 from cocoindex_fsmirror._reconcile import Record
 from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
-from cocoindex_fsmirror._state import LinkState
 from cocoindex_fsmirror.testing import paths
 from tests.kit.our_disk import DIR, Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, assume, find, given, settings
 from hypothesis import strategies as st
 
 from cocoindex_fsmirror import InvalidNameError
-from cocoindex_fsmirror._paths import parse_name
+from cocoindex_fsmirror._core.names import parse_name
 from cocoindex_fsmirror.testing import edits, names, paths, trees
 from cocoindex_fsmirror.testing._strategies import Files
 

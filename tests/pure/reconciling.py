@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cocoindex_fsmirror._core.states import digest_of
 from cocoindex_fsmirror._reconcile import Record
-from cocoindex_fsmirror._state import digest_of
 
 A, B = b"content A", b"content B, longer"
 ONE, TWO = "component/one", "component/two"

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
-from cocoindex_fsmirror._paths import Folding, Name
-from cocoindex_fsmirror._plan import Plan, Put, Remove, View, make_plan
-from cocoindex_fsmirror._state import (
+from cocoindex_fsmirror._core.names import Folding, Name
+from cocoindex_fsmirror._core.plan import Plan, Put, Remove, View, make_plan
+from cocoindex_fsmirror._core.states import (
     ABSENT,
     Actual,
     DirState,

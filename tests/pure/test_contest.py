@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cocoindex_fsmirror._paths import ROOT, Name
+from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._specs import Watch
 
 A, AB, ABC = Name("a"), Name("a/b"), Name("a/b/c")

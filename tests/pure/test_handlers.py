@@ -11,12 +11,12 @@ import pytest
 
 from cocoindex_fsmirror import _handlers
 from cocoindex_fsmirror._actions import Change, Drop, Mount, Place, Single
+from cocoindex_fsmirror._core.names import ROOT, Name
+from cocoindex_fsmirror._core.states import ABSENT, DirState, FileState, digest_of
 from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _Pace
 from cocoindex_fsmirror._observe import Drift
-from cocoindex_fsmirror._paths import ROOT, Name
 from cocoindex_fsmirror._reconcile import Record
 from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Watch
-from cocoindex_fsmirror._state import ABSENT, DirState, FileState, digest_of
 from tests.pure.reconciling import (
     DESIRED,
     DIR,

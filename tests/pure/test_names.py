@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoindex_fsmirror import FsMirrorError, InvalidNameError
-from cocoindex_fsmirror._paths import (
+from cocoindex_fsmirror._core.names import (
     ROOT,
     Folding,
     Name,

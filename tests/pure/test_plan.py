@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cocoindex_fsmirror import ConflictError, PathError
-from cocoindex_fsmirror._paths import Folding, Name
-from cocoindex_fsmirror._plan import Plan
-from cocoindex_fsmirror._state import ABSENT, Displaced, Intent
+from cocoindex_fsmirror._core.names import Folding, Name
+from cocoindex_fsmirror._core.plan import Plan
+from cocoindex_fsmirror._core.states import ABSENT, Displaced, Intent
 from tests.pure.simulation import World, dir_row, file_row, named
 from tests.support import delete, folder, write
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cocoindex_fsmirror._state import Intent, OnConflict, Row
+from cocoindex_fsmirror._core.states import Intent, OnConflict, Row
 from tests.pure.simulation import Disk, Node, World, dir_row, file_row, seen
 from tests.support import delete, folder, write
 

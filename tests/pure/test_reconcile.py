@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from cocoindex_fsmirror._core.states import ABSENT, Absent, DirState, FileState, digest_of
 from cocoindex_fsmirror._reconcile import (
     Record,
     is_settled,
@@ -12,7 +13,6 @@ from cocoindex_fsmirror._reconcile import (
     record_of,
     remembered_digests,
 )
-from cocoindex_fsmirror._state import ABSENT, Absent, DirState, FileState, digest_of
 from tests.pure.reconciling import DESIRED, UNIVERSE, A, B, Wanted, histories, may_skip
 
 

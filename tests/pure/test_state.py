@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from cocoindex_fsmirror._paths import Name
-from cocoindex_fsmirror._state import (
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.states import (
     ABSENT,
     Absent,
     DirState,

@@ -13,7 +13,7 @@ import msgspec
 import xxhash
 from msgspec.structs import replace
 
-from ._paths import ROOT, Name
+from .names import ROOT, Name
 
 __all__ = [
     "ABSENT",

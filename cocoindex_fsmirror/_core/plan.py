@@ -1,6 +1,6 @@
 """Plan: intents, the ledger and the disk become an ordered list of steps. Pure.
 
-What happens to the bytes that are found is decided by the table of :mod:`._ownership`. A
+What happens to the bytes that are found is decided by the table of :mod:`._core/ownership`. A
 plan is a frozen value that can be printed; applying it decides nothing more, except to look
 again, by the same table, at what a rename brings out.
 """
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from msgspec.structs import replace
 
-from ._errors import ConflictError, PathError
-from ._ownership import Fate, Verdict, fate_of, judge
-from ._paths import Folding, Name, ancestors, parent
-from ._state import (
+from .errors import ConflictError, PathError
+from .names import Folding, Name, ancestors, parent
+from .ownership import Fate, Verdict, fate_of, judge
+from .states import (
     ABSENT,
     Absent,
     Actual,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from ._state import ABSENT, Actual, DirState, Intent, OnConflict, Row, same_content
+from .states import ABSENT, Actual, DirState, Intent, OnConflict, Row, same_content
 
 __all__ = ["Fate", "Verdict", "fate_of", "judge"]
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import PurePath
 from typing import Final, NewType
 
-from ._errors import InvalidNameError
+from .errors import InvalidNameError
 
 __all__ = [
     "RESERVED",
