@@ -35,7 +35,7 @@ from ._core.states import (
     Signature,
     is_older,
 )
-from ._fs import Slot, Staging, Tree, coarse_now_ns, stamp_now
+from ._disk.tree import Slot, Staging, Tree, coarse_now_ns, stamp_now
 from ._ledger import Ledger, Pending
 from ._observe import Seen, record
 

@@ -20,8 +20,8 @@ from ._actions import Action, Change, Drop, Mount, Place, Single
 from ._core.errors import ApplyError, FsMirrorError
 from ._core.names import ROOT, Name, join, parse_name
 from ._core.states import ABSENT, Absent, Desired, DirState, Intent, Kind
+from ._disk.tree import is_there
 from ._engine import make_sink, stay_attached
-from ._fs import is_there
 from ._mirror import Drift
 from ._moving import refuse_to_fill
 from ._open_mirrors import mirror_at

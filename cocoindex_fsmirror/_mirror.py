@@ -37,7 +37,7 @@ from ._core.states import (
     Row,
     same_content,
 )
-from ._fs import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
+from ._disk.tree import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
 from ._ledger import ALL, FILE, FOLDER, CorruptLedgerError, Ledger, Span
 from ._observe import Drift, Look, entries, read, view_of
 from ._recover import recover

@@ -18,7 +18,6 @@ import msgspec
 import xxhash
 from msgspec.structs import replace
 
-from ._copying import buffer
 from ._core.errors import LedgerError, RootError
 from ._core.names import ROOT, Name, ancestors, leaf, parent
 from ._core.plan import View
@@ -37,7 +36,8 @@ from ._core.states import (
     proves,
     same,
 )
-from ._fs import Tree, coarse_now_ns, open_root, signature_of
+from ._disk.copying import buffer
+from ._disk.tree import Tree, coarse_now_ns, open_root, signature_of
 from ._ledger import ALL, FOLDER, Ledger, Span
 from ._suspects import rows, suspects
 

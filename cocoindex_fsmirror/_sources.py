@@ -12,7 +12,7 @@ from ._comparison import Comparison, Wanted
 from ._core.errors import RootError
 from ._core.names import Name, leaf, parent
 from ._core.states import DirState, FileState, Kind, LinkState, Row, Signature
-from ._source import Source, fingerprint, look_at_source
+from ._disk.sources import Source, fingerprint, look_at_source
 from ._survey import Entry, Survey
 from ._sweep import Known
 

@@ -10,7 +10,7 @@ from ._apply import Outcome
 from ._core.errors import PathError, counted
 from ._core.names import RESERVED, ROOT, Name, join, leaf
 from ._core.states import ABSENT, DirState
-from ._fs import Tree, stamp_now
+from ._disk.tree import Tree, stamp_now
 from ._ledger import FILE, FOLDER
 from ._observe import entries
 

@@ -20,12 +20,12 @@ from ._core.attributes import checked_content, checked_mode, checked_preserve, c
 from ._core.errors import SourceError
 from ._core.names import ROOT, Name, parse_link_target, parse_name
 from ._core.states import Content, DirState, LinkState
+from ._disk.sources import Source, Spooled, fingerprint, spool
 from ._engine import database_in_use
 from ._handlers import ChildHandler
 from ._mirror import Mirror
 from ._moving import declare, guard
 from ._roots import ROOTS
-from ._source import Source, Spooled, fingerprint, spool
 from ._specs import (
     DirSpec,
     Durability,

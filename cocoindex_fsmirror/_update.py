@@ -15,7 +15,7 @@ from ._core.attributes import checked_content, checked_mode, checked_preserve, c
 from ._core.errors import ApplyError, FsMirrorError, PathError
 from ._core.names import Name, parse_link_target, parse_name
 from ._core.states import Absent, DirState, FileState, Intent, LinkState, Row, digest_of, kind_of
-from ._source import Source, look_at_source, spool, unread_source
+from ._disk.sources import Source, look_at_source, spool, unread_source
 
 __all__ = ["Update", "apply_all", "is_said", "leaves", "wanted"]
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, SourceError, _source, _sources, _sync
+from cocoindex_fsmirror import Mirror, SourceError, _sources, _sync
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._fs import Tree
+from cocoindex_fsmirror._disk import sources as _source
+from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._survey import survey
 from tests.command.syncing import CHANGES, state, sync, told
 from tests.support import backups, exact_state, snapshot

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 import pytest
 
-from cocoindex_fsmirror import _fs
+from cocoindex_fsmirror._disk import tree as _fs
 from tests.crash.disks import Disk
 
 _DIED: Final = 0x5D

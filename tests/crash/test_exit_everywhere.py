@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, _fs
+from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._disk import tree as _fs
 from tests.crash import scene
 from tests.crash.harness import die_at, leave_out_barriers
 from tests.support import Tree, exact_state

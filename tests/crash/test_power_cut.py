@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from cocoindex_fsmirror import Mirror, _fs
+from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._disk import tree as _fs
 from cocoindex_fsmirror._observe import Drift
 from tests.crash import scene
 from tests.crash.disks import CUTS, Cut, Disk, made_disk

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cocoindex_fsmirror import Mirror, _source
-from cocoindex_fsmirror._fs import lock, open_root
+from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._disk import sources as _source
+from cocoindex_fsmirror._disk.tree import lock, open_root
 from cocoindex_fsmirror._survey import survey
 from cocoindex_fsmirror.cli import main
 from tests.support import backups, command_environment, contents, exact_state, snapshot

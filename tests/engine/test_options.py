@@ -10,8 +10,8 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror import _fs
 from cocoindex_fsmirror._actions import Change, Place
+from cocoindex_fsmirror._disk import tree as _fs
 from cocoindex_fsmirror._handlers import _apply_actions
 from cocoindex_fsmirror._open_mirrors import mirror_at
 from cocoindex_fsmirror._specs import Options as Given

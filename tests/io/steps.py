@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from cocoindex_fsmirror import _apply, _copying, _fs, _ledger, _mirror, _observe
+from cocoindex_fsmirror import _apply, _ledger, _mirror, _observe
+from cocoindex_fsmirror._disk import copying as _copying
+from cocoindex_fsmirror._disk import tree as _fs
 from cocoindex_fsmirror._ledger import Ledger
 
 _PLACES = ["mkdir", "rmdir", "unlink", "rename", "renameat2", "link", "symlink"]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import BarrierError, Mirror, _fs
+from cocoindex_fsmirror import BarrierError, Mirror
 from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._disk import tree as _fs
 from tests.io.steps import CHANGES, identity, recorded
 from tests.support import contents, delete, folder, snapshot, write
 

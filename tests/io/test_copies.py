@@ -19,17 +19,12 @@ from unittest import mock
 
 import pytest
 
-from cocoindex_fsmirror import (
-    ApplyError,
-    Mirror,
-    SourceChangedError,
-    SourceError,
-    _copying,
-    _fs,
-    _source,
-)
+from cocoindex_fsmirror import ApplyError, Mirror, SourceChangedError, SourceError
 from cocoindex_fsmirror._core.states import Content, digest_of
-from cocoindex_fsmirror._source import Source, fingerprint, look_at_source, spool
+from cocoindex_fsmirror._disk import copying as _copying
+from cocoindex_fsmirror._disk import sources as _source
+from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk.sources import Source, fingerprint, look_at_source, spool
 from tests.support import Mount, copy, delete, exact_state, failing, snapshot, write
 
 SMALL, LARGE = 1 << 16, (1 << 20) + 17

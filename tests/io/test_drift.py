@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from cocoindex_fsmirror import Mirror, RootError, _copying, _fs, _ledger, _observe
+from cocoindex_fsmirror import Mirror, RootError, _ledger, _observe
 from cocoindex_fsmirror import _mirror as mirror_module
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import digest_of
-from cocoindex_fsmirror._fs import Slot, Staging, coarse_now_ns
+from cocoindex_fsmirror._disk import copying as _copying
+from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk.tree import Slot, Staging, coarse_now_ns
 from cocoindex_fsmirror._observe import Drift, Look
 from tests.io.steps import quiet_state
 from tests.support import OWNER, delete, folder, write

@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from cocoindex_fsmirror import ApplyError, Mirror, _fs
+from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import Intent, OnConflict
+from cocoindex_fsmirror._disk import tree as _fs
 from cocoindex_fsmirror._observe import Drift
 from tests.io.steps import crashes, overheard
 from tests.support import backups, contents, delete, snapshot, write

@@ -15,7 +15,7 @@ from cocoindex_fsmirror import ApplyError, Mirror, _mirror
 from cocoindex_fsmirror._apply import _Batch
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import Actual, Intent, OnConflict
-from cocoindex_fsmirror._fs import Slot, Staging
+from cocoindex_fsmirror._disk.tree import Slot, Staging
 from tests.io.steps import identity, run_with_event, watched
 from tests.support import OWNER, backups, contents, delete, failing, snapshot, write
 

@@ -21,7 +21,7 @@ from cocoindex_fsmirror import (
     TooManyRemovalsError,
     Update,
 )
-from cocoindex_fsmirror._fs import coarse_now_ns
+from cocoindex_fsmirror._disk.tree import coarse_now_ns
 from tests.support import backups, exact_state, snapshot
 
 LARGE = (1 << 16) + 1  # bytes; more than is held in memory
@@ -121,7 +121,7 @@ def test_an_update_that_changes_nothing_applies_no_batch_and_reads_no_source(
     before = {path: seen for path, seen in exact_state(root).items() if ".fsmirror" not in path}
     outcomes.clear()
     monkeypatch.setattr(
-        "cocoindex_fsmirror._source.digest_of_file", lambda _: pytest.fail("it was read")
+        "cocoindex_fsmirror._disk.sources.digest_of_file", lambda _: pytest.fail("it was read")
     )
     with site, site.update() as files:
         _declare(files, logo)

@@ -7,10 +7,10 @@ import stat
 import threading
 from typing import IO, Final
 
-from ._copying import digest_of_file
-from ._core.errors import SourceChangedError, SourceError
-from ._core.states import Signature, digest_of, is_older
-from ._fs import coarse_now_ns, signature_of
+from .._core.errors import SourceChangedError, SourceError
+from .._core.states import Signature, digest_of, is_older
+from .copying import digest_of_file
+from .tree import coarse_now_ns, signature_of
 
 __all__ = ["SMALL", "Source", "Spooled", "fingerprint", "look_at_source", "spool", "unread_source"]
 

@@ -22,10 +22,9 @@ from typing import Final
 
 import msgspec
 
-from ._copying import copy, digest_of_file, write_all
-from ._core.errors import LockedError, RootError, SourceChangedError
-from ._core.names import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
-from ._core.states import (
+from .._core.errors import LockedError, RootError, SourceChangedError
+from .._core.names import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
+from .._core.states import (
     ABSENT,
     Actual,
     Content,
@@ -35,6 +34,7 @@ from ._core.states import (
     OtherState,
     Signature,
 )
+from .copying import copy, digest_of_file, write_all
 
 __all__ = [
     "Slot",
