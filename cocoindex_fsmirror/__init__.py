@@ -32,7 +32,7 @@ from ._hook import when_imported as _when_imported
 
 TYPE_CHECKING = False  # That of typing, whose import takes longer than all of ours.
 if TYPE_CHECKING:
-    from ._mirror import Mirror, Outcome, Status, Update
+    from ._mirror.mirror import Mirror, Outcome, Status, Update
     from ._target import (
         DirTarget,
         FilePath,
@@ -75,7 +75,7 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("Mirror", "Outcome", "Status", "Update"):
-        from . import _mirror  # noqa: PLC0415
+        from ._mirror import mirror as _mirror  # noqa: PLC0415
 
         return getattr(_mirror, name)
     from . import _target  # noqa: PLC0415

@@ -7,14 +7,14 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ._comparison import check_removals
 from ._core.names import Name
 from ._core.plan import Keep, Plan
 from ._core.states import DirState, FileState, Kind, dressed
-from ._mirror import Mirror
+from ._mirror.comparison import check_removals
+from ._mirror.mirror import Mirror
+from ._mirror.suspects import suspects
 from ._sources import Options, check_survey, comparison, known_in, leaves
 from ._survey import Survey
-from ._suspects import suspects
 from ._sync import OWNER
 
 __all__ = ["Change", "dry_run"]

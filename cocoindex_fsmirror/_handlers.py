@@ -22,7 +22,7 @@ from ._core.names import ROOT, Name, join, parse_name
 from ._core.states import ABSENT, Absent, Desired, DirState, Intent, Kind
 from ._disk.tree import is_there
 from ._engine import make_sink, stay_attached
-from ._mirror import Drift
+from ._mirror.mirror import Drift
 from ._moving import refuse_to_fill
 from ._open_mirrors import mirror_at
 from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests

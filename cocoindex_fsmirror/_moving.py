@@ -29,7 +29,7 @@ import cocoindex as coco
 
 from ._core.errors import LedgerError, RootError
 from ._core.names import Name
-from ._ledger import Ledger
+from ._mirror.ledger import Ledger
 from ._specs import RootKey
 
 __all__ = ["declare", "guard", "refuse_to_fill"]

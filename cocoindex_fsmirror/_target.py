@@ -23,7 +23,7 @@ from ._core.states import Content, DirState, LinkState
 from ._disk.sources import Source, Spooled, fingerprint, spool
 from ._engine import database_in_use
 from ._handlers import ChildHandler
-from ._mirror import Mirror
+from ._mirror.mirror import Mirror
 from ._moving import declare, guard
 from ._roots import ROOTS
 from ._specs import (

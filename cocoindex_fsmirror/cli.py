@@ -20,13 +20,13 @@ import msgspec
 
 from . import __version__
 from ._arguments import AgeType, LimitType, LocalPathType, PathType, json_option, wants_json
-from ._backups import find
-from ._brake import Limit
 from ._core.errors import FsMirrorError, InvalidNameError, counted
 from ._core.names import RESERVED, Name
 from ._helper import Helper
-from ._ledger import Span
-from ._mirror import Difference, Mirror, Owner
+from ._mirror.backups import find
+from ._mirror.brake import Limit
+from ._mirror.ledger import Span
+from ._mirror.mirror import Difference, Mirror, Owner
 from ._showing import (
     Failure,
     Figures,
@@ -189,10 +189,10 @@ def sync(  # noqa: PLR0917
 
     With --watch and --json there is one object, on a line, for each run.
     """
+    from ._mirror.suspects import few_suspects  # noqa: PLC0415
     from ._patterns import patterns  # noqa: PLC0415  # Other commands need none of these.
     from ._sources import Options  # noqa: PLC0415
     from ._survey import survey  # noqa: PLC0415
-    from ._suspects import few_suspects  # noqa: PLC0415
     from ._sync import Syncing  # noqa: PLC0415
 
     if watch and dry_run:

@@ -181,7 +181,7 @@ def test_the_command_looks_in_two_processes_with_the_same_result(src: Path, dst:
 def test_more_suspects_than_can_be_held_are_looked_for_again(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cocoindex_fsmirror import _suspects
+    from cocoindex_fsmirror._mirror import suspects as _suspects
     from tests.command.syncing import sync
 
     sync(src, dst)

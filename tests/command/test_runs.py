@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, RootError, _comparison, _sync
-from cocoindex_fsmirror._apply import Outcome
+from cocoindex_fsmirror import Mirror, RootError, _sync
 from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._mirror import comparison as _comparison
+from cocoindex_fsmirror._mirror.batch import Outcome
 from tests.command.syncing import state, sync, told
 from tests.support import exact_state, snapshot
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._observe import Drift
+from cocoindex_fsmirror._mirror.look import Drift
 from tests.crash.harness import die_at, leave_out_barriers
 from tests.support import OWNER, Tree, contents, folder, snapshot, write
 

@@ -14,7 +14,7 @@ import pytest
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.states import Intent
 from cocoindex_fsmirror._disk import tree as _fs
-from cocoindex_fsmirror._observe import Drift
+from cocoindex_fsmirror._mirror.look import Drift
 from tests.crash import scene
 from tests.crash.disks import CUTS, Cut, Disk, made_disk
 from tests.crash.harness import die_at, lose_power_after, lose_power_at

@@ -12,8 +12,8 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import _open_mirrors
-from cocoindex_fsmirror._brake import Brake, allowance
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._mirror.brake import Brake, allowance
 from tests.engine.flows import OUT, Flow, memoized, page, plain
 from tests.support import backups, contents
 

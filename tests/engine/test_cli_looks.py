@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import ROOT
-from cocoindex_fsmirror._ledger import Pending
+from cocoindex_fsmirror._mirror.ledger import Pending
 from cocoindex_fsmirror.cli import main
 from tests.engine.flows import Flow
 from tests.support import backups, command_environment, contents, exact_state, snapshot

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cocoindex_fsmirror import _observe
+from cocoindex_fsmirror._mirror import look as _observe
 
 
 @pytest.fixture

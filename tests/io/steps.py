@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from cocoindex_fsmirror import _apply, _ledger, _mirror, _observe
 from cocoindex_fsmirror._disk import copying as _copying
 from cocoindex_fsmirror._disk import tree as _fs
-from cocoindex_fsmirror._ledger import Ledger
+from cocoindex_fsmirror._mirror import batch as _apply
+from cocoindex_fsmirror._mirror import ledger as _ledger
+from cocoindex_fsmirror._mirror import look as _observe
+from cocoindex_fsmirror._mirror import mirror as _mirror
+from cocoindex_fsmirror._mirror.ledger import Ledger
 
 _PLACES = ["mkdir", "rmdir", "unlink", "rename", "renameat2", "link", "symlink"]
 _BYTES = ["write", "copy_file_range", "ftruncate"]

@@ -28,12 +28,12 @@ from cocoindex_fsmirror import (
     Mirror,
     PathError,
     RootError,
-    _apply,
 )
-from cocoindex_fsmirror._backups import Backup, find, list_backups, parse_age, purge, restore
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import tree as _fs
 from cocoindex_fsmirror._disk.tree import Tree
+from cocoindex_fsmirror._mirror import batch as _apply
+from cocoindex_fsmirror._mirror.backups import Backup, find, list_backups, parse_age, purge, restore
 from tests.io.steps import crashes, recorded, run_failing, run_with_event
 from tests.io.test_names_on_disk import NASTY
 from tests.support import Mount, exact_state, failing, snapshot, write

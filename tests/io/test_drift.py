@@ -14,14 +14,16 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from cocoindex_fsmirror import Mirror, RootError, _ledger, _observe
-from cocoindex_fsmirror import _mirror as mirror_module
+from cocoindex_fsmirror import Mirror, RootError
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import digest_of
 from cocoindex_fsmirror._disk import copying as _copying
 from cocoindex_fsmirror._disk import tree as _fs
 from cocoindex_fsmirror._disk.tree import Slot, Staging, coarse_now_ns
-from cocoindex_fsmirror._observe import Drift, Look
+from cocoindex_fsmirror._mirror import ledger as _ledger
+from cocoindex_fsmirror._mirror import look as _observe
+from cocoindex_fsmirror._mirror import mirror as mirror_module
+from cocoindex_fsmirror._mirror.look import Drift, Look
 from tests.io.steps import quiet_state
 from tests.support import OWNER, delete, folder, write
 
@@ -178,7 +180,7 @@ def test_an_unfinished_batch_counts_as_drift(mirror: Mirror, root: Path, x: Path
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cocoindex_fsmirror._apply._Batch.commit", dies)
+        patch.setattr("cocoindex_fsmirror._mirror.batch._Batch.commit", dies)
         with pytest.raises(KeyboardInterrupt):
             mirror.apply([write("d/x", b"2"), delete("y")])
     assert {"d/x", "y"} <= mirror.observe().names

@@ -17,7 +17,7 @@ from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import Intent, OnConflict
 from cocoindex_fsmirror._disk import tree as _fs
-from cocoindex_fsmirror._observe import Drift
+from cocoindex_fsmirror._mirror.look import Drift
 from tests.io.steps import crashes, overheard
 from tests.support import backups, contents, delete, snapshot, write
 

@@ -20,8 +20,8 @@ import pytest
 from cocoindex_fsmirror import FsMirrorError, LedgerError, Mirror
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import Kind, Row
-from cocoindex_fsmirror._ledger import ALL, CorruptLedgerError, Ledger, Pending, Span
-from cocoindex_fsmirror._observe import Drift
+from cocoindex_fsmirror._mirror.ledger import ALL, CorruptLedgerError, Ledger, Pending, Span
+from cocoindex_fsmirror._mirror.look import Drift
 from tests.io.steps import identity, quiet_state
 from tests.support import OWNER, backups, contents, delete, exact_state, snapshot, write
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, _apply
+from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._mirror import batch as _apply
 from tests.support import OWNER, delete, folder, link, write
 
 LOGGER = "cocoindex_fsmirror"

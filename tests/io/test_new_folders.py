@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import ApplyError, Mirror, _apply
+from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._disk import tree as _fs
 from cocoindex_fsmirror._disk.tree import Staging, coarse_now_ns
+from cocoindex_fsmirror._mirror import batch as _apply
 from tests.io.steps import recorded, run_with_event, watched
 from tests.support import OWNER, backups, delete, failing, folder, link, snapshot, write
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import ApplyError, Mirror, _mirror
-from cocoindex_fsmirror._apply import _Batch
+from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import Actual, Intent, OnConflict
 from cocoindex_fsmirror._disk.tree import Slot, Staging
+from cocoindex_fsmirror._mirror import mirror as _mirror
+from cocoindex_fsmirror._mirror.batch import _Batch
 from tests.io.steps import identity, run_with_event, watched
 from tests.support import OWNER, backups, contents, delete, failing, snapshot, write
 

@@ -16,7 +16,7 @@ from cocoindex_fsmirror._actions import Action, Mount
 from cocoindex_fsmirror._core.names import ancestors, parse_name
 from cocoindex_fsmirror._core.states import LinkState
 from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _apply_actions, _child_of
-from cocoindex_fsmirror._observe import Drift
+from cocoindex_fsmirror._mirror.look import Drift
 from cocoindex_fsmirror._reconcile import Record
 from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
 from cocoindex_fsmirror.testing import paths

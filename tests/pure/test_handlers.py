@@ -14,7 +14,7 @@ from cocoindex_fsmirror._actions import Change, Drop, Mount, Place, Single
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._core.states import ABSENT, DirState, FileState, digest_of
 from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _Pace
-from cocoindex_fsmirror._observe import Drift
+from cocoindex_fsmirror._mirror.look import Drift
 from cocoindex_fsmirror._reconcile import Record
 from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Watch
 from tests.pure.reconciling import (

@@ -12,8 +12,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from ._core.errors import TooManyRemovalsError
-from ._core.names import Name
+from .._core.errors import TooManyRemovalsError
+from .._core.names import Name
 
 __all__ = ["Brake", "Limit", "allowance", "check_limit"]
 

@@ -15,11 +15,11 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from ._core.errors import RootError
-from ._core.names import ROOT, Name
-from ._core.states import Kind, Row, is_older
-from ._disk.tree import Tree, inode_of, open_root
-from ._ledger import ALL, Ledger, Recorded, Span
+from .._core.errors import RootError
+from .._core.names import ROOT, Name
+from .._core.states import Kind, Row, is_older
+from .._disk.tree import Tree, inode_of, open_root
+from .ledger import ALL, Ledger, Recorded, Span
 
 __all__ = ["LastWritten", "few_suspects", "last_written", "rows", "suspects"]
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from ._brake import Limit, allowance
-from ._core.errors import SourceError, TooManyRemovalsError
-from ._core.names import Name
-from ._core.states import (
+from .._core.errors import SourceError, TooManyRemovalsError
+from .._core.names import Name
+from .._core.states import (
     ABSENT,
     Content,
     Desired,
@@ -23,7 +22,8 @@ from ._core.states import (
     Row,
     Signature,
 )
-from ._suspects import LastWritten, last_written
+from .brake import Limit, allowance
+from .suspects import LastWritten, last_written
 
 __all__ = ["Comparison", "Wanted", "batches", "check_removals"]
 

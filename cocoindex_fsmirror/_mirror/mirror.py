@@ -19,14 +19,10 @@ from typing import Final, Literal, NamedTuple, Self, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from ._apply import Outcome, apply_plan
-from ._backups import Backup, list_backups, purge, restore
-from ._brake import Brake, Limit, check_limit
-from ._comparison import Comparison, Wanted, check_removals
-from ._core.errors import ApplyError, LedgerError, RootError
-from ._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
-from ._core.plan import Plan, View, make_plan
-from ._core.states import (
+from .._core.errors import ApplyError, LedgerError, RootError
+from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
+from .._core.plan import Plan, View, make_plan
+from .._core.states import (
     ABSENT,
     Actual,
     DirState,
@@ -37,13 +33,17 @@ from ._core.states import (
     Row,
     same_content,
 )
-from ._disk.tree import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
-from ._ledger import ALL, FILE, FOLDER, CorruptLedgerError, Ledger, Span
-from ._observe import Drift, Look, entries, read, view_of
-from ._recover import recover
-from ._suspects import suspects
-from ._sweep import Known, find_foreign, sweep
-from ._update import Update, apply_all, is_said, leaves, wanted
+from .._disk.tree import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
+from .backups import Backup, list_backups, purge, restore
+from .batch import Outcome, apply_plan
+from .brake import Brake, Limit, check_limit
+from .comparison import Comparison, Wanted, check_removals
+from .exact import Known, find_foreign, sweep
+from .ledger import ALL, FILE, FOLDER, CorruptLedgerError, Ledger, Span
+from .look import Drift, Look, entries, read, view_of
+from .recover import recover
+from .suspects import suspects
+from .update import Update, apply_all, is_said, leaves, wanted
 
 __all__ = ["Difference", "Drift", "Mirror", "Outcome", "Owner", "Status", "Update"]
 

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from ._apply import Outcome
-from ._core.errors import PathError, counted
-from ._core.names import RESERVED, ROOT, Name, join, leaf
-from ._core.states import ABSENT, DirState
-from ._disk.tree import Tree, stamp_now
-from ._ledger import FILE, FOLDER
-from ._observe import entries
+from .._core.errors import PathError, counted
+from .._core.names import RESERVED, ROOT, Name, join, leaf
+from .._core.states import ABSENT, DirState
+from .._disk.tree import Tree, stamp_now
+from .batch import Outcome
+from .ledger import FILE, FOLDER
+from .look import entries
 
 __all__ = ["Known", "find_foreign", "sweep"]
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ._core.errors import LedgerError
+from .._core.errors import LedgerError
 
 __all__ = ["FORMAT", "SCHEMA", "CorruptLedgerError", "check_format", "migrate", "migrated_copy"]
 

@@ -17,10 +17,10 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from ._core.errors import ApplyError, BarrierError, ConflictError, PathError
-from ._core.names import RESERVED, ROOT, Name, ancestors, join, leaf, parent, parse_name
-from ._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
-from ._disk.tree import Tree
+from .._core.errors import ApplyError, BarrierError, ConflictError, PathError
+from .._core.names import RESERVED, ROOT, Name, ancestors, join, leaf, parent, parse_name
+from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
+from .._disk.tree import Tree
 
 __all__ = ["Backup", "BackupKind", "find", "list_backups", "parse_age", "purge", "restore"]
 

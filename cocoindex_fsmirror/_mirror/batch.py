@@ -18,11 +18,11 @@ from typing import NoReturn, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from ._core.errors import BarrierError, ConflictError, LedgerError, PathError
-from ._core.names import ROOT, Name, ancestors, leaf, parent
-from ._core.ownership import Fate, Verdict, fate_of
-from ._core.plan import Keep, Plan, Put, Remove, row_of
-from ._core.states import (
+from .._core.errors import BarrierError, ConflictError, LedgerError, PathError
+from .._core.names import ROOT, Name, ancestors, leaf, parent
+from .._core.ownership import Fate, Verdict, fate_of
+from .._core.plan import Keep, Plan, Put, Remove, row_of
+from .._core.states import (
     ABSENT,
     Actual,
     DirState,
@@ -35,9 +35,9 @@ from ._core.states import (
     Signature,
     is_older,
 )
-from ._disk.tree import Slot, Staging, Tree, coarse_now_ns, stamp_now
-from ._ledger import Ledger, Pending
-from ._observe import Seen, record
+from .._disk.tree import Slot, Staging, Tree, coarse_now_ns, stamp_now
+from .ledger import Ledger, Pending
+from .look import Seen, record
 
 __all__ = ["Outcome", "apply_plan"]
 

@@ -18,10 +18,10 @@ import msgspec
 import xxhash
 from msgspec.structs import replace
 
-from ._core.errors import LedgerError, RootError
-from ._core.names import ROOT, Name, ancestors, leaf, parent
-from ._core.plan import View
-from ._core.states import (
+from .._core.errors import LedgerError, RootError
+from .._core.names import ROOT, Name, ancestors, leaf, parent
+from .._core.plan import View
+from .._core.states import (
     ABSENT,
     Absent,
     Actual,
@@ -36,10 +36,10 @@ from ._core.states import (
     proves,
     same,
 )
-from ._disk.copying import buffer
-from ._disk.tree import Tree, coarse_now_ns, open_root, signature_of
-from ._ledger import ALL, FOLDER, Ledger, Span
-from ._suspects import rows, suspects
+from .._disk.copying import buffer
+from .._disk.tree import Tree, coarse_now_ns, open_root, signature_of
+from .ledger import ALL, FOLDER, Ledger, Span
+from .suspects import rows, suspects
 
 __all__ = ["Drift", "Look", "Seen", "entries", "look_at", "read", "record", "view_of"]
 

@@ -21,10 +21,10 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 import msgspec
 from msgspec.structs import astuple
 
-from ._core.errors import InvalidNameError, LedgerError
-from ._core.names import RESERVED, ROOT, Name, check_names, join, leaf
-from ._core.states import Displaced, Kind, Row
-from ._formats import (
+from .._core.errors import InvalidNameError, LedgerError
+from .._core.names import RESERVED, ROOT, Name, check_names, join, leaf
+from .._core.states import Displaced, Kind, Row
+from .formats import (
     FORMAT,
     SCHEMA,
     CorruptLedgerError,

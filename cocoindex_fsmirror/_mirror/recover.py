@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from ._core.errors import BarrierError
-from ._core.names import ROOT, Name, ancestors, leaf, parent
-from ._core.states import ABSENT, DirState, FileState, Kind, Row
-from ._disk.tree import Slot, Staging, Tree, area_of, coarse_now_ns, remove_area, stamp_now
-from ._ledger import Ledger, Pending
-from ._observe import Seen, entries, record
+from .._core.errors import BarrierError
+from .._core.names import ROOT, Name, ancestors, leaf, parent
+from .._core.states import ABSENT, DirState, FileState, Kind, Row
+from .._disk.tree import Slot, Staging, Tree, area_of, coarse_now_ns, remove_area, stamp_now
+from .ledger import Ledger, Pending
+from .look import Seen, entries, record
 
 __all__ = ["recover"]
 
