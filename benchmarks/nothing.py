@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import cocoindex as coco
 
-from cocoindex_fsmirror._engine import stay_attached
+from cocoindex_fsmirror._target.engine import stay_attached
 
 __all__ = ["DirTarget", "mount_dir_target"]
 

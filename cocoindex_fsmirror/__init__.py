@@ -28,12 +28,12 @@ from ._core.errors import (
     SourceError,
     TooManyRemovalsError,
 )
-from ._hook import when_imported as _when_imported
+from ._target.hook import when_imported as _when_imported
 
 TYPE_CHECKING = False  # That of typing, whose import takes longer than all of ours.
 if TYPE_CHECKING:
     from ._mirror.mirror import Mirror, Outcome, Status, Update
-    from ._target import (
+    from ._target.declare import (
         DirTarget,
         FilePath,
         declare_dir_target,
@@ -78,14 +78,14 @@ def __getattr__(name: str) -> object:
         from ._mirror import mirror as _mirror  # noqa: PLC0415
 
         return getattr(_mirror, name)
-    from . import _target  # noqa: PLC0415
+    from ._target import declare as _target  # noqa: PLC0415
 
     return getattr(_target, name)
 
 
 def _register() -> None:
     """Has our directories answered for, also where a flow has none any more."""
-    from . import _roots  # noqa: F401, PLC0415
+    from ._target import roots as _roots  # noqa: F401, PLC0415
 
 
 _when_imported("cocoindex", _register)

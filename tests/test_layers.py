@@ -268,7 +268,7 @@ def test_the_package_imports_next_to_nothing_before_a_name_is_asked_for() -> Non
     )
     assert (
         run.stdout
-        == "['cocoindex_fsmirror', 'cocoindex_fsmirror._core.errors', 'cocoindex_fsmirror._hook']\n"
+        == "['cocoindex_fsmirror', 'cocoindex_fsmirror._core.errors', 'cocoindex_fsmirror._target.hook']\n"
     )
 
 

@@ -65,7 +65,7 @@ def test_whatever_the_package_imports_for_users_is_listed() -> None:
 
 
 def test_every_error_and_every_public_name_of_the_target_is_exported() -> None:
-    from cocoindex_fsmirror import _target
+    from cocoindex_fsmirror._target import declare as _target
 
     assert {*_errors.__all__, *_target.__all__} <= set(fsmirror.__all__)
 

@@ -11,9 +11,9 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror import _open_mirrors
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._mirror.brake import Brake, allowance
+from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
 from tests.engine.flows import OUT, Flow, memoized, page, plain
 from tests.support import backups, contents
 

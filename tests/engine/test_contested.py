@@ -9,11 +9,11 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror._actions import Change, Place
 from cocoindex_fsmirror._core.names import ROOT, Name
-from cocoindex_fsmirror._handlers import _apply_actions
-from cocoindex_fsmirror._open_mirrors import mirror_at
-from cocoindex_fsmirror._specs import Options, RootKey, Watch
+from cocoindex_fsmirror._target.actions import Change, Place
+from cocoindex_fsmirror._target.handlers import _apply_actions
+from cocoindex_fsmirror._target.open_mirrors import mirror_at
+from cocoindex_fsmirror._target.specs import Options, RootKey, Watch
 from tests.engine.flows import OUT, Flow, memoized, page
 from tests.support import contents, delete, exact_state
 

@@ -94,7 +94,7 @@ def test_identical_files_are_adopted_and_all_else_is_foreign(
 
 def fold_ledgers() -> None:
     """Closes the ledgers, as the end of a process does."""
-    from cocoindex_fsmirror import _open_mirrors
+    from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
 
     _open_mirrors.close_all()
 

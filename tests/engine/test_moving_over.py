@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import _moving
-from cocoindex_fsmirror._specs import RootKey
+from cocoindex_fsmirror._target import localfs_guard as _moving
+from cocoindex_fsmirror._target.specs import RootKey
 from tests.support import contents, snapshot
 
 FLOW = """

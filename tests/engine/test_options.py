@@ -10,12 +10,12 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror._actions import Change, Place
 from cocoindex_fsmirror._disk import tree as _fs
-from cocoindex_fsmirror._handlers import _apply_actions
-from cocoindex_fsmirror._open_mirrors import mirror_at
-from cocoindex_fsmirror._specs import Options as Given
-from cocoindex_fsmirror._specs import RootKey, Watch
+from cocoindex_fsmirror._target.actions import Change, Place
+from cocoindex_fsmirror._target.handlers import _apply_actions
+from cocoindex_fsmirror._target.open_mirrors import mirror_at
+from cocoindex_fsmirror._target.specs import Options as Given
+from cocoindex_fsmirror._target.specs import RootKey, Watch
 from tests.engine.flows import OUT, Flow
 from tests.support import backups, contents, write
 

@@ -69,8 +69,8 @@ assert waiting == len(before) + 1
 assert sys.meta_path == before
 assert cocoindex.__spec__.loader is cocoindex.__loader__
 assert type(cocoindex.__loader__).__module__ == "_frozen_importlib_external"
-assert "cocoindex_fsmirror._roots" in sys.modules
-assert "cocoindex_fsmirror._handlers" not in sys.modules
+assert "cocoindex_fsmirror._target.roots" in sys.modules
+assert "cocoindex_fsmirror._target.handlers" not in sys.modules
 """
     _run(code)
 
@@ -84,7 +84,7 @@ assert spec.loader.is_package("cocoindex")
 assert spec.loader.get_filename("cocoindex") == spec.origin
 assert "cocoindex" not in sys.modules
 import cocoindex
-assert "cocoindex_fsmirror._roots" in sys.modules
+assert "cocoindex_fsmirror._target.roots" in sys.modules
 """
     _run(code)
 
@@ -92,7 +92,7 @@ assert "cocoindex_fsmirror._roots" in sys.modules
 def test_an_import_that_fails_may_be_repeated(tmp_path: Path) -> None:
     code = """
 import sys
-from cocoindex_fsmirror._hook import when_imported
+from cocoindex_fsmirror._target.hook import when_imported
 sys.path.insert(0, sys.argv[1])
 told = []
 when_imported("flaky", lambda: told.append(sys.modules["flaky"].value))
@@ -119,7 +119,7 @@ except ImportError:
 def test_who_was_asked_before_us_is_not_asked_again(tmp_path: Path) -> None:
     code = """
 import sys
-from cocoindex_fsmirror._hook import when_imported
+from cocoindex_fsmirror._target.hook import when_imported
 sys.path.insert(0, sys.argv[1])
 asked = []
 

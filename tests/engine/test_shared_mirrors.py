@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, _open_mirrors
-from cocoindex_fsmirror._open_mirrors import mirror_at
+from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
+from cocoindex_fsmirror._target.open_mirrors import mirror_at
 from tests.support import write
 
 

@@ -13,7 +13,8 @@ import ctypes, faulthandler, functools, gc, os, pathlib, sys, threading, warning
 os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 import cocoindex as coco
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror import _engine, _handlers
+from cocoindex_fsmirror._target import engine as _engine
+from cocoindex_fsmirror._target import handlers as _handlers
 
 def thread_states():
     api = ctypes.pythonapi
@@ -64,8 +65,8 @@ KEPT = "assert all(seen == [*range(1, len(seen) + 1)] for seen in numbers.values
 NOT_KEPT = "assert {number for seen in numbers.values() for number in seen} == {1}, numbers"
 
 ASKED = """
-from cocoindex_fsmirror._actions import Place
-from cocoindex_fsmirror._specs import Options, RootKey, Watch
+from cocoindex_fsmirror._target.actions import Place
+from cocoindex_fsmirror._target.specs import Options, RootKey, Watch
 
 place = Place(RootKey(None, "/nowhere"), "owner", Options(), Watch())
 handlers = [("file", _handlers.ChildHandler(place)), (tuple(place.root), _handlers.RootHandler())]

@@ -13,11 +13,11 @@ import msgspec
 from hypothesis import strategies as st
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._actions import Action, Mount
 from cocoindex_fsmirror._core.names import ROOT, Name
-from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _apply_actions, _child_of
-from cocoindex_fsmirror._reconcile import Record
-from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Spec
+from cocoindex_fsmirror._target.actions import Action, Mount
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _apply_actions, _child_of
+from cocoindex_fsmirror._target.records import Record
+from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, Spec
 from cocoindex_fsmirror.testing import names
 from tests.kit.our_disk import Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour

@@ -11,14 +11,15 @@ from typing import Any, ClassVar, cast
 
 from hypothesis import strategies as st
 
-from cocoindex_fsmirror import Mirror, _open_mirrors
-from cocoindex_fsmirror._actions import Action, Mount
+from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import ancestors, parse_name
 from cocoindex_fsmirror._core.states import LinkState
-from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _apply_actions, _child_of
 from cocoindex_fsmirror._mirror.look import Drift
-from cocoindex_fsmirror._reconcile import Record
-from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
+from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
+from cocoindex_fsmirror._target.actions import Action, Mount
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _apply_actions, _child_of
+from cocoindex_fsmirror._target.records import Record
+from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
 from cocoindex_fsmirror.testing import paths
 from tests.kit.our_disk import DIR, Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour

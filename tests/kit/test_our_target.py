@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import settings
 
-from cocoindex_fsmirror._specs import FileSpec, Options, RootKey
+from cocoindex_fsmirror._target.specs import FileSpec, Options, RootKey
 from cocoindex_fsmirror.testing import Disturb, Fault, Update, check_history, check_target
 from tests.kit.our_neighbour import AT_FILES, Neighbour
 from tests.kit.our_roots import Alone, InBase, Roots

@@ -23,8 +23,8 @@ os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 import cocoindex as coco
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror import _open_mirrors
 from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
 from tests.reopening import reopened
 
 Files: TypeAlias = dict[str, dict[str, bytes | None]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cocoindex_fsmirror._core.states import digest_of
-from cocoindex_fsmirror._reconcile import Record
+from cocoindex_fsmirror._target.records import Record
 
 A, B = b"content A", b"content B, longer"
 ONE, TWO = "component/one", "component/two"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cocoindex_fsmirror._core.names import ROOT, Name
-from cocoindex_fsmirror._specs import Watch
+from cocoindex_fsmirror._target.specs import Watch
 
 A, AB, ABC = Name("a"), Name("a/b"), Name("a/b/c")
 

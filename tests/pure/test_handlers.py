@@ -9,14 +9,14 @@ from collections.abc import Collection
 import cocoindex as coco
 import pytest
 
-from cocoindex_fsmirror import _handlers
-from cocoindex_fsmirror._actions import Change, Drop, Mount, Place, Single
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._core.states import ABSENT, DirState, FileState, digest_of
-from cocoindex_fsmirror._handlers import ChildHandler, RootHandler, _Pace
 from cocoindex_fsmirror._mirror.look import Drift
-from cocoindex_fsmirror._reconcile import Record
-from cocoindex_fsmirror._specs import DirSpec, FileSpec, Options, RootKey, Watch
+from cocoindex_fsmirror._target import handlers as _handlers
+from cocoindex_fsmirror._target.actions import Change, Drop, Mount, Place, Single
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _Pace
+from cocoindex_fsmirror._target.records import Record
+from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, Watch
 from tests.pure.reconciling import (
     DESIRED,
     DIR,

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from cocoindex_fsmirror._core.states import ABSENT, Absent, DirState, FileState, digest_of
-from cocoindex_fsmirror._reconcile import (
+from cocoindex_fsmirror._target.records import (
     Record,
     is_settled,
     owner_of,

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from ._core.states import ABSENT, Absent, Desired, Kind, kind_of
+from .._core.states import ABSENT, Absent, Desired, Kind, kind_of
 
 __all__ = ["Record", "is_settled", "owner_of", "record_of", "remembered_digests"]
 

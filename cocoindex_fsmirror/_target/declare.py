@@ -16,17 +16,17 @@ from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
 from cocoindex.resources.file import FileLike
 
-from ._core.attributes import checked_content, checked_mode, checked_preserve, checked_time
-from ._core.errors import SourceError
-from ._core.names import ROOT, Name, parse_link_target, parse_name
-from ._core.states import Content, DirState, LinkState
-from ._disk.sources import Source, Spooled, fingerprint, spool
-from ._engine import database_in_use
-from ._handlers import ChildHandler
-from ._mirror.mirror import Mirror
-from ._moving import declare, guard
-from ._roots import ROOTS
-from ._specs import (
+from .._core.attributes import checked_content, checked_mode, checked_preserve, checked_time
+from .._core.errors import SourceError
+from .._core.names import ROOT, Name, parse_link_target, parse_name
+from .._core.states import Content, DirState, LinkState
+from .._disk.sources import Source, Spooled, fingerprint, spool
+from .._mirror.mirror import Mirror
+from .engine import database_in_use
+from .handlers import ChildHandler
+from .localfs_guard import declare, guard
+from .roots import ROOTS
+from .specs import (
     DirSpec,
     Durability,
     FileSpec,

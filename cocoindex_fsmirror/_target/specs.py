@@ -14,11 +14,11 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 import msgspec
 from msgspec.structs import replace
 
-from ._core.errors import RootError
-from ._core.names import ROOT, Name, ancestors, parent
-from ._core.states import Content, DirState, FileState, LinkState, digest_of
-from ._mirror.brake import Brake, Limit, check_limit
-from ._mirror.mirror import Drift
+from .._core.errors import RootError
+from .._core.names import ROOT, Name, ancestors, parent
+from .._core.states import Content, DirState, FileState, LinkState, digest_of
+from .._mirror.brake import Brake, Limit, check_limit
+from .._mirror.mirror import Drift
 
 __all__ = [
     "DirSpec",

@@ -16,17 +16,17 @@ from typing import Any, Final, cast
 import cocoindex as coco
 from msgspec.structs import replace
 
-from ._actions import Action, Change, Drop, Mount, Place, Single
-from ._core.errors import ApplyError, FsMirrorError
-from ._core.names import ROOT, Name, join, parse_name
-from ._core.states import ABSENT, Absent, Desired, DirState, Intent, Kind
-from ._disk.tree import is_there
-from ._engine import make_sink, stay_attached
-from ._mirror.mirror import Drift
-from ._moving import refuse_to_fill
-from ._open_mirrors import mirror_at
-from ._reconcile import Record, is_settled, owner_of, record_of, remembered_digests
-from ._specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
+from .._core.errors import ApplyError, FsMirrorError
+from .._core.names import ROOT, Name, join, parse_name
+from .._core.states import ABSENT, Absent, Desired, DirState, Intent, Kind
+from .._disk.tree import is_there
+from .._mirror.mirror import Drift
+from .actions import Action, Change, Drop, Mount, Place, Single
+from .engine import make_sink, stay_attached
+from .localfs_guard import refuse_to_fill
+from .open_mirrors import mirror_at
+from .records import Record, is_settled, owner_of, record_of, remembered_digests
+from .specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
 
 __all__ = ["ChildHandler", "RootHandler"]
 

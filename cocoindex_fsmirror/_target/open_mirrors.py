@@ -7,7 +7,7 @@ import os
 import threading
 from typing import Final
 
-from ._mirror.mirror import Mirror
+from .._mirror.mirror import Mirror
 
 __all__ = ["MOST", "close_all", "mirror_at"]
 

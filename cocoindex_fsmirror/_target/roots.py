@@ -11,7 +11,7 @@ from typing import Any
 
 import cocoindex as coco
 
-from ._reconcile import Record
+from .records import Record
 
 __all__ = ["ROOTS"]
 
@@ -28,7 +28,7 @@ class _Roots(coco.TargetHandler[Any, Record, Any]):
         /,
     ) -> coco.TargetReconcileOutput[Any, Record, Any] | None:
         """Asks it."""
-        from ._handlers import RootHandler  # noqa: PLC0415
+        from .handlers import RootHandler  # noqa: PLC0415
 
         asked = key, desired_target_state, prev_possible_records, prev_may_be_missing
         return RootHandler().reconcile(*asked)

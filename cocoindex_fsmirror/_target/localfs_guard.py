@@ -27,10 +27,10 @@ from typing import Any, Final
 
 import cocoindex as coco
 
-from ._core.errors import LedgerError, RootError
-from ._core.names import Name
-from ._mirror.ledger import Ledger
-from ._specs import RootKey
+from .._core.errors import LedgerError, RootError
+from .._core.names import Name
+from .._mirror.ledger import Ledger
+from .specs import RootKey
 
 __all__ = ["declare", "guard", "refuse_to_fill"]
 
