@@ -124,7 +124,7 @@ def _compile_all(folder: Path) -> None:
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
     code = (
         "import benchmarks.flow, benchmarks.floor, cocoindex.connectors.localfs;"
-        "import cocoindex_fsmirror._flow, cocoindex_fsmirror.cli"
+        "import cocoindex_fsmirror._command.main"
     )
     call([sys.executable, "-c", code])
 

@@ -119,7 +119,7 @@ def run_command(
     *arguments: object, redirection: str = "", cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs ``fsmirror`` as a process of its own, started by a shell."""
-    command = [sys.executable, "-c", "from cocoindex_fsmirror._command import run; run()"]
+    command = [sys.executable, "-c", "from cocoindex_fsmirror._command.process import run; run()"]
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirection}', "sh", *command, *map(str, arguments)],
         capture_output=True,

@@ -1,11 +1,12 @@
-"""Who may know whom: the imports of the package, and who changes the disk, read from its source."""
+"""Who may know whom: the rooms of the package, and who changes the disk, read from its source."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,61 +14,25 @@ import pytest
 import cocoindex_fsmirror
 
 PACKAGE = Path(cocoindex_fsmirror.__file__).parent
-SOURCES = {path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*.py"))}
-KIT_SOURCES = {
-    path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("testing/*.py"))
+SOURCES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix(): ast.parse(path.read_text())
+    for path in sorted(PACKAGE.rglob("*.py"))
 }
+MODULES = [name for name in SOURCES if not name.startswith("testing/")]
+KIT = [name for name in SOURCES if name.startswith("testing/")]
 
-# Module: those right below it. It may import these, and all that is below them.
-PICTURE = {
-    "_errors": set[str](),
-    "_paths": {"_errors"},
-    "_state": {"_paths"},
-    "_reconcile": {"_state"},
-    "_ownership": {"_state"},
-    "_plan": {"_ownership"},
-    "_copying": set[str](),
-    "_fs": {"_copying", "_state"},
-    "_formats": {"_errors"},
-    "_ledger": {"_formats", "_state"},
-    "_source": {"_fs"},
-    "_suspects": {"_fs", "_ledger"},
-    "_comparison": {"_brake", "_suspects"},
-    "_observe": {"_suspects", "_plan"},
-    "_apply": {"_observe"},
-    "_recover": {"_observe"},
-    "_sweep": {"_apply"},
-    "_brake": {"_paths"},
-    "_backups": {"_fs"},
-    "_attributes": set[str](),
-    "_update": {"_attributes", "_comparison", "_source"},
-    "_mirror": {"_backups", "_recover", "_sweep", "_update"},
-    "_patterns": set[str](),
-    "_survey": {"_fs", "_patterns"},
-    "_sources": {"_comparison", "_source", "_survey", "_sweep"},
-    "_interrupts": set[str](),
-    "_sync": {"_interrupts", "_mirror", "_sources"},
-    "_helper": set[str](),
-    "_dry_run": {"_sync"},
-    "_engine": set[str](),
-    "_specs": {"_mirror"},
-    "_moving": {"_specs"},
-    "_actions": {"_specs"},
-    "_open_mirrors": {"_mirror"},
-    "_handlers": {"_actions", "_moving", "_open_mirrors", "_reconcile", "_engine"},
-    "_roots": {"_handlers"},
-    "_target": {"_roots", "_source"},
-    "_watch": {"_paths"},
-    "_showing": {"_errors"},
-    "_streams": set[str](),
-    "_arguments": {"_backups", "_brake"},
-    "cli": {"_arguments", "_dry_run", "_helper", "_showing", "_streams", "_watch", "__init__"},
-    "_command": {"cli"},
-    "_hook": set[str](),
-    "__init__": {"_hook", "_target"},
+# Each room, and the rooms that its modules may import.
+ROOMS = {
+    "_core": set[str](),
+    "_disk": {"_core"},
+    "_mirror": {"_core", "_disk"},
+    "_target": {"_core", "_disk", "_mirror"},
+    "_command": {"_core", "_disk", "_mirror"},
+    "testing": set[str](),
 }
+MOST_STEPS = 14
 
-# The same for the kit, which knows nothing of the package that it judges.
+# The kit, which knows nothing of the package that it judges.
 KIT_PICTURE = {
     "_history": set[str](),
     "_profiles": set[str](),
@@ -87,10 +52,7 @@ KIT_PICTURE = {
     "_check": {"_updating"},
     "__init__": {"_check", "_profiles", "_strategies"},
 }
-PURE = ("_errors", "_paths", "_state", "_reconcile", "_ownership", "_plan")
-IMPURE = {"os", "io", "sqlite3", "cocoindex", "pathlib", "time", "random", "logging", "threading"}
-
-KNOW_THE_ENGINE = {"_engine", "_handlers", "_moving", "_roots", "_target"}
+IMPURE = {"os", "io", "sqlite3", "cocoindex", "time", "random", "logging", "threading"}
 
 # Of the module ``os``.
 CHANGES_THE_TREE = {
@@ -103,76 +65,98 @@ CHANGES_THE_TREE = {
 CHANGES_A_PATH = {"hardlink_to", "symlink_to", "touch", "write_bytes", "write_text"}
 
 
-def _imports(module: str, sources: Mapping[str, ast.Module] = SOURCES) -> Iterator[str]:
-    """What a module imports: ``.name`` from the package, else the top of another."""
-    for node in ast.walk(sources[module]):
+def _imports(module: str) -> Iterator[str]:
+    """Yields what a module imports: a module of the package by its path, or a library by name."""
+    folder = module.split("/")[:-1]
+    for node in ast.walk(SOURCES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             yield (node.module or "").partition(".")[0]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield f".{node.module.partition('.')[0]}"
         elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                yield f".{alias.name}" if alias.name in sources else ".__init__"
+            above = folder[: len(folder) - node.level + 1]
+            place = "/".join([*above, *(node.module or "").split(".")]).strip("/")
+            if place in SOURCES:
+                yield place
+            else:  # The names are modules, or those of the package itself.
+                paths = ("/".join(filter(None, (place, alias.name))) for alias in node.names)
+                yield from (
+                    path if path in SOURCES else f"{place}/__init__".strip("/") for path in paths
+                )
 
 
-def _below(module: str, picture: Mapping[str, set[str]] = PICTURE) -> set[str]:
-    """All that is below a module in the picture."""
-    return picture[module].union(*(_below(lower, picture) for lower in picture[module]))
+def _ours(module: str) -> set[str]:
+    """Returns the modules of the package that a module imports."""
+    return {name for name in _imports(module) if "/" in name or name in SOURCES}
 
 
-def test_the_picture_shows_every_module_and_no_other() -> None:
-    assert set(SOURCES) == set(PICTURE)
-    assert set(KIT_SOURCES) == set(KIT_PICTURE)
+def _room(module: str) -> str:
+    """Returns the room that a module is in; empty for the package itself."""
+    return module.rpartition("/")[0]
 
 
-@pytest.mark.parametrize("module", SOURCES)
-def test_imports_point_downwards_only(module: str) -> None:
-    ours = {name.removeprefix(".") for name in _imports(module) if name.startswith(".")}
-    assert ours <= _below(module)
+@cache
+def _steps(module: str) -> int:
+    """Counts the steps down to the ground; an import that leads in circles never ends."""
+    return 1 + max((_steps(lower) for lower in _ours(module) - {"__init__"}), default=0)
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if _room(name)])
+def test_a_room_knows_only_the_rooms_below_it(module: str) -> None:
+    rooms = {_room(name) for name in _ours(module) if name != "__init__"}
+    assert rooms <= {*ROOMS[_room(module)], _room(module)}
     assert "cocoindex_fsmirror" not in set(_imports(module))  # Always relative.
 
 
-@pytest.mark.parametrize("module", KIT_SOURCES)
-def test_the_kit_imports_downwards_only_and_nothing_of_what_it_judges(module: str) -> None:
-    imported = set(_imports(module, KIT_SOURCES))
-    ours = {name.removeprefix(".") for name in imported if name.startswith(".")}
-    assert ours <= _below(module, KIT_PICTURE)
-    assert "cocoindex_fsmirror" not in imported
-    nodes = [n for n in ast.walk(KIT_SOURCES[module]) if isinstance(n, ast.ImportFrom)]
-    assert {node.level for node in nodes} <= {0, 1}  # Never from above.
+def test_imports_lead_down_in_few_steps() -> None:
+    assert max(_steps(module) for module in SOURCES if module != "__init__") <= MOST_STEPS
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_the_pure_modules_know_neither_disk_nor_clock_nor_engine(module: str) -> None:
-    allowed = {"pathlib"} if module == "_paths" else set()  # Only for the type PurePath.
-    assert set(_imports(module)) & IMPURE <= allowed
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_nothing_by_itself(room: str) -> None:
+    if room != "testing":
+        assert (PACKAGE / room / "__init__.py").read_text() == ""
 
 
-def test_a_pure_module_takes_nothing_but_pure_paths_from_pathlib() -> None:
-    nodes = [n for n in ast.walk(SOURCES["_paths"]) if isinstance(n, ast.ImportFrom)]
+@pytest.mark.parametrize("module", KIT)
+def test_the_kit_imports_downwards_only(module: str) -> None:
+    name = module.removeprefix("testing/")
+    assert {ours.removeprefix("testing/") for ours in _ours(module)} <= _below(name)
+
+
+def _below(module: str) -> set[str]:
+    """Returns all that is below a module in the picture of the kit."""
+    return KIT_PICTURE[module].union(*(_below(lower) for lower in KIT_PICTURE[module]))
+
+
+def test_the_picture_of_the_kit_shows_every_module_and_no_other() -> None:
+    assert {module.removeprefix("testing/") for module in KIT} == set(KIT_PICTURE)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if _room(name) == "_core"])
+def test_the_core_knows_neither_disk_nor_clock_nor_engine(module: str) -> None:
+    assert not IMPURE & set(_imports(module))
+    nodes = [n for n in ast.walk(SOURCES[module]) if isinstance(n, ast.ImportFrom)]
     taken = {alias.name for node in nodes if node.module == "pathlib" for alias in node.names}
-    assert taken == {"PurePath"}
+    assert taken <= {"PurePath"}
 
 
 @pytest.mark.parametrize(
     ("library", "knowers"),
     [
-        ("cocoindex", KNOW_THE_ENGINE),
-        ("click", {"_arguments", "_showing", "cli"}),
-        ("pathspec", {"_patterns", "_survey"}),
-        ("watchdog", {"_watch"}),
-        ("rich", {"_showing"}),
-        ("sqlite3", {"_formats", "_ledger"}),
-        ("ctypes", {"_engine", "_fs"}),
-        ("fcntl", {"_copying", "_fs"}),
+        ("cocoindex", {"_target"}),
+        ("click", {"_command"}),
+        ("rich", {"_command"}),
+        ("pathspec", {"_command"}),
+        ("watchdog", {"_command"}),
+        ("sqlite3", {"_mirror"}),
+        ("fcntl", {"_disk"}),
+        ("tempfile", {"_disk"}),
         ("shutil", set()),
-        ("tempfile", {"_source"}),
     ],
 )
-def test_each_library_is_known_where_it_belongs(library: str, knowers: set[str]) -> None:
-    assert {module for module in SOURCES if library in set(_imports(module))} == knowers
+def test_each_library_is_known_in_one_room(library: str, knowers: set[str]) -> None:
+    assert {_room(module) for module in MODULES if library in set(_imports(module))} == knowers
 
 
 def _changes(module: str) -> Iterator[str]:
@@ -195,35 +179,41 @@ def _opens_to_write(call: ast.Call) -> bool:
     return name in ("open", "fdopen") and any(set(mode) & set("wax+") for mode in texts)
 
 
-@pytest.mark.parametrize(
-    "module", sorted(set(SOURCES) - {"_copying", "_fs", "_helper", "_streams"})
-)
-def test_only_one_module_changes_the_tree(module: str) -> None:
-    assert list(_changes(module)) == []
+# What is opened for it, or is its own pipe or stream.
+CHANGES_ONLY_ITS_OWN = {"_command/helper", "_command/streams"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_one_room_changes_the_tree(module: str) -> None:
+    if _room(module) != "_disk" and module not in CHANGES_ONLY_ITS_OWN:
+        assert list(_changes(module)) == []
 
 
 def test_what_copies_changes_only_what_was_opened_for_it() -> None:
     """It fills files, and neither opens nor names any."""
-    calls = {change.rpartition(" ")[2] for change in _changes("_copying")}
+    calls = {change.rpartition(" ")[2] for change in _changes("_disk/copying")}
     assert calls == {"os.write", "os.ftruncate"}
-    assert "os.open" not in {ast.unparse(node) for node in ast.walk(SOURCES["_copying"])}
+    assert "os.open" not in {ast.unparse(node) for node in ast.walk(SOURCES["_disk/copying"])}
 
 
 def test_a_helper_process_writes_to_its_own_pipe_only() -> None:
-    calls = {change.partition(" ")[2] for change in _changes("_helper")}
+    calls = {change.partition(" ")[2] for change in _changes("_command/helper")}
     assert calls == {"os.fdopen(writing, 'wb')"}
 
 
 def test_standard_streams_are_opened_by_descriptor_or_lead_nowhere() -> None:
-    assert {change.rpartition(" ")[2] for change in _changes("_streams")} == {"os.O_RDWR"}
-    opened = {ast.unparse(n) for n in ast.walk(SOURCES["_streams"]) if isinstance(n, ast.Call)}
+    assert {change.rpartition(" ")[2] for change in _changes("_command/streams")} == {"os.O_RDWR"}
+    opened = {
+        ast.unparse(n) for n in ast.walk(SOURCES["_command/streams"]) if isinstance(n, ast.Call)
+    }
     assert {call for call in opened if call.startswith("os.open")} == {
         "os.open(os.devnull, os.O_RDWR)"
     }
 
 
-def test_the_module_that_changes_the_tree_is_seen_to_do_so() -> None:
-    found = " ".join(_changes("_fs"))
+def test_the_room_that_changes_the_tree_is_seen_to_do_so() -> None:
+    disk = (module for module in MODULES if _room(module) == "_disk")
+    found = " ".join(change for module in disk for change in _changes(module))
     for call in ("os.rename", "os.unlink", "os.mkdir", "os.rmdir", "os.write", "os.fchmod"):
         assert call in found
 
@@ -237,7 +227,7 @@ def test_no_function_of_the_system_goes_under_another_name(module: str) -> None:
         assert not any(alias.name == "os" and alias.asname for alias in node.names)
 
 
-@pytest.mark.parametrize("module", sorted(set(SOURCES) - {"cli"}))
+@pytest.mark.parametrize("module", [name for name in MODULES if _room(name) != "_command"])
 def test_the_library_prints_nothing(module: str) -> None:
     calls = [n for n in ast.walk(SOURCES[module]) if isinstance(n, ast.Call)]
     assert not {"print", "sys.stdout.write", "sys.stderr.write"} & {
@@ -266,10 +256,9 @@ def test_the_package_imports_next_to_nothing_before_a_name_is_asked_for() -> Non
         text=True,
         cwd=PACKAGE.parent,
     )
-    assert (
-        run.stdout
-        == "['cocoindex_fsmirror', 'cocoindex_fsmirror._core.errors', 'cocoindex_fsmirror._target.hook']\n"
-    )
+    rooms = {"_core", "_core.errors", "_target", "_target.hook"}
+    names = {"cocoindex_fsmirror", *(f"cocoindex_fsmirror.{name}" for name in rooms)}
+    assert set(ast.literal_eval(run.stdout)) == names
 
 
 def test_the_oracles_of_these_tests_share_no_decision_with_the_planner() -> None:

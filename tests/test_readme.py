@@ -10,7 +10,8 @@ from typing import Any, get_args
 import cocoindex as coco
 import pytest
 
-from cocoindex_fsmirror import Mirror, cli, mount_dir_target, testing
+from cocoindex_fsmirror import Mirror, mount_dir_target, testing
+from cocoindex_fsmirror._command import main as cli
 from cocoindex_fsmirror._target import specs as _specs
 from tests.support import contents, snapshot, write
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from click.testing import CliRunner, Result
 
-from cocoindex_fsmirror.cli import main
+from cocoindex_fsmirror._command.main import main
 from tests.support import snapshot
 
 THEN: Final = 1_234_567_890_123_456_789

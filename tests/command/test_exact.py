@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, SourceError, _sources, _sync
+from cocoindex_fsmirror import Mirror, SourceError
+from cocoindex_fsmirror._command import syncing as _sync
+from cocoindex_fsmirror._command import wanted as _sources
+from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk.tree import Tree
-from cocoindex_fsmirror._survey import survey
 from tests.command.syncing import CHANGES, state, sync, told
 from tests.support import backups, exact_state, snapshot
 

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from cocoindex_fsmirror._command.helper import Helper
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._helper import Helper
 from tests.command.syncing import state
 
 
 def alone(code: str) -> subprocess.CompletedProcess[str]:
     """Runs code in a process without other threads, in which a helper can be forked."""
-    imports = "import os, signal, sys, time\nfrom cocoindex_fsmirror._helper import Helper\n"
+    imports = (
+        "import os, signal, sys, time\nfrom cocoindex_fsmirror._command.helper import Helper\n"
+    )
     command = [sys.executable, "-c", imports + textwrap.dedent(code)]
     return subprocess.run(command, capture_output=True, text=True, check=True)
 
@@ -103,7 +105,7 @@ def test_ctrl_c_is_for_whoever_asks() -> None:
 
 def test_a_helper_ends_when_its_parent_is_killed() -> None:
     code = (
-        "import os, signal, time; from cocoindex_fsmirror._helper import Helper\n"
+        "import os, signal, time; from cocoindex_fsmirror._command.helper import Helper\n"
         "def look():\n    time.sleep(0.5)\n    return 'x' * 10_000_000\n"
         "helper = Helper(look); print(helper._pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, RootError, _sync
+from cocoindex_fsmirror import Mirror, RootError
+from cocoindex_fsmirror._command import syncing as _sync
 from cocoindex_fsmirror._core.states import Intent
 from cocoindex_fsmirror._mirror import comparison as _comparison
 from cocoindex_fsmirror._mirror.batch import Outcome
@@ -94,7 +95,7 @@ def test_rsync_and_diff_find_no_difference(src: Path, dst: Path) -> None:
     for change in (None, "kit", "engine"):
         if change is not None:
             shutil.rmtree(src / "tests" / change)
-            (src / "package" / "_fs.py").write_text(change)
+            (src / "package" / "survey.py").write_text(change)
         assert sync(src, dst).exit_code == 0
         command = ["rsync", "-nai", "--delete", "--exclude=/.fsmirror", f"{src}/", f"{dst}/"]
         assert subprocess.run(command, capture_output=True, check=True).stdout == b""
@@ -256,7 +257,7 @@ def test_a_folder_that_could_not_go_goes_though_nothing_changed(src: Path, dst: 
 
 def test_the_command_never_imports_the_engine(src: Path, dst: Path) -> None:
     code = (
-        "import sys\nfrom cocoindex_fsmirror.cli import main\n"
+        "import sys\nfrom cocoindex_fsmirror._command.main import main\n"
         "try:\n    main(['sync', *sys.argv[1:]])\n"
         "finally:\n    assert 'cocoindex' not in sys.modules"
     )

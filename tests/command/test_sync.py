@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import Mirror, SourceError
+from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk import tree as _fs
-from cocoindex_fsmirror._survey import survey
 from tests.command.syncing import (
     CHANGES,
     THEN,

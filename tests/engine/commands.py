@@ -7,7 +7,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from cocoindex_fsmirror.cli import main
+from cocoindex_fsmirror._command.main import main
 
 
 def run(*arguments: object, **more: Any) -> Result:

@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._command.main import main
+from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk.tree import lock, open_root
-from cocoindex_fsmirror._survey import survey
-from cocoindex_fsmirror.cli import main
 from tests.support import backups, command_environment, contents, exact_state, snapshot
 
 
@@ -273,7 +273,7 @@ def test_a_destination_in_use_is_one_message(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "cocoindex_fsmirror._sync.Mirror", lambda *a, **k: Mirror(*a, **k, patience=0)
+        "cocoindex_fsmirror._command.syncing.Mirror", lambda *a, **k: Mirror(*a, **k, patience=0)
     )
     result = sync(src, dst)
     assert result.exit_code == 3

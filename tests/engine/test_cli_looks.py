@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._command.main import main
 from cocoindex_fsmirror._core.names import ROOT
 from cocoindex_fsmirror._mirror.ledger import Pending
-from cocoindex_fsmirror.cli import main
 from tests.engine.flows import Flow
 from tests.support import backups, command_environment, contents, exact_state, snapshot
 

@@ -52,7 +52,7 @@ def test_error_that_programs_lose_has_a_line_of_its_own(here: Path) -> None:
 def test_reader_that_has_left_ends_the_command_quietly(here: Path, command: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    program = [sys.executable, "-c", "from cocoindex_fsmirror._command import run; run()"]
+    program = [sys.executable, "-c", "from cocoindex_fsmirror._command.process import run; run()"]
     with open(writing, "wb") as pipe:
         ran = subprocess.run(
             [*program, *command.split()],
@@ -100,7 +100,7 @@ def test_closed_standard_output_is_no_failure(here: Path, command: str) -> None:
 
 _SHOW_OUTPUT = """
 import os, sys
-from cocoindex_fsmirror import cli
+from cocoindex_fsmirror._command import main as cli
 cli.main = lambda: print(os.readlink("/proc/self/fd/1"), file=sys.stderr)
 cli.run()
 """
@@ -166,7 +166,7 @@ def test_a_mirror_made_with_an_ascii_locale_is_in_order_with_another(accented: P
 
 def test_process_that_forces_ascii_names_is_not_started_again_and_again() -> None:
     """``-X`` outranks what the environment says of UTF-8."""
-    code = "from cocoindex_fsmirror._command import run; run()"
+    code = "from cocoindex_fsmirror._command.process import run; run()"
     ran = subprocess.run(
         [sys.executable, "-X", "utf8=0", "-c", code, "--version"],
         check=False,

@@ -258,7 +258,7 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Finder())
-from cocoindex_fsmirror._command import run
+from cocoindex_fsmirror._command.process import run
 run()
 """
 
@@ -272,7 +272,7 @@ def test_an_interrupt_before_the_command_has_begun_just_ends_it(dst: Path, modul
 
 
 def test_an_interrupt_is_heard_once_the_command_has_begun(src: Path, dst: Path) -> None:
-    code = _INTERRUPTED_START.format(module="cocoindex_fsmirror._sync")
+    code = _INTERRUPTED_START.format(module="cocoindex_fsmirror._command.syncing")
     command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
     run = _run(*command)
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
@@ -288,16 +288,16 @@ def test_an_interrupt_that_is_ignored_stays_so(src: Path, dst: Path) -> None:
 def test_the_command_is_installed_by_the_entry_that_knows_little() -> None:
     with open(Path(__file__).parents[2] / "pyproject.toml", "rb") as file:
         scripts = tomllib.load(file)["project"]["scripts"]
-    assert scripts == {"fsmirror": "cocoindex_fsmirror._command:run"}
+    assert scripts == {"fsmirror": "cocoindex_fsmirror._command.process:run"}
 
 
 _INTERRUPTED_IMPORT = """
 import os, signal, sys, weakref
-from cocoindex_fsmirror.cli import run
+from cocoindex_fsmirror._command.main import run
 
 class Finder:
     def find_spec(self, name, *_):
-        if name == "cocoindex_fsmirror._sync":
+        if name == "cocoindex_fsmirror._command.syncing":
             gone = set()
             # Where exceptions are dropped, as in the import system's own locks.
             watch = weakref.ref(gone, lambda _: os.kill(os.getpid(), signal.SIGINT))
@@ -316,8 +316,8 @@ def test_an_interrupt_while_a_module_is_imported_is_not_lost(src: Path, dst: Pat
 
 _INTERRUPTED_WRITE = """
 import os, signal
-from cocoindex_fsmirror._sync import Syncing
-from cocoindex_fsmirror.cli import run
+from cocoindex_fsmirror._command.syncing import Syncing
+from cocoindex_fsmirror._command.main import run
 
 def go_on(syncing, size, go_on=Syncing._go_on):
     if size:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror.cli import main
+from cocoindex_fsmirror._command.main import main
 from tests.reopening import reopened
 
 FOLDER = "write 'a': a directory is in the way, with what is not ours: 'a', 'a/mine'"

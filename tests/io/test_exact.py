@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._command.survey import survey
+from cocoindex_fsmirror._command.wanted import known_in
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror.look import Drift
-from cocoindex_fsmirror._sources import known_in
-from cocoindex_fsmirror._survey import survey
 from tests.support import OWNER, Mount, backups, delete, exact_state, folder, link, snapshot, write
 
 

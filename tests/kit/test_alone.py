@@ -29,7 +29,7 @@ def test_without_hypothesis_one_sentence_says_what_to_install() -> None:
 def test_the_package_does_not_load_the_kit_nor_hypothesis() -> None:
     program = """
 import sys
-import cocoindex_fsmirror._target.declare, cocoindex_fsmirror.cli
+import cocoindex_fsmirror._target.declare, cocoindex_fsmirror._command.main
 print([name for name in sys.modules if "hypothesis" in name or "testing" in name])
 """
     ended = python(program)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from ._core.errors import RootError
-from ._core.names import Name, leaf, parent
-from ._core.states import DirState, FileState, Kind, LinkState, Row, Signature
-from ._disk.sources import Source, fingerprint, look_at_source
-from ._mirror.brake import Limit
-from ._mirror.comparison import Comparison, Wanted
-from ._mirror.exact import Known
-from ._survey import Entry, Survey
+from .._core.errors import RootError
+from .._core.names import Name, leaf, parent
+from .._core.states import DirState, FileState, Kind, LinkState, Row, Signature
+from .._disk.sources import Source, fingerprint, look_at_source
+from .._mirror.brake import Limit
+from .._mirror.comparison import Comparison, Wanted
+from .._mirror.exact import Known
+from .survey import Entry, Survey
 
 __all__ = ["Options", "check_survey", "comparison", "known_in", "leaves"]
 

@@ -23,8 +23,8 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from ._core.errors import FsMirrorError, RootError
-from ._core.names import RESERVED
+from .._core.errors import FsMirrorError, RootError
+from .._core.names import RESERVED
 
 __all__ = ["Watching"]
 

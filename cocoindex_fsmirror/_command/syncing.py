@@ -10,16 +10,16 @@ from typing import Final
 
 import msgspec
 
-from ._core.errors import FsMirrorError
-from ._core.names import Name
-from ._interrupts import Interrupts
-from ._mirror.batch import Outcome
-from ._mirror.comparison import Comparison, check_removals
-from ._mirror.mirror import Drift, Mirror
-from ._mirror.suspects import suspects as look
-from ._mirror.update import apply_all
-from ._sources import Options, check_survey, comparison, known_in, leaves
-from ._survey import Entry, Survey
+from .._core.errors import FsMirrorError
+from .._core.names import Name
+from .._mirror.batch import Outcome
+from .._mirror.comparison import Comparison, check_removals
+from .._mirror.mirror import Drift, Mirror
+from .._mirror.suspects import suspects as look
+from .._mirror.update import apply_all
+from .interrupts import Interrupts
+from .survey import Entry, Survey
+from .wanted import Options, check_survey, comparison, known_in, leaves
 
 __all__ = ["OWNER", "SOURCE", "Summary", "Syncing"]
 

@@ -7,15 +7,15 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ._core.names import Name
-from ._core.plan import Keep, Plan
-from ._core.states import DirState, FileState, Kind, dressed
-from ._mirror.comparison import check_removals
-from ._mirror.mirror import Mirror
-from ._mirror.suspects import suspects
-from ._sources import Options, check_survey, comparison, known_in, leaves
-from ._survey import Survey
-from ._sync import OWNER
+from .._core.names import Name
+from .._core.plan import Keep, Plan
+from .._core.states import DirState, FileState, Kind, dressed
+from .._mirror.comparison import check_removals
+from .._mirror.mirror import Mirror
+from .._mirror.suspects import suspects
+from .survey import Survey
+from .syncing import OWNER
+from .wanted import Options, check_survey, comparison, known_in, leaves
 
 __all__ = ["Change", "dry_run"]
 

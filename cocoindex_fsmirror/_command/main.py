@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 import click
 import msgspec
 
-from . import __version__
-from ._arguments import AgeType, LimitType, LocalPathType, PathType, json_option, wants_json
-from ._core.errors import FsMirrorError, InvalidNameError, counted
-from ._core.names import RESERVED, Name
-from ._helper import Helper
-from ._mirror.backups import find
-from ._mirror.brake import Limit
-from ._mirror.ledger import Span
-from ._mirror.mirror import Difference, Mirror, Owner
-from ._showing import (
+from .. import __version__
+from .._core.errors import FsMirrorError, InvalidNameError, counted
+from .._core.names import RESERVED, Name
+from .._mirror.backups import find
+from .._mirror.brake import Limit
+from .._mirror.ledger import Span
+from .._mirror.mirror import Difference, Mirror, Owner
+from .arguments import AgeType, LimitType, LocalPathType, PathType, json_option, wants_json
+from .helper import Helper
+from .output import (
     Failure,
     Figures,
     OneLineFormatter,
@@ -41,11 +41,11 @@ from ._showing import (
     tell_error,
     utc,
 )
-from ._streams import open_streams
+from .streams import open_streams
 
 if TYPE_CHECKING:
-    from ._survey import Survey
-    from ._sync import Summary, Syncing
+    from .survey import Survey
+    from .syncing import Summary, Syncing
 
 __all__ = ["main", "run"]
 
@@ -189,11 +189,11 @@ def sync(  # noqa: PLR0917
 
     With --watch and --json there is one object, on a line, for each run.
     """
-    from ._mirror.suspects import few_suspects  # noqa: PLC0415
-    from ._patterns import patterns  # noqa: PLC0415  # Other commands need none of these.
-    from ._sources import Options  # noqa: PLC0415
-    from ._survey import survey  # noqa: PLC0415
-    from ._sync import Syncing  # noqa: PLC0415
+    from .._mirror.suspects import few_suspects  # noqa: PLC0415
+    from .patterns import patterns  # noqa: PLC0415  # Other commands need none of these.
+    from .survey import survey  # noqa: PLC0415
+    from .syncing import Syncing  # noqa: PLC0415
+    from .wanted import Options  # noqa: PLC0415
 
     if watch and dry_run:
         raise click.UsageError("--watch and --dry-run can't be given together")
@@ -254,7 +254,7 @@ def _follow(
     as_json: bool,
 ) -> int:
     """Runs, and again whenever something changes, until it is interrupted."""
-    from ._watch import Watching  # noqa: PLC0415
+    from .watch import Watching  # noqa: PLC0415
 
     syncing = opened()
     with contextlib.suppress(KeyboardInterrupt):
@@ -317,7 +317,7 @@ def _is_inside(path: str, folder: str) -> bool:
 
 def _list_changes(mirror: Mirror, found: Survey, options: Any, *, as_json: bool) -> int:
     """Lists what a run would do."""
-    from ._dry_run import dry_run  # noqa: PLC0415
+    from .dry_run import dry_run  # noqa: PLC0415
 
     changes = list(dry_run(mirror, found, options))
     lines = [_line(change.action, change.path, change.size, change.note) for change in changes]

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import click
 
-from ._core.errors import ApplyError
+from .._core.errors import ApplyError
 
 __all__ = [
     "Failure",

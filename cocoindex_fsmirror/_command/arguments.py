@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 
-from ._mirror.backups import parse_age
-from ._mirror.brake import Limit
+from .._mirror.backups import parse_age
+from .._mirror.brake import Limit
 
 if TYPE_CHECKING:
     _LimitBase: TypeAlias = click.ParamType[Limit]

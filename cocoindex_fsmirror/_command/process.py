@@ -15,7 +15,7 @@ def run() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _read_names_as_utf8()
-    from . import cli  # noqa: PLC0415  # It takes some tenths of a second.
+    from . import main as cli  # noqa: PLC0415  # It takes some tenths of a second.
 
     cli.run()
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
-from ._core.errors import InvalidNameError, RootError, SourceError
-from ._core.names import RESERVED, Name, check_names, parse_link_target, parse_name
-from ._disk.tree import inode_of
-from ._patterns import Filter, UnreadableError
+from .._core.errors import InvalidNameError, RootError, SourceError
+from .._core.names import RESERVED, Name, check_names, parse_link_target, parse_name
+from .._disk.tree import inode_of
+from .patterns import Filter, UnreadableError
 
 if TYPE_CHECKING:
     import pathspec
