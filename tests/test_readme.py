@@ -1,106 +1,213 @@
-"""The README says what is so: its code runs, and its tables point at tests that exist."""
+"""The READMEs say what is so: their code and commands run, and their tables are true."""
 
 from __future__ import annotations
 
 import inspect
 import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import cocoindex as coco
 import pytest
+from click.testing import CliRunner
 
-from cocoindex_fsmirror import Mirror, mount_dir_target, testing
-from cocoindex_fsmirror._command import main as cli
-from cocoindex_fsmirror._target import specs as _specs
-from tests.support import contents, snapshot, write
+import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror import DirTarget, testing
+from cocoindex_fsmirror._command.main import main as command
+from tests.support import backups, contents, snapshot
 
 TOP = Path(__file__).parents[1]
 README = (TOP / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+KIT = (TOP / "cocoindex_fsmirror" / "testing" / "README.md").read_text(encoding="utf-8")
+GUARANTEES = (TOP / "tests" / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
 
 
-def _section(heading: str) -> str:
-    """The text below a heading, up to the next one."""
-    return re.split(r"^##+ ", README.partition(f"## {heading}\n")[2], flags=re.MULTILINE)[0]
+def _blocks(page: str, language: str) -> list[str]:
+    """Returns the blocks of code of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
-def test_the_flow_renders_and_heals_what_was_tampered_with(tmp_path: Path) -> None:
-    names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(BLOCKS[0], "README.md", "exec"), names)  # The README's own code.
-    source, out = tmp_path / "docs", tmp_path / "out"
-    (source / "sub").mkdir(parents=True)
-    (source / "a.md").write_text("A")
-    (source / "sub" / "b.md").write_text("B")
-    environment = coco.Environment(coco.Settings(db_path=tmp_path / "db"))
-    environment.context_provider.provide(names["DOCS"], source)
-    environment.context_provider.provide(names["OUT"], out)
-    app = coco.App(coco.AppConfig(name="readme", environment=environment), names["main"])
-    app.update_blocking()
+def _section(page: str, heading: str) -> str:
+    """Returns the text below a heading, up to the next one."""
+    return re.split(r"^##+ ", page.partition(f"## {heading}\n")[2], flags=re.MULTILINE)[0]
+
+
+FLOW, COSTLY = _blocks(README, "python")
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) <= 200
+    for page, folder in ((README, TOP), (KIT, TOP / "cocoindex_fsmirror" / "testing")):
+        for target in re.findall(r"\]\(([^)#]+)\)", page):
+            assert target.startswith("https://") or (folder / target).is_file(), target
+
+
+# The flow
+
+
+def _update(folder: Path) -> str:
+    """Runs ``cocoindex update main.py`` in a folder; returns what it prints."""
+    command = [str(BIN / "cocoindex"), "update", "main.py"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return run.stdout + run.stderr
+
+
+def _lay_out(folder: Path, code: str) -> Path:
+    """Makes a project with two documents; returns the folder of its outputs."""
+    (folder / "docs" / "sub").mkdir(parents=True)
+    (folder / "docs" / "a.md").write_text("A")
+    (folder / "docs" / "sub" / "b.md").write_text("B")
+    (folder / "main.py").write_text(code)
+    return folder / "site"
+
+
+def test_the_flow_renders_once_and_brings_back_what_was_edited_or_deleted(tmp_path: Path) -> None:
+    site = _lay_out(tmp_path, FLOW)
+    assert "render: 2 total | 2 added" in _update(tmp_path)
     expected = {"a.html": b"<pre>A</pre>\n", "sub/b.html": b"<pre>B</pre>\n"}
-    assert contents(snapshot(out)) == expected
-    (out / "a.html").write_text("tampered")
-    app.update_blocking()
-    assert contents(snapshot(out)) == expected
+    assert contents(snapshot(site)) == expected
+    assert "render: 2 total | 2 unchanged" in _update(tmp_path)
+    (site / "a.html").write_text("tampered")
+    assert "render: 2 total | 1 reprocessed, 1 unchanged" in _update(tmp_path)
+    (site / "sub" / "b.html").unlink()
+    assert "render: 2 total | 1 reprocessed, 1 unchanged" in _update(tmp_path)
+    assert contents(snapshot(site)) == expected
+    assert backups(site) == [b"tampered"]
+    (tmp_path / "docs" / "sub" / "b.md").unlink()
+    _update(tmp_path)
+    assert snapshot(site) == {"a.html": b"<pre>A</pre>\n"}
 
 
-def test_any_file_can_be_declared(tmp_path: Path) -> None:
-    names: dict[str, Any] = {"__name__": "readme"}
-    imports = BLOCKS[0].partition("\nDOCS")[0]
-    exec(compile(imports + BLOCKS[1], "README.md", "exec"), names)  # The README's own code.
-    source, out = tmp_path / "source", tmp_path / "out"
-    source.mkdir()
-    (source / "video.mp4").write_bytes(b"v" * 3_000_000)
-    (source / "run.sh").write_bytes(b"#!/bin/sh\n")
-    (source / "run.sh").chmod(0o755)
-
-    async def main() -> None:
-        await names["assets"](source, await mount_dir_target(out))
-
-    environment = coco.Environment(coco.Settings(db_path=tmp_path / "db"))
-    coco.App(coco.AppConfig(name="readme", environment=environment), main).update_blocking()
-    assert snapshot(out) == {
-        "video.mp4": b"v" * 3_000_000,
-        "run.sh": b"#!/bin/sh\n",
-        "latest.mp4": "-> video.mp4",
-        "secret.txt": b"s3cret",
-        "uploads": "dir",
-    }
-    assert (out / "run.sh").stat().st_mtime_ns == (source / "run.sh").stat().st_mtime_ns
-    assert (out / "run.sh").stat().st_mode == (source / "run.sh").stat().st_mode
+def test_a_memoized_call_is_not_repeated_when_its_output_comes_back(tmp_path: Path) -> None:
+    model = 'async def ask_a_model(text: str) -> str:\n    print("asked")\n    return text * 2\n'
+    flow, _, app = FLOW.partition("\n\nasync def main()")
+    code = f"{flow}\n\n\n{model}\n\n{COSTLY}\n\nasync def main(){app}"
+    site = _lay_out(tmp_path, code.replace("mount_each(render", "mount_each(summarize"))
+    (tmp_path / "docs" / "sub" / "b.md").unlink()
+    assert _update(tmp_path).count("asked") == 1
+    assert contents(snapshot(site)) == {"a.md": b"AA"}
+    (site / "a.md").write_text("tampered")
+    told = _update(tmp_path)
+    assert "summarize: 1 total | 1 reprocessed" in told
+    assert told.count("asked") == 0
+    assert contents(snapshot(site)) == {"a.md": b"AA"}
 
 
-def test_every_command_is_in_its_table() -> None:
-    rows = re.findall(r"^\| `fsmirror ([a-z]+)", _section("The command line"), re.MULTILINE)
-    assert sorted(rows) == sorted(cli.main.commands)
+# The command
 
 
-def test_the_mirror_tells_about_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with Mirror("site") as mirror:
-        mirror.create()
-        mirror.apply([write("a", b"1"), write("b", b"2")])
-    (tmp_path / "site" / "b").unlink()
-    exec(compile(BLOCKS[2], "README.md", "exec"), {})  # The README's own code.
-    status, managed, verified = capsys.readouterr().out.splitlines()
-    assert "files=2" in status
-    assert (managed, verified) == ("['a', 'b']", "['b']")
+def test_every_command_is_shown_and_each_line_runs(tmp_path: Path) -> None:
+    (source := tmp_path / "src").mkdir()
+    (source / "a").write_text("1")
+    target = tmp_path / "dst"
+    lines = _blocks(README, "sh")[1].splitlines()
+    assert [line.split()[1] for line in lines] == ["sync", *command.commands]
+    for line in lines:
+        words = line.partition("#")[0].split()[1:]
+        words = [word.replace("SRC", str(source)).replace("DST", str(target)) for word in words]
+        words = [word.replace("/PATH", "/a") for word in words]
+        if "--watch" in words:
+            _watch(words)
+            (target / "a").write_text("edited")
+            assert CliRunner().invoke(command, ["sync", *words[1:3]]).exit_code == 0
+        else:
+            more = ["--yes"] if words[0] == "drop" else []
+            assert CliRunner().invoke(command, [*words, *more]).exit_code == 0, words
+        if words[0] == "backups":
+            (target / "a").unlink()
+            for more in (["restore", "a"], ["purge", "--older-than", "30d"]):
+                assert CliRunner().invoke(command, [*words, *more]).exit_code == 0, more
+
+
+def _watch(words: list[str]) -> None:
+    """Runs a command that goes on, up to its first line."""
+    with subprocess.Popen([BIN / "fsmirror", *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "written" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+# The tables
+
+
+def _table(page: str, heading: str, first: str) -> list[list[str]]:
+    """Returns the cells of a table below a heading, by the head of its first column."""
+    text = page.partition(f"## {heading}\n")[2]
+    lines = text[text.index(f"| {first} |") :].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def _options(function: Callable[..., Any]) -> set[str]:
+    """Returns the keyword-only arguments of a function."""
+    function = getattr(function, "_orig_sync_fn", function)
+    found = inspect.signature(function).parameters.values()
+    return {each.name for each in found if each.kind is each.KEYWORD_ONLY}
+
+
+def test_the_table_of_options_says_which_function_takes_which() -> None:
+    rows = _table(README, "Options", "option")
+    taken: list[set[str]] = [set(), set(), set()]
+    for row in rows:
+        for column, cell in zip(taken, row[2:5], strict=True):
+            if cell != "no":
+                column.add(row[0].strip("`"))
+    for name in ("mount_dir_target", "dir_target", "declare_dir_target"):
+        assert _options(getattr(fsmirror, name)) == taken[0], name
+    assert _options(DirTarget.declare_dir_target) == taken[1]
+    assert _options(fsmirror.declare_file) == taken[2]
+
+
+@pytest.mark.parametrize("option", ["durability", "on_conflict", "verify"])
+def test_the_table_of_options_has_every_value(option: str) -> None:
+    row = next(row for row in _table(README, "Options", "option") if row[0] == f"`{option}`")
+    annotation = str(inspect.get_annotations(fsmirror.dir_target, eval_str=True)[option])
+    assert re.findall(r'`"([a-z]+)"`', row[1]) == re.findall(r"'([a-z]+)'", annotation)
+
+
+def test_the_table_of_declarations_is_complete() -> None:
+    rows = _table(README, "Options", "method")
+    methods = [name for name in vars(DirTarget) if name.startswith("declare_")]
+    assert [re.findall(r"(declare_\w+)", row[0])[0] for row in rows] == methods
+    for row in rows[:-1]:
+        method = getattr(DirTarget, re.findall(r"(declare_\w+)", row[0])[0])
+        assert {*re.findall(r"`(\w+)`", row[1])} | {"create_parent_dirs"} == _options(method)
+
+
+def test_every_guarantee_names_tests_that_exist() -> None:
+    rows = [line for line in GUARANTEES.splitlines() if re.match(r"\| \d+ ", line)]
+    numbered = re.findall(r"^\d+\. \*\*", _section(README, "Guarantees"), re.MULTILINE)
+    assert len(rows) == len(numbered) == 12
+    for row in rows:
+        last = row.rstrip("| ").rpartition("|")[2]
+        named = re.findall(r"`([a-z_0-9/]+)(?:::([a-z_0-9]+))?`", last)
+        assert named, row
+        for path, function in named:
+            file = TOP / "tests" / f"{path}.py"
+            assert file.is_file(), f"{file} does not exist"
+            assert f"def {function or 'test_'}" in file.read_text(encoding="utf-8"), function
+
+
+# The kit
 
 
 def test_the_shelf_passes_and_writing_in_place_fails_in_just_the_words_that_are_shown() -> None:
+    (block,) = _blocks(KIT, "python")
     names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(BLOCKS[3], "README.md", "exec"), names)  # The README's own code.
+    exec(compile(block, "README.md", "exec"), names)  # The page's own code.
     names["test_shelf"]()
     testing.check_target(names["Shelf"], settings=testing.PROFILES["dev"], atomic=True)
     beside = re.search(
-        r"^ +\(self.at / f.*?\.replace\(self.at / name\)\n", BLOCKS[3], re.MULTILINE | re.DOTALL
+        r"^ +\(self.at / f.*?\.replace\(self.at / name\)\n", block, re.MULTILINE | re.DOTALL
     )
     assert beside is not None
     in_place = " " * 16 + "(self.at / name).write_bytes(content)\n"
-    exec(compile(BLOCKS[3].replace(beside[0], in_place), "README.md", "exec"), names)
-    told = re.findall(r"^```text\n(.*?)\n```", README, re.DOTALL | re.MULTILINE)[0]
+    exec(compile(block.replace(beside[0], in_place), "README.md", "exec"), names)
+    (told,) = (text.rstrip("\n") for text in _blocks(KIT, "text"))
     with pytest.raises(testing.ContractViolation) as caught:
         testing.check_target(names["Shelf"], settings=testing.PROFILES["ci"])
     assert caught.value.rule is testing.Rule.CONVERGES
@@ -110,38 +217,5 @@ def test_the_shelf_passes_and_writing_in_place_fails_in_just_the_words_that_are_
 
 
 def test_every_rule_of_the_kit_is_in_its_table() -> None:
-    table = _section("Fuzz your own connector").partition("| rule |")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| ([a-z ]+)[(|]", table, re.MULTILINE)
-    assert [row.strip() for row in rows] == [rule.title for rule in testing.Rule]
-
-
-def test_no_block_of_code_is_left_untried() -> None:
-    assert len(BLOCKS) == 4
-
-
-def test_every_guarantee_names_tests_that_exist() -> None:
-    rows = [line for line in _section("Guarantees").splitlines() if line.startswith("| ")]
-    numbered = [row for row in rows if re.match(r"\| \d+ ", row)]
-    assert len(numbered) == 12
-    for row in numbered:
-        named = re.findall(
-            r"`([a-z_0-9/]+)(?:::([a-z_0-9]+))?`", row.rpartition("|")[0].rpartition("|")[2]
-        )
-        assert named, row
-        for path, function in named:
-            file = TOP / "tests" / f"{path}.py"
-            assert file.is_file(), f"{file} does not exist"
-            assert f"def {function or 'test_'}" in file.read_text(encoding="utf-8"), (
-                path,
-                function,
-            )
-
-
-def test_the_options_and_their_values_are_all_there() -> None:
-    table = _section("Options")
-    offered = inspect.signature(mount_dir_target).parameters
-    for option in ("durability", "verify", "on_conflict"):
-        assert option in offered
-        values = get_args(getattr(_specs, option.title().replace("_", "")))
-        row = next(line for line in table.splitlines() if line.startswith(f"| `{option}`"))
-        assert re.findall(r'`"([a-z]+)"`', row.split("|")[2]) == list(values)
+    rows = _table(KIT, "Rules", "rule")
+    assert [re.split(r" \(", row[0])[0] for row in rows] == [rule.title for rule in testing.Rule]
