@@ -23,7 +23,8 @@ from typing import Final
 import msgspec
 
 from .._core.errors import LockedError, RootError, SourceChangedError
-from .._core.names import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
+from .._core.layout import FOLDER, READY, STAGING, area_of, backups_of
+from .._core.names import ROOT, Folding, Name, ancestors, join, leaf, parent
 from .._core.states import (
     ABSENT,
     Actual,
@@ -57,8 +58,6 @@ _NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 # File systems whose syncfs says nothing about what reached a disk.
 _NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
-
-_AREAS: Final = join(Name(RESERVED), Name("tmp"))
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -286,8 +285,8 @@ class Tree:
         normalises always; where one does not, we are stricter than it is.
         """
         try:
-            lower = os.stat(RESERVED, dir_fd=self.fd, follow_symlinks=False)
-            upper = os.stat(RESERVED.upper(), dir_fd=self.fd, follow_symlinks=False)
+            lower = os.stat(FOLDER, dir_fd=self.fd, follow_symlinks=False)
+            upper = os.stat(FOLDER.upper(), dir_fd=self.fd, follow_symlinks=False)
             folds = os.path.samestat(lower, upper)
         except FileNotFoundError:
             folds = False
@@ -380,8 +379,8 @@ class Tree:
 
     def _back_up_below(self, home: Name, name: Name, stamp: str, entry: str, fd: int) -> Name:
         """The same, to the backup area of one folder."""
-        ours = join(home, Name(RESERVED))
-        backups = join(ours, Name("backup"))
+        backups = backups_of(home)
+        ours = parent(backups)
         self.make_folders(backups, 0o700, ours)
         self.folder(backups)  # Raises if something else took the name.
         for attempt in range(10_000):
@@ -454,12 +453,6 @@ class Tree:
             os.write(fd, content)
         finally:
             os.close(fd)
-
-    def rename(self, name: Name, base: str) -> None:
-        """Renames a file of our own folder within it; it may be missing."""
-        folder = self.folder(parent(name))
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(leaf(name), base, src_dir_fd=folder, dst_dir_fd=folder)
 
     def remove_root(self, levels: int) -> None:
         """Removes the root and the folders above it, as far as they are empty."""
@@ -559,8 +552,6 @@ class Staging:
     perhaps a foreign one that was just taken out of the way. A folder that is new
     is staged with all in it, and one rename puts it in place.
     """
-
-    READY: Final = ".ready"
 
     def __init__(
         self, tree: Tree, batch: str, on_bytes: Callable[[int], None] = lambda _count: None
@@ -670,12 +661,12 @@ class Staging:
 
     def ready(self) -> None:
         """Marks the areas: from here on a slot may hold a foreign file."""
-        self._suffix = self.READY
+        self._suffix = READY
         self._paths.clear()
         for home in self._areas:
             area = area_of(home, self.batch)
             tmp = self._tree.folder(parent(area))
-            os.rename(leaf(area), leaf(area) + self.READY, src_dir_fd=tmp, dst_dir_fd=tmp)
+            os.rename(leaf(area), leaf(area) + READY, src_dir_fd=tmp, dst_dir_fd=tmp)
         self._tree.forget()
 
     def look(self, slot: Slot, *, digest: bool = False) -> Actual:
@@ -794,15 +785,10 @@ def _is_within(name: Name, folder: Name) -> bool:
     return name == folder or name.startswith(f"{folder}/")
 
 
-def area_of(home: Name, batch: str) -> Name:
-    """Where a batch stages for a folder."""
-    return join(join(home, _AREAS), Name(batch))
-
-
 def remove_area(tree: Tree, area: Name) -> bool:
     """Removes an empty area, and below a home other than the root what held it."""
     gone = tree.remove_folder(area)
-    if parent(area) != _AREAS:
+    if parent(area) != STAGING:
         tree.remove_folder(parent(area))
         tree.remove_folder(parent(parent(area)))
     return gone
