@@ -10,7 +10,8 @@ from .._core.errors import PathError, counted
 from .._core.layout import FOLDER, LEDGER, backups_of
 from .._core.names import ROOT, Name, join, leaf
 from .._core.states import ABSENT, DirState
-from .._disk.tree import Tree, stamp_now
+from .._disk.calls import stamp_now
+from .._disk.tree import Tree
 from .batch import Outcome
 from .look import entries
 

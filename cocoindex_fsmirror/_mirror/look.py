@@ -37,8 +37,11 @@ from .._core.states import (
     proves,
     same,
 )
+from .._disk.calls import coarse_now_ns
 from .._disk.copying import buffer
-from .._disk.tree import Tree, coarse_now_ns, open_root, signature_of
+from .._disk.looks import signature_of
+from .._disk.roots import open_root
+from .._disk.tree import Tree
 from .ledger import ALL, Ledger, Span
 from .suspects import rows, suspects
 

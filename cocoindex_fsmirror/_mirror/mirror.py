@@ -44,7 +44,10 @@ from .._core.states import (
     Row,
     same_content,
 )
-from .._disk.tree import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
+from .._disk.calls import coarse_now_ns, stamp_now
+from .._disk.locks import hold, lock
+from .._disk.roots import is_there, open_root, remove_root, sync_above
+from .._disk.tree import Tree
 from .backups import Backup, list_backups, purge, restore
 from .batch import Outcome, apply_plan
 from .brake import Brake, Limit, check_limit
@@ -896,7 +899,7 @@ class Mirror:
         _remove_own_folder(tree)
         if not isinstance(made, int) or isinstance(tree.look(FOLDER).state, DirState):
             return
-        tree.remove_root(made)
+        remove_root(tree.path, made)
 
 
 def _how(row: Row, actual: Actual) -> Literal["modified", "missing", "mode", "foreign"]:
@@ -999,7 +1002,7 @@ def _prepare_folder(tree: Tree) -> None:
     try:
         tree.make_folder(FOLDER, 0o700)
         if tree.look(LEDGER).state is ABSENT:  # The ledger is made last.
-            tree.write_file(GITIGNORE, b"*\n")
+            tree.make_file(GITIGNORE, b"*\n")
         tree.folder(FOLDER)
     except OSError as error:
         raise RootError(tree.path, f"can't be written: {error.strerror}", hint) from error
@@ -1011,7 +1014,7 @@ def _remember_made(tree: Tree, ledger: Ledger, made: int, *, durable: bool) -> N
     if durable:
         tree.sync((), (), (ROOT,))
         if not tree.can_syncfs:
-            tree.sync_above(made)
+            sync_above(tree.path, made)
 
 
 def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:

@@ -9,7 +9,9 @@ from .._core.errors import BarrierError
 from .._core.layout import READY, area_of
 from .._core.names import ROOT, Name, ancestors, leaf, parent
 from .._core.states import ABSENT, DirState, FileState, Kind, Row
-from .._disk.tree import Slot, Staging, Tree, coarse_now_ns, remove_area, stamp_now
+from .._disk.calls import coarse_now_ns, stamp_now
+from .._disk.staging import Slot, Staging, remove_area
+from .._disk.tree import Tree
 from .ledger import Ledger, Pending
 from .look import Seen, entries, record
 
