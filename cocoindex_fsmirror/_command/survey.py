@@ -15,7 +15,7 @@ import msgspec
 
 from .._core.errors import InvalidNameError, RootError, SourceError
 from .._core.names import RESERVED, Name, check_names, parse_link_target, parse_name
-from .._disk.tree import inode_of
+from .._disk.looks import inode_of
 from .patterns import Filter, UnreadableError
 
 if TYPE_CHECKING:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import mmap
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import xxhash
 
-__all__ = ["buffer", "copy", "digest_of_file", "write_all"]
+from .calls import clone
 
 _CHUNK: Final = 1 << 20  # bytes
-_FICLONE: Final = 0x40049409  # <linux/fs.h>
-_NO_CLONE: Final = (
-    *(errno.EINVAL, errno.ENOSYS, errno.ENOTSUP),
-    *(errno.EXDEV, errno.ENOTTY, errno.ETXTBSY),
-)
 
 
 def digest_of_file(fd: int) -> bytes:
@@ -50,70 +42,28 @@ def copy(source: int, target: int, size: int, on_bytes: Callable[[int], None]) -
     """Copies a file, as a clone where the file system shares blocks, and hashes the copy.
 
     Args:
-        source: A descriptor of the file.
+        source: A descriptor of the file, at its start.
         target: A descriptor of an empty file.
-        size: How many bytes are copied; holes among them stay holes.
+        size: How many bytes are copied; chunks of zeros among them become holes.
         on_bytes: Is told of bytes that were copied, as they come.
 
     Returns:
         The digest of the bytes that the target holds now, whatever the source held.
     """
-    if _clone(source, target):
+    if clone(source, target):
         digest = digest_of_file(target)
         on_bytes(size)
         return digest
-    hasher, chunk, position = xxhash.xxh3_128(), buffer(), 0
-    for start, end in _data(source, size):
-        _hash_zeros(hasher, start - position)
-        on_bytes(start - position)
-        os.lseek(source, start, os.SEEK_SET)
-        os.lseek(target, start, os.SEEK_SET)
-        position = start
-        while position < end:
-            count = min(os.readv(source, [chunk]), end - position)
-            if not count:
-                break  # It became shorter, which the digest tells.
-            part = memoryview(chunk)[:count]
+    hasher, chunk, left = xxhash.xxh3_128(), buffer(), size
+    # A source that became shorter ends early; the digest tells.
+    while left and (count := min(os.readv(source, [chunk]), left)):
+        part = memoryview(chunk)[:count]
+        hasher.update(part)
+        if part[0] or bytes(part).strip(b"\0"):
             write_all(target, part)
-            hasher.update(part)
-            position += count
-            on_bytes(count)
-    _hash_zeros(hasher, size - position)
-    on_bytes(size - position)
+        else:
+            os.lseek(target, count, os.SEEK_CUR)
+        left -= count
+        on_bytes(count)
     os.ftruncate(target, size)
     return hasher.digest()
-
-
-def _clone(source: int, target: int) -> bool:
-    """Shares the blocks of a file, where the file system can; see ioctl_ficlone(2)."""
-    if sys.platform != "linux":
-        return False
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError as error:
-        if error.errno not in _NO_CLONE:
-            raise
-        return False
-    return True
-
-
-def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yields where a file holds data, and not a hole."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-            end = os.lseek(fd, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return  # Nothing but a hole up to the end.
-            start, end = end, size
-        yield start, min(end, size)
-
-
-def _hash_zeros(hasher: xxhash.xxh3_128, count: int) -> None:
-    """Hashes as many zeros as a hole reads as."""
-    zeros = memoryview(bytes(min(count, _CHUNK)))
-    while count > 0:
-        hasher.update(zeros[:count])
-        count -= len(zeros)

@@ -5,30 +5,29 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Callable
 from typing import IO, Final
 
 from .._core.errors import SourceChangedError, SourceError
 from .._core.states import Signature, digest_of, is_older
+from .calls import coarse_now_ns
 from .copying import digest_of_file
-from .tree import coarse_now_ns, signature_of
-
-__all__ = ["SMALL", "Source", "Spooled", "fingerprint", "look_at_source", "spool", "unread_source"]
+from .looks import signature_of
 
 SMALL: Final = 1 << 16
 """The size of the largest files that are read once and held in memory, in bytes."""
 _HELD: Final = 1 << 24  # bytes that are held at any one time
-_ATTEMPTS: Final = 3  # at reading a file that changes meanwhile
 
 
 class _Allowance:
-    """How many bytes may still be held."""
+    """The number of bytes that may still be held."""
 
     def __init__(self, size: int) -> None:
         self._left = size
         self._lock = threading.Lock()
 
     def take(self, size: int) -> bool:
-        """Takes a part of it, if there is as much."""
+        """Takes some of them; false if there are not as many."""
         with self._lock:
             if size > self._left:
                 return False
@@ -36,7 +35,7 @@ class _Allowance:
             return True
 
     def give_back(self, size: int) -> None:
-        """Returns what was taken."""
+        """Returns those that were taken."""
         with self._lock:
             self._left += size
 
@@ -45,7 +44,7 @@ _allowance = _Allowance(_HELD)
 
 
 class Source:
-    """A file as it was when it was looked at; a :class:`~._state.Content`.
+    """A file as it was when it was looked at; a :class:`~._core.states.Content`.
 
     Attributes:
         source: Its path.
@@ -77,12 +76,12 @@ class Source:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return self.signature.size
 
     @property
     def mtime_ns(self) -> int:
-        """When it was last changed, in nanoseconds."""
+        """The time of its last change, in nanoseconds."""
         return self.signature.mtime_ns
 
     def __del__(self) -> None:
@@ -90,11 +89,8 @@ class Source:
         if held is not None:
             _allowance.give_back(len(held))
 
-    def __repr__(self) -> str:
-        return f"Source({self.source!r}, {self.size} bytes)"
-
     def open(self) -> int:
-        """Opens it, to be read from the start."""
+        """Opens the file, to be read from its start."""
         return _open(self.source)[0]
 
     def is_unchanged(self, fd: int) -> bool:
@@ -103,7 +99,7 @@ class Source:
 
 
 class Spooled:
-    """A content that came from elsewhere, in a file without a name; a :class:`~._state.Content`."""
+    """Content from elsewhere, in a file without a name: a :class:`~._core.states.Content`."""
 
     def __init__(self, source: str, digest: bytes, size: int, file: IO[bytes]) -> None:
         self.source = source
@@ -116,8 +112,10 @@ class Spooled:
         self._file.close()
 
     def open(self) -> int:
-        """Returns a descriptor of it."""
-        return os.dup(self._file.fileno())
+        """Returns a descriptor of the file, at its start."""
+        fd = os.dup(self._file.fileno())
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
 
     def is_unchanged(self, _fd: int) -> bool:
         """True, since nobody else can reach it."""
@@ -151,14 +149,9 @@ def fingerprint(path: str) -> Source:
 
     Raises:
         SourceError: It can't be read, or is no regular file.
-        SourceChangedError: It kept changing while it was read.
+        SourceChangedError: It changed while it was read.
     """
-    now_ns = coarse_now_ns()
-    fd, found = _open(path)
-    try:
-        return _read(path, fd, found, now_ns)
-    finally:
-        os.close(fd)
+    return _look(path, lambda _size: True)
 
 
 def unread_source(path: str) -> Source:
@@ -170,10 +163,7 @@ def unread_source(path: str) -> Source:
     Raises:
         SourceError: It can't be opened, or is no regular file.
     """
-    now_ns = coarse_now_ns()
-    fd, found = _open(path)
-    os.close(fd)
-    return _seen(path, None, None, found, now_ns)
+    return _look(path, lambda _size: False)
 
 
 def look_at_source(path: str, target: str = "") -> Source:
@@ -186,16 +176,9 @@ def look_at_source(path: str, target: str = "") -> Source:
 
     Raises:
         SourceError: It can't be read, or is no regular file.
-        SourceChangedError: It kept changing while it was read.
+        SourceChangedError: It changed while it was read.
     """
-    now_ns = coarse_now_ns()
-    fd, found = _open(path)
-    try:
-        if found.st_size <= SMALL or _has_size(target, found.st_size):
-            return _read(path, fd, found, now_ns)
-        return _seen(path, None, None, found, now_ns)
-    finally:
-        os.close(fd)
+    return _look(path, lambda size: size <= SMALL or _has_size(target, size))
 
 
 def _has_size(target: str, size: int) -> bool:
@@ -207,32 +190,31 @@ def _has_size(target: str, size: int) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
-def _read(path: str, fd: int, before: os.stat_result, now_ns: int) -> Source:
-    """Reads an open file, until it does not change meanwhile; ``before`` was seen after a time."""
+def _look(path: str, is_read: Callable[[int], bool]) -> Source:
+    """Looks at a file, and reads it if that is asked for at its size."""
+    now_ns = coarse_now_ns()
+    fd, found = _open(path)
     try:
-        for _ in range(_ATTEMPTS):
-            held = os.pread(fd, SMALL, 0) if before.st_size <= SMALL else None
-            if held is None:
-                os.lseek(fd, 0, os.SEEK_SET)
-                digest = digest_of_file(fd)
-            else:
-                digest = digest_of(held)
-            is_whole = held is None or len(held) == before.st_size
-            if is_whole and signature_of(os.fstat(fd)) == signature_of(before):
-                return _seen(path, digest, held, before, now_ns)
-            now_ns, before = coarse_now_ns(), os.fstat(fd)
+        digest, held = _read(fd, found.st_size) if is_read(found.st_size) else (None, None)
+        is_whole = held is None or len(held) == found.st_size
+        signature = signature_of(os.fstat(fd))
     except OSError as error:
         raise SourceError(path, f"can't be read: {error.strerror}") from error
-    raise SourceChangedError(path)
-
-
-def _seen(
-    path: str, digest: bytes | None, held: bytes | None, found: os.stat_result, now_ns: int
-) -> Source:
-    """Makes the source from what was seen of it after a time."""
-    signature, mode = signature_of(found), stat.S_IMODE(found.st_mode)
+    finally:
+        os.close(fd)
+    if not is_whole or signature != signature_of(found):
+        raise SourceChangedError(path)
     is_provable = is_older(signature.ctime_ns, now_ns)
+    mode = stat.S_IMODE(found.st_mode)
     return Source(path, digest, held, mode, signature, is_provable=is_provable)
+
+
+def _read(fd: int, size: int) -> tuple[bytes, bytes | None]:
+    """Returns the digest of a file, and its content if it is small."""
+    if size > SMALL:
+        return digest_of_file(fd), None
+    held = os.read(fd, SMALL)
+    return digest_of(held), held
 
 
 def spool(source: str, content: bytes) -> bytes | Spooled:

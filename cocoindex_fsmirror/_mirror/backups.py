@@ -18,7 +18,8 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from .._core.errors import ApplyError, BarrierError, ConflictError, PathError
-from .._core.names import RESERVED, ROOT, Name, ancestors, join, leaf, parent, parse_name
+from .._core.layout import FOLDER, backups_of
+from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
 from .._disk.tree import Tree
 
@@ -28,7 +29,6 @@ BackupKind: TypeAlias = Literal["file", "link", "dir", "other"]
 """What a backup is; ``"other"`` is a FIFO, a socket or a device."""
 
 _NS: Final = 1_000_000_000
-_AREA: Final = join(Name(RESERVED), Name("backup"))
 _NOT_A_FOLDER: Final = (errno.ENOTDIR, errno.ELOOP)
 _CLOSED: Final = (errno.ENOENT, errno.EACCES, *_NOT_A_FOLDER)
 # The second, and a number if that folder held the path already.
@@ -85,7 +85,7 @@ def _is_elsewhere(tree: Tree, folder: Name) -> bool:
 
 def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
     """The backups of one home, in no order; what is not called like a time is not ours."""
-    for moment in _entries(tree, join(home, _AREA)):
+    for moment in _entries(tree, backups_of(home)):
         stamp = leaf(moment)
         time_ns = _parse_stamp(stamp)
         if time_ns is not None:
@@ -318,4 +318,4 @@ def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:
 
 def _holders(where: Name) -> Iterator[Name]:
     """The folders of ours that hold a backup."""
-    return (folder for folder in ancestors(where) if RESERVED in folder.split("/"))
+    return (folder for folder in ancestors(where) if FOLDER in folder.split("/"))

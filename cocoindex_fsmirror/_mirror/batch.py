@@ -35,7 +35,9 @@ from .._core.states import (
     Signature,
     is_older,
 )
-from .._disk.tree import Slot, Staging, Tree, coarse_now_ns, stamp_now
+from .._disk.calls import coarse_now_ns, stamp_now
+from .._disk.staging import Slot, Staging
+from .._disk.tree import Tree
 from .ledger import Ledger, Pending
 from .look import Seen, record
 
@@ -523,7 +525,7 @@ class _Batch:
         A rename changes ctime, so mtime has to do; within one tick of the look
         it proves nothing, and the content is read.
         """
-        seen, known = self._staging.signature(slot), expected.signature
+        seen, known = self._staging.look(slot).signature, expected.signature
         if (
             (seen is not None and known is not None)
             and seen.is_like(known)

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from .._core.errors import PathError, counted
-from .._core.names import RESERVED, ROOT, Name, join, leaf
+from .._core.layout import FOLDER, LEDGER, backups_of
+from .._core.names import ROOT, Name, join, leaf
 from .._core.states import ABSENT, DirState
-from .._disk.tree import Tree, stamp_now
+from .._disk.calls import stamp_now
+from .._disk.tree import Tree
 from .batch import Outcome
-from .ledger import FILE, FOLDER
 from .look import entries
 
 __all__ = ["Known", "find_foreign", "sweep"]
@@ -48,13 +49,13 @@ def find_foreign(tree: Tree, is_known: Known, folder: Name = ROOT) -> Iterator[t
             if not known:
                 to_do.append((name, is_folder, True))
         if is_folder:
-            inner = (each for each in reversed(entries(tree, name)) if leaf(each) != RESERVED)
+            inner = (each for each in reversed(entries(tree, name)) if leaf(each) != FOLDER)
             to_do += ((each, False, False) for each in inner)
 
 
 def _is_another(tree: Tree, folder: Name) -> bool:
     """Whether a folder is a mirror of its own, or something that was mounted by somebody else."""
-    return folder in tree.mounts or tree.look(join(folder, FILE)).state is not ABSENT
+    return folder in tree.mounts or tree.look(join(folder, LEDGER)).state is not ABSENT
 
 
 def sweep(tree: Tree, is_known: Known) -> Outcome:
@@ -80,7 +81,7 @@ def sweep(tree: Tree, is_known: Known) -> Outcome:
             outcome.failures.append(PathError(name, "move away", problem, hint))
             _log.warning("%s: foreign %r can't be moved: %s", tree.path, name, problem)
     if outcome.backed_up:
-        where = join(join(FOLDER, Name("backup")), Name(stamp))
+        where = join(backups_of(ROOT), Name(stamp))
         moved = counted(len(outcome.backed_up), "foreign file was", "foreign files were")
         _log.warning("%s: %s moved to %r", tree.path, moved, where)
     return outcome

@@ -22,7 +22,8 @@ import msgspec
 from msgspec.structs import astuple
 
 from .._core.errors import InvalidNameError, LedgerError
-from .._core.names import RESERVED, ROOT, Name, check_names, join, leaf
+from .._core.layout import LEDGER
+from .._core.names import ROOT, Name, check_names, leaf
 from .._core.states import Displaced, Kind, Row
 from .formats import (
     FORMAT,
@@ -33,13 +34,11 @@ from .formats import (
     migrated_copy,
 )
 
-__all__ = ["ALL", "FILE", "CorruptLedgerError", "Ledger", "Pending", "Recorded", "Span"]
+__all__ = ["ALL", "CorruptLedgerError", "Ledger", "Pending", "Recorded", "Span"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
 
-FOLDER: Final = Name(RESERVED)
-FILE: Final = join(FOLDER, Name("ledger.sqlite3"))
 _PAGE: Final = 4096  # rows that are read at a time where there may be very many
 _IN: Final = 500  # values in one IN (...); SQLite's limit was 999 for long
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
@@ -116,8 +115,8 @@ class Ledger:
             FileNotFoundError: Nothing is there.
             LedgerError: A newer release wrote it, or SQLite fails.
         """
-        file = os.path.join(path, FILE)
-        there = os.stat(leaf(FILE), dir_fd=folder, follow_symlinks=False)
+        file = os.path.join(path, LEDGER)
+        there = os.stat(leaf(LEDGER), dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISREG(there.st_mode):
             raise CorruptLedgerError(f"{file}: not a regular file")
         with _translated(file):
@@ -156,7 +155,7 @@ class Ledger:
         nobody has it open, so that not even the lock files of a WAL reader are needed
         (SQLite's ``immutable``).
         """
-        file = os.path.join(path, FILE)
+        file = os.path.join(path, LEDGER)
         try:
             found = os.lstat(file)
             has_log = _is_there(f"{file}-wal")

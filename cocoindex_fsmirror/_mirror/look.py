@@ -19,6 +19,7 @@ import xxhash
 from msgspec.structs import replace
 
 from .._core.errors import LedgerError, RootError
+from .._core.layout import FOLDER
 from .._core.names import ROOT, Name, ancestors, leaf, parent
 from .._core.plan import View
 from .._core.states import (
@@ -36,9 +37,12 @@ from .._core.states import (
     proves,
     same,
 )
+from .._disk.calls import coarse_now_ns
 from .._disk.copying import buffer
-from .._disk.tree import Tree, coarse_now_ns, open_root, signature_of
-from .ledger import ALL, FOLDER, Ledger, Span
+from .._disk.looks import signature_of
+from .._disk.roots import open_root
+from .._disk.tree import Tree
+from .ledger import ALL, Ledger, Span
 from .suspects import rows, suspects
 
 __all__ = ["Drift", "Look", "Seen", "entries", "look_at", "read", "record", "view_of"]

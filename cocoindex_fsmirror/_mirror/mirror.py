@@ -20,7 +20,18 @@ import msgspec
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError, LedgerError, RootError
-from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
+from .._core.layout import (
+    FOLDER,
+    GITIGNORE,
+    LEDGER,
+    LEDGER_FILES,
+    LOCK,
+    STAGING,
+    backups_of,
+    corrupt_ledger,
+    is_engine,
+)
+from .._core.names import ROOT, Name, ancestors, leaf, parent, parse_name
 from .._core.plan import Plan, View, make_plan
 from .._core.states import (
     ABSENT,
@@ -33,13 +44,16 @@ from .._core.states import (
     Row,
     same_content,
 )
-from .._disk.tree import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
+from .._disk.calls import coarse_now_ns, stamp_now
+from .._disk.locks import hold, lock
+from .._disk.roots import is_there, open_root, remove_root, sync_above
+from .._disk.tree import Tree
 from .backups import Backup, list_backups, purge, restore
 from .batch import Outcome, apply_plan
 from .brake import Brake, Limit, check_limit
 from .comparison import Comparison, Wanted, check_removals
 from .exact import Known, find_foreign, sweep
-from .ledger import ALL, FILE, FOLDER, CorruptLedgerError, Ledger, Span
+from .ledger import ALL, CorruptLedgerError, Ledger, Span
 from .look import Drift, Look, entries, read, view_of
 from .recover import recover
 from .suspects import suspects
@@ -50,8 +64,6 @@ __all__ = ["Difference", "Drift", "Mirror", "Outcome", "Owner", "Status", "Updat
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
 _PATIENCE: Final = 10.0  # seconds to wait for another writer
-_ENGINE: Final = join(FOLDER, Name("engine"))  # of ``fsmirror sync``, up to 0.1
-_HELD: Final = join(FOLDER, Name("lock"))
 _NAMED: Final = 10  # paths that a log line names before it says how many more
 
 
@@ -436,7 +448,7 @@ class Mirror:
         Raises:
             LockedError: Another process holds it; the message says which.
         """
-        fd = self._run(lambda tree, _ledger: hold(tree, _HELD))
+        fd = self._run(lambda tree, _ledger: hold(tree, LOCK))
         try:
             yield
         finally:
@@ -451,7 +463,7 @@ class Mirror:
 
         def act(tree: Tree, _ledger: Ledger) -> None:
             for name in entries(tree, FOLDER):
-                if name == _ENGINE or name.startswith(f"{_ENGINE}.corrupt-"):
+                if is_engine(name):
                     tree.remove_all(name)
 
         self._run(act)
@@ -853,13 +865,13 @@ class Mirror:
 
     def _open_ledger(self, tree: Tree) -> Ledger:
         """The ledger that is in the root now, which need not be the one of the last batch."""
-        there = tree.look(FILE).signature
+        there = tree.look(LEDGER).signature
         if self._ledger is not None and (there is None or there.inode != self._ledger.inode):
             self.close()
         if self._ledger is not None:
             self._ledger.check_format()
         else:
-            tree.make_file(FILE)
+            tree.make_file(LEDGER)
             self._ledger = Ledger.open(self.root, tree.folder(FOLDER), network=not tree.can_syncfs)
         return self._ledger
 
@@ -887,7 +899,7 @@ class Mirror:
         _remove_own_folder(tree)
         if not isinstance(made, int) or isinstance(tree.look(FOLDER).state, DirState):
             return
-        tree.remove_root(made)
+        remove_root(tree.path, made)
 
 
 def _how(row: Row, actual: Actual) -> Literal["modified", "missing", "mode", "foreign"]:
@@ -989,8 +1001,8 @@ def _prepare_folder(tree: Tree) -> None:
         raise RootError(tree.path, "is on a read-only file system", "remount it writable")
     try:
         tree.make_folder(FOLDER, 0o700)
-        if tree.look(FILE).state is ABSENT:  # The ledger is made last.
-            tree.write_file(join(FOLDER, Name(".gitignore")), b"*\n")
+        if tree.look(LEDGER).state is ABSENT:  # The ledger is made last.
+            tree.make_file(GITIGNORE, b"*\n")
         tree.folder(FOLDER)
     except OSError as error:
         raise RootError(tree.path, f"can't be written: {error.strerror}", hint) from error
@@ -1002,34 +1014,34 @@ def _remember_made(tree: Tree, ledger: Ledger, made: int, *, durable: bool) -> N
     if durable:
         tree.sync((), (), (ROOT,))
         if not tree.can_syncfs:
-            tree.sync_above(made)
+            sync_above(tree.path, made)
 
 
 def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:
     """Moves a corrupt ledger out of the way; an empty one takes its place."""
     stamp = stamp_now()
     for attempt in itertools.count():
-        aside = f"{leaf(FILE)}.corrupt-{stamp}" + (f".{attempt}" if attempt else "")
-        if tree.look(join(FOLDER, Name(aside))).state is ABSENT:
+        aside = corrupt_ledger(stamp, attempt)
+        if tree.look(aside).state is ABSENT:
             break
-    for suffix in ("", "-wal", "-shm"):
-        tree.rename(Name(FILE + suffix), aside + suffix)
+    for name in LEDGER_FILES:
+        with contextlib.suppress(FileNotFoundError):
+            tree.move(name, Name(aside + name.removeprefix(LEDGER)))
     _log.warning(
         "%s: the ledger was corrupt (%s) and was set aside as %s; identical files are adopted",
         tree.path,
         error,
-        aside,
+        leaf(aside),
     )
 
 
 def _remove_own_folder(tree: Tree) -> None:
     """Removes our folder, unless it holds backups or what else is to be kept."""
-    for inner in ("tmp", "backup"):
-        tree.remove_folder(join(FOLDER, Name(inner)))
-    ledger = {FILE, Name(f"{FILE}-wal"), Name(f"{FILE}-shm"), _HELD}
-    note = join(FOLDER, Name(".gitignore"))
-    rest = set(tree.names_in(FOLDER)) - ledger - {note}
-    for name in ledger if rest else (*ledger, note):
+    for inner in (STAGING, backups_of(ROOT)):
+        tree.remove_folder(inner)
+    ledger = {*LEDGER_FILES, LOCK}
+    rest = set(tree.names_in(FOLDER)) - ledger - {GITIGNORE}
+    for name in ledger if rest else (*ledger, GITIGNORE):
         tree.remove_file(name)
     if rest:
         _log.info("%s: %s stays, since it holds what is to be kept", tree.path, FOLDER)

@@ -6,9 +6,12 @@ import contextlib
 import logging
 
 from .._core.errors import BarrierError
+from .._core.layout import READY, area_of
 from .._core.names import ROOT, Name, ancestors, leaf, parent
 from .._core.states import ABSENT, DirState, FileState, Kind, Row
-from .._disk.tree import Slot, Staging, Tree, area_of, coarse_now_ns, remove_area, stamp_now
+from .._disk.calls import coarse_now_ns, stamp_now
+from .._disk.staging import Slot, Staging, remove_area
+from .._disk.tree import Tree
 from .ledger import Ledger, Pending
 from .look import Seen, entries, record
 
@@ -35,7 +38,7 @@ def recover(tree: Tree, ledger: Ledger) -> None:
         return
     _log.info("%s: recovering from an interrupted update", tree.path)
     stuck = {
-        leaf(area).removesuffix(Staging.READY)
+        leaf(area).removesuffix(READY)
         for home, area in areas
         if not _sort_out(tree, ledger, pending, home, area)
     }
@@ -69,7 +72,7 @@ def _areas(tree: Tree, home: Name) -> list[tuple[Name, Name]]:
 
 def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, area: Name) -> bool:
     """Empties one area: what is ours goes, what is foreign is kept; whether all could be."""
-    batch, ready, _ = leaf(area).partition(Staging.READY)
+    batch, ready, _ = leaf(area).partition(READY)
     if not isinstance(tree.look(area).state, DirState):
         tree.remove_file(area)  # Never made by us.
         return True

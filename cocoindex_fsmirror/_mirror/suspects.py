@@ -18,7 +18,9 @@ from msgspec.structs import replace
 from .._core.errors import RootError
 from .._core.names import ROOT, Name
 from .._core.states import Kind, Row, is_older
-from .._disk.tree import Tree, inode_of, open_root
+from .._disk.looks import inode_of
+from .._disk.roots import open_root
+from .._disk.tree import Tree
 from .ledger import ALL, Ledger, Recorded, Span
 
 __all__ = ["LastWritten", "few_suspects", "last_written", "rows", "suspects"]

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from .._core.errors import ApplyError, FsMirrorError
 from .._core.names import ROOT, Name, join, parse_name
 from .._core.states import ABSENT, Absent, Desired, DirState, Intent, Kind
-from .._disk.tree import is_there
+from .._disk.roots import is_there
 from .._mirror.mirror import Drift
 from .actions import Action, Change, Drop, Mount, Place, Single
 from .engine import make_sink, stay_attached

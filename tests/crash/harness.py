@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 import pytest
 
-from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk import calls as _calls
 from tests.crash.disks import Disk
 
 _DIED: Final = 0x5D
@@ -40,7 +40,7 @@ class _Unsynced(sqlite3.Connection):
 
 def leave_out_barriers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves time where only processes die: the kernel forgets nothing, so nothing needs a sync."""
-    monkeypatch.setattr(_fs, "_syncfs", lambda fd: None)
+    monkeypatch.setattr(_calls, "syncfs", lambda fd: None)
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     connect = functools.partial(sqlite3.connect, factory=_Unsynced)
     monkeypatch.setattr(sqlite3, "connect", connect)
@@ -83,9 +83,9 @@ class Steps:
         for name in _CHANGING:
             setattr(os, name, self._around(name, getattr(os, name)))
         self._install_writes()
-        for name in ("_renameat2", "_syncfs"):
-            if getattr(_fs, name) is not None:
-                setattr(_fs, name, self._around(name, getattr(_fs, name)))
+        for name in ("renameat2", "syncfs"):
+            if getattr(_calls, name) is not None:
+                setattr(_calls, name, self._around(name, getattr(_calls, name)))
         connect = sqlite3.connect
 
         def connect_traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk import calls as _calls
 from tests.crash import scene
 from tests.crash.harness import die_at, leave_out_barriers
 from tests.support import Tree, exact_state
@@ -82,7 +82,7 @@ def test_a_death_in_the_recovery_is_recovered_from_as_well(
 
 
 @pytest.mark.parametrize(
-    ("missing", "stride"), [(["_renameat2"], 7), (["_syncfs"], 11), (["_renameat2", "_syncfs"], 13)]
+    ("missing", "stride"), [(["renameat2"], 7), (["syncfs"], 11), (["renameat2", "syncfs"], 13)]
 )
 def test_a_death_is_survived_where_the_system_lacks_the_better_calls(
     missing: list[str],
@@ -92,7 +92,7 @@ def test_a_death_is_survived_where_the_system_lacks_the_better_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in missing:
-        monkeypatch.setattr(_fs, name, None)
+        monkeypatch.setattr(_calls, name, None)
     wrong: dict[str, list[str]] = {}
     for step, root, old in _deaths(tmp_path, itertools.count(3, stride)):
         found = scene.problems(root, old) + _converge(root, rows)

@@ -13,7 +13,7 @@ import pytest
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.states import Intent
-from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._mirror.look import Drift
 from tests.crash import scene
 from tests.crash.disks import CUTS, Cut, Disk, made_disk
@@ -153,7 +153,7 @@ def test_what_a_dead_process_had_put_in_place_is_there_after_a_power_cut(disk: D
 def test_without_barriers_the_same_power_cut_loses_the_update(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fs, "_syncfs", lambda fd: None)
+    monkeypatch.setattr(_calls, "syncfs", lambda fd: None)
     _cut_off(disk, _apply_without_closing)  # It fails if nothing is lost.
 
 
@@ -161,7 +161,7 @@ def test_without_barriers_the_same_power_cut_loses_the_update(
 def test_without_barriers_names_run_ahead_of_their_bytes(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fs, "_syncfs", lambda fd: None)
+    monkeypatch.setattr(_calls, "syncfs", lambda fd: None)
     root, old = _cut_off(disk, _apply_without_closing)
     assert "replaced.txt holds b''" in scene.problems(root, old)
 

@@ -11,8 +11,8 @@ import pytest
 
 from cocoindex_fsmirror import BarrierError, Mirror
 from cocoindex_fsmirror._core.states import Intent
-from cocoindex_fsmirror._disk import tree as _fs
-from cocoindex_fsmirror._disk.tree import Staging
+from cocoindex_fsmirror._disk import calls as _calls
+from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._mirror.look import Drift
 from tests.crash.disks import Cut, Disk, ThinDisk, made_disk, made_thin_disk
 from tests.crash.harness import die_at, lose_power_after
@@ -55,8 +55,8 @@ def _report(disk: Disk) -> None:
     """Asks the kernel for what it has not reported yet."""
     fd = os.open(disk.at, os.O_RDONLY)
     try:
-        assert _fs._syncfs is not None
-        _fs._syncfs(fd)
+        assert _calls.syncfs is not None
+        _calls.syncfs(fd)
     finally:
         os.close(fd)
 
@@ -120,7 +120,7 @@ def test_a_batch_whose_second_barrier_fails_is_written_anew(
 def test_a_disk_that_dies_at_a_barrier_is_told_by_an_error_that_names_it(
     kind: str, at_barrier: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync, barriers = _fs._syncfs, iter(range(1, 10))
+    sync, barriers = _calls.syncfs, iter(range(1, 10))
     assert sync is not None
 
     def act(disk: Disk) -> None:
@@ -131,7 +131,7 @@ def test_a_disk_that_dies_at_a_barrier_is_told_by_an_error_that_names_it(
                 disk.cut_power()
                 raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(_fs, "_syncfs", sync_of_a_dying_disk)
+        monkeypatch.setattr(_calls, "syncfs", sync_of_a_dying_disk)
         with pytest.raises(BarrierError, match=str(root)):
             mirror.apply(_intents(_NEW))
 

@@ -14,7 +14,8 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.states import Intent
-from cocoindex_fsmirror._disk.tree import Staging, Tree
+from cocoindex_fsmirror._disk.staging import Staging
+from cocoindex_fsmirror._disk.tree import Tree
 from tests.reopening import reopened
 from tests.support import Tree as Snapshot
 from tests.support import snapshot, told_by

@@ -19,7 +19,8 @@ from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._command.main import main
 from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._disk import sources as _source
-from cocoindex_fsmirror._disk.tree import lock, open_root
+from cocoindex_fsmirror._disk.locks import lock
+from cocoindex_fsmirror._disk.roots import open_root
 from tests.support import backups, command_environment, contents, exact_state, snapshot
 
 

@@ -10,7 +10,7 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._target.actions import Change, Place
 from cocoindex_fsmirror._target.handlers import _apply_actions
 from cocoindex_fsmirror._target.open_mirrors import mirror_at
@@ -91,7 +91,7 @@ def test_durability_is_inherited(
     syncs: bool,
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(_fs, "_syncfs", calls.append)
+    monkeypatch.setattr(_calls, "syncfs", calls.append)
     flow = make_nested(outer, inner)
     flow.update()
     assert contents(flow.tree) == {"sub/x": b"declared"}

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from cocoindex_fsmirror._disk import copying as _copying
-from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk import calls, copying, locks, looks, mounts, roots, staging, tree
 from cocoindex_fsmirror._mirror import batch as _apply
 from cocoindex_fsmirror._mirror import ledger as _ledger
 from cocoindex_fsmirror._mirror import look as _observe
@@ -31,6 +30,8 @@ CHANGES: Final = frozenset(
 LOOKS: Final = frozenset(
     ["open", "stat", "fstat", "lstat", "listdir", "readlink", "getxattr", "fsync", "connect"]
 )
+
+_DISK: Final = (calls, copying, locks, looks, mounts, roots, staging, tree)
 
 Before = Callable[[str, tuple[Any, ...]], None]
 Hear = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
@@ -61,14 +62,14 @@ def _telling(name: str, real: Callable[..., Any], hear: Hear) -> Callable[..., A
 def overheard(hear: Hear) -> Iterator[None]:
     """Tells of every system call that the package makes, and of the ledger's writes."""
     with contextlib.ExitStack() as stack:
-        for module in (_fs, _copying, _apply, _mirror, _ledger, _observe):
+        for module in (*_DISK, _apply, _mirror, _ledger, _observe):
             stack.enter_context(mock.patch.object(module, "os", _Os(hear)))
         connect = _telling("connect", sqlite3.connect, hear)
         stack.enter_context(mock.patch.object(sqlite3, "connect", connect))
         for name in ("renameat2", "syncfs"):
-            real = getattr(_fs, f"_{name}")
+            real = getattr(calls, name)
             if real is not None:
-                stack.enter_context(mock.patch.object(_fs, f"_{name}", _telling(name, real, hear)))
+                stack.enter_context(mock.patch.object(calls, name, _telling(name, real, hear)))
         for name in ("begin", "commit"):
             real = getattr(Ledger, name)
             stack.enter_context(mock.patch.object(Ledger, name, _telling(name, real, hear)))

@@ -30,7 +30,8 @@ from cocoindex_fsmirror import (
     RootError,
 )
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk import calls as _calls
+from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import batch as _apply
 from cocoindex_fsmirror._mirror.backups import Backup, find, list_backups, parse_age, purge, restore
@@ -181,7 +182,7 @@ def test_whatever_made_way_is_listed_with_all_that_is_known_of_it(
 def test_the_times_that_are_written_are_read(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_apply, "stamp_now", _fs.stamp_now)
+    monkeypatch.setattr(_apply, "stamp_now", _calls.stamp_now)
     _displace(mirror, "x")
     (backup,) = _listed(mirror)
     seconds = time.gmtime(backup.time_ns // 1_000_000_000)
@@ -329,7 +330,7 @@ def test_every_kind_is_put_back(
     before = snapshot(root)
     _displace_tree(mirror, "d")
     if not exchange:
-        monkeypatch.setattr(_fs, "_renameat2", None)
+        monkeypatch.setattr(_calls, "renameat2", None)
     for backup in _listed(mirror):
         _restore(mirror, backup)
     assert snapshot(root) == before
@@ -366,7 +367,7 @@ def test_nothing_that_is_there_is_replaced(
     _IN_THE_WAY[kind](root / "taken")
     found = _listed(mirror)
     if not exchange:
-        monkeypatch.setattr(_fs, "_renameat2", None)
+        monkeypatch.setattr(_calls, "renameat2", None)
     before = exact_state(root)
     for backup in found:
         with pytest.raises(ConflictError, match=r"'taken'.*there already.*another path"):
@@ -443,7 +444,7 @@ def test_a_death_at_any_step_leaves_the_backup_at_one_of_its_two_places(
     tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not exchange:
-        monkeypatch.setattr(_fs, "_renameat2", None)
+        monkeypatch.setattr(_calls, "renameat2", None)
     before, after = f"{AREA}/d/e/x", "d/e/new/y"
     seen: list[list[str]] = []
     for k, root, mirror, backup in _tries(tmp_path):
@@ -492,7 +493,7 @@ def _swap(root: Path, swapped: str, outside: Path) -> None:
 
 
 def test_when_it_returns_the_move_is_on_the_disk(mirror: Mirror) -> None:
-    if _fs._syncfs is None:
+    if _calls.syncfs is None:
         pytest.skip("this C library has no syncfs")
     _displace(mirror, "d/x")
     (backup,) = _listed(mirror)
@@ -506,8 +507,8 @@ def test_when_it_returns_the_move_is_on_the_disk(mirror: Mirror) -> None:
 def test_where_folders_are_synced_one_by_one_the_new_name_comes_first(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fs, "_syncfs", None)
-    monkeypatch.setattr(_fs, "_said", set())
+    monkeypatch.setattr(_calls, "syncfs", None)
+    monkeypatch.setattr(_calls, "_said", set())
     _displace(mirror, "d/x", "d/stays")
     backup = _listed(mirror)[1]
     folders = {path.stat().st_ino: str(path.relative_to(root)) for path in [root, root / "d"]}
@@ -530,7 +531,7 @@ def test_where_folders_are_synced_one_by_one_the_new_name_comes_first(
 def test_a_disk_that_does_not_confirm_is_not_believed(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if _fs._syncfs is None:
+    if _calls.syncfs is None:
         pytest.skip("this C library has no syncfs")
     _displace(mirror, "x")
     (backup,) = _listed(mirror)
@@ -815,14 +816,14 @@ def test_another_device_that_no_list_of_mounts_tells_of_is_a_home_too(
 ) -> None:
     """As a subvolume of btrfs is."""
     mount(root / "disk", "-t", "tmpfs", "tmpfs")
-    monkeypatch.setattr(_fs, "_mounts_below", lambda _fd: ("tmpfs", frozenset()))
+    monkeypatch.setattr(_tree, "mounts_below", lambda _fd: ("tmpfs", frozenset()))
     _displace(mirror, "disk/x")
     assert [backup.name for backup in _files(_listed(mirror, "disk"))] == ["disk/x"]
 
 
 @pytest.mark.root
 def test_the_disk_of_a_mount_is_waited_for_too(mirror: Mirror, root: Path, mount: Mount) -> None:
-    if _fs._syncfs is None:
+    if _calls.syncfs is None:
         pytest.skip("this C library has no syncfs")
     mount(root / "disk", "-t", "tmpfs", "tmpfs")
     _displace(mirror, "disk/x")

@@ -11,7 +11,7 @@ import pytest
 
 from cocoindex_fsmirror import BarrierError, Mirror
 from cocoindex_fsmirror._core.states import Intent
-from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk import calls as _calls
 from tests.io.steps import CHANGES, identity, recorded
 from tests.support import contents, delete, folder, snapshot, write
 
@@ -19,7 +19,7 @@ from tests.support import contents, delete, folder, snapshot, write
 @pytest.fixture(autouse=True)
 def _needs_syncfs(mirror: Mirror) -> None:
     """The ledger is made, and its own writes are over."""
-    if _fs._syncfs is None:
+    if _calls.syncfs is None:
         pytest.skip("this C library has no syncfs")
     mirror.apply([write("earlier", b"0"), write("gone", b"0"), write("kind/x", b"0")])
 
@@ -29,7 +29,7 @@ def fail_barrier(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes one of the next barriers fail, counted from 1, as a disk with an error does."""
 
     def act(which: int) -> None:
-        real, count = _fs._syncfs, 0
+        real, count = _calls.syncfs, 0
         assert real is not None
 
         def syncfs(fd: int) -> None:
@@ -39,7 +39,7 @@ def fail_barrier(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             if count == which:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        monkeypatch.setattr(_fs, "_syncfs", syncfs)
+        monkeypatch.setattr(_calls, "syncfs", syncfs)
 
     return act
 

@@ -17,9 +17,11 @@ from msgspec.structs import replace
 from cocoindex_fsmirror import Mirror, RootError
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import digest_of
+from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import copying as _copying
-from cocoindex_fsmirror._disk import tree as _fs
-from cocoindex_fsmirror._disk.tree import Slot, Staging, coarse_now_ns
+from cocoindex_fsmirror._disk.calls import coarse_now_ns
+from cocoindex_fsmirror._disk.roots import open_root
+from cocoindex_fsmirror._disk.staging import Slot, Staging
 from cocoindex_fsmirror._mirror import ledger as _ledger
 from cocoindex_fsmirror._mirror import look as _observe
 from cocoindex_fsmirror._mirror import mirror as mirror_module
@@ -203,7 +205,7 @@ def test_an_edit_in_the_tick_of_the_record_is_noticed(
 ) -> None:
     mirror.apply([write("x", b"abc")])
     (root / "x").write_bytes(b"old")
-    for module in (_fs, _observe, mirror_module):
+    for module in (_calls, _observe, mirror_module):
         monkeypatch.setattr(module, "coarse_now_ns", _Clock(root / "x"))
     mirror.apply([write("x", b"abc")])
     (root / "x").write_bytes(b"ABC")
@@ -352,7 +354,7 @@ def test_no_lstat_proves_a_row_that_is_unsynced_or_was_seen_to_drift(
         ledger.execute("UPDATE rows SET seen = 1 WHERE name = 'd/x'")
         ledger.commit()
     assert [(row.name, row.seen) for row in mirror.observe().refreshed] == [("d/x", False)]
-    with contextlib.closing(_fs.open_root(str(root))[0]) as tree:
+    with contextlib.closing(open_root(str(root))[0]) as tree:
         stale, read = replace(row, digest=b"stale"), digest_of(x.read_bytes())
         assert _observe.look_at(tree, row.name, stale).digest == b"stale"
         for doubtful in (replace(stale, unsynced=True), replace(stale, seen=True)):
@@ -363,7 +365,7 @@ def test_a_file_that_was_edited_before_it_was_looked_at_again_proves_nothing(
     root: Path, mirror: Mirror
 ) -> None:
     mirror.apply([write("x", b"1")])
-    row, (tree, _) = mirror.rows()[0], _fs.open_root(str(root))
+    row, (tree, _) = mirror.rows()[0], open_root(str(root))
     with contextlib.closing(tree):
         seen = tree.signature(row.name)
         assert seen is not None

@@ -16,7 +16,7 @@ import pytest
 from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import Intent, OnConflict
-from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._mirror.look import Drift
 from tests.io.steps import crashes, overheard
 from tests.support import backups, contents, delete, snapshot, write
@@ -29,15 +29,15 @@ def _refuses(*_args: object) -> None:
 @pytest.fixture(params=["missing", "refuses"])
 def no_exchange(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The C library has no renameat2, or the file system refuses its flags."""
-    monkeypatch.setattr(_fs, "_renameat2", None if request.param == "missing" else _refuses)
-    monkeypatch.setattr(_fs, "_said", set())
+    monkeypatch.setattr(_calls, "renameat2", None if request.param == "missing" else _refuses)
+    monkeypatch.setattr(_calls, "_said", set())
 
 
 @pytest.fixture
 def no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The C library has no syncfs."""
-    monkeypatch.setattr(_fs, "_syncfs", None)
-    monkeypatch.setattr(_fs, "_said", set())
+    monkeypatch.setattr(_calls, "syncfs", None)
+    monkeypatch.setattr(_calls, "_said", set())
 
 
 FIRST = [write("x", b"1"), write("gone", b"1"), write("edited", b"1"), write("kind/z", b"1")]
@@ -82,7 +82,7 @@ def test_without_an_exchange_foreign_bytes_are_refused_all_the_same(
 def test_without_an_exchange_a_crash_at_any_step_loses_nothing(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fs, "_renameat2", None)
+    monkeypatch.setattr(_calls, "renameat2", None)
     root.mkdir()
     _apply_in(root, [_below(k, intent) for k in range(200) for intent in FIRST])
     for k in range(200):
@@ -213,7 +213,7 @@ def test_where_a_folder_cannot_be_locked_a_batch_goes_on_and_says_so_once(
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     monkeypatch.setattr(fcntl, "flock", no_lock)
-    monkeypatch.setattr(_fs, "_said", set())
+    monkeypatch.setattr(_calls, "_said", set())
     mirror.apply([write("a", b"1")])
     mirror.apply([write("b", b"2")])
     assert contents(snapshot(root)) == {"a": b"1", "b": b"2"}

@@ -14,7 +14,7 @@ import pytest
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import parse_name
-from cocoindex_fsmirror._disk.tree import open_root
+from cocoindex_fsmirror._disk.roots import open_root
 from tests.support import contents, delete, exact_state, snapshot, write
 
 NASTY = [
@@ -149,7 +149,7 @@ FEW = 48
 SCRIPT = """
 import resource, sys
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._disk.tree import open_root
+from cocoindex_fsmirror._disk.roots import open_root
 from cocoindex_fsmirror._core.names import parse_name
 from tests.support import delete, folder, write
 few = int(sys.argv[2])

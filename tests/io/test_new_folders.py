@@ -12,7 +12,8 @@ import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._disk import tree as _fs
-from cocoindex_fsmirror._disk.tree import Staging, coarse_now_ns
+from cocoindex_fsmirror._disk.calls import coarse_now_ns
+from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._mirror import batch as _apply
 from tests.io.steps import recorded, run_with_event, watched
 from tests.support import OWNER, backups, delete, failing, folder, link, snapshot, write

@@ -21,7 +21,7 @@ from cocoindex_fsmirror import (
     TooManyRemovalsError,
     Update,
 )
-from cocoindex_fsmirror._disk.tree import coarse_now_ns
+from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from tests.support import backups, exact_state, snapshot
 
 LARGE = (1 << 16) + 1  # bytes; more than is held in memory

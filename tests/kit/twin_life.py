@@ -23,12 +23,14 @@ os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 import cocoindex as coco
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk import calls, locks, looks, roots, staging, tree
 from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
 from tests.reopening import reopened
 
 Files: TypeAlias = dict[str, dict[str, bytes | None]]
 """What each component declares, by path; ``None`` stands for a folder."""
+
+_DISK = {module.__file__ for module in (calls, locks, looks, roots, staging, tree)}
 
 
 class Order(NamedTuple):
@@ -37,7 +39,7 @@ class Order(NamedTuple):
     ``at`` is the folder with the root and the database; ``is_fresh`` opens them anew.
     ``death`` is when to die: before or after one call of the mirror (the first
     prepares the root), or at a step: whatever it asks of the operating system inside
-    such calls, and each return from the package's own module for that.
+    such calls, and each return from a function of the room for that.
     """
 
     at: str
@@ -106,7 +108,7 @@ class Deaths:
 def _is_step(frame: FrameType, event: str, called: Any) -> bool:
     """Whether the disk may have changed since the last step, or is about to change."""
     if event == "return":
-        return frame.f_code.co_filename == _fs.__file__
+        return frame.f_code.co_filename in _DISK
     if event != "c_call":
         return False
     owner = getattr(called, "__self__", None)

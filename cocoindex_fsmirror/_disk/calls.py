@@ -1,0 +1,141 @@
+"""System calls that differ between systems, or that Python lacks, with what serves instead.
+
+Where a fallback promises less than the call, a warning says so once in a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+_NOREPLACE: Final = 1  # renameat2(2)
+_EXCHANGE: Final = 2
+_FICLONE: Final = 0x40049409  # <linux/fs.h>
+_TICK: Final = getattr(time, "CLOCK_REALTIME_COARSE", 5 if sys.platform == "linux" else None)
+_UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+_NO_CLONE: Final = (*_UNSUPPORTED, errno.EXDEV, errno.ENOTTY, errno.ETXTBSY)
+
+_log = logging.getLogger("cocoindex_fsmirror")
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_said: set[str] = set()
+
+
+def say_once(message: str) -> None:
+    """Warns, once in a process, that less is achieved than was promised."""
+    if message not in _said:
+        _said.add(message)
+        _log.warning("%s", message)
+
+
+def _foreign_call(name: str, *arguments: type) -> Callable[..., None] | None:
+    """Returns a function of the C library that raises ``OSError``; ``None`` if it has none."""
+    function = getattr(_libc, name, None)
+    if function is None:
+        return None
+    function.argtypes = arguments
+
+    def call(*values: int | bytes) -> None:
+        if function(*values) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
+    return call
+
+
+_Int: Final = ctypes.c_int
+renameat2 = _foreign_call("renameat2", _Int, ctypes.c_char_p, _Int, ctypes.c_char_p, ctypes.c_uint)
+syncfs = _foreign_call("syncfs", _Int)
+
+
+def coarse_now_ns() -> int:
+    """Returns the time in nanoseconds by the clock that the kernel stamps files with."""
+    return time.time_ns() if _TICK is None else time.clock_gettime_ns(_TICK)
+
+
+def stamp_now() -> str:
+    """Returns the time in UTC as it stands in the names of backups."""
+    return time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
+
+
+@contextlib.contextmanager
+def opened(base: str, folder: int) -> Iterator[int]:
+    """Opens an entry of a folder for reading; follows no link, and waits for no FIFO."""
+    fd = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def pinned(fd: int) -> Iterator[int]:
+    """Duplicates a descriptor: a tree may close its own when it opens another folder."""
+    copy = os.dup(fd)
+    try:
+        yield copy
+    finally:
+        os.close(copy)
+
+
+def move(source: str, source_fd: int, target: str, target_fd: int) -> None:
+    """Renames without replacing: ``FileExistsError`` if the target exists."""
+    if _renames(_NOREPLACE, source, source_fd, target, target_fd):
+        return
+    # A hard link refuses to replace, too. Folders, for one, can't be linked.
+    try:
+        os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(target, dir_fd=target_fd, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+        os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+    else:
+        os.unlink(source, dir_fd=source_fd)
+
+
+def swap(source: str, source_fd: int, target: str, target_fd: int) -> None:
+    """Exchanges two entries: ``FileNotFoundError`` if one is missing."""
+    if _renames(_EXCHANGE, source, source_fd, target, target_fd):
+        return
+    say_once("no atomic exchange here: a file that replaces ours while we replace it may be lost")
+    # Keep the old file by a second name, then rename over it.
+    aside = source + ".old"
+    os.link(target, aside, src_dir_fd=target_fd, dst_dir_fd=source_fd, follow_symlinks=False)
+    os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+    os.rename(aside, source, src_dir_fd=source_fd, dst_dir_fd=source_fd)
+
+
+def _renames(flag: int, source: str, source_fd: int, target: str, target_fd: int) -> bool:
+    """Renames as a flag says; false if the system or the file system does not know it."""
+    if renameat2 is None:
+        return False
+    try:
+        renameat2(source_fd, os.fsencode(source), target_fd, os.fsencode(target), flag)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return False
+    return True
+
+
+def clone(source: int, target: int) -> bool:
+    """Shares the blocks of a file, where the file system can; see ioctl_ficlone(2)."""
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno not in _NO_CLONE:
+            raise
+        return False
+    return True

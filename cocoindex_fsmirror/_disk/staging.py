@@ -1,0 +1,241 @@
+"""Staging: contents are written where nobody looks, and renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from .._core.errors import SourceChangedError
+from .._core.layout import READY, STAGING, area_of
+from .._core.names import Name, leaf, parent
+from .._core.states import Actual, Content, Signature
+from .calls import move, pinned, swap
+from .copying import copy, write_all
+from .looks import look_at, signature_of
+from .tree import Tree, set_time
+
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+
+class Slot(msgspec.Struct, frozen=True, gc=False):
+    """A place in the staging area: the folder whose area it is, and the entry in it.
+
+    An entry in a folder that is staged whole is a path.
+    """
+
+    home: Name
+    entry: str
+
+    def inside(self, base: str) -> Slot:
+        """Returns a slot in the folder that is staged in this one."""
+        return Slot(self.home, f"{self.entry}/{base}")
+
+
+class Staging:
+    """The staging area of one batch: a numbered slot for each step.
+
+    The folder of a batch is called ``<batch>`` while contents are written, and
+    ``<batch>.ready`` from the first barrier on. Whatever a crash leaves in the
+    former are torn bytes of ours; in the latter lie whole files, among them
+    perhaps a foreign one that was just taken out of the way. A folder that is new
+    is staged with all in it, and one rename puts it in place.
+    """
+
+    def __init__(
+        self, tree: Tree, batch: str, on_bytes: Callable[[int], None] = lambda _count: None
+    ) -> None:
+        self._tree = tree
+        self.batch = batch
+        self._called = batch  # The name of the areas now.
+        self._on_bytes = on_bytes
+        self._areas: dict[Name, int] = {}
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors of the areas in use, opened before anything was written there."""
+        return list(self._areas.values())
+
+    def open(self, home: Name) -> int:
+        """Returns the descriptor of an area, made at its first use."""
+        fd = self._areas.get(home)
+        if fd is None:
+            area = area_of(home, self._called)
+            self._tree.make_folders(area, parent(parent(area)))
+            fd = self._areas[home] = os.dup(self._tree.folder(area))
+        return fd
+
+    def _at(self, slot: Slot) -> tuple[str, int]:
+        """Returns the name of a slot in the folder that holds it, and that folder's descriptor."""
+        inside, _, base = slot.entry.rpartition("/")
+        area = self.open(slot.home)
+        if not inside:
+            return base, area
+        return base, self._tree.folder(self._path(Slot(slot.home, inside)))
+
+    def _path(self, slot: Slot) -> Name:
+        """Returns the path of a slot, relative to the root."""
+        return Name(f"{area_of(slot.home, self._called)}/{slot.entry}")
+
+    def make_folder(self, slot: Slot) -> None:
+        """Makes a folder in a slot, to be filled there; it may exist."""
+        base, above = self._at(slot)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(base, dir_fd=above)
+
+    def remove_folder(self, slot: Slot) -> None:
+        """Removes a folder that was staged, if it is empty; it may be missing."""
+        self._tree.remove_folder(self._path(slot))
+
+    def write(
+        self,
+        slot: Slot,
+        content: bytes | Content,
+        mode: int | None = None,
+        gid: int | None = None,
+        mtime_ns: int | None = None,
+    ) -> tuple[Signature, bytes | None]:
+        """Writes a whole file into a slot, with its final mode, group and time.
+
+        A ``mode`` of ``None`` lets the umask, or a default ACL, decide.
+
+        Returns:
+            The signature of the file, and the digest of what was copied into it; ``None``
+            for what was held in memory, whose digest is known.
+
+        Raises:
+            SourceChangedError: The source is no longer what it was when it was looked at.
+        """
+        base, area = self._at(slot)
+        fd = os.open(base, _NEW, 0o666 if mode is None else mode & 0o777, dir_fd=area)
+        try:
+            digest = self._fill(fd, content)
+            if gid is not None:
+                os.fchown(fd, -1, gid)
+            set_time(fd, mtime_ns)
+            found = os.fstat(fd)
+            if mode is not None and stat.S_IMODE(found.st_mode) != mode:  # It rarely is.
+                os.fchmod(fd, mode)
+                found = os.fstat(fd)
+            if not self._tree.can_syncfs:
+                os.fsync(fd)
+            return signature_of(found), digest
+        except BaseException:
+            os.unlink(base, dir_fd=area)
+            raise
+        finally:
+            os.close(fd)
+
+    def _fill(self, fd: int, content: bytes | Content) -> bytes | None:
+        """Writes a content into an empty file; returns the digest of what was copied."""
+        held = content if isinstance(content, bytes) else content.held
+        if held is not None:
+            write_all(fd, held)
+            self._on_bytes(len(held))
+            return None
+        assert not isinstance(content, bytes)
+        return _copy(content, fd, self._on_bytes)
+
+    def link(self, slot: Slot, target: str, mtime_ns: int | None) -> Signature:
+        """Makes a symbolic link in a slot."""
+        base, area = self._at(slot)
+        os.symlink(target, base, dir_fd=area)
+        set_time(base, mtime_ns, area)
+        return signature_of(os.stat(base, dir_fd=area, follow_symlinks=False))
+
+    def ready(self) -> None:
+        """Marks the areas: from here on a slot may hold a foreign file."""
+        self._called = self.batch + READY
+        for home in self._areas:
+            area = area_of(home, self.batch)
+            tmp = self._tree.folder(parent(area))
+            os.rename(self.batch, self._called, src_dir_fd=tmp, dst_dir_fd=tmp)
+        self._tree.forget()
+
+    def look(self, slot: Slot, *, digest: bool = False) -> Actual:
+        """Returns the actual state of a slot."""
+        return look_at(*self._at(slot), digest=digest)
+
+    def put(self, slot: Slot, name: Name) -> None:
+        """Moves a slot's file to a path where nothing is.
+
+        Raises:
+            FileExistsError: Something is there, and still is.
+        """
+        base, area = self._at(slot)
+        with pinned(area) as source:
+            move(base, source, leaf(name), self._tree.folder(parent(name)))
+
+    def exchange(self, slot: Slot, name: Name) -> None:
+        """Swaps a slot's file with what is at a path, in one step.
+
+        Raises:
+            FileNotFoundError: Nothing is there.
+        """
+        base, area = self._at(slot)
+        with pinned(area) as source:
+            swap(base, source, leaf(name), self._tree.folder(parent(name)))
+
+    def take(self, slot: Slot, name: Name) -> None:
+        """Moves what is at a path into an empty slot, where a rename has nothing to replace."""
+        source, area = self._tree.folder(parent(name)), self.open(slot.home)
+        os.rename(leaf(name), slot.entry, src_dir_fd=source, dst_dir_fd=area)
+
+    def discard(self, slot: Slot) -> None:
+        """Unlinks what lies in a slot; it may be missing."""
+        base, area = self._at(slot)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(base, dir_fd=area)
+
+    def back_up(self, slot: Slot, name: Name, stamp: str) -> Name:
+        """Moves a slot's content to the backup area, as :meth:`.Tree.back_up` does."""
+        return self._tree.back_up(name, stamp, self._at(slot), slot.home)
+
+    def remove_areas(self) -> bool:
+        """Removes the areas that the batch has emptied; false if one of them stays."""
+        areas = [area_of(home, self._called) for home in self._areas]
+        left = [area for area in areas if not remove_area(self._tree, area)]
+        return not left
+
+    def abandon(self) -> None:
+        """Throws away everything that was staged; nothing is in place yet."""
+        for home in self._areas:
+            self._tree.remove_all(area_of(home, self._called))
+        self.remove_areas()
+
+    def close(self) -> None:
+        """Closes the descriptors."""
+        for fd in self._areas.values():
+            os.close(fd)
+        self._areas.clear()
+
+
+def _copy(content: Content, target: int, on_bytes: Callable[[int], None]) -> bytes:
+    """Copies another file into an empty one; returns the digest of what is there now.
+
+    Raises:
+        SourceChangedError: The source is no longer what it was when it was looked at.
+    """
+    source = content.open()
+    try:
+        if os.fstat(source).st_size == content.size:
+            digest = copy(source, target, content.size, on_bytes)
+            is_as_seen = content.digest is None and content.is_unchanged(source)
+            if is_as_seen or digest == content.digest:
+                return digest
+        raise SourceChangedError(content.source)
+    finally:
+        os.close(source)
+
+
+def remove_area(tree: Tree, area: Name) -> bool:
+    """Removes an empty area, and in a home other than the root what held it; false if it stays."""
+    is_gone = tree.remove_folder(area)
+    tmp = parent(area)
+    if tmp != STAGING:
+        tree.remove_folders(tmp, parent(tmp))
+    return is_gone
