@@ -18,7 +18,7 @@ from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._command.syncing import Syncing
 from cocoindex_fsmirror._command.wanted import Options
-from cocoindex_fsmirror._disk.tree import coarse_now_ns
+from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from tests.command.syncing import state
 from tests.support import contents, snapshot
 
