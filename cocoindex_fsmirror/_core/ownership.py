@@ -10,7 +10,9 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from .states import ABSENT, Actual, DirState, Intent, OnConflict, Row, same_content
+from .intents import Intent, OnConflict
+from .rows import Row
+from .states import ABSENT, Actual, DirState, same_content
 
 __all__ = ["Fate", "Verdict", "fate_of", "judge"]
 

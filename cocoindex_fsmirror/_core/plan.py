@@ -14,25 +14,11 @@ import msgspec
 from msgspec.structs import replace
 
 from .errors import ConflictError, PathError
+from .intents import Intent, OnConflict
 from .names import Folding, Name, ancestors, parent
 from .ownership import Fate, Verdict, fate_of, judge
-from .states import (
-    ABSENT,
-    Absent,
-    Actual,
-    DirState,
-    Displaced,
-    FileState,
-    Intent,
-    Kind,
-    Leaf,
-    LinkState,
-    OnConflict,
-    Row,
-    dressed,
-    kind_of,
-    same,
-)
+from .rows import Displaced, Kind, Row, kind_of
+from .states import ABSENT, Absent, Actual, DirState, FileState, Leaf, LinkState, dressed, same
 
 __all__ = ["Keep", "MakeFolder", "Plan", "Put", "Remove", "View", "make_plan"]
 

@@ -8,7 +8,8 @@ import threading
 from typing import IO, Final
 
 from .._core.errors import SourceChangedError, SourceError
-from .._core.states import Signature, digest_of, is_older
+from .._core.signatures import Signature, is_older
+from .._core.states import digest_of
 from .copying import digest_of_file
 from .tree import coarse_now_ns, signature_of
 

@@ -24,16 +24,8 @@ import msgspec
 
 from .._core.errors import LockedError, RootError, SourceChangedError
 from .._core.names import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
-from .._core.states import (
-    ABSENT,
-    Actual,
-    Content,
-    DirState,
-    FileState,
-    LinkState,
-    OtherState,
-    Signature,
-)
+from .._core.signatures import Signature
+from .._core.states import ABSENT, Actual, Content, DirState, FileState, LinkState, OtherState
 from .copying import copy, digest_of_file, write_all
 
 __all__ = [

@@ -19,22 +19,13 @@ import msgspec
 from msgspec.structs import replace
 
 from .._core.errors import BarrierError, ConflictError, LedgerError, PathError
+from .._core.intents import Intent
 from .._core.names import ROOT, Name, ancestors, leaf, parent
 from .._core.ownership import Fate, Verdict, fate_of
 from .._core.plan import Keep, Plan, Put, Remove, row_of
-from .._core.states import (
-    ABSENT,
-    Actual,
-    DirState,
-    FileState,
-    Intent,
-    Kind,
-    LinkState,
-    OtherState,
-    Row,
-    Signature,
-    is_older,
-)
+from .._core.rows import Kind, Row
+from .._core.signatures import Signature, is_older
+from .._core.states import ABSENT, Actual, DirState, FileState, LinkState, OtherState
 from .._disk.tree import Slot, Staging, Tree, coarse_now_ns, stamp_now
 from .ledger import Ledger, Pending
 from .look import Seen, record

@@ -23,7 +23,7 @@ from msgspec.structs import astuple
 
 from .._core.errors import InvalidNameError, LedgerError
 from .._core.names import RESERVED, ROOT, Name, check_names, join, leaf
-from .._core.states import Displaced, Kind, Row
+from .._core.rows import Displaced, Kind, Row
 from .formats import (
     FORMAT,
     SCHEMA,

@@ -20,19 +20,11 @@ import msgspec
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError, LedgerError, RootError
+from .._core.intents import Intent
 from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
 from .._core.plan import Plan, View, make_plan
-from .._core.states import (
-    ABSENT,
-    Actual,
-    DirState,
-    Displaced,
-    FileState,
-    Intent,
-    Kind,
-    Row,
-    same_content,
-)
+from .._core.rows import Displaced, Kind, Row
+from .._core.states import ABSENT, Actual, DirState, FileState, same_content
 from .._disk.tree import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
 from .backups import Backup, list_backups, purge, restore
 from .batch import Outcome, apply_plan

@@ -7,7 +7,8 @@ import logging
 
 from .._core.errors import BarrierError
 from .._core.names import ROOT, Name, ancestors, leaf, parent
-from .._core.states import ABSENT, DirState, FileState, Kind, Row
+from .._core.rows import Kind, Row
+from .._core.states import ABSENT, DirState, FileState
 from .._disk.tree import Slot, Staging, Tree, area_of, coarse_now_ns, remove_area, stamp_now
 from .ledger import Ledger, Pending
 from .look import Seen, entries, record

@@ -17,8 +17,10 @@ import cocoindex as coco
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError, FsMirrorError
+from .._core.intents import Intent
 from .._core.names import ROOT, Name, join, parse_name
-from .._core.states import ABSENT, Absent, Desired, DirState, Intent, Kind
+from .._core.rows import Kind
+from .._core.states import ABSENT, Absent, Desired, DirState
 from .._disk.tree import is_there
 from .._mirror.mirror import Drift
 from .actions import Action, Change, Drop, Mount, Place, Single

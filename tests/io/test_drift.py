@@ -212,7 +212,7 @@ def test_an_edit_in_the_tick_of_the_record_is_noticed(
 
 
 def test_whole_second_stamps_are_believed_only_after_their_second(mirror: Mirror) -> None:
-    from cocoindex_fsmirror._core.states import Signature, proves
+    from cocoindex_fsmirror._core.signatures import Signature, proves
 
     second = 1_000_000_000
     stamped = Signature(1, 3, 5 * second, 5 * second)

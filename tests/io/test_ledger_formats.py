@@ -25,7 +25,7 @@ import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.states import Displaced, Row
+from cocoindex_fsmirror._core.rows import Displaced, Row
 from cocoindex_fsmirror._mirror.formats import FORMAT
 from cocoindex_fsmirror._mirror.ledger import CorruptLedgerError, Ledger
 from tests.support import backups, contents, delete, exact_state, snapshot, write

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._core.intents import Intent, OnConflict
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.states import Actual, Intent, OnConflict
+from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk.tree import Slot, Staging
 from cocoindex_fsmirror._mirror import mirror as _mirror
 from cocoindex_fsmirror._mirror.batch import _Batch
