@@ -22,7 +22,8 @@ from msgspec.structs import replace
 from .._core.errors import ApplyError, LedgerError, RootError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
-from .._core.plan import Plan, View, make_plan
+from .._core.plan import Plan, View
+from .._core.planner import make_plan
 from .._core.rows import Displaced, Kind, Row
 from .._core.states import ABSENT, Actual, DirState, FileState, same_content
 from .._disk.tree import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
