@@ -600,9 +600,10 @@ class Staging:
             os.mkdir(base, dir_fd=above)
 
     def remove_folder(self, slot: Slot) -> None:
-        """Removes a folder that was staged, if it is empty; it may be missing."""
+        """Removes a staged folder, and those that it is staged in, as far as they are empty."""
         self.open(slot.home)
-        self._tree.remove_folder(self._path(slot.home, slot.entry))
+        top = self._path(slot.home, slot.entry.partition("/")[0])
+        self._tree.remove_folders(self._path(slot.home, slot.entry), top)
 
     def write(
         self,

@@ -10,9 +10,9 @@ from .._core.errors import PathError, counted
 from .._core.names import RESERVED, ROOT, Name, join, leaf
 from .._core.states import ABSENT, DirState
 from .._disk.tree import Tree, stamp_now
-from .batch import Outcome
 from .ledger import FILE, FOLDER
 from .look import entries
+from .outcome import Outcome
 
 __all__ = ["Known", "find_foreign", "sweep"]
 

@@ -28,12 +28,13 @@ from .._core.rows import Displaced, Kind, Row
 from .._core.states import ABSENT, Actual, DirState, FileState, same_content
 from .._disk.tree import Tree, coarse_now_ns, hold, is_there, lock, open_root, stamp_now
 from .backups import Backup, list_backups, purge, restore
-from .batch import Outcome, apply_plan
+from .batch import apply_plan
 from .brake import Brake, Limit, check_limit
 from .comparison import Comparison, Wanted, check_removals
 from .exact import Known, find_foreign, sweep
 from .ledger import ALL, FILE, FOLDER, CorruptLedgerError, Ledger, Span
 from .look import Drift, Look, entries, read, view_of
+from .outcome import Outcome
 from .recover import recover
 from .suspects import suspects
 from .update import Update, apply_all, is_said, leaves, wanted

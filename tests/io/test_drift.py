@@ -176,11 +176,11 @@ def test_a_declared_folder_that_was_removed_or_replaced_is_drift(
 
 
 def test_an_unfinished_batch_counts_as_drift(mirror: Mirror, root: Path, x: Path) -> None:
-    def dies(_run: object) -> None:
+    def dies(*_args: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cocoindex_fsmirror._mirror.batch._Batch.commit", dies)
+        patch.setattr("cocoindex_fsmirror._mirror.batch.record", dies)
         with pytest.raises(KeyboardInterrupt):
             mirror.apply([write("d/x", b"2"), delete("y")])
     assert {"d/x", "y"} <= mirror.observe().names
