@@ -16,13 +16,13 @@ from typing import Any, TypeAlias
 import pytest
 
 from cocoindex_fsmirror import ApplyError
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name, parse_name
 from cocoindex_fsmirror._core.states import (
     ABSENT,
     Content,
     DirState,
     FileState,
-    Intent,
     LinkState,
     digest_of,
 )

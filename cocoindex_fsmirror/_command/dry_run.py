@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from .._core.names import Name
 from .._core.plan import Keep, Plan
-from .._core.states import DirState, FileState, Kind, dressed
+from .._core.rows import Kind
+from .._core.states import DirState, FileState, dressed
 from .._mirror.comparison import check_removals
 from .._mirror.mirror import Mirror
 from .._mirror.suspects import suspects

@@ -12,9 +12,10 @@ import msgspec
 
 from .._core.errors import FsMirrorError
 from .._core.names import Name
-from .._mirror.batch import Outcome
 from .._mirror.comparison import Comparison, check_removals
-from .._mirror.mirror import Drift, Mirror
+from .._mirror.look import Drift
+from .._mirror.mirror import Mirror
+from .._mirror.outcome import Outcome
 from .._mirror.suspects import suspects as look
 from .._mirror.update import apply_all
 from .interrupts import Interrupts

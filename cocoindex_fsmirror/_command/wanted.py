@@ -9,7 +9,9 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from .._core.errors import RootError
 from .._core.names import Name, leaf, parent
-from .._core.states import DirState, FileState, Kind, LinkState, Row, Signature
+from .._core.rows import Kind, Row
+from .._core.signatures import Signature
+from .._core.states import DirState, FileState, LinkState
 from .._disk.sources import Source, fingerprint, look_at_source
 from .._mirror.brake import Limit
 from .._mirror.comparison import Comparison, Wanted

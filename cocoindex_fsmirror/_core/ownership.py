@@ -8,11 +8,14 @@ it again for what a rename has brought out.
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from typing import Final
 
-from .states import ABSENT, Actual, DirState, Intent, OnConflict, Row, same_content
+from .intents import Intent, OnConflict
+from .rows import Row
+from .states import ABSENT, Actual, DirState, same_content
 
-__all__ = ["Fate", "Verdict", "fate_of", "judge"]
+__all__ = ["Fate", "Verdict", "fate_of", "judge", "judge_bytes"]
 
 
 class Verdict(enum.Enum):
@@ -73,15 +76,19 @@ def judge(intent: Intent, row: Row | None, actual: Actual) -> Verdict:
         row: The last-written state of this very path, if there is one.
         actual: What is there; a regular file with its digest, if it could be read.
     """
-    state = actual.state
-    if state is ABSENT:
+    if actual.state is ABSENT:
         return Verdict.ABSENT
-    if isinstance(state, DirState):
+    if actual.digest is not None:
+        if same_content(intent.desired, actual.state):
+            return Verdict.RIGHT
+        if row is not None and row.owner == intent.owner and row.digest == actual.digest:
+            return Verdict.OURS if row.made else Verdict.FOREIGN
+    return judge_bytes(actual, intent.ours)
+
+
+def judge_bytes(actual: Actual, ours: Collection[bytes | None]) -> Verdict:
+    """Tells whose bytes these are, by nothing but the digests of what we wrote."""
+    if isinstance(actual.state, DirState):
         return Verdict.FOLDER
-    if actual.digest is None:
-        return Verdict.FOREIGN
-    if same_content(intent.desired, state):
-        return Verdict.RIGHT
-    if row is not None and row.owner == intent.owner and row.digest == actual.digest:
-        return Verdict.OURS if row.made else Verdict.FOREIGN
-    return Verdict.OURS if actual.digest in intent.ours else Verdict.FOREIGN
+    is_ours = actual.digest is not None and actual.digest in ours
+    return Verdict.OURS if is_ours else Verdict.FOREIGN

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
-from .._core.states import Actual, DirState, FileState, LinkState, OtherState, Signature
+from .._core.signatures import Signature
+from .._core.states import Actual, DirState, FileState, LinkState, OtherState
 from .calls import opened
 from .copying import digest_of_file
 

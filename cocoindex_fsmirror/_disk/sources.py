@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import IO, Final
 
 from .._core.errors import SourceChangedError, SourceError
-from .._core.states import Signature, digest_of, is_older
+from .._core.signatures import Signature, is_older
+from .._core.states import digest_of
 from .calls import coarse_now_ns
 from .copying import digest_of_file
 from .looks import signature_of

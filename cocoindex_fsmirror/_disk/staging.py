@@ -13,7 +13,8 @@ import msgspec
 from .._core.errors import SourceChangedError
 from .._core.layout import READY, STAGING, area_of
 from .._core.names import Name, leaf, parent
-from .._core.states import Actual, Content, Signature
+from .._core.signatures import Signature
+from .._core.states import Actual, Content
 from .calls import move, pinned, swap
 from .copying import copy, write_all
 from .looks import look_at, signature_of
@@ -88,8 +89,9 @@ class Staging:
             os.mkdir(base, dir_fd=above)
 
     def remove_folder(self, slot: Slot) -> None:
-        """Removes a folder that was staged, if it is empty; it may be missing."""
-        self._tree.remove_folder(self._path(slot))
+        """Removes a staged folder, and those that it is staged in, as far as they are empty."""
+        top = Slot(slot.home, slot.entry.partition("/")[0])
+        self._tree.remove_folders(self._path(slot), self._path(top))
 
     def write(
         self,

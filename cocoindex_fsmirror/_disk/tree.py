@@ -18,7 +18,8 @@ from typing import Final
 
 from .._core.layout import FOLDER, backups_of
 from .._core.names import ROOT, Folding, Name, ancestors, join, leaf, parent
-from .._core.states import ABSENT, Actual, DirState, Signature
+from .._core.signatures import Signature
+from .._core.states import ABSENT, Actual, DirState
 from . import calls
 from .calls import move, opened, pinned, say_once
 from .copying import write_all
@@ -201,15 +202,20 @@ class Tree:
         while len(folder) >= len(top) and self.remove_folder(folder):
             folder = parent(folder)
 
-    def make_file(self, name: Name, content: bytes = b"") -> None:
-        """Makes a file of our own folder, unless something is there."""
+    def make_file(self, name: Name) -> None:
+        """Makes an empty file of our own folder, unless something is there."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with contextlib.suppress(FileExistsError):
-            fd = os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name)))
-            try:
-                write_all(fd, content)
-            finally:
-                os.close(fd)
+            os.close(os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name))))
+
+    def write_file(self, name: Name, content: bytes) -> None:
+        """Writes a small file of our own folder, also over what a crash has left of it."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        fd = os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name)))
+        try:
+            write_all(fd, content)
+        finally:
+            os.close(fd)
 
     def remove_file(self, name: Name) -> None:
         """Unlinks a file of our own folder; it may be missing."""

@@ -10,18 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from .._core.errors import SourceError, TooManyRemovalsError
+from .._core.intents import Intent, OnConflict
 from .._core.names import Name
-from .._core.states import (
-    ABSENT,
-    Content,
-    Desired,
-    FileState,
-    Intent,
-    Kind,
-    OnConflict,
-    Row,
-    Signature,
-)
+from .._core.rows import Kind, Row
+from .._core.signatures import Signature
+from .._core.states import ABSENT, Content, Desired, FileState
 from .brake import Limit, allowance
 from .suspects import LastWritten, last_written
 

@@ -12,8 +12,8 @@ from .._core.names import ROOT, Name, join, leaf
 from .._core.states import ABSENT, DirState
 from .._disk.calls import stamp_now
 from .._disk.tree import Tree
-from .batch import Outcome
 from .look import entries
+from .outcome import Outcome
 
 __all__ = ["Known", "find_foreign", "sweep"]
 

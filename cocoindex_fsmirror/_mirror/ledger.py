@@ -24,7 +24,7 @@ from msgspec.structs import astuple
 from .._core.errors import InvalidNameError, LedgerError
 from .._core.layout import LEDGER
 from .._core.names import ROOT, Name, check_names, leaf
-from .._core.states import Displaced, Kind, Row
+from .._core.rows import Displaced, Kind, Row
 from .formats import (
     FORMAT,
     SCHEMA,

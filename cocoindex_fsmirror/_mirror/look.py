@@ -19,24 +19,13 @@ import xxhash
 from msgspec.structs import replace
 
 from .._core.errors import LedgerError, RootError
+from .._core.intents import Intent
 from .._core.layout import FOLDER
 from .._core.names import ROOT, Name, ancestors, leaf, parent
 from .._core.plan import View
-from .._core.states import (
-    ABSENT,
-    Absent,
-    Actual,
-    DirState,
-    Displaced,
-    FileState,
-    Intent,
-    Kind,
-    OtherState,
-    Row,
-    Signature,
-    proves,
-    same,
-)
+from .._core.rows import Displaced, Kind, Row
+from .._core.signatures import Signature, proves
+from .._core.states import ABSENT, Absent, Actual, DirState, FileState, OtherState, same
 from .._disk.calls import coarse_now_ns
 from .._disk.copying import buffer
 from .._disk.looks import signature_of

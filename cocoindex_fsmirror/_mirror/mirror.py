@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError, LedgerError, RootError
+from .._core.intents import Intent
 from .._core.layout import (
     FOLDER,
     GITIGNORE,
@@ -32,29 +33,23 @@ from .._core.layout import (
     is_engine,
 )
 from .._core.names import ROOT, Name, ancestors, leaf, parent, parse_name
-from .._core.plan import Plan, View, make_plan
-from .._core.states import (
-    ABSENT,
-    Actual,
-    DirState,
-    Displaced,
-    FileState,
-    Intent,
-    Kind,
-    Row,
-    same_content,
-)
+from .._core.plan import Plan, View
+from .._core.planner import make_plan
+from .._core.rows import Displaced, Kind, Row
+from .._core.states import ABSENT, Actual, DirState, FileState, same_content
 from .._disk.calls import coarse_now_ns, stamp_now
 from .._disk.locks import hold, lock
 from .._disk.roots import is_there, open_root, remove_root, sync_above
 from .._disk.tree import Tree
 from .backups import Backup, list_backups, purge, restore
-from .batch import Outcome, apply_plan
+from .batch import apply_plan
 from .brake import Brake, Limit, check_limit
 from .comparison import Comparison, Wanted, check_removals
 from .exact import Known, find_foreign, sweep
-from .ledger import ALL, CorruptLedgerError, Ledger, Span
+from .formats import CorruptLedgerError
+from .ledger import ALL, Ledger, Span
 from .look import Drift, Look, entries, read, view_of
+from .outcome import Outcome
 from .recover import recover
 from .suspects import suspects
 from .update import Update, apply_all, is_said, leaves, wanted
@@ -1002,7 +997,7 @@ def _prepare_folder(tree: Tree) -> None:
     try:
         tree.make_folder(FOLDER, 0o700)
         if tree.look(LEDGER).state is ABSENT:  # The ledger is made last.
-            tree.make_file(GITIGNORE, b"*\n")
+            tree.write_file(GITIGNORE, b"*\n")
         tree.folder(FOLDER)
     except OSError as error:
         raise RootError(tree.path, f"can't be written: {error.strerror}", hint) from error

@@ -8,7 +8,8 @@ import logging
 from .._core.errors import BarrierError
 from .._core.layout import READY, area_of
 from .._core.names import ROOT, Name, ancestors, leaf, parent
-from .._core.states import ABSENT, DirState, FileState, Kind, Row
+from .._core.rows import Kind, Row
+from .._core.states import ABSENT, DirState, FileState
 from .._disk.calls import coarse_now_ns, stamp_now
 from .._disk.staging import Slot, Staging, remove_area
 from .._disk.tree import Tree

@@ -12,8 +12,10 @@ from msgspec.structs import replace
 
 from .._core.attributes import checked_content, checked_mode, checked_preserve, checked_time
 from .._core.errors import ApplyError, FsMirrorError, PathError
+from .._core.intents import Intent
 from .._core.names import Name, parse_link_target, parse_name
-from .._core.states import Absent, DirState, FileState, Intent, LinkState, Row, digest_of, kind_of
+from .._core.rows import Row, kind_of
+from .._core.states import Absent, DirState, FileState, LinkState, digest_of
 from .._disk.sources import Source, look_at_source, spool, unread_source
 from .comparison import Wanted, batches
 

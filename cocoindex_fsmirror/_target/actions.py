@@ -7,8 +7,9 @@ from typing import TypeAlias
 
 import msgspec
 
+from .._core.intents import Intent
 from .._core.names import ROOT, Name, join
-from .._core.states import Desired, DirState, FileState, Intent, LinkState
+from .._core.states import Desired, DirState, FileState, LinkState
 from .specs import DirSpec, Options, RootKey, Watch
 
 __all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]

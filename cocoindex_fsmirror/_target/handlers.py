@@ -17,10 +17,12 @@ import cocoindex as coco
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError, FsMirrorError
+from .._core.intents import Intent
 from .._core.names import ROOT, Name, join, parse_name
-from .._core.states import ABSENT, Absent, Desired, DirState, Intent, Kind
+from .._core.rows import Kind
+from .._core.states import ABSENT, Absent, Desired, DirState
 from .._disk.roots import is_there
-from .._mirror.mirror import Drift
+from .._mirror.look import Drift
 from .actions import Action, Change, Drop, Mount, Place, Single
 from .engine import make_sink, stay_attached
 from .localfs_guard import refuse_to_fill

@@ -11,7 +11,8 @@ from collections.abc import Collection
 
 import msgspec
 
-from .._core.states import ABSENT, Absent, Desired, Kind, kind_of
+from .._core.rows import Kind, kind_of
+from .._core.states import ABSENT, Absent, Desired
 
 __all__ = ["Record", "is_settled", "owner_of", "record_of", "remembered_digests"]
 

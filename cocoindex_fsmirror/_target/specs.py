@@ -18,7 +18,7 @@ from .._core.errors import RootError
 from .._core.names import ROOT, Name, ancestors, parent
 from .._core.states import Content, DirState, FileState, LinkState, digest_of
 from .._mirror.brake import Brake, Limit, check_limit
-from .._mirror.mirror import Drift
+from .._mirror.look import Drift
 
 __all__ = [
     "DirSpec",

@@ -19,9 +19,9 @@ import pytest
 
 from cocoindex_fsmirror import Mirror, RootError
 from cocoindex_fsmirror._command import syncing as _sync
-from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._mirror import comparison as _comparison
-from cocoindex_fsmirror._mirror.batch import Outcome
+from cocoindex_fsmirror._mirror.outcome import Outcome
 from tests.command.syncing import state, sync, told
 from tests.support import exact_state, snapshot
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._core.intents import Intent
 from tests.support import Elsewhere, Tree, copy, delete, folder, link, snapshot, write
 
 _OLD: Final = {

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._mirror.look import Drift
 from tests.crash import scene

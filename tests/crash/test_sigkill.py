@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._core.intents import Intent
 from tests.crash import scene
 from tests.crash.harness import leave_out_barriers
 from tests.support import Tree, backups, contents, delete, snapshot, write

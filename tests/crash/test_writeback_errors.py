@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import BarrierError, Mirror
-from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._mirror.look import Drift

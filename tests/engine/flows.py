@@ -13,7 +13,7 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._disk.tree import Tree
 from tests.reopening import reopened

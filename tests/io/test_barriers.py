@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import BarrierError, Mirror
-from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk import calls as _calls
 from tests.io.steps import CHANGES, identity, recorded
 from tests.support import contents, delete, folder, snapshot, write

@@ -178,11 +178,11 @@ def test_a_declared_folder_that_was_removed_or_replaced_is_drift(
 
 
 def test_an_unfinished_batch_counts_as_drift(mirror: Mirror, root: Path, x: Path) -> None:
-    def dies(_run: object) -> None:
+    def dies(*_args: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cocoindex_fsmirror._mirror.batch._Batch.commit", dies)
+        patch.setattr("cocoindex_fsmirror._mirror.batch.record", dies)
         with pytest.raises(KeyboardInterrupt):
             mirror.apply([write("d/x", b"2"), delete("y")])
     assert {"d/x", "y"} <= mirror.observe().names
@@ -214,7 +214,7 @@ def test_an_edit_in_the_tick_of_the_record_is_noticed(
 
 
 def test_whole_second_stamps_are_believed_only_after_their_second(mirror: Mirror) -> None:
-    from cocoindex_fsmirror._core.states import Signature, proves
+    from cocoindex_fsmirror._core.signatures import Signature, proves
 
     second = 1_000_000_000
     stamped = Signature(1, 3, 5 * second, 5 * second)

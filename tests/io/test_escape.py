@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, FsMirrorError, Mirror, RootError
-from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._core.intents import Intent
 from tests.io.steps import run_with_event
 from tests.support import OWNER, delete, exact_state, folder, snapshot, write
 

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._core.intents import Intent, OnConflict
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.states import Intent, OnConflict
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._mirror.look import Drift
 from tests.io.steps import crashes, overheard

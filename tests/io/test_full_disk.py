@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, FsMirrorError, Mirror
-from cocoindex_fsmirror._core.states import Intent
+from cocoindex_fsmirror._core.intents import Intent
 from tests.support import backups, contents, delete, failing, snapshot, write
 
 PAGE = 4096

@@ -13,8 +13,8 @@ import pytest
 from msgspec.structs import replace
 
 from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.states import Intent
 from cocoindex_fsmirror._disk.staging import Slot, Staging
 from cocoindex_fsmirror._mirror.look import Drift
 from tests.io.steps import CHANGES, crashes, recorded

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import ApplyError, ConflictError, Mirror
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.states import Actual, Intent
+from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk.tree import Tree
 from tests.io.steps import stamps
 from tests.support import OWNER, backups, contents, delete, failing, folder, snapshot, write

@@ -19,8 +19,9 @@ import pytest
 
 from cocoindex_fsmirror import FsMirrorError, LedgerError, Mirror
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.states import Kind, Row
-from cocoindex_fsmirror._mirror.ledger import ALL, CorruptLedgerError, Ledger, Pending, Span
+from cocoindex_fsmirror._core.rows import Kind, Row
+from cocoindex_fsmirror._mirror.formats import CorruptLedgerError
+from cocoindex_fsmirror._mirror.ledger import ALL, Ledger, Pending, Span
 from cocoindex_fsmirror._mirror.look import Drift
 from tests.io.steps import identity, quiet_state
 from tests.support import OWNER, backups, contents, delete, exact_state, snapshot, write

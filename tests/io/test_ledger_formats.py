@@ -25,9 +25,9 @@ import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.states import Displaced, Row
-from cocoindex_fsmirror._mirror.formats import FORMAT
-from cocoindex_fsmirror._mirror.ledger import CorruptLedgerError, Ledger
+from cocoindex_fsmirror._core.rows import Displaced, Row
+from cocoindex_fsmirror._mirror.formats import FORMAT, CorruptLedgerError
+from cocoindex_fsmirror._mirror.ledger import Ledger
 from tests.support import backups, contents, delete, exact_state, snapshot, write
 
 KEPT = Path(__file__).parent.parent / "ledgers" / "format-2.sql"

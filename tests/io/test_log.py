@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._mirror import batch as _apply
+from cocoindex_fsmirror._mirror import outcome as _outcome
 from tests.support import OWNER, delete, folder, link, write
 
 LOGGER = "cocoindex_fsmirror"
@@ -85,5 +85,5 @@ def test_log_lines_are_not_built_while_debug_is_off(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOGGER)
-    monkeypatch.setattr(_apply, "_log_paths", lambda *_: pytest.fail("it was"))
+    monkeypatch.setattr(_outcome, "log_paths", lambda *_: pytest.fail("it was"))
     mirror.apply([write("a", b"1")])

@@ -14,7 +14,7 @@ from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._disk import tree as _fs
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._disk.staging import Staging
-from cocoindex_fsmirror._mirror import batch as _apply
+from cocoindex_fsmirror._mirror import place as _place
 from tests.io.steps import recorded, run_with_event, watched
 from tests.support import OWNER, backups, delete, failing, folder, link, snapshot, write
 
@@ -80,7 +80,7 @@ def test_the_time_of_the_look_is_from_before_anybody_else_could_edit_it(
         could_edit.append((root / "top").exists())
         return real()
 
-    monkeypatch.setattr(_apply, "coarse_now_ns", clock)
+    monkeypatch.setattr(_place, "coarse_now_ns", clock)
     mirror.apply([write("top/a", b"1")])
     assert not could_edit[0]
     (row,) = (row for row in mirror.rows() if row.name == "top/a")

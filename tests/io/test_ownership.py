@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, ConflictError, Mirror
-from cocoindex_fsmirror._core.states import OnConflict
+from cocoindex_fsmirror._core.intents import OnConflict
 from tests.io.steps import identity, run_failing
 from tests.support import OWNER, backups, contents, delete, exact_state, failing, snapshot, write
 

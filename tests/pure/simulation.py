@@ -14,20 +14,19 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Folding, Name
-from cocoindex_fsmirror._core.plan import Plan, Put, Remove, View, make_plan
+from cocoindex_fsmirror._core.plan import Plan, Put, Remove, View
+from cocoindex_fsmirror._core.planner import make_plan
+from cocoindex_fsmirror._core.rows import Displaced, Kind, Row
+from cocoindex_fsmirror._core.signatures import Signature
 from cocoindex_fsmirror._core.states import (
     ABSENT,
     Actual,
     DirState,
-    Displaced,
     FileState,
-    Intent,
-    Kind,
     LinkState,
     OtherState,
-    Row,
-    Signature,
     digest_of,
 )
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from cocoindex_fsmirror._core import ownership as _ownership
+from cocoindex_fsmirror._core.intents import Intent, OnConflict
 from cocoindex_fsmirror._core.ownership import Fate, Verdict, fate_of
-from cocoindex_fsmirror._core.states import Intent, OnConflict
 from tests.pure.simulation import World
 from tests.pure.test_plan_one_path import DISKS, ROWS, one_path_intents, one_path_world
 

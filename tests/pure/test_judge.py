@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.ownership import Verdict, judge
-from cocoindex_fsmirror._core.states import Intent, Row
+from cocoindex_fsmirror._core.rows import Row
 from tests.pure.simulation import Node, dir_row, file_row, seen
 from tests.support import delete, folder, write
 

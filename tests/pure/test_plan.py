@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cocoindex_fsmirror import ConflictError, PathError
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Folding, Name
 from cocoindex_fsmirror._core.plan import Plan
-from cocoindex_fsmirror._core.states import ABSENT, Displaced, Intent
+from cocoindex_fsmirror._core.rows import Displaced
+from cocoindex_fsmirror._core.states import ABSENT
 from tests.pure.simulation import World, dir_row, file_row, named
 from tests.support import delete, folder, write
 

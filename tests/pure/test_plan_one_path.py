@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from cocoindex_fsmirror._core.states import Intent, OnConflict, Row
+from cocoindex_fsmirror._core.intents import Intent, OnConflict
+from cocoindex_fsmirror._core.rows import Row
 from tests.pure.simulation import Disk, Node, World, dir_row, file_row, seen
 from tests.support import delete, folder, write
 

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from cocoindex_fsmirror._core.intents import Intent, OnConflict
 from cocoindex_fsmirror._core.plan import Plan
-from cocoindex_fsmirror._core.states import ABSENT, DirState, Intent, OnConflict, Row
+from cocoindex_fsmirror._core.rows import Row
+from cocoindex_fsmirror._core.states import ABSENT, DirState
 from tests.pure.simulation import Disk, Node, World, above, children, dir_row, file_row, seen
 from tests.support import OWNER, delete, folder, write
 

@@ -12,19 +12,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.rows import Kind, Row
+from cocoindex_fsmirror._core.signatures import Signature, proves
 from cocoindex_fsmirror._core.states import (
     ABSENT,
     Absent,
     DirState,
     FileState,
-    Kind,
     LinkState,
     OtherState,
-    Row,
-    Signature,
     digest_of,
     dressed,
-    proves,
     same,
     same_content,
 )

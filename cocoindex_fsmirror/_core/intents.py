@@ -1,0 +1,55 @@
+"""Intents: what a batch is asked for, one path each. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from .names import ROOT, Name
+from .signatures import Signature
+from .states import Content, Desired
+
+__all__ = ["Intent", "OnConflict"]
+
+OnConflict: TypeAlias = Literal["backup", "overwrite", "error", "keep"]
+"""What happens to foreign bytes. ``keep`` (leave them, without an error) is for teardown only."""
+
+
+class Intent(msgspec.Struct, frozen=True, gc=False):
+    """One path and the state that it should have.
+
+    Attributes:
+        name: The path, relative to the root.
+        desired: A file, a link, a directory, or absence. A file whose digest is not known yet
+            is hashed while it is staged; it is never taken for one that is there already.
+        owner: The identity of the mirror (a UUID) that asks.
+        container: The chain of directory targets below the root that declared
+            it, each followed by ``//``; empty for the root itself.
+        component: The path of the engine's component that declared it.
+        content: The bytes of a file, or where they are.
+        source: The signature of the file that is copied, if any later change will show in it.
+        ours: Digests that the engine remembers to have declared for this path.
+        on_conflict: What to do about foreign bytes.
+        create_parents: Whether missing parent folders are made.
+        durable: Whether the batch has to survive a power cut.
+        rival: A path that is declared too and can't be there together with this
+            one; :data:`ROOT` if there is none.
+    """
+
+    name: Name
+    desired: Desired
+    owner: str
+    container: str = ""
+    component: str = ""
+    content: bytes | Content | None = None
+    ours: tuple[bytes, ...] = ()
+    on_conflict: OnConflict = "backup"
+    create_parents: bool = True
+    durable: bool = True
+    rival: Name = ROOT
+    source: Signature | None = None
+
+    def __repr__(self) -> str:
+        shown = (field for field in self.__struct_fields__ if field != "content")
+        return f"Intent({', '.join(f'{field}={getattr(self, field)!r}' for field in shown)})"

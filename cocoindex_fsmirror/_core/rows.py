@@ -1,0 +1,112 @@
+"""Rows: the last-written states, as the ledger keeps them. Pure."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from .names import Name
+from .signatures import Signature
+from .states import DirState, FileState, Leaf, LinkState
+
+__all__ = ["Displaced", "Kind", "Row", "kind_of"]
+
+
+class Kind(enum.StrEnum):
+    """What a ledger row or a tracking record is about."""
+
+    FILE = "file"
+    LINK = "link"
+    DIR = "dir"
+
+
+def kind_of(desired: Leaf | DirState) -> Kind:
+    """Returns the kind of a state."""
+    if isinstance(desired, LinkState):
+        return Kind.LINK
+    return Kind.FILE if isinstance(desired, FileState) else Kind.DIR
+
+
+class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The last-written state of one path: a row of the ledger.
+
+    ``mode`` and ``asked_ns`` are the mode and the time of change that were asked
+    for, if they were. ``target`` is that of a link. ``made`` is false for what
+    we found already right and adopted: those bytes are not ours to destroy.
+    ``declared`` is false for folders that only hold declared paths. ``unsynced``
+    is true after a failed barrier: the bytes are written anew. ``seen`` is true if
+    drift was seen at an earlier update and has not been healed. ``source_inode``
+    and ``source_ctime_ns`` are those of the file that a copy was read from; 0 if
+    they are not known.
+    """
+
+    name: Name
+    kind: Kind
+    owner: str
+    container: str
+    component: str = ""
+    digest: bytes | None = None
+    size: int = 0
+    mode: int | None = None
+    inode: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    recorded_ns: int = 0
+    made: bool = True
+    declared: bool = True
+    unsynced: bool = False
+    seen: bool = False
+    target: str = ""
+    asked_ns: int | None = None
+    source_inode: int = 0
+    source_ctime_ns: int = 0
+
+    @property
+    def state(self) -> FileState | LinkState | DirState:
+        """The last-written state, with the time that the file system made of the one asked for."""
+        mtime_ns = None if self.asked_ns is None else self.mtime_ns
+        if self.kind == Kind.DIR:
+            return DirState(self.mode, mtime_ns)
+        if self.kind == Kind.LINK:
+            return LinkState(self.target, mtime_ns)
+        return FileState(self.digest, self.size, self.mode, mtime_ns)
+
+    @property
+    def signature(self) -> Signature:
+        """The signature that the file had when the row was recorded."""
+        return Signature(self.inode, self.size, self.mtime_ns, self.ctime_ns)
+
+    @property
+    def declaration(self) -> Row:
+        """The row without what was seen on the disk: who declared what."""
+        unseen = self.with_signature(Signature(0, 0, 0, 0), 0)
+        return replace(unseen, unsynced=False, seen=False, source_inode=0, source_ctime_ns=0)
+
+    def with_signature(self, signature: Signature, recorded_ns: int) -> Row:
+        """Returns the row with the signature of its file, and the time of that look."""
+        return replace(
+            self,
+            inode=signature.inode,
+            mtime_ns=signature.mtime_ns,
+            ctime_ns=signature.ctime_ns,
+            recorded_ns=recorded_ns,
+        )
+
+
+class Displaced(NamedTuple):
+    """A declared path that had to give way to another declaration.
+
+    The other may have come just before the news that this one is gone. If it is
+    still there at the next update, both are declared again, which is refused.
+    ``seen`` tells that an update began with this note.
+    """
+
+    name: Name
+    owner: str
+    container: str
+    component: str
+    by: Name
+    seen: bool = False
