@@ -32,6 +32,29 @@ settings.register_profile("brief", PROFILES["ci"], max_examples=_EXAMPLES["dev"]
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
 
 
+# Four fifths of the time of all tests: crashes at every step, power cuts, other connectors and
+# the real engine under the fuzz kit, and a benchmark of each kind.
+SLOW = {
+    "crash",
+    "kit/test_localfs_target.py",
+    "kit/test_model_against_engine.py",
+    "kit/test_our_target.py",
+    "kit/test_processes.py",
+    "kit/test_seeded_mistakes.py",
+    "kit/test_sigkill_twin.py",
+    "kit/test_sqlite_target.py",
+    "test_benchmarks.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is slow."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent)
+        if SLOW & {path.as_posix(), path.parts[0]}:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Where a mirror may be made; it does not exist yet."""
