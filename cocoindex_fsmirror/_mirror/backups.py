@@ -21,8 +21,20 @@ from .._core.errors import ApplyError, BarrierError, ConflictError, PathError
 from .._core.names import RESERVED, ROOT, Name, ancestors, join, leaf, parent, parse_name
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
 from .._disk.tree import Tree
+from .reading import known, opened
+from .session import Session
 
-__all__ = ["Backup", "BackupKind", "find", "list_backups", "parse_age", "purge", "restore"]
+__all__ = [
+    "Backup",
+    "BackupKind",
+    "find",
+    "find_backups",
+    "list_backups",
+    "parse_age",
+    "purge",
+    "purge_before",
+    "restore",
+]
 
 BackupKind: TypeAlias = Literal["file", "link", "dir", "other"]
 """What a backup is; ``"other"`` is a FIFO, a socket or a device."""
@@ -58,8 +70,20 @@ class Backup(msgspec.Struct, frozen=True, gc=False):
     size: int
 
 
-def list_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
-    """Everything in the backup areas: the oldest first, then by name.
+def list_backups(root: str) -> list[Backup]:
+    """Lists what others had put in the way of a mirror, and is kept.
+
+    Raises:
+        RootError: The root can't be read.
+    """
+    with opened(root) as tree, known(root) as ledger:
+        # Any folder may have a backup area of its own.
+        above = {folder for name in ledger.names() for folder in ancestors(name)}
+        return find_backups(tree, above | {*tree.mounts})
+
+
+def find_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
+    """Lists everything in the backup areas: the oldest first, then by name.
 
     A whole directory shows as what is in it; what is mounted in it is not entered.
 
@@ -319,3 +343,18 @@ def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:
 def _holders(where: Name) -> Iterator[Name]:
     """The folders of ours that hold a backup."""
     return (folder for folder in ancestors(where) if RESERVED in folder.split("/"))
+
+
+def purge_before(session: Session, before_ns: int) -> tuple[int, int]:
+    """Removes the backups from before a time for good, as :func:`purge` does.
+
+    Args:
+        session: That of the root.
+        before_ns: In nanoseconds since 1970.
+
+    Raises:
+        ApplyError: Some could not be removed.
+        RootError: The root can't be used.
+    """
+    old = [backup for backup in list_backups(session.root) if backup.time_ns < before_ns]
+    return session.run(lambda tree, _ledger: purge(tree, old))

@@ -36,8 +36,9 @@ from .._core.states import (
     is_older,
 )
 from .._disk.tree import Slot, Staging, Tree, coarse_now_ns, stamp_now
-from .ledger import Ledger, Pending
+from .ledger import Ledger
 from .look import Seen, record
+from .notes import Pending
 
 __all__ = ["Outcome", "apply_plan"]
 

@@ -9,8 +9,9 @@ from .._core.errors import BarrierError
 from .._core.names import ROOT, Name, ancestors, leaf, parent
 from .._core.states import ABSENT, DirState, FileState, Kind, Row
 from .._disk.tree import Slot, Staging, Tree, area_of, coarse_now_ns, remove_area, stamp_now
-from .ledger import Ledger, Pending
+from .ledger import Ledger
 from .look import Seen, entries, record
+from .notes import Pending
 
 __all__ = ["recover"]
 

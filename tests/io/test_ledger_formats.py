@@ -28,6 +28,7 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import Displaced, Row
 from cocoindex_fsmirror._mirror.formats import FORMAT
 from cocoindex_fsmirror._mirror.ledger import CorruptLedgerError, Ledger
+from cocoindex_fsmirror._mirror.reader import LedgerReader
 from tests.support import backups, contents, delete, exact_state, snapshot, write
 
 KEPT = Path(__file__).parent.parent / "ledgers" / "format-2.sql"
@@ -74,9 +75,9 @@ def _opened(root: Path) -> Ledger:
         os.close(folder)
 
 
-def _peeked(root: Path) -> Ledger:
+def _peeked(root: Path) -> LedgerReader:
     """The ledger, opened for reading."""
-    ledger = Ledger.peek(str(root))
+    ledger = LedgerReader.peek(str(root))
     assert ledger is not None
     return ledger
 
@@ -129,7 +130,7 @@ def test_a_ledger_of_format_2_is_read_with_every_value(
         assert sorted(ledger.displaced()) == NOTES
         assert ledger.is_believed
         assert ledger.get_meta("note:source") == "/source"
-        assert [(identity, by) for identity, by, _ in sorted(ledger.known_owners())] == [
+        assert [(identity, by) for identity, by, _ in sorted(ledger.owners())] == [
             (A, "/state/flow.db pages"),
             (B, "/state/other.db site"),
         ]
@@ -142,7 +143,7 @@ def test_a_ledger_of_format_2_is_read_with_every_value(
 
 
 def test_a_migrated_ledger_has_the_tables_of_a_new_one(file: Path, root: Path) -> None:
-    def columns(ledger: Ledger) -> dict[str, list[Any]]:
+    def columns(ledger: LedgerReader) -> dict[str, list[Any]]:
         tables = ("meta", "rows", "displaced", "intents")
         execute = ledger._connection.execute
         infos = {table: execute(f"PRAGMA table_info({table})").fetchall() for table in tables}

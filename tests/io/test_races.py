@@ -15,7 +15,7 @@ from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import Actual, Intent, OnConflict
 from cocoindex_fsmirror._disk.tree import Slot, Staging
-from cocoindex_fsmirror._mirror import mirror as _mirror
+from cocoindex_fsmirror._mirror import apply as apply_module
 from cocoindex_fsmirror._mirror.batch import _Batch
 from tests.io.steps import identity, run_with_event, watched
 from tests.support import OWNER, backups, contents, delete, failing, snapshot, write
@@ -311,7 +311,7 @@ def test_what_comes_out_is_read_if_its_time_proves_nothing(
         return real(self, slot, digest=digest)
 
     monkeypatch.setattr(Staging, "look", look)
-    monkeypatch.setattr(_mirror, "coarse_now_ns", lambda: 0)
+    monkeypatch.setattr(apply_module, "coarse_now_ns", lambda: 0)
     mirror.apply([intent])
     assert True in read
 
