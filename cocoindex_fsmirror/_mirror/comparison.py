@@ -7,6 +7,7 @@ hints come from here: an intent is planned under the lock, with another look at 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from .._core.errors import SourceError, TooManyRemovalsError
@@ -40,6 +41,7 @@ class Wanted(NamedTuple):
     source: Signature | None = None
 
 
+@dataclass
 class Comparison(Generic[_T]):
     """Makes an intent of each path that is not as it is declared.
 
@@ -61,27 +63,16 @@ class Comparison(Generic[_T]):
         seen: How many declarations were compared.
     """
 
-    def __init__(
-        self,
-        root: str,
-        owner: str,
-        *,
-        is_said: Callable[[_T, Row], bool],
-        wanted: Callable[[Name, _T, Row | None], Wanted | None],
-        on_conflict: OnConflict = "backup",
-        durable: bool = True,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._root = root
-        self._owner = owner
-        self._is_said = is_said
-        self._wanted = wanted
-        self._on_conflict = on_conflict
-        self._durable = durable
-        self._check = check
-        self.drifted: set[Name] = set()
-        self.unread: dict[Name, SourceError] = {}
-        self.seen = 0
+    root: str
+    owner: str
+    is_said: Callable[[_T, Row], bool]
+    wanted: Callable[[Name, _T, Row | None], Wanted | None]
+    on_conflict: OnConflict = "backup"
+    durable: bool = True
+    check: Callable[[], None] = lambda: None
+    drifted: set[Name] = field(default_factory=set, init=False)
+    unread: dict[Name, SourceError] = field(default_factory=dict, init=False)
+    seen: int = field(default=0, init=False)
 
     def batches(
         self, declared: Iterable[tuple[Name, _T]], suspects: Iterable[Name] | None = None
@@ -101,14 +92,14 @@ class Comparison(Generic[_T]):
         self, declared: Iterable[tuple[Name, _T]], suspects: Iterable[Name] | None
     ) -> Iterator[Intent]:
         """Yields what has to be done, by path."""
-        for name, declaration, last in _merged(declared, last_written(self._root, suspects)):
-            mine = last.row if last is not None and last.row.owner == self._owner else None
+        for name, declaration, last in _merged(declared, last_written(self.root, suspects)):
+            mine = last.row if last is not None and last.row.owner == self.owner else None
             is_untouched = mine is not None and last is not None and last.is_untouched
             container = ""
             if declaration is not None:
-                self._check()
+                self.check()
                 self.seen += 1
-                if mine is not None and is_untouched and self._is_said(declaration, mine):
+                if mine is not None and is_untouched and self.is_said(declaration, mine):
                     continue
                 wanted = self._asked(name, declaration, mine)
             elif mine is not None:
@@ -123,7 +114,7 @@ class Comparison(Generic[_T]):
     def _asked(self, name: Name, declaration: _T, row: Row | None) -> Wanted | None:
         """Asks what a declaration wants; ``None`` if the path stays as it is."""
         try:
-            return self._wanted(name, declaration, row)
+            return self.wanted(name, declaration, row)
         except SourceError as error:
             self.unread[name] = error
             return None
@@ -134,11 +125,11 @@ class Comparison(Generic[_T]):
         return Intent(
             name,
             desired,
-            self._owner,
+            self.owner,
             container,
             content=content,
-            on_conflict=self._on_conflict,
-            durable=self._durable,
+            on_conflict=self.on_conflict,
+            durable=self.durable,
             source=source,
         )
 

@@ -220,10 +220,8 @@ def _is_said(declared: Wanted, row: Row) -> bool:
         return False
     if not isinstance(declared.content, Source):
         return row.digest == desired.digest
-    seen = declared.source
-    return seen is not None and (row.size, row.source_inode, row.source_ctime_ns) == (
-        *(seen.size, seen.inode, seen.ctime_ns),
-    )
+    seen, of_row = declared.source, (row.size, row.source_inode, row.source_ctime_ns)
+    return seen is not None and of_row == (seen.size, seen.inode, seen.ctime_ns)
 
 
 def _wanted(root: str, name: Name, declared: Wanted, row: Row | None) -> Wanted:
@@ -268,25 +266,20 @@ def apply_all(
     while True:
         unfitting: list[tuple[Intent, FsMirrorError]] = []
         for batch in to_do:
-            intents = {intent.name: intent for intent in batch}
-            for failure in _failures(apply, batch):
-                if _is_full(failure):
-                    unfitting.append((intents[Name(failure.path)], failure))
-                else:
-                    failures.append(failure)
+            try:
+                apply(batch)
+            except ApplyError as error:
+                intents = {intent.name: intent for intent in batch}
+                for failure in error.exceptions:
+                    assert isinstance(failure, PathError)
+                    if _is_full(failure):
+                        unfitting.append((intents[Name(failure.path)], failure))
+                    else:
+                        failures.append(failure)
         if not unfitting or len(unfitting) == count:
             return [*failures, *(failure for _, failure in unfitting)]
         count = len(unfitting)
         to_do = batches(intent for intent, _ in unfitting)
-
-
-def _failures(apply: Callable[[list[Intent]], object], batch: list[Intent]) -> list[PathError]:
-    """Applies a batch; returns what failed."""
-    try:
-        apply(batch)
-    except ApplyError as error:
-        return [failure for failure in error.exceptions if isinstance(failure, PathError)]
-    return []
 
 
 def _is_full(failure: PathError) -> bool:

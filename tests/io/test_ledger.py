@@ -295,11 +295,6 @@ def test_a_format_from_the_future_is_one_clear_error(ledger: Path, root: Path) -
         assert type(error.value) is LedgerError
         known = partial(exists, mirror.root)
         for ask in (partial(mirror.apply, INTENTS), known, mirror.status, mirror.verify):
-            partial(mirror.apply, INTENTS),
-            partial(exists, mirror.root),
-            mirror.status,
-            mirror.verify,
-        ):
             with pytest.raises(LedgerError, match="has format 7"):
                 ask()
     assert ledger.exists()
