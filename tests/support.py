@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from cocoindex_fsmirror import ApplyError
+from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name, parse_name
+from cocoindex_fsmirror._core.rows import Row
 from cocoindex_fsmirror._core.states import (
     ABSENT,
     Content,
@@ -26,6 +27,7 @@ from cocoindex_fsmirror._core.states import (
     LinkState,
     digest_of,
 )
+from cocoindex_fsmirror._mirror.reading import known
 
 OWNER = "owner-a"
 Mount: TypeAlias = Callable[..., Path]
@@ -195,3 +197,9 @@ def exact_state(root: Path) -> dict[str, tuple[object, ...]]:
                 ctime = None if path.endswith("-wal") else seen.st_ctime_ns
                 found[path] = (seen.st_ino, seen.st_mode, seen.st_mtime_ns, ctime, _shown(path))
     return found
+
+
+def ledger_rows(mirror: Mirror) -> list[Row]:
+    """What the ledger of a mirror holds, by name."""
+    with known(mirror.root) as ledger:
+        return ledger.rows()

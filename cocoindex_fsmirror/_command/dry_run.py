@@ -12,8 +12,9 @@ from .._core.plan import Keep, Plan
 from .._core.rows import Kind
 from .._core.states import DirState, FileState, dressed
 from .._mirror.comparison import check_removals
+from .._mirror.exact import foreign
 from .._mirror.mirror import Mirror
-from .._mirror.suspects import suspects
+from .._mirror.reading import noted, preview
 from .survey import Survey
 from .syncing import OWNER
 from .wanted import Options, check_survey, comparison, known_in, leaves
@@ -56,18 +57,18 @@ def dry_run(mirror: Mirror, survey: Survey, options: Options) -> Iterator[Change
 def _all_changes(mirror: Mirror, survey: Survey, options: Options) -> Iterator[Change]:
     """Yields what a run would do; a change may come more than once."""
     check_survey(survey)
-    owner = mirror.noted(OWNER) or "new"
+    owner = noted(mirror.root, OWNER) or "new"
     check_removals(mirror.root, owner, leaves(survey), options.max_delete, "--max-delete")
     yield from (Change("fail", "", note=error) for error in survey.errors)
     yield from _root_changes(mirror.root, survey)
     swept: set[Name] = set()
     if options.exact and os.path.isdir(mirror.root):
-        foreign = mirror.foreign(known_in(survey))
-        swept = {Name(path.removesuffix("/")) for path in foreign}
-        yield from map(_swept, foreign)
+        found = foreign(mirror.root, known_in(survey))
+        swept = {Name(path.removesuffix("/")) for path in found}
+        yield from map(_swept, found)
     compared = comparison(mirror.root, survey, owner, options)
-    for batch in compared.batches(survey.entries(), suspects(mirror.root)):
-        plan = mirror.preview(batch, swept, read=options.checksum)
+    for batch in compared.batches(survey.entries()):
+        plan = preview(mirror.root, batch, swept, read=options.checksum)
         yield from _changes(plan, compared.drifted)
     for name, error in compared.unread.items():
         yield Change("fail", name, note=str(error))

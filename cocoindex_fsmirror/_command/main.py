@@ -20,11 +20,18 @@ import msgspec
 
 from .. import __version__
 from .._core.errors import FsMirrorError, InvalidNameError, counted
-from .._core.names import RESERVED, Name
-from .._mirror.backups import find
+from .._core.names import RESERVED, Name, parse_name
+from .._mirror import reading
+from .._mirror.backups import find, purge_before
+from .._mirror.backups import restore as restore_backup
 from .._mirror.brake import Limit
-from .._mirror.ledger import Span
-from .._mirror.mirror import Difference, Mirror, Owner
+from .._mirror.drift import Difference, differences
+from .._mirror.exact import foreign
+from .._mirror.mirror import Mirror
+from .._mirror.reader import Span
+from .._mirror.reading import Owner
+from .._mirror.session import held
+from .._mirror.teardown import tear_down
 from .arguments import AgeType, LimitType, LocalPathType, PathType, json_option, wants_json
 from .helper import Helper
 from .output import (
@@ -353,7 +360,7 @@ def _summed_up(figures: Figures) -> str:
 def status(dst: Path, as_json: bool) -> int:
     """Tell who mirrors DST, how much, and what is to be known of it."""
     mirror = _mirror(dst)
-    found, owners, drift = mirror.status(), mirror.owners(), _differences(mirror)
+    found, owners, drift = mirror.status(), reading.owners(mirror.root), _differences(mirror)
     backups = mirror.backups()
     orphans = sum(owner.files for owner in owners if owner.is_lost)
     figures: Figures = {
@@ -393,10 +400,10 @@ def status(dst: Path, as_json: bool) -> int:
 def _differences(mirror: Mirror, *, content: bool = False) -> list[Difference]:
     """Looks for drift; a helper looks at one half."""
     _collect_less_garbage()
-    middle = mirror.middle()
+    middle = reading.middle(mirror.root)
+    look = partial(differences, mirror.root, content=content)
     if not middle:
-        return mirror.differences(content=content)
-    look = partial(mirror.differences, content=content)
+        return look()
     with contextlib.closing(Helper(partial(look, span=Span(after=middle)))) as helper:
         return [*look(span=Span(until=middle)), *helper.result()]
 
@@ -406,7 +413,7 @@ def _mirror(dst: Path) -> Mirror:
     mirror = Mirror(os.path.realpath(dst))
     if not os.path.isdir(mirror.root):
         raise click.UsageError(f"{dst}: no such directory")
-    if not mirror.exists():
+    if not reading.exists(mirror.root):
         raise click.UsageError(f"{dst}: is no mirror; nothing was ever written to it")
     return mirror
 
@@ -421,8 +428,8 @@ def _described(mirror: Mirror, owner: Owner) -> str:
 
 def _who(mirror: Mirror, owner: Owner) -> str:
     """Who an owner is."""
-    if owner.identity == mirror.noted("sync: owner"):
-        return f"fsmirror sync {printable(mirror.noted('sync: source'))}"
+    if owner.identity == reading.noted(mirror.root, "sync: owner"):
+        return f"fsmirror sync {printable(reading.noted(mirror.root, 'sync: source'))}"
     return (
         printable(owner.by)
         if owner.by
@@ -444,10 +451,10 @@ def verify(dst: Path, content: bool, exact: bool, as_json: bool) -> int:
     mirror = _mirror(dst)
     found = [(each.how, each.name) for each in _differences(mirror, content=content)]
     if exact:
-        found += [("foreign", name) for name in mirror.foreign()]
+        found += [("foreign", name) for name in foreign(mirror.root)]
     found.sort(key=lambda pair: pair[1])
     listed = [{"path": name, "how": how} for how, name in found]
-    files = mirror.count()
+    files = reading.count(mirror.root)
     summary = counted(len(found), "differs", "differ") if found else "in order"
     lines = [f"{coloured(f'{how:8}')}  {printable(name)}" for how, name in found]
     lines.append(f"{printable(mirror.root)}: {summary} ({counted(files, 'file')})")
@@ -474,8 +481,8 @@ def _located(path: Path) -> tuple[Mirror, str]:
     # A link is one of a mirror's files, or else leads to a mirror.
     for at in (place, followed) if path.name not in ("", "..") else (followed,):
         for above in at.parents if at.is_symlink() else (at, *at.parents):
-            if (mirror := Mirror(above)).exists():
-                return mirror, at.relative_to(above).as_posix()
+            if reading.exists(str(above)):
+                return Mirror(above), at.relative_to(above).as_posix()
     raise click.UsageError(f"{path}: is in no mirror")
 
 
@@ -486,7 +493,7 @@ def _reasons(mirror: Mirror, name: str, *, is_there: bool) -> tuple[Figures, lis
     if RESERVED in name.split("/"):
         holds = "part of what holds the ledger and the backups of the mirror"
         return {"state": "ours"}, [f"{printable(name)}: {holds}"]
-    row = mirror.row(name)
+    row = reading.row(mirror.root, name)
     if row is None:
         is_folder = any(known.startswith(f"{name}/") for known in mirror.managed())
         state = "folder" if is_folder else "foreign" if is_there else "absent"
@@ -496,9 +503,9 @@ def _reasons(mirror: Mirror, name: str, *, is_there: bool) -> tuple[Figures, lis
             "absent": "absent, and not managed",
         }
         return {"state": state}, [f"{printable(name)}: {told[state]}"]
-    owner = next((o for o in mirror.owners() if o.identity == row.owner), None)
+    owner = next((o for o in reading.owners(mirror.root) if o.identity == row.owner), None)
     by = _who(mirror, owner) if owner else row.owner
-    found = mirror.differences(content=True, span=Span(only=Name(name)))
+    found = differences(mirror.root, content=True, span=Span(only=Name(name)))
     differs = found[0].how if found else ""
     figures: Figures = {
         "state": "managed",
@@ -595,7 +602,8 @@ def restore(dst: Path, path: str, to: str | None, as_json: bool) -> int:
     if not found:
         raise click.UsageError(f"{path}: there is no such backup")
     try:
-        where = mirror.restore(found[-1], to)
+        where = found[-1].name if to is None else parse_name(to)
+        mirror.session.run(lambda tree, _ledger: restore_backup(tree, found[-1], where))
     except InvalidNameError as error:
         raise click.UsageError(str(error)) from None
     figures = {"root": mirror.root, "restored": found[-1].where, "to": where}
@@ -610,7 +618,7 @@ def restore(dst: Path, path: str, to: str | None, as_json: bool) -> int:
 def purge(dst: Path, older_than: int, as_json: bool) -> int:
     """Remove old backups for good."""
     mirror = _mirror(dst)
-    count, size = mirror.purge_backups(time.time_ns() - older_than)
+    count, size = purge_before(mirror.session, time.time_ns() - older_than)
     line = f"{printable(mirror.root)}: {counted(count, 'backup')} purged, {readable(size)}"
     tell(as_json, {"root": mirror.root, "purged": count, "bytes": size}, [line])
     return IN_ORDER
@@ -627,11 +635,11 @@ def drop(dst: Path, yes: bool, as_json: bool) -> int:
     backups. A flow of yours that mirrors into DST writes its files again.
     """
     mirror = _mirror(dst)
-    files = mirror.count()
+    files = reading.count(mirror.root)
     if not yes and not _agrees(f"Remove {counted(files, 'file')} from {printable(mirror.root)}?"):
         raise Failure("nothing was removed")
-    with mirror.held():
-        outcome = mirror.give_up()
+    with held(mirror.session):
+        outcome = tear_down(mirror.session)
     figures = {"root": mirror.root, "deleted": len(outcome.removed), "left": sorted(outcome.left)}
     stays = counted(len(outcome.left), "left that is not ours", "left that are not ours")
     left = f", {stays}" if outcome.left else ""

@@ -11,12 +11,15 @@ from typing import Final
 import msgspec
 
 from .._core.errors import FsMirrorError
-from .._core.names import Name
+from .._core.names import ROOT, Name
 from .._mirror.comparison import Comparison, check_removals
-from .._mirror.look import Drift
+from .._mirror.drift import DriftReport
+from .._mirror.exact import foreign, sweep
 from .._mirror.mirror import Mirror
 from .._mirror.outcome import Outcome
-from .._mirror.suspects import suspects as look
+from .._mirror.reading import count, noted
+from .._mirror.session import held
+from .._mirror.teardown import remove_engine
 from .._mirror.update import apply_all
 from .interrupts import Interrupts
 from .survey import Entry, Survey
@@ -84,7 +87,7 @@ class Syncing:
         self.mirror.create()
         self._open = contextlib.ExitStack()
         self._open.enter_context(self.mirror)
-        self._open.enter_context(self.mirror.held())
+        self._open.enter_context(held(self.mirror.session))
 
     def close(self) -> None:
         """Lets others have the root."""
@@ -97,7 +100,7 @@ class Syncing:
         """True if somebody else has changed the mirror."""
         if self.mirror.observe().names:
             return True
-        return self._options.exact and bool(self.mirror.foreign(known_in(self._survey)))
+        return self._options.exact and bool(foreign(self.mirror.root, known_in(self._survey)))
 
     def run(self, survey: Survey, suspects: Iterable[Name] | None = None) -> Summary:
         """Mirrors what a survey found.
@@ -113,22 +116,24 @@ class Syncing:
         """
         started, mirror, options = time.monotonic(), self.mirror, self._options
         check_survey(survey)
-        written, limit = mirror.noted(OWNER), options.max_delete
+        written, limit = noted(mirror.root, OWNER), options.max_delete
         check_removals(mirror.root, written, leaves(survey), limit, "--max-delete")
-        owner = mirror.identity(OWNER)
-        if mirror.noted(SOURCE) != survey.source:
-            mirror.note(SOURCE, survey.source)
+        owner = mirror.session.run(lambda _tree, ledger: ledger.identity(OWNER), create=True)
+        if noted(mirror.root, SOURCE) != survey.source:
+            mirror.session.run(lambda _tree, ledger: ledger.note(SOURCE, survey.source))
         self._begin(survey, owner)
         with self._interrupts:
             if options.exact:
-                self._failures += map(str, mirror.sweep(known_in(survey)).failures)
-            mirror.remove_engine()
-            mirror.prepare(owner, Drift(), durable=options.durability != "none", by=_BY)
-            found = look(mirror.root) if suspects is None else suspects
+                swept = sweep(mirror.session, known_in(survey))
+                self._add(swept)
+                self._failures += map(str, swept.failures)
+            remove_engine(mirror.session)
+            mirror.prepare(owner, DriftReport(), durable=options.durability != "none", by=_BY)
             apply = partial(mirror.apply, read=options.checksum)
-            to_do = self._comparison.batches(survey.entries(), found)
+            to_do = self._comparison.batches(survey.entries(), suspects)
             self._failures += map(str, apply_all(apply, to_do))
-        mirror.dress(survey.mode, survey.mtime_ns)
+        dress = (ROOT, survey.mode | 0o700, survey.mtime_ns)
+        mirror.session.run(lambda tree, _ledger: tree.dress_folder(*dress))
         return self._concluded(time.monotonic() - started)
 
     def _begin(self, survey: Survey, owner: str) -> None:
@@ -161,6 +166,6 @@ class Syncing:
         summary = self._summary
         summary.failures = [*self._failures, *map(str, self._comparison.unread.values())]
         done = summary.written + summary.adopted + summary.healed
-        summary.unchanged = max(self.mirror.count() - done, 0)
+        summary.unchanged = max(count(self.mirror.root) - done, 0)
         summary.seconds = seconds
         return summary

@@ -22,8 +22,20 @@ from .._core.layout import FOLDER, backups_of
 from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
 from .._disk.tree import Tree
+from .reading import known, opened
+from .session import Session
 
-__all__ = ["Backup", "BackupKind", "find", "list_backups", "parse_age", "purge", "restore"]
+__all__ = [
+    "Backup",
+    "BackupKind",
+    "find",
+    "find_backups",
+    "list_backups",
+    "parse_age",
+    "purge",
+    "purge_before",
+    "restore",
+]
 
 BackupKind: TypeAlias = Literal["file", "link", "dir", "other"]
 """What a backup is; ``"other"`` is a FIFO, a socket or a device."""
@@ -58,8 +70,20 @@ class Backup(msgspec.Struct, frozen=True, gc=False):
     size: int
 
 
-def list_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
-    """Everything in the backup areas: the oldest first, then by name.
+def list_backups(root: str) -> list[Backup]:
+    """Lists what others had put in the way of a mirror, and is kept.
+
+    Raises:
+        RootError: The root can't be read.
+    """
+    with opened(root) as tree, known(root) as ledger:
+        # Any folder may have a backup area of its own.
+        above = {folder for name in ledger.names() for folder in ancestors(name)}
+        return find_backups(tree, above | {*tree.mounts})
+
+
+def find_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
+    """Lists everything in the backup areas: the oldest first, then by name.
 
     A whole directory shows as what is in it; what is mounted in it is not entered.
 
@@ -74,7 +98,7 @@ def list_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
 
 
 def _is_elsewhere(tree: Tree, folder: Name) -> bool:
-    """Whether the root's own backup area can't serve a folder; else, one there is not ours."""
+    """True if the root's own backup area can't serve a folder; else, one there is not ours."""
     try:
         return tree.mount_of(folder) != ROOT or tree.device(folder) != tree.device(ROOT)
     except OSError as error:
@@ -84,7 +108,7 @@ def _is_elsewhere(tree: Tree, folder: Name) -> bool:
 
 
 def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
-    """The backups of one home, in no order; what is not called like a time is not ours."""
+    """Yields the backups of one home; what is not called like a time is not ours."""
     for moment in _entries(tree, backups_of(home)):
         stamp = leaf(moment)
         time_ns = _parse_stamp(stamp)
@@ -96,7 +120,7 @@ def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
 
 
 def _leaves(tree: Tree, top: Name) -> Iterator[tuple[Name, State]]:
-    """What is below a folder, without the folders in which something is."""
+    """Yields what is below a folder, without the folders in which something is."""
     to_do = _entries(tree, top)
     while to_do:
         name = to_do.pop()
@@ -109,7 +133,7 @@ def _leaves(tree: Tree, top: Name) -> Iterator[tuple[Name, State]]:
 
 
 def _entries(tree: Tree, folder: Name) -> list[Name]:
-    """What is in a folder that may be gone, closed to us, or no folder at all."""
+    """Lists a folder that may be gone, closed to us, or no folder at all."""
     try:
         return tree.names_in(folder)
     except OSError as error:
@@ -119,7 +143,7 @@ def _entries(tree: Tree, folder: Name) -> list[Name]:
 
 
 def _look(tree: Tree, name: Name) -> State:
-    """What is at a path; what may not be looked at is of no known kind."""
+    """Looks at a path; what may not be looked at is of no known kind."""
     try:
         return tree.look(name).state
     except PermissionError:
@@ -127,7 +151,7 @@ def _look(tree: Tree, name: Name) -> State:
 
 
 def _kind_and_size(state: State) -> tuple[BackupKind, int]:
-    """How a state shows in a list."""
+    """Returns kind and size of a state, as a list shows them."""
     match state:
         case FileState(size=size):
             return "file", size
@@ -140,7 +164,7 @@ def _kind_and_size(state: State) -> tuple[BackupKind, int]:
 
 
 def _parse_stamp(stamp: str) -> int | None:
-    """The time that a stamp tells, in nanoseconds since 1970; ``None`` if it is none."""
+    """Returns the time of a stamp, in nanoseconds since 1970; ``None`` if it is no stamp."""
     found = _STAMP.fullmatch(stamp)
     if found is None:
         return None
@@ -152,13 +176,13 @@ def _parse_stamp(stamp: str) -> int | None:
 
 
 def _age_and_name(backup: Backup) -> tuple[int, int, Name, Name]:
-    """Sorts backups: within a second the number of the stamp tells which is older."""
+    """Returns a key to sort by: within a second the number of the stamp tells which is older."""
     number = int(backup.stamp.partition(".")[2] or 0)
     return backup.time_ns, number, backup.name, backup.where
 
 
 def find(backups: Iterable[Backup], asked: str) -> list[Backup]:
-    """The backups that somebody may mean, the newest last.
+    """Lists the backups that somebody may mean, the newest last.
 
     Args:
         backups: Those that there are.
@@ -174,7 +198,7 @@ def find(backups: Iterable[Backup], asked: str) -> list[Backup]:
 
 
 def parse_age(text: str) -> int:
-    """How long ``30d``, ``12h``, ``45m``, ``90s`` or ``2w`` is, in nanoseconds.
+    """Returns the length of ``30d``, ``12h``, ``45m``, ``90s`` or ``2w``, in nanoseconds.
 
     Raises:
         ValueError: It is not a whole number with one of these units.
@@ -229,7 +253,7 @@ def _unmake(tree: Tree, folder: Name) -> None:
 
 
 def _refusal(tree: Tree, backup: Backup, to: Name, error: OSError) -> PathError:
-    """The error for a backup that could not be moved, with its cure."""
+    """Returns the error for a backup that could not be moved, with its cure."""
     elsewhere = "move that away, or restore it to another path"
     if error.errno == errno.EEXIST:
         return ConflictError(to, "restore", "something is there already", elsewhere)
@@ -281,7 +305,8 @@ def purge(tree: Tree, backups: Iterable[Backup]) -> tuple[int, int]:
         except PathError as error:
             failures.append(error)
         except OSError as error:
-            failures.append(_unpurged(backup, error.strerror or str(error), "see the cause"))
+            problem = error.strerror or str(error)
+            failures.append(PathError(backup.where, "purge", problem, "see the cause"))
             failures[-1].__cause__ = error
     _remove_emptied(tree, [backup.where for backup in gone])
     if failures:
@@ -295,27 +320,34 @@ def _purge_one(tree: Tree, backup: Backup) -> bool:
     if isinstance(state, Absent):
         return False
     if _kind_and_size(state) != (backup.kind, backup.size):
-        raise _unpurged(backup, "it changed since it was listed", "list the backups again")
+        problem = "it changed since it was listed"
+        raise PathError(backup.where, "purge", problem, "list the backups again")
     if backup.kind != "dir":
         tree.remove_file(backup.where)
     elif not tree.remove_folder(backup.where):
         hint = "is it a mount point, or closed to this user?"
-        raise _unpurged(backup, "there is something in it", hint)
+        raise PathError(backup.where, "purge", "there is something in it", hint)
     return True
-
-
-def _unpurged(backup: Backup, problem: str, hint: str) -> PathError:
-    """The error for a backup that stays."""
-    return PathError(backup.where, "purge", problem, hint)
 
 
 def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:
     """Removes the folders above paths, up to our own, as far as they are empty."""
-    above = {folder for where in removed for folder in _holders(where)}
+    above = {folder for where in removed for folder in ancestors(where)}
     for folder in sorted(above, key=lambda name: name.count("/"), reverse=True):
-        _unmake(tree, folder)
+        if FOLDER in folder.split("/"):
+            _unmake(tree, folder)
 
 
-def _holders(where: Name) -> Iterator[Name]:
-    """The folders of ours that hold a backup."""
-    return (folder for folder in ancestors(where) if FOLDER in folder.split("/"))
+def purge_before(session: Session, before_ns: int) -> tuple[int, int]:
+    """Removes the backups from before a time for good, as :func:`purge` does.
+
+    Args:
+        session: That of the root.
+        before_ns: In nanoseconds since 1970.
+
+    Raises:
+        ApplyError: Some could not be removed.
+        RootError: The root can't be used.
+    """
+    old = [backup for backup in list_backups(session.root) if backup.time_ns < before_ns]
+    return session.run(lambda tree, _ledger: purge(tree, old))

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 
 from .._core.errors import TooManyRemovalsError
 from .._core.names import Name
+from .._core.rows import Kind
+from .reader import LedgerReader
 
 __all__ = ["Brake", "Limit", "allowance", "check_limit"]
 
@@ -39,7 +40,7 @@ def check_limit(limit: Limit | None) -> None:
 
 
 def allowance(limit: Limit, managed: int) -> int:
-    """How many files a limit allows to remove.
+    """Counts the files that a limit allows to remove.
 
     Args:
         limit: A count, or a fraction.
@@ -69,27 +70,21 @@ class Brake:
         with self._lock:
             self._announced.add(name)
 
-    def check(
-        self,
-        root: str,
-        planned: set[Name],
-        count: Callable[[], int],
-        among: Callable[[set[Name]], set[Name]],
-    ) -> None:
+    def check(self, root: str, planned: set[Name], ledger: LedgerReader, owner: str) -> None:
         """Judges a batch before it is applied; has to see each batch of the update.
 
         Args:
             root: The root, for the message.
             planned: The files that the batch removes.
-            count: Counts the files that are managed now.
-            among: Picks those out of some paths that are managed files.
+            ledger: Tells which files are managed now.
+            owner: Whose count.
 
         Raises:
             TooManyRemovalsError: The batch, the batches before it and what was announced
                 remove too many files, or did so at an earlier batch.
         """
         if self._managed is None:
-            self._managed = count()
+            self._managed = ledger.count(owner)
         if not planned:
             return
         allowed = allowance(self._limit, self._managed)
@@ -98,7 +93,8 @@ class Brake:
         with self._lock:
             announced = self._announced - self._gone
         if len(self._gone) + len(announced) > allowed:
-            self._gone |= among(announced)
+            managed = ledger.rows_named(announced).values()
+            self._gone |= {row.name for row in managed if row.kind != Kind.DIR}
         if len(self._gone) <= allowed:
             self._passed |= planned
             return

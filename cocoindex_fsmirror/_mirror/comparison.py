@@ -7,7 +7,8 @@ hints come from here: an intent is planned under the lock, with another look at 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
+from dataclasses import dataclass, field
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from .._core.errors import SourceError, TooManyRemovalsError
 from .._core.intents import Intent, OnConflict
@@ -16,7 +17,7 @@ from .._core.rows import Kind, Row
 from .._core.signatures import Signature
 from .._core.states import ABSENT, Content, Desired, FileState
 from .brake import Limit, allowance
-from .suspects import LastWritten, last_written
+from .suspects import LastWritten, last_written, rows
 
 __all__ = ["Comparison", "Wanted", "batches", "check_removals"]
 
@@ -33,6 +34,7 @@ class Wanted(NamedTuple):
     source: Signature | None = None
 
 
+@dataclass
 class Comparison(Generic[_T]):
     """Makes an intent of each path that is not as it is declared.
 
@@ -54,74 +56,58 @@ class Comparison(Generic[_T]):
         seen: How many declarations were compared.
     """
 
-    def __init__(
-        self,
-        root: str,
-        owner: str,
-        *,
-        is_said: Callable[[_T, Row], bool],
-        wanted: Callable[[Name, _T, Row | None], Wanted | None],
-        on_conflict: OnConflict = "backup",
-        durable: bool = True,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._root = root
-        self._owner = owner
-        self._is_said = is_said
-        self._wanted = wanted
-        self._on_conflict = on_conflict
-        self._durable = durable
-        self._check = check
-        self.drifted: set[Name] = set()
-        self.unread: dict[Name, SourceError] = {}
-        self.seen = 0
+    root: str
+    owner: str
+    is_said: Callable[[_T, Row], bool]
+    wanted: Callable[[Name, _T, Row | None], Wanted | None]
+    on_conflict: OnConflict = "backup"
+    durable: bool = True
+    check: Callable[[], None] = lambda: None
+    drifted: set[Name] = field(default_factory=set, init=False)
+    unread: dict[Name, SourceError] = field(default_factory=dict, init=False)
+    seen: int = field(default=0, init=False)
 
     def batches(
-        self, declared: Iterable[tuple[Name, _T]], suspects: Iterable[Name]
+        self, declared: Iterable[tuple[Name, _T]], suspects: Iterable[Name] | None = None
     ) -> Iterator[list[Intent]]:
         """Yields what has to be done, as many intents as are applied together.
 
         Args:
             declared: What each path should hold, by name.
-            suspects: Paths of which a look did not prove that they hold what was written.
+            suspects: Paths of which a look did not prove that they hold what was written;
+                by default they are looked for.
         """
         for batch in batches(self._intents(declared, suspects)):
             yield batch
             self.drifted.clear()
 
     def _intents(
-        self, declared: Iterable[tuple[Name, _T]], suspects: Iterable[Name]
+        self, declared: Iterable[tuple[Name, _T]], suspects: Iterable[Name] | None
     ) -> Iterator[Intent]:
         """Yields what has to be done, by path."""
-        written = last_written(self._root, suspects)
-        for name, declaration, last in _compare(self._counted(declared), written, self._is_so):
-            mine = last if last is not None and last.row.owner == self._owner else None
-            wanted = None
+        for name, declaration, last in _merged(declared, last_written(self.root, suspects)):
+            mine = last.row if last is not None and last.row.owner == self.owner else None
+            is_untouched = mine is not None and last is not None and last.is_untouched
+            container = ""
             if declaration is not None:
-                wanted = self._asked(name, declaration, mine and mine.row)
+                self.check()
+                self.seen += 1
+                if mine is not None and is_untouched and self.is_said(declaration, mine):
+                    continue
+                wanted = self._asked(name, declaration, mine)
             elif mine is not None:
-                wanted = Wanted(ABSENT)
+                wanted, container = Wanted(ABSENT), mine.container
+            else:
+                continue
             if wanted is not None:
-                if mine is not None and not mine.is_untouched:
+                if mine is not None and not is_untouched:
                     self.drifted.add(name)
-                yield self._intent(name, wanted, mine.row.container if mine is not None else "")
-
-    def _counted(self, declared: Iterable[tuple[Name, _T]]) -> Iterator[tuple[Name, _T]]:
-        """Yields what is declared, and counts it."""
-        for pair in declared:
-            self._check()
-            self.seen += 1
-            yield pair
-
-    def _is_so(self, declaration: _T, last: LastWritten) -> bool:
-        """True if what is declared was written, and is there."""
-        row, is_untouched = last
-        return is_untouched and row.owner == self._owner and self._is_said(declaration, row)
+                yield self._intent(name, wanted, container)
 
     def _asked(self, name: Name, declaration: _T, row: Row | None) -> Wanted | None:
         """Asks what a declaration wants; ``None`` if the path stays as it is."""
         try:
-            return self._wanted(name, declaration, row)
+            return self.wanted(name, declaration, row)
         except SourceError as error:
             self.unread[name] = error
             return None
@@ -132,37 +118,30 @@ class Comparison(Generic[_T]):
         return Intent(
             name,
             desired,
-            self._owner,
-            container if desired is ABSENT else "",
+            self.owner,
+            container,
             content=content,
-            on_conflict=self._on_conflict,
-            durable=self._durable,
+            on_conflict=self.on_conflict,
+            durable=self.durable,
             source=source,
         )
 
 
-Compared: TypeAlias = tuple[Name, _T | None, LastWritten | None]
-"""A path, what is declared there, and what was last written there."""
-
-
-def _compare(
-    declared: Iterable[tuple[Name, _T]],
-    written: Iterable[LastWritten],
-    is_so: Callable[[_T, LastWritten], bool],
-) -> Iterator[Compared[_T]]:
-    """Yields the paths at which something may have to be done, by name."""
+def _merged(
+    declared: Iterable[tuple[Name, _T]], written: Iterable[LastWritten]
+) -> Iterator[tuple[Name, _T | None, LastWritten | None]]:
+    """Yields each path, by name, with what is declared and what was last written there."""
     rows = iter(written)
     last = next(rows, None)
     for name, declaration in declared:
         while last is not None and last.row.name < name:
             yield last.row.name, None, last
             last = next(rows, None)
-        if last is None or last.row.name != name:
-            yield name, declaration, None
-            continue
-        if not is_so(declaration, last):
+        if last is not None and last.row.name == name:
             yield name, declaration, last
-        last = next(rows, None)
+            last = next(rows, None)
+        else:
+            yield name, declaration, None
     while last is not None:
         yield last.row.name, None, last
         last = next(rows, None)
@@ -201,7 +180,8 @@ def check_removals(
         return
     managed = gone = 0
     declared = ((name, True) for name in leaves)
-    for _, stays, last in _compare(declared, last_written(root, None), lambda *_: False):
+    written = (LastWritten(row, False) for row in rows(root))
+    for _, stays, last in _merged(declared, written):
         if last is not None and last.row.owner == owner and last.row.kind != Kind.DIR:
             managed += 1
             gone += stays is None

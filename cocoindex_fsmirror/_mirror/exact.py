@@ -8,40 +8,44 @@ from typing import TypeAlias
 
 from .._core.errors import PathError, counted
 from .._core.layout import FOLDER, LEDGER, backups_of
-from .._core.names import ROOT, Name, join, leaf
+from .._core.names import ROOT, Name, join, leaf, parent
 from .._core.states import ABSENT, DirState
 from .._disk.calls import stamp_now
 from .._disk.tree import Tree
+from .apply import dress_above
+from .ledger import Ledger
 from .look import entries
 from .outcome import Outcome
+from .reader import LedgerReader
+from .reading import known, opened
+from .session import Session
 
-__all__ = ["Known", "find_foreign", "sweep"]
+__all__ = ["Known", "foreign", "move_away", "sweep"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
 
 Known: TypeAlias = Callable[[Name, bool], bool]
-"""Tells whether a path, or something below it, belongs there; the path, and if it is a folder."""
+"""True if a path, or something below it, belongs there; the path, and if it is a folder."""
 
 
-def find_foreign(tree: Tree, is_known: Known, folder: Name = ROOT) -> Iterator[tuple[Name, bool]]:
-    """Everything that is not known, and whether it is a folder; what is in it comes before it.
+def _find_foreign(tree: Tree, is_known: Known) -> Iterator[tuple[Name, bool]]:
+    """Yields what is not known, and if it is a folder; what is in it comes before it.
 
     Left out are other mirrors, and what is mounted, with all that is in them. What is in
     a folder that can't be listed is not seen.
 
     Args:
         tree: The root.
-        is_known: Whether a path belongs there.
-        folder: Where to look.
+        is_known: Tells if a path belongs there.
     """
-    to_do = [(folder, True, False)]
+    to_do = [(ROOT, True, False)]
     while to_do:
         name, is_folder, is_foreign = to_do.pop()
         if is_foreign:
             yield name, is_folder
             continue
-        if name != folder:
+        if name != ROOT:
             is_folder = isinstance(tree.look(name).state, DirState)
             known = is_known(name, is_folder)
             if is_folder and not known and _is_another(tree, name):
@@ -54,22 +58,56 @@ def find_foreign(tree: Tree, is_known: Known, folder: Name = ROOT) -> Iterator[t
 
 
 def _is_another(tree: Tree, folder: Name) -> bool:
-    """Whether a folder is a mirror of its own, or something that was mounted by somebody else."""
+    """True if a folder is a mirror of its own, or was mounted by somebody else."""
     return folder in tree.mounts or tree.look(join(folder, LEDGER)).state is not ABSENT
 
 
-def sweep(tree: Tree, is_known: Known) -> Outcome:
-    """Moves what is not known to the backup area; folders that are empty then just go.
+def foreign(root: str, besides: Known = lambda _name, _is_folder: False) -> list[str]:
+    """Lists what is in a root and not managed, by path, a folder with ``/`` at its end.
 
     Args:
-        tree: The root.
-        is_known: As for :func:`find_foreign`.
+        root: The root of the mirror.
+        besides: Tells of a path, and if it is a folder, that it is not foreign either.
+
+    Raises:
+        RootError: The root can't be read.
+    """
+    with known(root) as ledger, opened(root) as tree:
+        found = _find_foreign(tree, _is_known(ledger, besides))
+        return [f"{name}/" if is_folder else str(name) for name, is_folder in found]
+
+
+def sweep(session: Session, besides: Known = lambda _name, _is_folder: False) -> Outcome:
+    """Moves everything that is not managed to the backup area.
+
+    Left alone are other mirrors inside this one, and what others mounted there.
+
+    Args:
+        session: That of the root.
+        besides: Tells of a path, and if it is a folder, that it is left alone, too.
 
     Returns:
-        Where each file went, and what could not be moved.
+        Where each file went, by the path that it was at; what could not be moved is
+        in it, and not raised.
+
+    Raises:
+        RootError: The root can't be used.
     """
+
+    def act(tree: Tree, ledger: Ledger) -> Outcome:
+        outcome = move_away(tree, ledger, besides)
+        tree.sync((), (), (ROOT, *(parent(name) for name in outcome.backed_up.values())))
+        return outcome
+
+    return session.run(act)
+
+
+def move_away(
+    tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder: False
+) -> Outcome:
+    """Does what :func:`sweep` does, without a barrier; folders that are empty then just go."""
     outcome, stamp = Outcome(), stamp_now()
-    for name, is_folder in list(find_foreign(tree, is_known)):
+    for name, is_folder in list(_find_foreign(tree, _is_known(ledger, besides))):
         try:
             if not is_folder:
                 outcome.backed_up[name] = tree.back_up(name, stamp)
@@ -84,4 +122,12 @@ def sweep(tree: Tree, is_known: Known) -> Outcome:
         where = join(backups_of(ROOT), Name(stamp))
         moved = counted(len(outcome.backed_up), "foreign file was", "foreign files were")
         _log.warning("%s: %s moved to %r", tree.path, moved, where)
+    dress_above(tree, ledger, outcome.backed_up)
     return outcome
+
+
+def _is_known(ledger: LedgerReader, besides: Known) -> Known:
+    """Returns what tells if a path is managed, or one of some others."""
+    return lambda name, is_folder: (
+        besides(name, is_folder) or ledger.is_declared(name, is_folder=is_folder)
+    )

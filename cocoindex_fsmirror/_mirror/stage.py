@@ -23,7 +23,7 @@ from .._core.signatures import Signature
 from .._core.states import FileState, LinkState
 from .._disk.staging import Slot, Staging
 from .._disk.tree import Tree
-from .ledger import Pending
+from .notes import Pending
 from .outcome import Failures
 
 __all__ = ["Stage"]

@@ -1,4 +1,4 @@
-"""Reads the ledger row by row, and looks which paths are as they were written.
+"""Walks through the ledger by name, and looks which paths are as they were written.
 
 Neither is ever held whole. The ledger is opened anew for each page of rows, since others may
 write it meanwhile.
@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -22,9 +22,9 @@ from .._core.signatures import is_older
 from .._disk.looks import inode_of
 from .._disk.roots import open_root
 from .._disk.tree import Tree
-from .ledger import ALL, Ledger, Recorded, Span
+from .reader import ALL, LedgerReader, Recorded, Span
 
-__all__ = ["LastWritten", "few_suspects", "last_written", "rows", "suspects"]
+__all__ = ["LastWritten", "few_suspects", "last_written", "opened_tree", "rows", "suspects"]
 
 _FEW: Final = 100_000  # suspects, of some 10 MB
 
@@ -36,20 +36,17 @@ class LastWritten(NamedTuple):
     is_untouched: bool
 
 
-def last_written(root: str, suspects: Iterable[Name] | None) -> Iterator[LastWritten]:
+def last_written(root: str, names: Iterable[Name] | None = None) -> Iterator[LastWritten]:
     """Yields every declared row of a mirror, by name, with what a look at its path said.
 
     Args:
         root: The root of the mirror.
-        suspects: What :func:`suspects` yields of it; ``None`` if there was no look.
+        names: Those of the suspects, by name; by default they are looked for.
 
     Raises:
         LedgerError: The ledger can't be read.
     """
-    if suspects is None:
-        yield from (LastWritten(row, False) for row in rows(root))
-        return
-    doubtful = iter(suspects)
+    doubtful = (row.name for row in suspects(root)) if names is None else iter(names)
     suspect = next(doubtful, None)
     for row in rows(root):
         while suspect is not None and suspect < row.name:
@@ -60,8 +57,6 @@ def last_written(root: str, suspects: Iterable[Name] | None) -> Iterator[LastWri
 def rows(root: str, span: Span = ALL) -> Iterator[Row]:
     """Yields the rows of declared paths, by name; none where there is no mirror.
 
-    The ledger is read some rows at a time, and others may write it meanwhile.
-
     Args:
         root: The root of the mirror.
         span: Which paths.
@@ -69,51 +64,71 @@ def rows(root: str, span: Span = ALL) -> Iterator[Row]:
     Raises:
         LedgerError: The ledger can't be read.
     """
-    while True:
-        ledger = Ledger.peek(root)
-        if ledger is None:
-            return
-        with contextlib.closing(ledger):
-            page, is_believed = ledger.page(span), ledger.is_believed
-        # The rows of a copied ledger are about files with other signatures.
-        yield from page if is_believed else (replace(row, recorded_ns=0) for row in page)
-        if not page:
-            return
-        span = span._replace(after=page[-1].name)
+    return _each(root, span, _page)
 
 
-def suspects(root: str, span: Span = ALL) -> Iterator[Name]:
-    """Yields the declared paths of which a single ``lstat`` does not prove that they hold.
+def suspects(root: str, span: Span = ALL) -> Iterator[Row]:
+    """Yields the rows of declared paths of which a single ``lstat`` does not prove that they hold.
 
-    Args:
-        root: The root of the mirror.
-        span: Which paths.
-
-    Raises:
-        LedgerError: The ledger can't be read.
+    They are few, as a rule. The arguments, and what is raised, are those of :func:`rows`.
     """
-    with contextlib.ExitStack() as stack:
-        tree: Tree | None = None
-        with contextlib.suppress(RootError):  # Then nothing that was written is there.
-            tree = stack.enter_context(contextlib.closing(open_root(root)[0]))
-        while True:
-            ledger = Ledger.peek(root)
-            if ledger is None:
+    with opened_tree(root) as tree:
+
+        def read(ledger: LedgerReader, some: Span) -> _Page:
+            if tree is None or not ledger.is_believed:
+                return _page(ledger, some)
+            page = ledger.signatures(some)
+            found = ledger.rows_named(_suspicious(tree, page)).values()
+            return found, page[-1][0] if page else ROOT
+
+        yield from _each(root, span, read)
+
+
+_Page = tuple[Iterable[Row], Name]
+"""Some rows, by name, and the name after which the next page begins; empty after the last."""
+
+
+def _page(ledger: LedgerReader, span: Span) -> _Page:
+    """Reads the first few rows in a span."""
+    page = ledger.page(span)
+    return page, page[-1].name if page else ROOT
+
+
+def _each(root: str, span: Span, read: Callable[[LedgerReader, Span], _Page]) -> Iterator[Row]:
+    """Yields the rows that are read from the ledger, a page at a time."""
+    ledger: LedgerReader | None = None
+    try:
+        while (ledger := ledger or LedgerReader.peek(root)) is not None:
+            page, last = read(ledger, span)
+            is_believed = ledger.is_believed
+            if not ledger.is_copy:  # To migrate a copy for each page would take long.
+                ledger.close()
+                ledger = None
+            # The rows of a copied ledger are about files with other signatures.
+            yield from page if is_believed else (replace(row, recorded_ns=0) for row in page)
+            if not last:
                 return
-            with contextlib.closing(ledger):
-                page, is_believed = ledger.signatures(span), ledger.is_believed
-            if tree is None or not is_believed:
-                yield from (recorded[0] for recorded in page)
-            else:
-                yield from _suspicious(tree, page)
-            if not page:
-                return
-            span = span._replace(after=page[-1][0])
+            span = span._replace(after=last)
+    finally:
+        if ledger is not None:
+            ledger.close()
+
+
+@contextlib.contextmanager
+def opened_tree(root: str) -> Iterator[Tree | None]:
+    """Opens a root to look at it; ``None`` if it is gone, and all that was written with it."""
+    try:
+        tree = open_root(root)[0]
+    except RootError:
+        yield None
+        return
+    with contextlib.closing(tree):
+        yield tree
 
 
 def few_suspects(root: str) -> list[Name] | None:
-    """Lists the suspects of a whole mirror, unless they are too many to be held."""
-    found = list(itertools.islice(suspects(root), _FEW + 1))
+    """Lists the names of all suspects, unless they are too many to be held."""
+    found = [row.name for row in itertools.islice(suspects(root), _FEW + 1)]
     return found if len(found) <= _FEW else None
 
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import PurePath
-from typing import Final, Literal
+from typing import Literal
 
 from msgspec.structs import replace
 
 from .._core.attributes import checked_content, checked_mode, checked_preserve, checked_time
 from .._core.errors import ApplyError, FsMirrorError, PathError
-from .._core.intents import Intent
+from .._core.intents import Intent, OnConflict
 from .._core.names import Name, parse_link_target, parse_name
 from .._core.rows import Row, kind_of
 from .._core.states import Absent, DirState, FileState, LinkState, digest_of
 from .._disk.sources import Source, look_at_source, spool, unread_source
-from .comparison import Wanted, batches
+from .._disk.tree import Tree
+from .apply import prepare
+from .brake import Limit
+from .comparison import Comparison, Wanted, batches, check_removals
+from .drift import DriftReport
+from .ledger import Ledger
+from .reading import noted
+from .session import Session
 
-__all__ = ["Update", "apply_all", "is_said", "leaves", "wanted"]
+__all__ = ["Update", "apply_all", "apply_update"]
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 Preserved = tuple[Literal["mode", "mtime"], ...]
 
 
@@ -152,12 +159,51 @@ class Update:
         return sorted(self._declared.items(), key=lambda pair: pair[0])
 
 
-def leaves(declared: Iterable[tuple[Name, Wanted]]) -> Iterator[Name]:
-    """Yields the files and links among declarations."""
-    return (name for name, wanted in declared if not isinstance(wanted.desired, DirState))
+def apply_update(
+    session: Session,
+    apply: Callable[[list[Intent]], object],
+    files: Update,
+    *,
+    by: str,
+    on_conflict: OnConflict,
+    durable: bool,
+    max_delete: Limit | None,
+) -> None:
+    """Brings what was declared to the disk, as :meth:`Mirror.update` tells.
+
+    Args:
+        session: That of the root.
+        apply: Applies a batch; raises :class:`ApplyError` for paths that failed.
+        files: What was declared.
+        by: Who declares.
+        on_conflict: What happens to foreign bytes.
+        durable: True if the update has to survive a power cut.
+        max_delete: How many files may be removed.
+    """
+    root, note, declared = session.root, f"update: {by}", files.declared()
+    leaves = (name for name, wanted in declared if not isinstance(wanted.desired, DirState))
+    check_removals(root, noted(root, note), leaves, max_delete, "max_delete")
+
+    def begin(tree: Tree, ledger: Ledger) -> str:
+        owner = ledger.identity(note)
+        prepare(tree, ledger, owner, by, DriftReport())
+        return owner
+
+    comparison = Comparison[Wanted](
+        root,
+        session.run(begin, create=True, durable=durable),
+        is_said=_is_said,
+        wanted=partial(_wanted, root),
+        on_conflict=on_conflict,
+        durable=durable,
+    )
+    failures = apply_all(apply, comparison.batches(declared))
+    failures += comparison.unread.values()
+    if failures:
+        raise ApplyError(root, failures)
 
 
-def is_said(declared: Wanted, row: Row) -> bool:
+def _is_said(declared: Wanted, row: Row) -> bool:
     """True if a row says what is declared; of a copy, if its source is as it was."""
     desired = declared.desired
     if isinstance(desired, Absent) or row.kind != kind_of(desired):
@@ -166,13 +212,11 @@ def is_said(declared: Wanted, row: Row) -> bool:
         return False
     if not isinstance(declared.content, Source):
         return row.digest == desired.digest
-    seen = declared.source
-    return seen is not None and (row.size, row.source_inode, row.source_ctime_ns) == (
-        *(seen.size, seen.inode, seen.ctime_ns),
-    )
+    seen, of_row = declared.source, (row.size, row.source_inode, row.source_ctime_ns)
+    return seen is not None and of_row == (seen.size, seen.inode, seen.ctime_ns)
 
 
-def wanted(root: str, name: Name, declared: Wanted, row: Row | None) -> Wanted:
+def _wanted(root: str, name: Name, declared: Wanted, row: Row | None) -> Wanted:
     """Completes a declaration: the source of a copy is read if that is needed.
 
     Args:
@@ -187,7 +231,7 @@ def wanted(root: str, name: Name, declared: Wanted, row: Row | None) -> Wanted:
     source, state = declared.content, declared.desired
     if not isinstance(source, Source) or not isinstance(state, FileState):
         return declared
-    if row is not None and is_said(declared, row):  # Only its copy is in question.
+    if row is not None and _is_said(declared, row):  # Only its copy is in question.
         known = Source(source.source, row.digest, None, source.mode, source.signature)
         return Wanted(replace(state, digest=row.digest), known, declared.source)
     found = look_at_source(source.source, os.path.join(root, name))
@@ -209,34 +253,25 @@ def apply_all(
     Returns:
         What failed.
     """
-    failures, unfitting = _applied(apply, to_do)
-    count = len(unfitting) + 1
-    while 0 < len(unfitting) < count:
-        count = len(unfitting)
-        more, unfitting = _applied(apply, batches(intent for intent, _ in unfitting))
-        failures += more
-    return [*failures, *(failure for _, failure in unfitting)]
-
-
-_Failed = tuple[list[FsMirrorError], list[tuple[Intent, FsMirrorError]]]
-
-
-def _applied(apply: Callable[[list[Intent]], object], to_do: Iterable[list[Intent]]) -> _Failed:
-    """Applies batches; returns what failed, and apart from it what did not fit."""
     failures: list[FsMirrorError] = []
-    unfitting: list[tuple[Intent, FsMirrorError]] = []
-    for batch in to_do:
-        try:
-            apply(batch)
-        except ApplyError as error:
-            intents = {intent.name: intent for intent in batch}
-            for failure in error.exceptions:
-                assert isinstance(failure, PathError)
-                if _is_full(failure):
-                    unfitting.append((intents[Name(failure.path)], failure))
-                else:
-                    failures.append(failure)
-    return failures, unfitting
+    count = None
+    while True:
+        unfitting: list[tuple[Intent, FsMirrorError]] = []
+        for batch in to_do:
+            try:
+                apply(batch)
+            except ApplyError as error:
+                intents = {intent.name: intent for intent in batch}
+                for failure in error.exceptions:
+                    assert isinstance(failure, PathError)
+                    if _is_full(failure):
+                        unfitting.append((intents[Name(failure.path)], failure))
+                    else:
+                        failures.append(failure)
+        if not unfitting or len(unfitting) == count:
+            return [*failures, *(failure for _, failure in unfitting)]
+        count = len(unfitting)
+        to_do = batches(intent for intent, _ in unfitting)
 
 
 def _is_full(failure: PathError) -> bool:

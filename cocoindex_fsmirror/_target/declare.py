@@ -21,7 +21,7 @@ from .._core.errors import SourceError
 from .._core.names import ROOT, Name, parse_link_target, parse_name
 from .._core.states import Content, DirState, LinkState
 from .._disk.sources import Source, Spooled, fingerprint, spool
-from .._mirror.mirror import Mirror
+from .._mirror.drift import has_drifted, observe
 from .engine import database_in_use
 from .handlers import ChildHandler
 from .localfs_guard import declare, guard
@@ -205,7 +205,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
             path: Its path relative to this directory.
             create_parent_dirs: Whether to make missing folders above it.
             durability: As in :func:`mount_dir_target`; inherited if ``None``.
-            verify: Inherited if ``None``. Drift is looked for when the root is
+            verify: Inherited if ``None``. DriftReport is looked for when the root is
                 mounted, so only the root's value has an effect.
             on_conflict: As in :func:`mount_dir_target`; inherited if ``None``.
             mode: Its permission bits; it stays accessible for its owner (``0o700``).
@@ -258,7 +258,7 @@ def dir_target(
 ) -> coco.TargetState[ChildHandler]:
     """A target state for a directory, to be given to ``coco.mount_target()``.
 
-    Drift is looked for here and now, so make it anew for each update;
+    DriftReport is looked for here and now, so make it anew for each update;
     :func:`mount_dir_target` does, and looks without blocking the event loop.
 
     Args:
@@ -348,12 +348,7 @@ async def mount_dir_target(
         ValueError: An option has an unknown value.
     """
     options = Options(durability, verify, on_conflict, exact, max_delete)
-    if verify == "content":
-        resolved = _resolved_now(path)
-        drift = None if resolved is None else await Mirror(resolved).observe_content()
-        watch = Watch(drift, max_delete)
-    else:
-        watch = await asyncio.to_thread(_look, path, options)
+    watch = await asyncio.to_thread(_look, path, options)
     provider = await coco.mount_target(_dir_state(path, create_parent_dirs, options, watch))
     return DirTarget(provider, watch)
 
@@ -401,7 +396,7 @@ def declare_file(
         ROOT,
         Options(durability, verify, on_conflict),
         uuid.uuid4().hex,
-        bool(resolved and verify != "none" and Mirror(folder).has_drifted(parse_name(name))),
+        bool(resolved and verify != "none" and has_drifted(folder, parse_name(name))),
     )
     coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key, spec)))
 
@@ -464,7 +459,7 @@ def _look(path: _Where, options: Options) -> Watch:
     resolved = None if options.verify == "none" else _resolved_now(path)
     if resolved is None:
         return Watch(None, options.max_delete)
-    drift = Mirror(resolved).observe(content=options.verify == "content")
+    drift = observe(resolved, content=options.verify == "content")
     return Watch(drift, options.max_delete)
 
 

@@ -22,7 +22,7 @@ from .._core.names import ROOT, Name, join, parse_name
 from .._core.rows import Kind
 from .._core.states import ABSENT, Absent, Desired, DirState
 from .._disk.roots import is_there
-from .._mirror.look import Drift
+from .._mirror.drift import DriftReport
 from .actions import Action, Change, Drop, Mount, Place, Single
 from .engine import make_sink, stay_attached
 from .localfs_guard import refuse_to_fill
@@ -293,7 +293,9 @@ def _write_single(context_provider: Any, action: Single) -> None:
         mirror_at(path).tear_down(intent.owner, durable=intent.durable)
     mirror = mirror_at(os.path.dirname(path))
     if intent.desired is not ABSENT:
-        mirror.prepare(intent.owner, Drift(), parents=intent.create_parents, durable=intent.durable)
+        mirror.prepare(
+            intent.owner, DriftReport(), parents=intent.create_parents, durable=intent.durable
+        )
         mirror.apply([intent])
     elif is_there(mirror.root):
         mirror.apply([intent])

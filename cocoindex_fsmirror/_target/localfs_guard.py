@@ -29,7 +29,7 @@ import cocoindex as coco
 
 from .._core.errors import LedgerError, RootError
 from .._core.names import Name
-from .._mirror.ledger import Ledger
+from .._mirror.reader import LedgerReader
 from .specs import RootKey
 
 __all__ = ["declare", "guard", "refuse_to_fill"]
@@ -137,7 +137,7 @@ def _is_mirrored(path: str, kind: str) -> bool:
     """True if a directory is a mirror, or a file is managed by the mirror it lies in."""
     folder, name = (path, "") if kind == "dir" else os.path.split(path)
     try:
-        ledger = Ledger.peek(folder)
+        ledger = LedgerReader.peek(folder)
         if ledger is None:
             return False
         with closing(ledger):

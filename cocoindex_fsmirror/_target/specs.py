@@ -18,7 +18,7 @@ from .._core.errors import RootError
 from .._core.names import ROOT, Name, ancestors, parent
 from .._core.states import Content, DirState, FileState, LinkState, digest_of
 from .._mirror.brake import Brake, Limit, check_limit
-from .._mirror.look import Drift
+from .._mirror.drift import DriftReport
 
 __all__ = [
     "DirSpec",
@@ -77,8 +77,8 @@ class Watch:
     Components declare from several threads.
     """
 
-    def __init__(self, drift: Drift | None = None, max_delete: Limit | None = None) -> None:
-        self.drift = drift or Drift()
+    def __init__(self, drift: DriftReport | None = None, max_delete: Limit | None = None) -> None:
+        self.drift = drift or DriftReport()
         self.has_looked = drift is not None
         self.owner = ""
         self.brake = None if max_delete is None else Brake(max_delete)

@@ -26,7 +26,7 @@ from tests.command.syncing import (
     sync,
     told,
 )
-from tests.support import backups, contents, exact_state, snapshot
+from tests.support import backups, contents, exact_state, ledger_rows, snapshot
 
 # What is mirrored
 
@@ -128,7 +128,7 @@ def test_an_edit_of_the_source_within_the_tick_of_its_reading_is_noticed(
     with monkeypatch.context() as patch:
         patch.setattr(_source, "coarse_now_ns", lambda: now_ns)
         sync(src, dst)
-    rows = {str(row.name): row.source_ctime_ns for row in Mirror(dst).rows()}
+    rows = {str(row.name): row.source_ctime_ns for row in ledger_rows(Mirror(dst))}
     assert rows["index.html"] == 0
     read = _opened(monkeypatch)
     sync(src, dst)
@@ -176,7 +176,7 @@ def test_paths_are_compared_in_the_order_of_the_ledger(src: Path, dst: Path) -> 
     names = [name for name, _ in survey(str(src)).entries()]
     assert names == sorted(snapshot(src))
     sync(src, dst)
-    assert [row.name for row in Mirror(dst).rows()] == names
+    assert [row.name for row in ledger_rows(Mirror(dst))] == names
     assert told(src, dst)["unchanged"] == 16
     assert state(dst) == state(src)
 

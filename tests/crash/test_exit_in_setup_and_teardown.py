@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._mirror.look import Drift
+from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.crash.harness import die_at, leave_out_barriers
 from tests.support import OWNER, Tree, contents, folder, snapshot, write
 
@@ -57,7 +57,7 @@ def test_a_root_that_was_half_made_is_made_by_the_next_update(tmp_path: Path) ->
 def test_after_a_root_was_half_made_a_teardown_leaves_at_most_empty_folders(tmp_path: Path) -> None:
     for step, root in _deaths_in_prepare(tmp_path):
         with Mirror(root) as mirror:
-            mirror.prepare(OWNER, Drift())
+            mirror.prepare(OWNER, DriftReport())
             mirror.apply([write("a/b.txt", b"1")])
             mirror.tear_down(OWNER)
         assert contents(snapshot(root.parents[1])) == {}, step

@@ -14,7 +14,7 @@ import pytest
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk import calls as _calls
-from cocoindex_fsmirror._mirror.look import Drift
+from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.crash import scene
 from tests.crash.disks import CUTS, Cut, Disk, made_disk
 from tests.crash.harness import die_at, lose_power_after, lose_power_at
@@ -94,7 +94,7 @@ def test_a_finished_update_is_all_there_after_a_power_cut(disk: Disk, rows: list
 def test_a_root_that_was_made_is_there_after_a_power_cut(disk: Disk) -> None:
     root = disk.at / "made" / "root"
     mirror = Mirror(root)
-    lose_power_after(disk, lambda: mirror.prepare(OWNER, Drift()))
+    lose_power_after(disk, lambda: mirror.prepare(OWNER, DriftReport()))
     assert root.is_dir()
     lose_power_after(disk, lambda: mirror.apply([write("a/b.txt", b"1")]))
     assert snapshot(root) == {"a": "dir", "a/b.txt": b"1"}
@@ -107,7 +107,7 @@ def test_a_root_that_was_made_is_there_after_a_power_cut(disk: Disk) -> None:
 def test_what_was_torn_down_does_not_come_back_after_a_power_cut(disk: Disk) -> None:
     root = disk.at / "made" / "root"
     with Mirror(root) as mirror:
-        mirror.prepare(OWNER, Drift())
+        mirror.prepare(OWNER, DriftReport())
         mirror.apply([write("a/b.txt", b"1"), write("c.txt", b"2")])
     disk.sync()
     lose_power_after(disk, lambda: Mirror(root).tear_down(OWNER))

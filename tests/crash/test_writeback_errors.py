@@ -13,7 +13,7 @@ from cocoindex_fsmirror import BarrierError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.staging import Staging
-from cocoindex_fsmirror._mirror.look import Drift
+from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.crash.disks import Cut, Disk, ThinDisk, made_disk, made_thin_disk
 from tests.crash.harness import die_at, lose_power_after
 from tests.support import OWNER, Tree, snapshot, write
@@ -46,7 +46,7 @@ def _open(disk: Disk) -> tuple[Mirror, Path]:
     """A mirror with the old files; like an engine's, it stays open."""
     root = disk.at / "root"
     mirror = Mirror(root)
-    mirror.prepare(OWNER, Drift())
+    mirror.prepare(OWNER, DriftReport())
     mirror.apply(_intents(_OLD))
     return mirror, root
 

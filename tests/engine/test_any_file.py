@@ -619,7 +619,7 @@ def test_a_link_may_climb_to_the_root_but_not_above_it(
         assert os.readlink(path) == target
 
 
-# Drift
+# DriftReport
 
 
 def edited(path: Path) -> None:

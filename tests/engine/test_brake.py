@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.rows import Kind, Row
 from cocoindex_fsmirror._mirror.brake import Brake, allowance
+from cocoindex_fsmirror._mirror.reader import LedgerReader
 from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
 from tests.engine.flows import OUT, Flow, memoized, page, plain
-from tests.support import backups, contents
+from tests.support import OWNER, backups, contents
 
 MakeFlow = Callable[..., Flow]
 MAINS = pytest.mark.parametrize("main", [plain, memoized])
@@ -39,22 +41,31 @@ def test_a_fraction_is_rounded_down_but_not_below_what_it_says(
     assert allowance(limit, managed) == allowed
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """Managed files, from which a test removes what a brake lets it remove."""
 
     def __init__(self, limit: float, *names: str) -> None:
-        self.names = set(map(Name, names))
+        self.files = set(map(Name, names))
         self.brake = Brake(limit)
 
     def remove(self, *names: str) -> str:
         """One batch; returns what its error says."""
         planned = set(map(Name, names))
         try:
-            self.brake.check("/root", planned, lambda: len(self.names), self.names.__and__)
+            self.brake.check("/root", planned, self, OWNER)
         except fsmirror.TooManyRemovalsError as error:
             return str(error)
-        self.names -= planned
+        self.files -= planned
         return ""
+
+    def count(self, owner: str = "") -> int:
+        """How many there are."""
+        assert owner == OWNER
+        return len(self.files)
+
+    def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
+        """The rows of those that are still there."""
+        return {name: Row(name, Kind.FILE, OWNER, "") for name in self.files.intersection(names)}
 
 
 def test_a_batch_that_exceeds_the_limit_with_those_before_it_is_refused_whole() -> None:
@@ -63,7 +74,7 @@ def test_a_batch_that_exceeds_the_limit_with_those_before_it_is_refused_whole() 
     told = ledger.remove("d", "e", "f")
     assert "6 of 8 files would be removed, and max_delete=5 allows 5" in told
     assert "no more than 3 were removed" in told
-    assert ledger.names == set("defgh")
+    assert ledger.files == set("defgh")
 
 
 def test_the_parts_of_a_refused_batch_are_refused_as_well() -> None:
@@ -72,7 +83,7 @@ def test_the_parts_of_a_refused_batch_are_refused_as_well() -> None:
     for part in ("ab", "cd", *"abcdefgh"):
         assert ledger.remove(*part), part
     assert ledger.remove() == "", "a batch that removes nothing goes through"
-    assert ledger.names == set("abcdefgh")
+    assert ledger.files == set("abcdefgh")
 
 
 def test_a_batch_that_is_tried_again_counts_once() -> None:
@@ -94,7 +105,7 @@ def test_announced_removals_count_before_they_come_unless_nothing_is_there() -> 
 def test_a_fraction_is_one_of_what_was_managed_when_the_update_began() -> None:
     ledger = Ledger(0.5, *"abcd")
     assert ledger.remove() == ""
-    ledger.names |= set(map(Name, "efghijklmnop"))
+    ledger.files |= set(map(Name, "efghijklmnop"))
     assert ledger.remove("a", "b") == ""
     assert ledger.remove("c")
 

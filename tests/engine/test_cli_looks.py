@@ -18,7 +18,8 @@ from msgspec.structs import replace
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._command.main import main
 from cocoindex_fsmirror._core.names import ROOT
-from cocoindex_fsmirror._mirror.ledger import Pending
+from cocoindex_fsmirror._mirror.notes import Pending
+from cocoindex_fsmirror._mirror.reading import row as row_of
 from tests.engine.flows import Flow
 from tests.support import backups, command_environment, contents, exact_state, snapshot
 
@@ -236,10 +237,10 @@ def test_status_tells_who_mirrors_how_much_and_what_is_to_be_known(src: Path, ds
 
 def test_status_counts_what_verify_lists_also_while_a_batch_is_under_way(dst: Path) -> None:
     with Mirror(dst) as mirror:
-        row = mirror.row("a")
+        row = row_of(mirror.root, "a")
         assert row is not None
         note = Pending("batch", ROOT, "0", False, row)
-        mirror._run(lambda _tree, ledger: ledger.begin([note], durable=False))
+        mirror.session.run(lambda _tree, ledger: ledger.begin([note], durable=False))
         assert mirror.verify() == ["a"]  # Nobody knows whether it is to be believed.
     assert told("status", dst)["drifted"] == 0
     assert told("verify", dst)["differences"] == []
@@ -305,13 +306,13 @@ def test_verify_is_silent_of_what_is_foreign_unless_it_is_to_be_exact(dst: Path)
 
 def test_verify_finds_an_edit_that_hides_its_time_only_by_content(dst: Path) -> None:
     with Mirror(dst) as mirror:
-        row = mirror.row("a")
+        row = row_of(mirror.root, "a")
         assert row is not None
         (dst / "a").write_bytes(b"x")
         os.utime(dst / "a", ns=(row.mtime_ns, row.mtime_ns))
         there = (dst / "a").lstat()
         hidden = replace(row, ctime_ns=there.st_ctime_ns, recorded_ns=there.st_ctime_ns + 10**10)
-        mirror._run(lambda _tree, ledger: ledger.commit([hidden], ()))
+        mirror.session.run(lambda _tree, ledger: ledger.commit([hidden], ()))
     assert run("verify", dst).exit_code == 0
     assert told("verify", dst, "--content")["differences"] == [{"path": "a", "how": "modified"}]
 

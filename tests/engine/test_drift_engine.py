@@ -1,4 +1,4 @@
-"""Drift, healed at the next update by running again only those who own the drifted files."""
+"""DriftReport, healed at the next update by running again only those who own the drifted files."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def _open(root: Path) -> Mirror:
 
 def _is_open(mirror: Mirror) -> bool:
     """Whether a mirror holds its ledger."""
-    return mirror._ledger is not None
+    return mirror.session.ledger is not None
 
 
 def test_only_so_many_ledgers_stay_open(tmp_path: Path) -> None:

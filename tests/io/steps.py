@@ -17,9 +17,10 @@ from unittest import mock
 
 from cocoindex_fsmirror._disk import calls, copying, locks, looks, mounts, roots, staging, tree
 from cocoindex_fsmirror._mirror import ledger as _ledger
-from cocoindex_fsmirror._mirror import look as _observe
-from cocoindex_fsmirror._mirror import mirror as _mirror
+from cocoindex_fsmirror._mirror import reader as _reader
+from cocoindex_fsmirror._mirror import session as _session
 from cocoindex_fsmirror._mirror import stage as _stage
+from cocoindex_fsmirror._mirror import suspects as _suspects
 from cocoindex_fsmirror._mirror.ledger import Ledger
 
 _PLACES = ["mkdir", "rmdir", "unlink", "rename", "renameat2", "link", "symlink"]
@@ -62,7 +63,7 @@ def _telling(name: str, real: Callable[..., Any], hear: Hear) -> Callable[..., A
 def overheard(hear: Hear) -> Iterator[None]:
     """Tells of every system call that the package makes, and of the ledger's writes."""
     with contextlib.ExitStack() as stack:
-        for module in (*_DISK, _stage, _mirror, _ledger, _observe):
+        for module in (*_DISK, _stage, _session, _ledger, _reader, _suspects):
             stack.enter_context(mock.patch.object(module, "os", _Os(hear)))
         connect = _telling("connect", sqlite3.connect, hear)
         stack.enter_context(mock.patch.object(sqlite3, "connect", connect))

@@ -34,7 +34,14 @@ from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import place as _place
-from cocoindex_fsmirror._mirror.backups import Backup, find, list_backups, parse_age, purge, restore
+from cocoindex_fsmirror._mirror.backups import (
+    Backup,
+    find,
+    find_backups,
+    parse_age,
+    purge,
+    restore,
+)
 from tests.io.steps import crashes, recorded, run_failing, run_with_event
 from tests.io.test_names_on_disk import NASTY
 from tests.support import Mount, exact_state, failing, snapshot, write
@@ -48,12 +55,12 @@ pytestmark = pytest.mark.usefixtures("no_waiting")
 
 def _locked(mirror: Mirror, act: Callable[[Tree], _T]) -> _T:
     """What comes of something that is done with the root locked."""
-    return mirror._run(lambda tree, _ledger: act(tree), create=True)
+    return mirror.session.run(lambda tree, _ledger: act(tree), create=True)
 
 
 def _listed(mirror: Mirror, *homes: str) -> list[Backup]:
     """The backups of a mirror."""
-    return _locked(mirror, lambda tree: list_backups(tree, map(Name, homes)))
+    return _locked(mirror, lambda tree: find_backups(tree, map(Name, homes)))
 
 
 def _restore(mirror: Mirror, backup: Backup, to: str | None = None) -> None:
@@ -251,7 +258,7 @@ def test_a_listing_survives_that_something_vanishes_at_any_step(
     for k, root, mirror, _ in _tries(tmp_path):
 
         def act(tree: Tree) -> None:
-            found = {(backup.name, backup.kind) for backup in list_backups(tree)}
+            found = {(backup.name, backup.kind) for backup in find_backups(tree)}
             assert found <= {("d", "dir"), ("d/e", "dir"), ("d/e/x", "file")}
 
         gone = partial((root / vanishing).rename, root / "gone")

@@ -26,7 +26,7 @@ from cocoindex_fsmirror._disk import copying as _copying
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk import staging as _staging
 from cocoindex_fsmirror._disk.sources import Source, fingerprint, look_at_source, spool
-from tests.support import Mount, copy, delete, exact_state, failing, snapshot, write
+from tests.support import Mount, copy, delete, exact_state, failing, ledger_rows, snapshot, write
 
 SMALL, LARGE = 1 << 16, (1 << 20) + 17
 
@@ -343,7 +343,7 @@ def test_a_copy_that_died_before_it_was_hashed_claims_nothing_of_others(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
     os.mkfifo(root / "x")  # It has no digest either.
     mirror.create()
-    assert mirror.rows() == []
+    assert ledger_rows(mirror) == []
     assert os.listdir(root / ".fsmirror" / "tmp") == []
 
 

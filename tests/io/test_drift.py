@@ -1,4 +1,4 @@
-"""Drift is noticed: by a look, within a tick, and by content where a look can't tell."""
+"""DriftReport is noticed: by a look, within a tick, and by content where a look can't tell."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,16 @@ from cocoindex_fsmirror._disk import copying as _copying
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._disk.roots import open_root
 from cocoindex_fsmirror._disk.staging import Slot, Staging
-from cocoindex_fsmirror._mirror import ledger as _ledger
+from cocoindex_fsmirror._mirror import apply as _apply_module
+from cocoindex_fsmirror._mirror import drift as _drift
 from cocoindex_fsmirror._mirror import look as _observe
-from cocoindex_fsmirror._mirror import mirror as mirror_module
-from cocoindex_fsmirror._mirror.look import Drift, Look
+from cocoindex_fsmirror._mirror import reader as _reader
+from cocoindex_fsmirror._mirror.drift import DriftReport, differences, has_drifted
+from cocoindex_fsmirror._mirror.formats import CorruptLedgerError
+from cocoindex_fsmirror._mirror.reading import row as row_of
+from cocoindex_fsmirror._mirror.suspects import rows
 from tests.io.steps import quiet_state
-from tests.support import OWNER, delete, folder, write
+from tests.support import OWNER, delete, folder, ledger_rows, write
 
 
 @pytest.fixture
@@ -97,12 +102,12 @@ DRIFTS = [
 ]
 
 
-def _looks(mirror: Mirror) -> list[Drift]:
+def _looks(mirror: Mirror) -> list[DriftReport]:
     """What each way of looking finds."""
     return [
         mirror.observe(),
         mirror.observe(content=True),
-        asyncio.run(mirror.observe_content()),
+        asyncio.run(asyncio.to_thread(mirror.observe, content=True)),
     ]
 
 
@@ -115,8 +120,8 @@ def test_drift_is_noticed_and_healed(
     for found in _looks(mirror):
         assert found.names == {"d/x"}
         assert found.components == {(OWNER, "/one")}
-    assert mirror.has_drifted(write("d/x").name)
-    assert not mirror.has_drifted(write("y").name)
+    assert has_drifted(mirror.root, write("d/x").name)
+    assert not has_drifted(mirror.root, write("y").name)
     assert quiet_state(root) == before
     if happens is not _folder:
         mirror.apply([write("d/x", b"abc")])
@@ -158,7 +163,7 @@ def test_the_whole_root_gone_is_drift_of_everything(mirror: Mirror, root: Path, 
     ledger = root.with_name("ledger")
     shutil.copytree(root / ".fsmirror", ledger)
     shutil.rmtree(root)
-    assert mirror.observe() == Drift()
+    assert mirror.observe() == DriftReport()
     with pytest.raises(RootError, match="no mirror"):
         mirror.verify()
     root.mkdir()
@@ -205,7 +210,7 @@ def test_an_edit_in_the_tick_of_the_record_is_noticed(
 ) -> None:
     mirror.apply([write("x", b"abc")])
     (root / "x").write_bytes(b"old")
-    for module in (_calls, _observe, mirror_module):
+    for module in (_calls, _observe, _drift, _apply_module):
         monkeypatch.setattr(module, "coarse_now_ns", _Clock(root / "x"))
     mirror.apply([write("x", b"abc")])
     (root / "x").write_bytes(b"ABC")
@@ -243,7 +248,7 @@ def test_an_edit_that_kept_size_times_and_inode_is_found_by_content(
     _pretend_unchanged(root, "d/x", recorded=True)
     assert mirror.verify() == []
     assert mirror.verify(content=True) == ["d/x"]
-    assert asyncio.run(mirror.observe_content()).names == {"d/x"}
+    assert asyncio.run(asyncio.to_thread(mirror.observe, content=True)).names == {"d/x"}
 
 
 def test_an_edit_is_noticed_by_its_ctime_though_the_clock_was_set_back(
@@ -266,9 +271,9 @@ def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path
             turns += 1
             await asyncio.sleep(0)
 
-    async def both() -> Drift:
+    async def both() -> DriftReport:
         other = asyncio.create_task(others())
-        found = await mirror.observe_content()
+        found = await asyncio.to_thread(mirror.observe, content=True)
         other.cancel()
         return found
 
@@ -298,19 +303,17 @@ def test_a_large_ledger_is_read_some_rows_at_a_time_while_others_write(
 ) -> None:
     names = [f"d{number}/{number}" for number in range(7)]
     mirror.apply([write(name) for name in names])
-    monkeypatch.setattr(_ledger, "_PAGE", size)
+    monkeypatch.setattr(_reader, "PAGE", size)
     changed = {names[0], names[2], names[3], names[6]}
     for name in changed:
         (root / name).write_bytes(b"edited")
     for found in _looks(mirror):
         assert found.names == changed
-    assert {each.name for each in mirror.differences()} == changed
-    look = Look(str(root))
-    with contextlib.closing(look):
-        rows = look.rows()
-        first = next(rows)
-        mirror.apply([delete(names[-2]), write("later")])
-        rest = [str(row.name) for row in rows]
+    assert {each.name for each in differences(mirror.root)} == changed
+    walk = rows(mirror.root)
+    first = next(walk)
+    mirror.apply([delete(names[-2]), write("later")])
+    rest = [str(row.name) for row in walk]
     assert [str(first.name), *rest][:5] == names[:5]
     if size < 3:
         assert rest[4:] == [names[-1], "later"]
@@ -348,7 +351,7 @@ def test_by_a_copied_ledger_no_lstat_is_proof(mirror: Mirror, root: Path, x: Pat
 def test_no_lstat_proves_a_row_that_is_unsynced_or_was_seen_to_drift(
     mirror: Mirror, root: Path, x: Path
 ) -> None:
-    row = mirror.row("d/x")
+    row = row_of(mirror.root, "d/x")
     assert row is not None
     with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
         ledger.execute("UPDATE rows SET seen = 1 WHERE name = 'd/x'")
@@ -365,7 +368,7 @@ def test_a_file_that_was_edited_before_it_was_looked_at_again_proves_nothing(
     root: Path, mirror: Mirror
 ) -> None:
     mirror.apply([write("x", b"1")])
-    row, (tree, _) = mirror.rows()[0], open_root(str(root))
+    row, (tree, _) = ledger_rows(mirror)[0], open_root(str(root))
     with contextlib.closing(tree):
         seen = tree.signature(row.name)
         assert seen is not None
@@ -383,7 +386,7 @@ def test_every_path_is_looked_at_once(
     mirror.apply([write(name, b"1") for name in names])
     for name in names:
         (root / name).write_bytes(b"22")
-    found = mirror.differences(content=content)
+    found = differences(mirror.root, content=content)
     assert [difference.name for difference in found] == names
     assert {difference.how for difference in found} <= {"modified"}
 
@@ -396,7 +399,7 @@ def test_every_file_of_a_copied_ledger_is_read(mirror: Mirror, root: Path) -> No
     (root / "copy").replace(ledger)
     (root / "2").write_bytes(b"2")
     (root / "8").write_bytes(b"2")
-    assert [difference.name for difference in mirror.differences()] == ["2", "8"]
+    assert [difference.name for difference in differences(mirror.root)] == ["2", "8"]
 
 
 def test_a_ledger_that_can_t_be_read_is_told_once(
@@ -405,8 +408,11 @@ def test_a_ledger_that_can_t_be_read_is_told_once(
     mirror.apply([write("x", b"1"), write("y", b"1")])
     mirror.close()
     (root / ".fsmirror" / "ledger.sqlite3").write_bytes(b"nonsense" * 1000)
-    assert mirror.differences() == []
+    assert mirror.observe() == DriftReport()
     assert len([r for r in caplog.records if "drift can't be looked for" in r.getMessage()]) == 1
+    for look in (mirror.verify, partial(differences, mirror.root)):  # Never "in order".
+        with pytest.raises(CorruptLedgerError):
+            look()
 
 
 def test_an_unsynced_row_that_nobody_writes_anew_makes_its_owner_stale(
@@ -418,6 +424,6 @@ def test_an_unsynced_row_that_nobody_writes_anew_makes_its_owner_stale(
     assert mirror.observe().stale == frozenset()
     mirror.prepare(OWNER, mirror.observe())
     assert mirror.observe().stale == {OWNER}
-    row = mirror.row("d/x")
+    row = row_of(mirror.root, "d/x")
     assert row is not None
     assert (row.unsynced, row.seen) == (True, True)

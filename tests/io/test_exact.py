@@ -18,8 +18,20 @@ from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._command.wanted import known_in
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk.tree import Tree
-from cocoindex_fsmirror._mirror.look import Drift
-from tests.support import OWNER, Mount, backups, delete, exact_state, folder, link, snapshot, write
+from cocoindex_fsmirror._mirror.drift import DriftReport
+from cocoindex_fsmirror._mirror.exact import foreign, sweep
+from tests.support import (
+    OWNER,
+    Mount,
+    backups,
+    delete,
+    exact_state,
+    folder,
+    ledger_rows,
+    link,
+    snapshot,
+    write,
+)
 
 
 def _lay_out(mirror: Mirror, root: Path) -> None:
@@ -35,7 +47,7 @@ def _lay_out(mirror: Mirror, root: Path) -> None:
 
 def test_what_is_foreign_is_moved_and_what_is_managed_stays(mirror: Mirror, root: Path) -> None:
     _lay_out(mirror, root)
-    moved = mirror.sweep().backed_up
+    moved = sweep(mirror.session).backed_up
     assert set(moved) == {"foreign", "d/-rf\n", "theirs/deep/file", "theirs/link", "d/fifo"}
     assert snapshot(root) == {
         "a": b"1",
@@ -51,13 +63,13 @@ def test_what_is_foreign_is_moved_and_what_is_managed_stays(mirror: Mirror, root
         assert os.path.lexists(root / where)
     assert mirror.verify() == []
     before = exact_state(root)
-    assert mirror.sweep().backed_up == {}
+    assert sweep(mirror.session).backed_up == {}
     assert exact_state(root) == before
 
 
 def test_what_other_owners_manage_is_not_foreign(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("a", b"1"), write("d/b", b"2", owner="another")])
-    assert mirror.sweep().backed_up == {}
+    assert sweep(mirror.session).backed_up == {}
     assert snapshot(root) == {"a": b"1", "d": "dir", "d/b": b"2"}
 
 
@@ -69,7 +81,7 @@ def test_a_mirror_inside_is_left_alone_with_all_that_is_in_it(mirror: Mirror, ro
         inner.create()
         inner.apply([write("b", b"2")])
     (root / "sub" / "inner" / "edited by hand").write_bytes(b"3")
-    assert list(mirror.sweep().backed_up) == ["sub/theirs"]
+    assert list(sweep(mirror.session).backed_up) == ["sub/theirs"]
     with Mirror(root / "sub" / "inner") as inner:
         assert inner.verify() == []
     assert (root / "sub" / "inner" / "edited by hand").exists()
@@ -81,7 +93,7 @@ def test_what_somebody_mounted_is_left_alone(mirror: Mirror, root: Path, mount: 
     point = mount(root / "disk", "-t", "tmpfs", "tmpfs")
     (point / "theirs").write_bytes(b"2")
     with Mirror(root) as seeing:
-        assert seeing.sweep().backed_up == {}
+        assert sweep(seeing.session).backed_up == {}
     assert (point / "theirs").read_bytes() == b"2"
 
 
@@ -93,7 +105,7 @@ def test_on_a_mount_that_holds_files_of_ours_what_is_foreign_goes_to_its_own_bac
     with Mirror(root) as seeing:
         seeing.apply([write("disk/ours", b"1")])
         (point / "theirs").write_bytes(b"2")
-        moved = seeing.sweep().backed_up
+        moved = sweep(seeing.session).backed_up
     assert (root / moved[Name("disk/theirs")]).read_bytes() == b"2"
     assert (point / "ours").read_bytes() == b"1"
 
@@ -105,7 +117,7 @@ def test_a_link_is_moved_and_not_followed(mirror: Mirror, root: Path, tmp_path: 
     mirror.create()
     (root / "link").symlink_to(outside)
     before = exact_state(outside)
-    assert list(mirror.sweep().backed_up) == ["link"]
+    assert list(sweep(mirror.session).backed_up) == ["link"]
     assert exact_state(outside) == before
 
 
@@ -113,14 +125,14 @@ def test_a_socket_that_is_listened_at_can_still_be_moved(mirror: Mirror, root: P
     mirror.create()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "s"))
-        assert list(mirror.sweep().backed_up) == ["s"]
+        assert list(sweep(mirror.session).backed_up) == ["s"]
 
 
 def test_two_sweeps_within_a_second_lose_nothing(mirror: Mirror, root: Path) -> None:
     mirror.create()
     for number in range(3):
         (root / "x").write_bytes(b"%d" % number)
-        mirror.sweep()
+        sweep(mirror.session)
     assert backups(root) == [b"0", b"1", b"2"]
 
 
@@ -143,7 +155,7 @@ def test_what_belongs_there_though_it_is_not_managed_is_left_alone(
     for name in ("empty", "e"):
         (source / name).mkdir()
     besides = known_in(survey(str(source)))
-    assert set(mirror.sweep(besides).backed_up) == {"d/other", "dd"}
+    assert set(sweep(mirror.session, besides).backed_up) == {"d/other", "dd"}
     # Not the folder where a file belongs; but a file where a folder does may be replaced.
     assert snapshot(root) == {"d": "dir", "d/theirs": b"1", "empty": "dir", "e": b"1"}
 
@@ -153,7 +165,7 @@ def test_a_folder_where_a_file_is_declared_is_foreign(mirror: Mirror, root: Path
     (root / "x").unlink()
     (root / "x" / "deep").mkdir(parents=True)
     (root / "x" / "deep" / "mine").write_bytes(b"mine")
-    assert list(mirror.sweep().backed_up) == ["x/deep/mine"]
+    assert list(sweep(mirror.session).backed_up) == ["x/deep/mine"]
     assert snapshot(root) == {"d": "dir", "d/y": b"1"}
 
 
@@ -165,16 +177,16 @@ def test_a_folder_that_a_foreign_file_kept_goes_when_that_is_gone(
     (root / "x" / "y" / "mine").write_bytes(b"mine")
     mirror.apply([delete("x/y/f")])
     assert (root / "x" / "y" / "mine").exists()
-    mirror.prepare(OWNER, Drift())
+    mirror.prepare(OWNER, DriftReport())
     assert (root / "x" / "y" / "mine").exists()
     if how == "swept":
-        assert list(mirror.sweep().backed_up) == ["x/y/mine"]
+        assert list(sweep(mirror.session).backed_up) == ["x/y/mine"]
         assert not (root / "x").exists()
     else:
         (root / "x" / "y" / "mine").unlink()
-    mirror.prepare(OWNER, Drift())
+    mirror.prepare(OWNER, DriftReport())
     assert snapshot(root) == {"a": b"1", "kept": "dir", "z": "dir", "z/g": b"1"}
-    assert sorted(row.name for row in mirror.rows()) == ["a", "kept", "z", "z/g"]
+    assert sorted(row.name for row in ledger_rows(mirror)) == ["a", "kept", "z", "z/g"]
 
 
 def test_folders_keep_their_times_when_something_in_them_is_swept_or_pruned(
@@ -184,10 +196,10 @@ def test_folders_keep_their_times_when_something_in_them_is_swept_or_pruned(
     (root / "x" / "y" / "mine").write_bytes(b"mine")
     (root / "x" / "mine").write_bytes(b"mine")
     mirror.apply([delete("x/y/f")])
-    assert set(mirror.sweep(lambda name, _: name == "x/y/mine").backed_up) == {"x/mine"}
+    assert set(sweep(mirror.session, lambda name, _: name == "x/y/mine").backed_up) == {"x/mine"}
     assert (root / "x").lstat().st_mtime_ns == 5
     (root / "x" / "y" / "mine").unlink()
-    mirror.prepare(OWNER, Drift())
+    mirror.prepare(OWNER, DriftReport())
     assert snapshot(root) == {"x": "dir"}
     assert (root / "x").lstat().st_mtime_ns == 5
 
@@ -208,8 +220,8 @@ def test_a_folder_that_can_not_be_listed_stays_and_is_named(
         return real(tree, name)
 
     monkeypatch.setattr(Tree, "names_in", names_in)
-    assert mirror.foreign() == ["closed/", "d/closed/", "mine"]
-    outcome = mirror.sweep()
+    assert foreign(mirror.root) == ["closed/", "d/closed/", "mine"]
+    outcome = sweep(mirror.session)
     assert list(outcome.backed_up) == ["mine"]
     assert [(failure.path, str(failure)) for failure in outcome.failures] == [
         (name, f"move away {name!r}: Permission denied (it is not managed, and stays where it is)")
@@ -227,11 +239,11 @@ def test_the_first_update_of_an_owner_sweeps_nothing_and_the_next_one_does(
     (root / "same").write_bytes(b"1")
     (root / "theirs").write_bytes(b"2")
     inode = (root / "same").lstat().st_ino
-    mirror.prepare(OWNER, Drift(), exact=True)
+    mirror.prepare(OWNER, DriftReport(), exact=True)
     assert mirror.apply([write("same", b"1")]).adopted == ["same"]
     assert snapshot(root) == {"same": b"1", "theirs": b"2"}
     assert backups(root) == []
-    mirror.prepare(OWNER, Drift(), exact=True)
+    mirror.prepare(OWNER, DriftReport(), exact=True)
     assert snapshot(root) == {"same": b"1"}
     assert (root / "same").lstat().st_ino == inode
     assert backups(root) == [b"2"]
@@ -240,27 +252,27 @@ def test_the_first_update_of_an_owner_sweeps_nothing_and_the_next_one_does(
 def test_an_owner_that_is_new_in_a_mirror_of_others_sweeps_nothing(
     mirror: Mirror, root: Path
 ) -> None:
-    mirror.prepare("another", Drift())
+    mirror.prepare("another", DriftReport())
     mirror.apply([write("a", b"1", owner="another")])
     (root / "theirs").write_bytes(b"2")
-    mirror.prepare(OWNER, Drift(), exact=True)
+    mirror.prepare(OWNER, DriftReport(), exact=True)
     assert snapshot(root) == {"a": b"1", "theirs": b"2"}
 
 
 def test_an_owner_that_a_lost_ledger_knew_sweeps_nothing(mirror: Mirror, root: Path) -> None:
-    mirror.prepare(OWNER, Drift(), exact=True)
+    mirror.prepare(OWNER, DriftReport(), exact=True)
     mirror.apply([write("a", b"1")])
     mirror.close()
     for path in (root / ".fsmirror").glob("ledger*"):
         path.unlink()
-    mirror.prepare(OWNER, Drift(), exact=True)
+    mirror.prepare(OWNER, DriftReport(), exact=True)
     assert snapshot(root) == {"a": b"1"}
 
 
 def test_without_being_asked_nothing_is_swept(mirror: Mirror, root: Path) -> None:
     (root / "x").write_bytes(b"1")
     for _ in range(2):
-        mirror.prepare(OWNER, Drift())
+        mirror.prepare(OWNER, DriftReport())
     assert snapshot(root) == {"x": b"1"}
 
 
@@ -284,7 +296,7 @@ def test_deep_trees_are_swept_file_by_file_with_few_descriptors(
         (deep / "x").write_bytes(b"%d" % number)
     sys.setrecursionlimit(len(inspect.stack(0)) + 250)
     try:
-        moved = mirror.sweep().backed_up
+        moved = sweep(mirror.session).backed_up
     finally:
         sys.setrecursionlimit(usual)
     assert snapshot(root) == {}

@@ -17,7 +17,7 @@ from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.intents import Intent, OnConflict
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import calls as _calls
-from cocoindex_fsmirror._mirror.look import Drift
+from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.io.steps import crashes, overheard
 from tests.support import backups, contents, delete, snapshot, write
 
@@ -202,7 +202,7 @@ def test_without_syncfs_the_folders_in_which_a_root_was_made_are_synced(tmp_path
             synced.append(_path_of(args[0]))
 
     with overheard(hear), Mirror(tmp_path / "new" / "root") as mirror:
-        mirror.prepare("an-owner", Drift())
+        mirror.prepare("an-owner", DriftReport())
     assert {str(tmp_path), str(tmp_path / "new"), str(tmp_path / "new" / "root")} <= set(synced)
 
 

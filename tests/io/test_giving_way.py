@@ -16,9 +16,9 @@ from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk.staging import Slot, Staging
-from cocoindex_fsmirror._mirror.look import Drift
+from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.io.steps import CHANGES, crashes, recorded
-from tests.support import OWNER, delete, failing, snapshot, write
+from tests.support import OWNER, delete, failing, ledger_rows, snapshot, write
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
 
@@ -73,7 +73,7 @@ def test_who_gave_way_is_declared_again_wherever_the_batch_was_interrupted(
         with Mirror(root) as mirror:
             drift = mirror.observe()
             mirror.prepare(OWNER, drift)  # Recovers.
-            rows = {(row.name, row.container) for row in mirror.rows()}
+            rows = {(row.name, row.container) for row in ledger_rows(mirror)}
             stands = (first.name, first.container) in rows and first.name not in mirror.verify()
             assert stands or "/one" in _components(mirror), k
         shutil.rmtree(root)
@@ -93,7 +93,7 @@ def test_a_refused_declaration_and_its_rival_are_declared_again_until_one_of_the
         assert _components(mirror) == {"/one", "/two"}
         assert mirror.observe().names == {"a", "a/b"}
     mirror.apply([delete("a"), refused])
-    assert mirror.observe() == Drift(known=mirror.observe().known)
+    assert mirror.observe() == DriftReport(known=mirror.observe().known)
 
 
 def test_a_note_ends_when_the_declaration_comes_again_though_nothing_is_to_be_done(

@@ -26,8 +26,12 @@ import pytest
 from cocoindex_fsmirror import LedgerError, Mirror
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.rows import Displaced, Row
+from cocoindex_fsmirror._mirror import formats as _formats
+from cocoindex_fsmirror._mirror import reader as _reader
 from cocoindex_fsmirror._mirror.formats import FORMAT, CorruptLedgerError
 from cocoindex_fsmirror._mirror.ledger import Ledger
+from cocoindex_fsmirror._mirror.reader import LedgerReader
+from cocoindex_fsmirror._mirror.suspects import rows, suspects
 from tests.support import backups, contents, delete, exact_state, snapshot, write
 
 KEPT = Path(__file__).parent.parent / "ledgers" / "format-2.sql"
@@ -74,9 +78,9 @@ def _opened(root: Path) -> Ledger:
         os.close(folder)
 
 
-def _peeked(root: Path) -> Ledger:
+def _peeked(root: Path) -> LedgerReader:
     """The ledger, opened for reading."""
-    ledger = Ledger.peek(str(root))
+    ledger = LedgerReader.peek(str(root))
     assert ledger is not None
     return ledger
 
@@ -129,7 +133,7 @@ def test_a_ledger_of_format_2_is_read_with_every_value(
         assert sorted(ledger.displaced()) == NOTES
         assert ledger.is_believed
         assert ledger.get_meta("note:source") == "/source"
-        assert [(identity, by) for identity, by, _ in sorted(ledger.known_owners())] == [
+        assert [(identity, by) for identity, by, _ in sorted(ledger.owners())] == [
             (A, "/state/flow.db pages"),
             (B, "/state/other.db site"),
         ]
@@ -142,7 +146,7 @@ def test_a_ledger_of_format_2_is_read_with_every_value(
 
 
 def test_a_migrated_ledger_has_the_tables_of_a_new_one(file: Path, root: Path) -> None:
-    def columns(ledger: Ledger) -> dict[str, list[Any]]:
+    def columns(ledger: LedgerReader) -> dict[str, list[Any]]:
         tables = ("meta", "rows", "displaced", "intents")
         execute = ledger._connection.execute
         infos = {table: execute(f"PRAGMA table_info({table})").fetchall() for table in tables}
@@ -153,6 +157,23 @@ def test_a_migrated_ledger_has_the_tables_of_a_new_one(file: Path, root: Path) -
         contextlib.closing(Ledger.empty()) as new,
     ):
         assert columns(migrated) == columns(new)
+
+
+def test_a_walk_through_an_older_format_migrates_one_copy(
+    file: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, copies = _formats.migrated_copy, list[int]()
+
+    def migrated_copy(connection: sqlite3.Connection, version: int) -> sqlite3.Connection:
+        copies.append(version)
+        return real(connection, version)
+
+    monkeypatch.setattr(_reader, "PAGE", 1)
+    monkeypatch.setattr(_reader, "migrated_copy", migrated_copy)
+    for walk in (rows, suspects):
+        copies.clear()
+        assert len([*walk(str(root))]) > 3
+        assert copies == [2]
 
 
 def test_a_peek_at_an_older_format_changes_nothing_on_disk(file: Path, root: Path) -> None:

@@ -16,7 +16,7 @@ from cocoindex_fsmirror._core.intents import Intent, OnConflict
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk.staging import Slot, Staging
-from cocoindex_fsmirror._mirror import mirror as _mirror
+from cocoindex_fsmirror._mirror import apply as apply_module
 from cocoindex_fsmirror._mirror.place import Placement
 from tests.io.steps import identity, run_with_event, watched
 from tests.support import OWNER, backups, contents, delete, failing, snapshot, write
@@ -312,7 +312,7 @@ def test_what_comes_out_is_read_if_its_time_proves_nothing(
         return real(self, slot, digest=digest)
 
     monkeypatch.setattr(Staging, "look", look)
-    monkeypatch.setattr(_mirror, "coarse_now_ns", lambda: 0)
+    monkeypatch.setattr(apply_module, "coarse_now_ns", lambda: 0)
     mirror.apply([intent])
     assert True in read
 

@@ -179,7 +179,7 @@ def test_a_root_that_is_replaced_while_we_wait_is_opened_again(
             root.mkdir()
         lock(tree, patience)
 
-    monkeypatch.setattr("cocoindex_fsmirror._mirror.mirror.lock", lock_after_a_swap)
+    monkeypatch.setattr("cocoindex_fsmirror._mirror.session.lock", lock_after_a_swap)
     mirror.apply([write("a", b"1")])
     assert snapshot(root) == {"a": b"1"}
     assert snapshot(root.with_name("moved")) == {}
@@ -191,7 +191,7 @@ def test_whatever_the_system_refuses_is_one_error_that_names_the_root(
     def broken(*_args: object, **_options: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("cocoindex_fsmirror._mirror.mirror.view_of", broken)
+    monkeypatch.setattr("cocoindex_fsmirror._mirror.apply.view_of", broken)
     with pytest.raises(RootError, match=f"{root}.*Input/output error"):
         mirror.apply([write("a", b"1")])
 

@@ -12,8 +12,8 @@ import cocoindex as coco
 import msgspec
 from hypothesis import strategies as st
 
-from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import ROOT, Name
+from cocoindex_fsmirror._mirror.drift import has_drifted
 from cocoindex_fsmirror._target.actions import Action, Mount
 from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _apply_actions, _child_of
 from cocoindex_fsmirror._target.records import Record
@@ -51,7 +51,7 @@ class _Declaring(RootHandler):
             spec = msgspec.structs.replace(spec, fresh_owner=f"the owner of {key!r}")
         if isinstance(spec, FileSpec):
             assert isinstance(key, tuple)
-            drifted = Mirror(self._base).has_drifted(Name(str(key[1])))
+            drifted = has_drifted(str(self._base), Name(str(key[1])))
             spec = msgspec.structs.replace(spec, drifted=drifted)
         return super().reconcile(key, spec, prev_possible_records, prev_may_be_missing)
 

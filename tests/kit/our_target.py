@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import ancestors, parse_name
 from cocoindex_fsmirror._core.states import LinkState
-from cocoindex_fsmirror._mirror.look import Drift
+from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
 from cocoindex_fsmirror._target.actions import Action, Mount
 from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _apply_actions, _child_of
@@ -59,9 +59,9 @@ def forget(root: str) -> None:
     mirror = _open_mirrors._mirrors.pop(root, None)
     if mirror is None:
         return
-    if mirror._ledger is not None and not mirror._ledger._connection.in_transaction:
+    if mirror.session.ledger is not None and not mirror.session.ledger._connection.in_transaction:
         # Nobody cuts the power here, so that the log need not be synced when it is folded in.
-        mirror._ledger._connection.execute("PRAGMA synchronous=OFF")
+        mirror.session.ledger._connection.execute("PRAGMA synchronous=OFF")
     mirror.close()
 
 
@@ -74,13 +74,13 @@ class _Looking(Watch):
 
     def __init__(self, root: str, *, verify: bool) -> None:
         self._root, self._verify = root, verify
-        self._drift = Drift()
+        self._drift = DriftReport()
         self.is_due = True
         super().__init__(self.drift)
         self.has_looked = verify
 
     @property
-    def drift(self) -> Drift:
+    def drift(self) -> DriftReport:
         """What a look found."""
         if self.is_due and self._verify:
             self._drift = Mirror(self._root).observe()
@@ -88,7 +88,7 @@ class _Looking(Watch):
         return self._drift
 
     @drift.setter
-    def drift(self, found: Drift) -> None:
+    def drift(self, found: DriftReport) -> None:
         self._drift = found
 
 

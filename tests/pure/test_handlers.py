@@ -11,7 +11,7 @@ import pytest
 
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._core.states import ABSENT, DirState, FileState, digest_of
-from cocoindex_fsmirror._mirror.look import Drift
+from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._target import handlers as _handlers
 from cocoindex_fsmirror._target.actions import Change, Drop, Mount, Place, Single
 from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _Pace
@@ -38,7 +38,7 @@ Output = coco.TargetReconcileOutput[object, Record, ChildHandler]
 @functools.cache
 def _place(*drifted: str) -> Place:
     """The directory target ``sub`` of a root in which some names drifted, of one update."""
-    watch = Watch(Drift(names=frozenset(map(Name, drifted))))
+    watch = Watch(DriftReport(names=frozenset(map(Name, drifted))))
     return Place(KEY, "an-owner", Options(on_conflict="error"), watch, Name("sub"), "sub//")
 
 
@@ -265,7 +265,7 @@ def test_everything_runs_again_only_if_a_look_found_what_nobody_else_can_heal(
     has_looked: bool, remembered: bool, is_known: bool, is_stale: bool
 ) -> None:
     owner = OTHER if remembered else "fresh"
-    drift = Drift(
+    drift = DriftReport(
         names=frozenset({Name("drifted")}),
         stale=frozenset({owner, "x"} if is_stale else {"x"}),
         known=frozenset({owner, "x"} if is_known else {"x"}),
