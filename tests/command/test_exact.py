@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, SourceError
+from cocoindex_fsmirror import SourceError
 from cocoindex_fsmirror._command import syncing as _sync
 from cocoindex_fsmirror._command import wanted as _sources
 from cocoindex_fsmirror._command.survey import survey
@@ -149,11 +149,15 @@ def test_too_many_removals_stop_before_anything_is_done(
 def test_the_brake_holds_after_a_first_run_that_was_cut_off(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut_off(_mirror: Mirror, *_: int) -> None:
-        raise KeyboardInterrupt
+    def cut_off(tree: Tree, name: Name, *dress: Any) -> int:
+        if not name:  # The root itself, which comes last.
+            raise KeyboardInterrupt
+        return real(tree, name, *dress)
+
+    real = Tree.dress_folder
 
     with monkeypatch.context() as patch:
-        patch.setattr(Mirror, "dress", cut_off)
+        patch.setattr(Tree, "dress_folder", cut_off)
         assert sync(src, dst).exit_code == 130
     shutil.rmtree(src)
     src.mkdir()

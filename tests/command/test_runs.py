@@ -20,6 +20,8 @@ import pytest
 from cocoindex_fsmirror import Mirror, RootError
 from cocoindex_fsmirror._command import syncing as _sync
 from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import comparison as _comparison
 from cocoindex_fsmirror._mirror.outcome import Outcome
 from tests.command.syncing import state, sync, told
@@ -32,8 +34,9 @@ def test_a_second_run_on_the_same_mirror_says_who_holds_it(src: Path, dst: Path)
     dst.mkdir()
     code = (
         "import sys, time; from cocoindex_fsmirror import Mirror\n"
+        "from cocoindex_fsmirror._mirror.session import held\n"
         f"m = Mirror({str(dst)!r}); m.create()\n"
-        "with m.held():\n    print('held', flush=True); sys.stdin.read()"
+        "with held(m.session):\n    print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -216,14 +219,17 @@ def test_another_source_is_followed_without_a_copy_of_what_is_the_same(
 def test_a_run_that_was_cut_off_is_not_forgotten_when_the_source_changes_back(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(_mirror: Mirror, *_: int) -> None:
-        raise RootError(str(dst), "the process ended here", "")
+    def die(tree: Tree, name: Name, *dress: Any) -> int:
+        if not name:  # The root itself, which comes last.
+            raise RootError(str(dst), "the process ended here", "")
+        return real(tree, name, *dress)
 
+    real = Tree.dress_folder
     assert sync(src, dst).exit_code == 0
     shutil.copytree(src, before := src.parent / "before", symlinks=True)
     (src / "index.html").write_bytes(b"other")
     with monkeypatch.context() as patch:
-        patch.setattr(Mirror, "dress", die)
+        patch.setattr(Tree, "dress_folder", die)
         assert sync(src, dst).exit_code == 3
     assert (dst / "index.html").read_bytes() == b"other"
     (src / "index.html").write_bytes(b"<p>index")

@@ -11,6 +11,7 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror._target import declare
 from tests.engine import flows
 from tests.engine.flows import OUT, Flow, memoized, page, plain, ran
 from tests.support import backups, contents, exact_state
@@ -326,8 +327,7 @@ def test_verify_none_looks_at_nothing(
     flow.update()
     edit(flow.root / "a")
     (flow.root / "b").unlink()
-    monkeypatch.delattr(fsmirror.Mirror, "observe")
-    monkeypatch.delattr(fsmirror.Mirror, "observe_content")
+    monkeypatch.delattr(declare, "observe")
     for _ in range(2):
         flow.update()
         assert flow.tree == {"a": b"1 edited"}
