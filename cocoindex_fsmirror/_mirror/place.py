@@ -87,8 +87,9 @@ class Placement:
     def make_folders(self) -> None:
         """Makes the folders that are needed, from the top."""
         for step in self._plan.folders:
-            if step.row.name in self._stage.needed - self._failures.names:
-                self._failures.attempt(step.row.name, "make", self._make_folder, step)
+            name = step.row.name
+            if name in self._stage.needed and name not in self._failures.names:
+                self._failures.attempt(name, "make", self._make_folder, step)
 
     def _make_folder(self, step: MakeFolder) -> None:
         """Places a folder whole, or makes it where that fails, and remembers that we did."""
