@@ -30,10 +30,10 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Placement:
-    """What a batch changes in the tree.
+    """The changes that a batch makes to the tree.
 
     Attributes:
-        done: What the ledger will say of the paths that are as they should be.
+        done: The ledger's future rows of the paths that are as they should be.
         seen: Their signatures, if they are files.
         gone: The paths that are no longer ours.
         moved: Folders that were placed whole, and a time before that.

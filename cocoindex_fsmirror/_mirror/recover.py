@@ -21,7 +21,7 @@ _log = logging.getLogger("cocoindex_fsmirror")
 
 
 def recover(tree: Tree, ledger: Ledger) -> None:
-    """Step 1: settles what an interrupted batch left.
+    """Settles what an interrupted batch left: step 1 of the next one.
 
     Torn staging files are discarded, and of whole ones those that we wrote; anything else
     was on its way to the backup area. Then the content of each path tells if its step had

@@ -32,7 +32,7 @@ class Stage:
     """The slots of a batch, one for each step, and what is in them.
 
     Attributes:
-        rows: What the ledger will say of each path that is made or written.
+        rows: The ledger's future row of each path that is made or written.
         slots: Where each of them is staged.
         exits: Where each path that goes is moved to.
         whole: Folders that are staged with all that is to be in them.
