@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import groupby
+from operator import attrgetter
 
 import msgspec
 from msgspec.structs import replace
@@ -51,16 +53,16 @@ class Wanted(msgspec.Struct):
 def coalesce(intents: Iterable[Intent], rows: Mapping[Name, Row], folding: Folding) -> Wanted:
     """Makes one intent a path, in the order of the names; contradictions fail."""
     wanted = Wanted()
-    asked: defaultdict[Name, dict[tuple[str, str], Intent]] = defaultdict(dict)
+    latest: dict[tuple[Name, str, str], Intent] = {}
     for intent in intents:
-        places = asked[intent.name]
-        place = intent.owner, intent.container
-        known = places.get(place)  # Of two from one place, the later one counts.
-        places[place] = replace(intent, ours=intent.ours + known.ours) if known else intent
+        key = intent.name, intent.owner, intent.container
+        known = latest.get(key)
+        latest[key] = replace(intent, ours=intent.ours + known.ours) if known else intent
         if intent.desired is ABSENT:
-            wanted.given_up.add((intent.name, *place))
-    for name in sorted(asked):
-        _take_one(wanted, list(asked[name].values()), rows.get(name))
+            wanted.given_up.add(key)
+    by_name = attrgetter("name")
+    for name, asked in groupby(sorted(latest.values(), key=by_name), key=by_name):
+        _take_one(wanted, list(asked), rows.get(name))
     _refuse_below_files(wanted)
     if folding:
         _refuse_folded(wanted, rows.values(), folding)
@@ -87,12 +89,13 @@ def _refuse_below_files(wanted: Wanted) -> None:
     """Refuses ``a`` as a file together with ``a/b``."""
     present = dict(wanted.present)
     files = {name for name, i in present.items() if not isinstance(i.desired, DirState)}
-    covering = {
-        folder: next((above for above in (*ancestors(folder), folder) if above in files), None)
+    covered = {
+        folder: above
         for folder in {parent(name) for name in present}
+        if (above := next((a for a in (*ancestors(folder), folder) if a in files), None))
     }
-    for name, intent in present.items():
-        above = covering[parent(name)]
+    for name, intent in present.items() if covered else ():
+        above = covered.get(parent(name))
         if above is not None:
             wanted.refuse(intent, f"{above!r} is declared as a file")
             if above in wanted.present:  # It fails only once.

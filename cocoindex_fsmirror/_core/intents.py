@@ -1,4 +1,4 @@
-"""Intents: what a batch is asked for, one path each. Pure."""
+"""Intents: the desired states that a batch is asked for, one path each. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .states import Content, Desired
 __all__ = ["Intent", "OnConflict"]
 
 OnConflict: TypeAlias = Literal["backup", "overwrite", "error", "keep"]
-"""What happens to foreign bytes. ``keep`` (leave them, without an error) is for teardown only."""
+"""The policy for foreign bytes. ``keep`` (leave them, without an error) is for teardown only."""
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
@@ -30,9 +30,9 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
         content: The bytes of a file, or where they are.
         source: The signature of the file that is copied, if any later change will show in it.
         ours: Digests that the engine remembers to have declared for this path.
-        on_conflict: What to do about foreign bytes.
-        create_parents: Whether missing parent folders are made.
-        durable: Whether the batch has to survive a power cut.
+        on_conflict: The policy for foreign bytes.
+        create_parents: True to make missing parent folders.
+        durable: True if the batch has to survive a power cut.
         rival: A path that is declared too and can't be there together with this
             one; :data:`ROOT` if there is none.
     """

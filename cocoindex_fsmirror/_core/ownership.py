@@ -19,7 +19,7 @@ __all__ = ["Fate", "Verdict", "fate_of", "judge", "judge_bytes"]
 
 
 class Verdict(enum.Enum):
-    """Whose the bytes at a path are."""
+    """The owner of the bytes at a path."""
 
     ABSENT = "nothing is there"
     RIGHT = "the desired bytes are there already"

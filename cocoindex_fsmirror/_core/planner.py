@@ -194,10 +194,9 @@ class _Planner:
         made = row.made if row is not None and is_known else actual.digest in intent.ours
         kept = row_of(intent, made=made)
         mode, mtime_ns = dressed(intent.desired, actual.state)
-        if (mode, mtime_ns) == (None, None) and row is not None and _says(row, kept, actual):
-            return
-        self._keep.append(Keep(kept, actual, mode, mtime_ns, adopts=row is None))
-        self._displace(intent.name, intent)
+        if (mode, mtime_ns) != (None, None) or row is None or not _is_recorded(kept, row, actual):
+            self._keep.append(Keep(kept, actual, mode, mtime_ns, adopts=row is None))
+            self._displace(intent.name, intent)
 
     def _clear_folder(self, intent: Intent) -> None:
         """Plans to remove a folder where a file should be, if all in it is ours."""
@@ -264,12 +263,10 @@ def _check_way(intent: Intent, name: Name, verdict: Verdict) -> None:
         raise ConflictError(intent.name, "write", problem, hint)
 
 
-def _says(row: Row, kept: Row, actual: Actual) -> bool:
-    """True if a row tells already what is known of a file that is right."""
-    source = kept.source_inode, kept.source_ctime_ns
-    is_as_seen = not row.seen and row.signature == actual.signature
-    is_as_read = (row.source_inode, row.source_ctime_ns) == source
-    return is_as_seen and is_as_read and row.declaration == kept.declaration
+def _is_recorded(kept: Row, row: Row, actual: Actual) -> bool:
+    """True if the ledger's row tells already all that is known of a file."""
+    seen = actual.signature
+    return seen is not None and row == kept.with_signature(seen, row.recorded_ns)
 
 
 def _without(intent: Intent, name: Name) -> Intent:

@@ -16,7 +16,7 @@ __all__ = ["Displaced", "Kind", "Row", "kind_of"]
 
 
 class Kind(enum.StrEnum):
-    """What a ledger row or a tracking record is about."""
+    """The kind of path that a ledger row or a tracking record describes."""
 
     FILE = "file"
     LINK = "link"

@@ -69,7 +69,7 @@ class LinkState(msgspec.Struct, frozen=True, gc=False):
     """A symbolic link, never followed.
 
     Attributes:
-        target: What it says.
+        target: The path that it points to.
         mtime_ns: As of a file.
     """
 
@@ -104,9 +104,9 @@ class OtherState(msgspec.Struct, frozen=True, gc=False):
 
 State: TypeAlias = FileState | LinkState | DirState | OtherState | Absent
 Leaf: TypeAlias = FileState | LinkState
-"""What can be put in place in one step: it has a digest."""
+"""A state that is put in place in one step: it has a digest."""
 Desired: TypeAlias = FileState | LinkState | DirState | Absent
-"""What can be asked for."""
+"""A state that can be declared."""
 
 
 def digest_of(content: bytes) -> bytes:
@@ -147,7 +147,7 @@ def _dress(state: State) -> tuple[int | None, int | None]:
 
 
 class Actual(msgspec.Struct, frozen=True, gc=False):
-    """What is at a path now, and the signature that it was seen with."""
+    """The state of a path on the disk, and the signature that it was seen with."""
 
     state: State
     signature: Signature | None = None

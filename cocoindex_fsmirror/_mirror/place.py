@@ -1,8 +1,4 @@
-"""Place: staged files take their names, and what is no longer declared goes.
-
-What a rename brings out of a path need not be what the plan had seen. It is judged once
-more, by the table of :mod:`._core/ownership`, before it goes.
-"""
+"""Place: staged files take their names, and what is no longer declared goes."""
 
 from __future__ import annotations
 
@@ -15,14 +11,14 @@ from msgspec.structs import replace
 
 from .._core.errors import ConflictError, PathError
 from .._core.names import ROOT, Name, ancestors, parent
-from .._core.ownership import Fate, Verdict, fate_of, judge_bytes
+from .._core.ownership import Fate, fate_of, judge_bytes
 from .._core.plan import Keep, MakeFolder, Put, Remove
 from .._core.rows import Kind, Row
-from .._core.signatures import is_older
 from .._core.states import ABSENT, Actual, OtherState
-from .._disk.calls import coarse_now_ns, stamp_now
+from .._disk.calls import coarse_now_ns
 from .._disk.staging import Slot
 from .._disk.tree import Tree
+from .exits import Exits
 from .ledger import Ledger
 from .look import Seen
 from .outcome import Outcome
@@ -36,10 +32,10 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Placement:
-    """What a batch changes in the tree.
+    """The changes that a batch makes to the tree.
 
     Attributes:
-        done: What the ledger will say of the paths that are as they should be.
+        done: The ledger's future rows of the paths that are as they should be.
         seen: Their signatures, if they are files.
         gone: The paths that are no longer ours.
         moved: Folders that were placed whole, and a time before that.
@@ -56,7 +52,7 @@ class Placement:
         self._failures = stage.failures
         self._outcome = outcome
         self._looked_ns = looked_ns
-        self._stamp = stamp_now()
+        self._exits = Exits(tree, stage.staging, outcome, looked_ns)
         self.moved: dict[Name, int] = {}
         self.done: dict[Name, Row] = {}
         self.seen: dict[Name, Seen] = {}
@@ -89,8 +85,9 @@ class Placement:
     def make_folders(self) -> None:
         """Makes the folders that are needed, from the top."""
         for step in self._plan.folders:
-            if step.row.name in self._stage.needed - self._failures.names:
-                self._failures.attempt(step.row.name, "make", self._make_folder, step)
+            name = step.row.name
+            if name in self._stage.needed and name not in self._failures.names:
+                self._failures.attempt(name, "make", self._make_folder, step)
 
     def _make_folder(self, step: MakeFolder) -> None:
         """Places a folder whole, or makes it where that fails, and remembers that we did."""
@@ -152,7 +149,7 @@ class Placement:
     def _rename(self, put: Put) -> None:
         """Renames one file to its path; what is there comes out, and is judged."""
         name, slot = put.intent.name, self._stage.slots[put.intent.name]
-        expected = self._still_expected(name, put.expected)
+        expected = self._exits.still_expected(name, put.expected)
         for _ in range(_ATTEMPTS):
             try:
                 if expected.state is ABSENT:
@@ -174,62 +171,20 @@ class Placement:
         problem = "the path kept changing while we tried to write it"
         raise PathError(name, "write", problem, "find out who else writes there")
 
-    def _still_expected(self, name: Name, planned: Actual) -> Actual:
-        """Returns what the plan had seen, without its signature if ctime has moved since.
-
-        Without one, the content will be read. A rename moves ctime too, so this is the
-        last moment to ask for it. Where nothing was, the rename itself refuses if something is.
-        """
-        is_same = planned.state is ABSENT or self._tree.signature(name) == planned.signature
-        return planned if is_same else replace(planned, signature=None)
-
     def _receive(self, put: Put, slot: Slot, expected: Actual) -> None:
         """Deals with what an exchange brought out; gives it back if it may not go."""
         name, intent = put.intent.name, put.intent
-        found = self._judge_out(slot, put.verdict, expected, intent.ours)
-        if not self._let_go(slot, name, fate_of(found, intent.on_conflict)):
+        found = self._exits.judge(slot, put.verdict, expected, intent.ours)
+        if not self._exits.let_go(slot, name, fate_of(found, intent.on_conflict)):
             self._staging.exchange(slot, name)
             out = self._staging.look(slot).signature
             if out is not None and out.inode == self._stage.written[name].inode:
                 self._staging.discard(slot)
             else:
-                self._back_up(slot, name)  # Somebody wrote there in between: that is kept too.
+                self._exits.back_up(
+                    slot, name
+                )  # Somebody wrote there in between: that is kept too.
             raise _appeared(name, "write")
-
-    def _judge_out(
-        self, slot: Slot, planned: Verdict, expected: Actual, ours: tuple[bytes, ...] = ()
-    ) -> Verdict:
-        """Judges what a rename brought out, which need not be what the plan had seen."""
-        if planned is Verdict.FOREIGN:
-            return judge_bytes(self._staging.look(slot), ())
-        if self._is_unchanged(slot, expected):
-            return Verdict.OURS
-        return judge_bytes(self._staging.look(slot, digest=True), (expected.digest, *ours))
-
-    def _is_unchanged(self, slot: Slot, expected: Actual) -> bool:
-        """True if the signature alone proves that this is what the plan had seen.
-
-        A rename changes ctime, so mtime has to do; within one tick of the look it proves
-        nothing.
-        """
-        seen, known = self._staging.look(slot).signature, expected.signature
-        if seen is None or known is None:
-            return False
-        return seen.is_like(known) and is_older(seen.mtime_ns, self._looked_ns)
-
-    def _let_go(self, slot: Slot, name: Name, fate: Fate) -> bool:
-        """Discards or backs up what is in a slot; returns False if it may not go."""
-        if fate is Fate.BACK_UP:
-            self._back_up(slot, name)
-        elif fate is Fate.DISCARD:
-            self._staging.discard(slot)
-        return not fate.blocks
-
-    def _back_up(self, slot: Slot, name: Name) -> None:
-        """Moves foreign bytes to the backup area, and says where they are."""
-        where = self._staging.back_up(slot, name, self._stamp)
-        self._outcome.backed_up[name] = where
-        _log.warning("%s: foreign %r was moved to %r", self._tree.path, name, where)
 
     def keep(self) -> None:
         """Records what was right already, and sets its mode and time."""
@@ -260,14 +215,14 @@ class Placement:
         """Takes one file out of its place, judges it, and lets it go."""
         name, slot = step.name, self._stage.exits[step.name]
         try:
-            expected = self._still_expected(name, step.expected)
+            expected = self._exits.still_expected(name, step.expected)
             self._staging.take(slot, name)
         except OSError as error:
             if error.errno not in _NOT_THERE:
                 raise
         else:
-            fate = fate_of(self._judge_out(slot, step.verdict, expected), step.policy)
-            if not self._let_go(slot, name, fate):
+            fate = fate_of(self._exits.judge(slot, step.verdict, expected), step.policy)
+            if not self._exits.let_go(slot, name, fate):
                 self._put_back(slot, name, fate)
             elif fate is Fate.DISCARD:
                 self._outcome.removed.append(name)
@@ -278,7 +233,7 @@ class Placement:
         try:
             self._staging.put(slot, name)
         except FileExistsError:
-            self._back_up(slot, name)
+            self._exits.back_up(slot, name)
         if fate is Fate.REFUSE:
             raise _appeared(name, "remove")
         self._outcome.left.append(name)

@@ -6,10 +6,12 @@ import contextlib
 import logging
 
 from .._core.errors import BarrierError
+from .._core.intents import Intent
 from .._core.layout import READY, area_of
 from .._core.names import ROOT, Name, ancestors, leaf, parent
+from .._core.ownership import Verdict, judge
 from .._core.rows import Kind, Row
-from .._core.states import ABSENT, DirState, FileState
+from .._core.states import ABSENT, DirState, FileState, same_content
 from .._disk.calls import coarse_now_ns, stamp_now
 from .._disk.staging import Slot, Staging, remove_area
 from .._disk.tree import Tree
@@ -23,11 +25,11 @@ _log = logging.getLogger("cocoindex_fsmirror")
 
 
 def recover(tree: Tree, ledger: Ledger) -> None:
-    """Step 1: settles what an interrupted batch left.
+    """Settles what an interrupted batch left: step 1 of the next one.
 
-    Torn staging files go. Of whole ones, those that we wrote go, and anything
-    else was on its way to the backup area. Then each path tells by its content
-    whether its step had been done.
+    Torn staging files are discarded, and of whole ones those that we wrote; anything else
+    was on its way to the backup area. Then the content of each path tells if its step had
+    been done.
 
     Raises:
         BarrierError: What was found could not be synced.
@@ -65,7 +67,7 @@ def _sync_leftovers(tree: Tree, pending: list[Pending]) -> None:
 
 
 def _areas(tree: Tree, home: Name) -> list[tuple[Name, Name]]:
-    """The staging areas of a folder that were left over."""
+    """Returns the staging areas of a folder that were left over."""
     try:
         return [(home, area) for area in tree.names_in(parent(area_of(home, "-")))]
     except OSError:
@@ -73,7 +75,7 @@ def _areas(tree: Tree, home: Name) -> list[tuple[Name, Name]]:
 
 
 def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, area: Name) -> bool:
-    """Empties one area: what is ours goes, what is foreign is kept; whether all could be."""
+    """Discards what is ours in one area, and backs up the rest; returns False if some stays."""
     batch, ready, _ = leaf(area).partition(READY)
     if not isinstance(tree.look(area).state, DirState):
         tree.remove_file(area)  # Never made by us.
@@ -88,7 +90,7 @@ def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, ar
                 is_folder = isinstance(tree.look(name).state, DirState)
                 if is_folder and _was_staged(slot, note, torn=not ready):
                     folders.append(name)
-                elif not is_folder and (not ready or _is_ours(tree, ledger, note, name)):
+                elif not is_folder and (not ready or (note and _is_ours(tree, ledger, note, name))):
                     tree.remove_file(name)
                 else:
                     _keep_leftover(tree, slot, leaf(area), note)
@@ -102,9 +104,9 @@ def _sort_out(tree: Tree, ledger: Ledger, pending: list[Pending], home: Name, ar
 
 
 def _was_staged(slot: Slot, note: Pending | None, *, torn: bool) -> bool:
-    """Whether a folder in a staging area is one of ours.
+    """True if a folder in a staging area is one of ours.
 
-    Its note tells. Before the first barrier a power cut may have taken the note; but all
+    Its note tells. A power cut before the first barrier may have taken the note, but all
     that we stage lies in slots with numbers.
     """
     if note is not None and note.row.kind == Kind.DIR:
@@ -112,15 +114,13 @@ def _was_staged(slot: Slot, note: Pending | None, *, torn: bool) -> bool:
     return torn and slot.entry.partition("/")[0].isdecimal()
 
 
-def _is_ours(tree: Tree, ledger: Ledger, note: Pending | None, leftover: Name) -> bool:
-    """Whether a whole file in a staging area holds a version that we wrote."""
-    digest = tree.look(leftover, digest=True).digest
-    if note is None or digest is None:
-        return False
+def _is_ours(tree: Tree, ledger: Ledger, note: Pending, leftover: Name) -> bool:
+    """True if a whole file in a staging area holds a version that we wrote."""
     row = ledger.rows_named([note.row.name]).get(note.row.name)
-    if row is not None and row.digest == digest:
-        return row.made
-    return not note.removal and note.row.digest == digest
+    staged = () if note.removal or note.row.digest is None else (note.row.digest,)
+    owner = note.row.owner if row is None else row.owner
+    intent = Intent(note.row.name, ABSENT, owner, ours=staged)
+    return judge(intent, row, tree.look(leftover, digest=True)) is Verdict.OURS
 
 
 def _keep_leftover(tree: Tree, slot: Slot, area: str, note: Pending | None) -> None:
@@ -142,10 +142,8 @@ def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> N
         if note.removal:
             if actual.state is ABSENT:
                 gone.append(row.name)
-        elif row.kind == Kind.DIR:
-            if isinstance(actual.state, DirState):
-                done.append(row)
-        elif row.digest is not None and actual.digest == row.digest and actual.signature:
+        elif same_content(row.state, actual.state) and actual.signature:
             done.append(row)
-            seen[row.name] = Seen(actual.signature, now_ns)
+            if row.kind != Kind.DIR:
+                seen[row.name] = Seen(actual.signature, now_ns)
     ledger.commit(record(tree, done, seen), gone, batch)

@@ -33,7 +33,7 @@ class Stage:
     """The slots of a batch, one for each step, and what is in them.
 
     Attributes:
-        rows: What the ledger will say of each path that is made or written.
+        rows: The ledger's future row of each path that is made or written.
         slots: Where each of them is staged.
         exits: Where each path that goes is moved to.
         whole: Folders that are staged with all that is to be in them.
@@ -48,6 +48,7 @@ class Stage:
         self._homes: dict[Name, tuple[Name, int | None]] = {}
         self._numbers = map(str, itertools.count())
         self._made: set[Name] = set()  # Folders of the staging area.
+        self._late: set[Name] = set()  # Files that were hashed while they were staged.
         self.rows: dict[Name, Row] = {step.row.name: step.row for step in plan.folders}
         self.rows |= {put.intent.name: row_of(put.intent, made=put.made) for put in plan.files}
         self.slots: dict[Name, Slot] = {}
@@ -134,6 +135,7 @@ class Stage:
         signature, digest = self.staging.write(slot, content, put.mode, gid, desired.mtime_ns)
         if desired.digest is None:
             self.rows[name] = replace(self.rows[name], digest=digest)
+            self._late.add(name)
         return signature
 
     def _remove_folder(self, name: Name) -> None:
@@ -145,12 +147,7 @@ class Stage:
 
     def late_notes(self) -> list[Pending]:
         """Returns new notes for files whose digest was not known before they were staged."""
-        late = {
-            put.intent.name
-            for put in self.plan.files
-            if isinstance(put.intent.desired, FileState) and put.intent.desired.digest is None
-        }
-        return [note for note in self.notes() if note.row.name in late & self.written.keys()]
+        return [note for note in self.notes() if note.row.name in self._late] if self._late else []
 
     @cached_property
     def needed(self) -> set[Name]:

@@ -33,7 +33,7 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._disk.tree import Tree
-from cocoindex_fsmirror._mirror import place as _place
+from cocoindex_fsmirror._mirror import exits as _exits
 from cocoindex_fsmirror._mirror.backups import (
     Backup,
     find,
@@ -92,7 +92,7 @@ def _ours(root: Path) -> dict[str, bytes | str]:
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Sets the time by which the next backups are called."""
-    return lambda stamp: monkeypatch.setattr(_place, "stamp_now", lambda: stamp)
+    return lambda stamp: monkeypatch.setattr(_exits, "stamp_now", lambda: stamp)
 
 
 @pytest.fixture(autouse=True)
@@ -189,7 +189,7 @@ def test_whatever_made_way_is_listed_with_all_that_is_known_of_it(
 def test_the_times_that_are_written_are_read(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_place, "stamp_now", _calls.stamp_now)
+    monkeypatch.setattr(_exits, "stamp_now", _calls.stamp_now)
     _displace(mirror, "x")
     (backup,) = _listed(mirror)
     seconds = time.gmtime(backup.time_ns // 1_000_000_000)

@@ -26,7 +26,18 @@ from cocoindex_fsmirror._disk import copying as _copying
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk import staging as _staging
 from cocoindex_fsmirror._disk.sources import Source, fingerprint, look_at_source, spool
-from tests.support import Mount, copy, delete, exact_state, failing, ledger_rows, snapshot, write
+from tests.support import (
+    Elsewhere,
+    Mount,
+    backups,
+    copy,
+    delete,
+    exact_state,
+    failing,
+    ledger_rows,
+    snapshot,
+    write,
+)
 
 SMALL, LARGE = 1 << 16, (1 << 20) + 17
 
@@ -397,3 +408,23 @@ def test_files_are_read_to_where_a_page_begins() -> None:
     """To any other place in a page some processors copy far more slowly."""
     begin = ctypes.c_char.from_buffer(_copying.buffer())
     assert ctypes.addressof(begin) % mmap.PAGESIZE == 0
+
+
+def test_a_copy_that_was_hashed_while_it_was_staged_is_known_after_a_death(
+    mirror: Mirror, root: Path
+) -> None:
+    """Its digest is noted before it is placed, so that recovery can tell that it was."""
+
+    def dies(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cocoindex_fsmirror._mirror.batch.record", dies)
+        with pytest.raises(KeyboardInterrupt):
+            mirror.apply([copy("a", Elsewhere(b"1", is_hashed=False))])
+    assert (root / "a").read_bytes() == b"1"
+    mirror.apply([write("b")])
+    assert mirror.managed() == ["a", "b"]
+    mirror.apply([delete("a")])
+    assert snapshot(root) == {"b": b""}
+    assert backups(root) == []

@@ -153,7 +153,8 @@ def test_a_file_of_it_that_fails_leaves_the_others_whole(mirror: Mirror, root: P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Staging, "write", write_or_fail)
         with failing("No space"):
-            mirror.apply([*INTENTS, write(f"top/{long}"), write(f"alone/{long}")])
+            fails = [write(f"{folder}/{long}") for folder in ("top", "top/alone", "alone")]
+            mirror.apply([*INTENTS, *fails])
     assert snapshot(root) == MADE
     assert _staged(root) == []
     assert mirror.verify(content=True) == []

@@ -17,7 +17,7 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk.staging import Slot, Staging
 from cocoindex_fsmirror._mirror import apply as apply_module
-from cocoindex_fsmirror._mirror.place import Placement
+from cocoindex_fsmirror._mirror.exits import Exits
 from tests.io.steps import identity, run_with_event, watched
 from tests.support import OWNER, backups, contents, delete, failing, snapshot, write
 
@@ -363,14 +363,14 @@ def test_what_comes_after_the_last_look_is_told_by_its_inode_and_its_size(
     mirror.apply([write("x", b"old")])
     os.utime(root / "x", ns=(1, 1))
     mirror.prepare(OWNER, mirror.observe())
-    last_look = Placement._still_expected
+    last_look = Exits.still_expected
 
-    def looked(place: Placement, name: Name, planned: Actual) -> Actual:
-        expected = last_look(place, name, planned)
+    def looked(exits: Exits, name: Name, planned: Actual) -> Actual:
+        expected = last_look(exits, name, planned)
         happens(root / "x")
         return expected
 
-    monkeypatch.setattr(Placement, "_still_expected", looked)
+    monkeypatch.setattr(Exits, "still_expected", looked)
     mirror.apply([intent])
     assert contents(snapshot(root)) == ({"x": b"new"} if intent.content else {})
     assert backups(root) == [b"OLD" if happens is _another_alike else b"LONGER"]

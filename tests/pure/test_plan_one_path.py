@@ -6,6 +6,7 @@ import itertools
 from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from cocoindex_fsmirror._core.intents import Intent, OnConflict
 from cocoindex_fsmirror._core.rows import Row
@@ -198,6 +199,14 @@ def test_a_right_file_in_a_wrong_mode_is_only_given_its_mode() -> None:
         plan = World({"f": NEW}, dict(row)).plan(write("f", NEW, mode=0o600))
         assert [keep.mode for keep in plan.keep] == [0o600]
         assert not plan.files
+
+
+def test_a_right_file_that_was_touched_is_recorded_with_its_new_signature() -> None:
+    """Else every later look would have to read it."""
+    row = replace(file_row("f", NEW), ctime_ns=2)
+    world = World({"f": NEW}, {"f": row})
+    assert [keep.row.name for keep in world.update(write("f", NEW)).keep] == ["f"]
+    assert world.plan(write("f", NEW)).changes_nothing
 
 
 def test_a_right_file_is_adopted_as_not_made_by_us() -> None:
