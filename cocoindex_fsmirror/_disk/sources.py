@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import IO, Final
 
+import msgspec
+
 from .._core.errors import SourceChangedError, SourceError
 from .._core.states import Signature, digest_of, is_older
 from .calls import coarse_now_ns
@@ -43,7 +45,7 @@ class _Allowance:
 _allowance = _Allowance(_HELD)
 
 
-class Source:
+class Source(msgspec.Struct, eq=False):
     """A file as it was when it was looked at; a :class:`~._core.states.Content`.
 
     Attributes:
@@ -55,24 +57,16 @@ class Source:
         is_provable: True if any later change will show in the signature.
     """
 
-    __slots__ = ("digest", "held", "is_provable", "mode", "signature", "source")
+    source: str
+    digest: bytes | None
+    held: bytes | None
+    mode: int
+    signature: Signature
+    is_provable: bool = True
 
-    def __init__(
-        self,
-        source: str,
-        digest: bytes | None,
-        held: bytes | None,
-        mode: int,
-        signature: Signature,
-        *,
-        is_provable: bool = True,
-    ) -> None:
-        self.source = source
-        self.digest = digest
-        self.held = held if held is not None and _allowance.take(len(held)) else None
-        self.mode = mode
-        self.signature = signature
-        self.is_provable = is_provable
+    def __post_init__(self) -> None:
+        if self.held is not None and not _allowance.take(len(self.held)):
+            self.held = None
 
     @property
     def size(self) -> int:
@@ -85,9 +79,8 @@ class Source:
         return self.signature.mtime_ns
 
     def __del__(self) -> None:
-        held = getattr(self, "held", None)
-        if held is not None:
-            _allowance.give_back(len(held))
+        if self.held is not None:
+            _allowance.give_back(len(self.held))
 
     def open(self) -> int:
         """Opens the file, to be read from its start."""
@@ -206,7 +199,7 @@ def _look(path: str, is_read: Callable[[int], bool]) -> Source:
         raise SourceChangedError(path)
     is_provable = is_older(signature.ctime_ns, now_ns)
     mode = stat.S_IMODE(found.st_mode)
-    return Source(path, digest, held, mode, signature, is_provable=is_provable)
+    return Source(path, digest, held, mode, signature, is_provable)
 
 
 def _read(fd: int, size: int) -> tuple[bytes, bytes | None]:

@@ -157,6 +157,10 @@ class Tree:
         holding = (point for point in self.mounts if f"{folder}/".startswith(f"{point}/"))
         return max(holding, key=len, default=ROOT)
 
+    def is_elsewhere(self, folder: Name) -> bool:
+        """True if no rename leads from a folder to the root."""
+        return self.mount_of(folder) != ROOT or self.device(folder) != self.device(ROOT)
+
     def device(self, folder: Name) -> int:
         """Returns the device of a folder; a subvolume of btrfs is one of its own."""
         return os.fstat(self.folder(folder)).st_dev
@@ -249,30 +253,24 @@ class Tree:
         """
         base, fd = taken or (leaf(name), self.folder(parent(name)))
         with pinned(fd) as source:
-            try:
-                return self._back_up_in(ROOT, name, stamp, base, source)
-            except OSError as error:
-                home = self.home_of(parent(name)) if home is None else home
-                if error.errno != errno.EXDEV or home == ROOT:
-                    raise
-            return self._back_up_in(home, name, stamp, base, source)
+            home = self.home_of(parent(name)) if home is None else home
+            backups = backups_of(home if self.is_elsewhere(home) else ROOT)
+            self.make_folders(backups, parent(backups))
+            self.folder(backups)  # Raises if something else took the name.
+            return self._back_up_below(backups, name, stamp, base, source)
 
-    def _back_up_in(self, home: Name, name: Name, stamp: str, base: str, source: int) -> Name:
-        """Moves an entry of an open folder to the backup area of a home."""
-        backups = backups_of(home)
-        ours = parent(backups)
-        self.make_folders(backups, ours)
-        self.folder(backups)  # Raises if something else took the name.
+    def _back_up_below(self, backups: Name, name: Name, stamp: str, base: str, source: int) -> Name:
+        """Moves an entry of an open folder to a backup area, by the first stamp that is free."""
         for attempt in range(10_000):
             moment = f"{stamp}.{attempt}" if attempt else stamp
             target = Name(f"{backups}/{moment}/{name}")
             try:
-                self.make_folders(parent(target), ours)
+                self.make_folders(parent(target), backups)
                 move(base, source, leaf(target), self.folder(parent(target)))
             except (FileExistsError, NotADirectoryError):
                 continue
             except OSError:
-                self.remove_folders(parent(target), ours)
+                self.remove_folders(parent(target), parent(backups))
                 raise
             return target
         raise FileExistsError(errno.EEXIST, "no free name in the backup area", name)

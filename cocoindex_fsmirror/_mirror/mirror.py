@@ -1002,6 +1002,7 @@ def _prepare_folder(tree: Tree) -> None:
     try:
         tree.make_folder(FOLDER, 0o700)
         if tree.look(LEDGER).state is ABSENT:  # The ledger is made last.
+            tree.remove_file(GITIGNORE)  # It may be torn.
             tree.make_file(GITIGNORE, b"*\n")
         tree.folder(FOLDER)
     except OSError as error:
