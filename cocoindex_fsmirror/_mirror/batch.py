@@ -37,7 +37,7 @@ from .._core.states import (
 )
 from .._disk.calls import coarse_now_ns, stamp_now
 from .._disk.staging import Slot, Staging
-from .._disk.tree import Tree
+from .._disk.tree import Tree, dress, dress_folder
 from .ledger import Ledger, Pending
 from .look import Seen, record
 
@@ -545,7 +545,7 @@ class _Batch:
         name, seen = step.row.name, step.actual.signature
         if step.row.kind != Kind.DIR and seen is not None:
             if (step.mode, step.mtime_ns) != (None, None):
-                seen = self._tree.dress(name, step.mode, step.mtime_ns, seen)
+                seen = dress(self._tree, name, step.mode, step.mtime_ns, seen)
             self._seen[name] = Seen(seen, self._looked_ns)
         self._done[name] = step.row
         self.outcome.kept.append(name)
@@ -611,7 +611,7 @@ class _Batch:
     def _dress(self, row: Row) -> None:
         """Dresses one folder, unless it could not be made."""
         try:
-            mtime_ns = self._tree.dress_folder(row.name, row.mode, row.asked_ns)
+            mtime_ns = dress_folder(self._tree, row.name, row.mode, row.asked_ns)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise

@@ -41,7 +41,7 @@ from .._disk.calls import coarse_now_ns
 from .._disk.copying import buffer
 from .._disk.looks import signature_of
 from .._disk.roots import open_root
-from .._disk.tree import Tree
+from .._disk.tree import Tree, folding_of
 from .ledger import ALL, Ledger, Span
 from .suspects import rows, suspects
 
@@ -253,7 +253,7 @@ def view_of(
     asked = {intent.name for intent in intents}
     holding = {parent(name) for name in asked} - {ROOT}
     names = asked | holding | {above for name in holding for above in ancestors(name)}
-    folding = tree.folding()
+    folding = folding_of(tree)
     rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
     actual: dict[Name, Actual] = {}
     for name in sorted(names):

@@ -47,7 +47,7 @@ from .._core.states import (
 from .._disk.calls import coarse_now_ns, stamp_now
 from .._disk.locks import hold, lock
 from .._disk.roots import is_there, open_root, remove_root, sync_above
-from .._disk.tree import Tree
+from .._disk.tree import Tree, dress_folder
 from .backups import Backup, list_backups, purge, restore
 from .batch import Outcome, apply_plan
 from .brake import Brake, Limit, check_limit
@@ -480,7 +480,7 @@ class Mirror:
         """
 
         def act(tree: Tree, _ledger: Ledger) -> None:
-            tree.dress_folder(ROOT, mode | 0o700, mtime_ns)
+            dress_folder(tree, ROOT, mode | 0o700, mtime_ns)
 
         self._run(act)
 
@@ -948,7 +948,7 @@ def _dress_above(tree: Tree, ledger: Ledger, changed: Iterable[Name]) -> None:
     folders = {folder for name in changed for folder in ancestors(name)}
     for row in ledger.rows_named(folders).values():
         with contextlib.suppress(OSError):  # It may be gone, too.
-            tree.dress_folder(row.name, row.mode, row.asked_ns)
+            dress_folder(tree, row.name, row.mode, row.asked_ns)
 
 
 def _of(ledger: Ledger, owner: str, container: str) -> list[Row | Displaced]:
