@@ -12,7 +12,7 @@ import msgspec
 
 from .._core.errors import SourceChangedError, SourceError
 from .._core.states import Signature, digest_of, is_older
-from .calls import coarse_now_ns
+from .calls import closing, coarse_now_ns
 from .copying import digest_of_file
 from .looks import signature_of
 
@@ -188,13 +188,12 @@ def _look(path: str, is_read: Callable[[int], bool]) -> Source:
     now_ns = coarse_now_ns()
     fd, found = _open(path)
     try:
-        digest, held = _read(fd, found.st_size) if is_read(found.st_size) else (None, None)
-        is_whole = held is None or len(held) == found.st_size
-        signature = signature_of(os.fstat(fd))
+        with closing(fd):
+            digest, held = _read(fd, found.st_size) if is_read(found.st_size) else (None, None)
+            signature = signature_of(os.fstat(fd))
     except OSError as error:
         raise SourceError(path, f"can't be read: {error.strerror}") from error
-    finally:
-        os.close(fd)
+    is_whole = held is None or len(held) == found.st_size
     if not is_whole or signature != signature_of(found):
         raise SourceChangedError(path)
     is_provable = is_older(signature.ctime_ns, now_ns)

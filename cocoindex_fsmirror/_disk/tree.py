@@ -20,7 +20,7 @@ from .._core.layout import FOLDER, backups_of
 from .._core.names import ROOT, Folding, Name, ancestors, join, leaf, parent
 from .._core.states import ABSENT, Actual, DirState, Signature
 from . import calls
-from .calls import move, opened, pinned, say_once
+from .calls import closing, move, open_file, say_once
 from .copying import write_all
 from .looks import look_at, signature_of
 from .mounts import mounts_below
@@ -200,10 +200,8 @@ class Tree:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with contextlib.suppress(FileExistsError):
             fd = os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name)))
-            try:
+            with closing(fd):
                 write_all(fd, content)
-            finally:
-                os.close(fd)
 
     def remove_file(self, name: Name) -> None:
         """Unlinks a file of our own folder; it may be missing."""
@@ -224,7 +222,7 @@ class Tree:
 
     def move(self, name: Name, target: Name) -> None:
         """Renames without replacing: ``FileExistsError`` if the target exists."""
-        with pinned(self.folder(parent(name))) as source:
+        with closing(os.dup(self.folder(parent(name)))) as source:
             move(leaf(name), source, leaf(target), self.folder(parent(target)))
 
     def back_up(
@@ -242,7 +240,7 @@ class Tree:
             Where it is now, relative to the root.
         """
         base, fd = taken or (leaf(name), self.folder(parent(name)))
-        with pinned(fd) as source:
+        with closing(os.dup(fd)) as source:
             home = self.home_of(parent(name)) if home is None else home
             backups = backups_of(home if self.is_elsewhere(home) else ROOT)
             self.make_folders(backups, parent(backups))
@@ -270,7 +268,7 @@ class Tree:
             return
         for name in files:
             try:
-                with opened(leaf(name), self.folder(parent(name))) as fd:
+                with closing(open_file(leaf(name), self.folder(parent(name)))) as fd:
                     os.fsync(fd)
             except OSError as error:
                 if error.errno != errno.ELOOP:  # A link is synced with its folder.
@@ -318,7 +316,7 @@ def dress(
     """
     base, above = leaf(name), tree.folder(parent(name))
     try:
-        with opened(base, above) as fd:
+        with closing(open_file(base, above)) as fd:
             if signature_of(os.fstat(fd)) == expected:
                 if mode is not None:
                     os.fchmod(fd, mode)
