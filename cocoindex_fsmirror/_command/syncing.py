@@ -12,6 +12,7 @@ import msgspec
 
 from .._core.errors import FsMirrorError
 from .._core.names import ROOT, Name
+from .._disk.tree import dress_folder
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.drift import DriftReport
 from .._mirror.exact import foreign, sweep
@@ -133,7 +134,7 @@ class Syncing:
             to_do = self._comparison.batches(survey.entries(), suspects)
             self._failures += map(str, apply_all(apply, to_do))
         dress = (ROOT, survey.mode | 0o700, survey.mtime_ns)
-        mirror.session.run(lambda tree, _ledger: tree.dress_folder(*dress))
+        mirror.session.run(lambda tree, _ledger: dress_folder(tree, *dress))
         return self._concluded(time.monotonic() - started)
 
     def _begin(self, survey: Survey, owner: str) -> None:

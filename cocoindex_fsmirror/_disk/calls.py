@@ -9,45 +9,45 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 _NOREPLACE: Final = 1  # renameat2(2)
 _EXCHANGE: Final = 2
 _FICLONE: Final = 0x40049409  # <linux/fs.h>
-_TICK: Final = getattr(time, "CLOCK_REALTIME_COARSE", 5 if sys.platform == "linux" else None)
+# CLOCK_REALTIME_COARSE of <linux/time.h>, where there is one.
+_TICK: Final = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 _UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _NO_CLONE: Final = (*_UNSUPPORTED, errno.EXDEV, errno.ENOTTY, errno.ETXTBSY)
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-_said: set[str] = set()
 
 
+@functools.cache
 def say_once(message: str) -> None:
     """Warns, once in a process, that less is achieved than was promised."""
-    if message not in _said:
-        _said.add(message)
-        _log.warning("%s", message)
+    _log.warning("%s", message)
+
+
+def _check(result: int, *_call: object) -> None:
+    """Raises the ``OSError`` for a call that failed."""
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def _foreign_call(name: str, *arguments: type) -> Callable[..., None] | None:
     """Returns a function of the C library that raises ``OSError``; ``None`` if it has none."""
-    function = getattr(_libc, name, None)
-    if function is None:
-        return None
-    function.argtypes = arguments
-
-    def call(*values: int | bytes) -> None:
-        if function(*values) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-
-    return call
+    function: Any = getattr(_libc, name, None)
+    if function is not None:
+        function.argtypes, function.errcheck = arguments, _check
+    return function  # type: ignore[no-any-return]
 
 
 _Int: Final = ctypes.c_int
@@ -57,7 +57,7 @@ syncfs = _foreign_call("syncfs", _Int)
 
 def coarse_now_ns() -> int:
     """Returns the time in nanoseconds by the clock that the kernel stamps files with."""
-    return time.time_ns() if _TICK is None else time.clock_gettime_ns(_TICK)
+    return time.clock_gettime_ns(_TICK)
 
 
 def stamp_now() -> str:
@@ -65,24 +65,21 @@ def stamp_now() -> str:
     return time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
 
 
-@contextlib.contextmanager
-def opened(base: str, folder: int) -> Iterator[int]:
+def open_file(base: str, folder: int) -> int:
     """Opens an entry of a folder for reading; follows no link, and waits for no FIFO."""
-    fd = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    return os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """Closes a descriptor at the end of a block.
+
+    Of a tree's own descriptors a duplicate is taken: opening another folder may close them.
+    """
     try:
         yield fd
     finally:
         os.close(fd)
-
-
-@contextlib.contextmanager
-def pinned(fd: int) -> Iterator[int]:
-    """Duplicates a descriptor: a tree may close its own when it opens another folder."""
-    copy = os.dup(fd)
-    try:
-        yield copy
-    finally:
-        os.close(copy)
 
 
 def move(source: str, source_fd: int, target: str, target_fd: int) -> None:

@@ -7,7 +7,7 @@ import stat
 
 from .._core.signatures import Signature
 from .._core.states import Actual, DirState, FileState, LinkState, OtherState
-from .calls import opened
+from .calls import closing, open_file
 from .copying import digest_of_file
 
 
@@ -53,7 +53,7 @@ def _file(found: os.stat_result, digest: bytes | None) -> Actual:
 def _read(base: str, folder: int) -> Actual | None:
     """Reads a regular file; returns ``None`` if it is unreadable, or changes meanwhile."""
     try:
-        with opened(base, folder) as fd:
+        with closing(open_file(base, folder)) as fd:
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):  # A FIFO took the name.
                 return None

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from .._core.errors import RootError
+from .calls import closing
 from .tree import Tree
 
 _NO_FOLDER: Final = ("is not a directory", "move away what is there, or name another")
@@ -72,11 +73,8 @@ def sync_above(path: str, levels: int) -> None:
     """Syncs the folders above the root, one by one, in which folders were made."""
     for _ in range(levels):
         path = os.path.dirname(path)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as fd:
             os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def remove_root(path: str, levels: int) -> None:

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable
 from typing import IO, Final
 
+import msgspec
+
 from .._core.errors import SourceChangedError, SourceError
 from .._core.signatures import Signature, is_older
 from .._core.states import digest_of
-from .calls import coarse_now_ns
+from .calls import closing, coarse_now_ns
 from .copying import digest_of_file
 from .looks import signature_of
 
@@ -44,7 +46,7 @@ class _Allowance:
 _allowance = _Allowance(_HELD)
 
 
-class Source:
+class Source(msgspec.Struct, eq=False):
     """A file as it was when it was looked at; a :class:`~._core.states.Content`.
 
     Attributes:
@@ -56,24 +58,16 @@ class Source:
         is_provable: True if any later change will show in the signature.
     """
 
-    __slots__ = ("digest", "held", "is_provable", "mode", "signature", "source")
+    source: str
+    digest: bytes | None
+    held: bytes | None
+    mode: int
+    signature: Signature
+    is_provable: bool = True
 
-    def __init__(
-        self,
-        source: str,
-        digest: bytes | None,
-        held: bytes | None,
-        mode: int,
-        signature: Signature,
-        *,
-        is_provable: bool = True,
-    ) -> None:
-        self.source = source
-        self.digest = digest
-        self.held = held if held is not None and _allowance.take(len(held)) else None
-        self.mode = mode
-        self.signature = signature
-        self.is_provable = is_provable
+    def __post_init__(self) -> None:
+        if self.held is not None and not _allowance.take(len(self.held)):
+            self.held = None
 
     @property
     def size(self) -> int:
@@ -86,9 +80,8 @@ class Source:
         return self.signature.mtime_ns
 
     def __del__(self) -> None:
-        held = getattr(self, "held", None)
-        if held is not None:
-            _allowance.give_back(len(held))
+        if self.held is not None:
+            _allowance.give_back(len(self.held))
 
     def open(self) -> int:
         """Opens the file, to be read from its start."""
@@ -196,18 +189,17 @@ def _look(path: str, is_read: Callable[[int], bool]) -> Source:
     now_ns = coarse_now_ns()
     fd, found = _open(path)
     try:
-        digest, held = _read(fd, found.st_size) if is_read(found.st_size) else (None, None)
-        is_whole = held is None or len(held) == found.st_size
-        signature = signature_of(os.fstat(fd))
+        with closing(fd):
+            digest, held = _read(fd, found.st_size) if is_read(found.st_size) else (None, None)
+            signature = signature_of(os.fstat(fd))
     except OSError as error:
         raise SourceError(path, f"can't be read: {error.strerror}") from error
-    finally:
-        os.close(fd)
+    is_whole = held is None or len(held) == found.st_size
     if not is_whole or signature != signature_of(found):
         raise SourceChangedError(path)
     is_provable = is_older(signature.ctime_ns, now_ns)
     mode = stat.S_IMODE(found.st_mode)
-    return Source(path, digest, held, mode, signature, is_provable=is_provable)
+    return Source(path, digest, held, mode, signature, is_provable)
 
 
 def _read(fd: int, size: int) -> tuple[bytes, bytes | None]:

@@ -15,7 +15,7 @@ from .._core.layout import READY, STAGING, area_of
 from .._core.names import Name, leaf, parent
 from .._core.signatures import Signature
 from .._core.states import Actual, Content
-from .calls import move, pinned, swap
+from .calls import closing, move, swap
 from .copying import copy, write_all
 from .looks import look_at, signature_of
 from .tree import Tree, set_time
@@ -169,7 +169,7 @@ class Staging:
             FileExistsError: Something is there, and still is.
         """
         base, area = self._at(slot)
-        with pinned(area) as source:
+        with closing(os.dup(area)) as source:
             move(base, source, leaf(name), self._tree.folder(parent(name)))
 
     def exchange(self, slot: Slot, name: Name) -> None:
@@ -179,7 +179,7 @@ class Staging:
             FileNotFoundError: Nothing is there.
         """
         base, area = self._at(slot)
-        with pinned(area) as source:
+        with closing(os.dup(area)) as source:
             swap(base, source, leaf(name), self._tree.folder(parent(name)))
 
     def take(self, slot: Slot, name: Name) -> None:
@@ -222,16 +222,13 @@ def _copy(content: Content, target: int, on_bytes: Callable[[int], None]) -> byt
     Raises:
         SourceChangedError: The source is no longer what it was when it was looked at.
     """
-    source = content.open()
-    try:
+    with closing(content.open()) as source:
         if os.fstat(source).st_size == content.size:
             digest = copy(source, target, content.size, on_bytes)
             is_as_seen = content.digest is None and content.is_unchanged(source)
             if is_as_seen or digest == content.digest:
                 return digest
-        raise SourceChangedError(content.source)
-    finally:
-        os.close(source)
+    raise SourceChangedError(content.source)
 
 
 def remove_area(tree: Tree, area: Name) -> bool:

@@ -21,7 +21,7 @@ from .._core.names import ROOT, Folding, Name, ancestors, join, leaf, parent
 from .._core.signatures import Signature
 from .._core.states import ABSENT, Actual, DirState
 from . import calls
-from .calls import move, opened, pinned, say_once
+from .calls import closing, move, open_file, say_once
 from .copying import write_all
 from .looks import look_at, signature_of
 from .mounts import mounts_below
@@ -128,16 +128,6 @@ class Tree:
         """Returns the names of the entries of a folder, sorted."""
         return [join(name, Name(entry)) for entry in sorted(os.listdir(self.folder(name)))]
 
-    def folding(self) -> Folding:
-        """Finds out which names this file system takes for one, by our own folder.
-
-        A file system that folds case also normalises Unicode as a rule, and APFS
-        normalises always; where one does not, we are stricter than it is.
-        """
-        lower, upper = self.stat(FOLDER), self.stat(Name(FOLDER.upper()))
-        folds = lower is not None and upper is not None and os.path.samestat(lower, upper)
-        return Folding(case=folds, unicode=folds or sys.platform == "darwin")
-
     def home_of(self, folder: Name) -> Name:
         """Returns the folder whose staging area serves one that exists: the root, or another.
 
@@ -157,6 +147,10 @@ class Tree:
         """Returns the mount point that a folder lies on; the root's own is the root."""
         holding = (point for point in self.mounts if f"{folder}/".startswith(f"{point}/"))
         return max(holding, key=len, default=ROOT)
+
+    def is_elsewhere(self, folder: Name) -> bool:
+        """True if no rename leads from a folder to the root."""
+        return self.mount_of(folder) != ROOT or self.device(folder) != self.device(ROOT)
 
     def device(self, folder: Name) -> int:
         """Returns the device of a folder; a subvolume of btrfs is one of its own."""
@@ -212,10 +206,8 @@ class Tree:
         """Writes a small file of our own folder, also over what a crash has left of it."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         fd = os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name)))
-        try:
+        with closing(fd):
             write_all(fd, content)
-        finally:
-            os.close(fd)
 
     def remove_file(self, name: Name) -> None:
         """Unlinks a file of our own folder; it may be missing."""
@@ -236,7 +228,7 @@ class Tree:
 
     def move(self, name: Name, target: Name) -> None:
         """Renames without replacing: ``FileExistsError`` if the target exists."""
-        with pinned(self.folder(parent(name))) as source:
+        with closing(os.dup(self.folder(parent(name)))) as source:
             move(leaf(name), source, leaf(target), self.folder(parent(target)))
 
     def back_up(
@@ -254,68 +246,18 @@ class Tree:
             Where it is now, relative to the root.
         """
         base, fd = taken or (leaf(name), self.folder(parent(name)))
-        with pinned(fd) as source:
-            try:
-                return self._back_up_in(ROOT, name, stamp, base, source)
-            except OSError as error:
-                home = self.home_of(parent(name)) if home is None else home
-                if error.errno != errno.EXDEV or home == ROOT:
-                    raise
-            return self._back_up_in(home, name, stamp, base, source)
-
-    def _back_up_in(self, home: Name, name: Name, stamp: str, base: str, source: int) -> Name:
-        """Moves an entry of an open folder to the backup area of a home."""
-        backups = backups_of(home)
-        ours = parent(backups)
-        self.make_folders(backups, ours)
-        self.folder(backups)  # Raises if something else took the name.
-        for attempt in range(10_000):
-            moment = f"{stamp}.{attempt}" if attempt else stamp
-            target = Name(f"{backups}/{moment}/{name}")
-            try:
-                self.make_folders(parent(target), ours)
-                move(base, source, leaf(target), self.folder(parent(target)))
-            except (FileExistsError, NotADirectoryError):
-                continue
-            except OSError:
-                self.remove_folders(parent(target), ours)
-                raise
-            return target
+        with closing(os.dup(fd)) as source:
+            home = self.home_of(parent(name)) if home is None else home
+            backups = backups_of(home if self.is_elsewhere(home) else ROOT)
+            self.make_folders(backups, parent(backups))
+            self.folder(backups)  # Raises if something else took the name.
+            for attempt in range(10_000):
+                moment = f"{stamp}.{attempt}" if attempt else stamp
+                target = Name(f"{backups}/{moment}/{name}")
+                with contextlib.suppress(FileExistsError, NotADirectoryError):
+                    _move_below(self, parent(backups), base, source, target)
+                    return target
         raise FileExistsError(errno.EEXIST, "no free name in the backup area", name)
-
-    def dress(
-        self, name: Name, mode: int | None, mtime_ns: int | None, expected: Signature
-    ) -> Signature:
-        """Sets mode and time of the very file that was looked at; another one is left alone.
-
-        Returns:
-            The signature that the file has now, or the expected one if that is not there.
-        """
-        base, above = leaf(name), self.folder(parent(name))
-        try:
-            with opened(base, above) as fd:
-                if signature_of(os.fstat(fd)) == expected:
-                    if mode is not None:
-                        os.fchmod(fd, mode)
-                    set_time(fd, mtime_ns)
-                    return signature_of(os.fstat(fd))
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            if self.signature(name) == expected:
-                set_time(base, mtime_ns, above)
-                return self.signature(name) or expected
-        return expected
-
-    def dress_folder(self, name: Name, mode: int | None, mtime_ns: int | None) -> int:
-        """Sets mode and time of a folder; returns the time that it has now, in nanoseconds."""
-        fd = self.folder(name)
-        found = os.fstat(fd)
-        if mode not in (None, stat.S_IMODE(found.st_mode)):
-            os.fchmod(fd, mode)
-        if mtime_ns != found.st_mtime_ns:
-            set_time(fd, mtime_ns)
-        return os.fstat(fd).st_mtime_ns
 
     def sync(self, mounts: Iterable[int], files: Iterable[Name], folders: Iterable[Name]) -> None:
         """Returns when all that was written is on the disk: a barrier.
@@ -332,7 +274,7 @@ class Tree:
             return
         for name in files:
             try:
-                with opened(leaf(name), self.folder(parent(name))) as fd:
+                with closing(open_file(leaf(name), self.folder(parent(name)))) as fd:
                     os.fsync(fd)
             except OSError as error:
                 if error.errno != errno.ELOOP:  # A link is synced with its folder.
@@ -347,3 +289,60 @@ def set_time(file: int | str, mtime_ns: int | None, folder: int | None = None) -
     if mtime_ns is not None:
         times = (time.time_ns(), mtime_ns)
         os.utime(file, ns=times, dir_fd=folder, follow_symlinks=folder is None)
+
+
+def _move_below(tree: Tree, top: Name, base: str, source: int, target: Name) -> None:
+    """Moves an entry of an open folder to a path of our own, below folders that are made."""
+    try:
+        tree.make_folders(parent(target), top)
+        move(base, source, leaf(target), tree.folder(parent(target)))
+    except OSError:
+        tree.remove_folders(parent(target), top)
+        raise
+
+
+def folding_of(tree: Tree) -> Folding:
+    """Finds out which names a file system takes for one, by our own folder.
+
+    A file system that folds case also normalises Unicode as a rule, and APFS
+    normalises always; where one does not, we are stricter than it is.
+    """
+    lower, upper = tree.stat(FOLDER), tree.stat(Name(FOLDER.upper()))
+    folds = lower is not None and upper is not None and os.path.samestat(lower, upper)
+    return Folding(case=folds, unicode=folds or sys.platform == "darwin")
+
+
+def dress(
+    tree: Tree, name: Name, mode: int | None, mtime_ns: int | None, expected: Signature
+) -> Signature:
+    """Sets mode and time of the very file that was looked at; another one is left alone.
+
+    Returns:
+        The signature that the file has now, or the expected one if that is not there.
+    """
+    base, above = leaf(name), tree.folder(parent(name))
+    try:
+        with closing(open_file(base, above)) as fd:
+            if signature_of(os.fstat(fd)) == expected:
+                if mode is not None:
+                    os.fchmod(fd, mode)
+                set_time(fd, mtime_ns)
+                return signature_of(os.fstat(fd))
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        if tree.signature(name) == expected:
+            set_time(base, mtime_ns, above)
+            return tree.signature(name) or expected
+    return expected
+
+
+def dress_folder(tree: Tree, name: Name, mode: int | None, mtime_ns: int | None) -> int:
+    """Sets mode and time of a folder; returns the time that it has now, in nanoseconds."""
+    fd = tree.folder(name)
+    found = os.fstat(fd)
+    if mode not in (None, stat.S_IMODE(found.st_mode)):
+        os.fchmod(fd, mode)
+    if mtime_ns != found.st_mtime_ns:
+        set_time(fd, mtime_ns)
+    return os.fstat(fd).st_mtime_ns

@@ -13,7 +13,7 @@ from .._core.planner import make_plan
 from .._core.rows import Displaced, Row
 from .._core.states import ABSENT
 from .._disk.calls import coarse_now_ns
-from .._disk.tree import Tree
+from .._disk.tree import Tree, dress_folder
 from .batch import apply_plan
 from .brake import Brake
 from .drift import DriftReport
@@ -119,7 +119,7 @@ def dress_above(tree: Tree, ledger: Ledger, changed: Iterable[Name]) -> None:
     folders = {folder for name in changed for folder in ancestors(name)}
     for row in ledger.rows_named(folders).values():
         with contextlib.suppress(OSError):  # It may be gone, too.
-            tree.dress_folder(row.name, row.mode, row.asked_ns)
+            dress_folder(tree, row.name, row.mode, row.asked_ns)
 
 
 def _prune_deserted(tree: Tree, ledger: Ledger, owner: str) -> None:

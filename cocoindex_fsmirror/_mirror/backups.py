@@ -100,7 +100,7 @@ def find_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
 def _is_elsewhere(tree: Tree, folder: Name) -> bool:
     """True if the root's own backup area can't serve a folder; else, one there is not ours."""
     try:
-        return tree.mount_of(folder) != ROOT or tree.device(folder) != tree.device(ROOT)
+        return tree.is_elsewhere(folder)
     except OSError as error:
         if error.errno not in _CLOSED:
             raise

@@ -21,7 +21,7 @@ from .._core.signatures import Signature, proves
 from .._core.states import ABSENT, Absent, Actual, DirState, FileState, OtherState
 from .._disk.calls import coarse_now_ns
 from .._disk.looks import signature_of
-from .._disk.tree import Tree
+from .._disk.tree import Tree, folding_of
 from .reader import LedgerReader
 
 __all__ = ["Seen", "entries", "look_at", "record", "view_of"]
@@ -57,7 +57,7 @@ def view_of(
     asked = {intent.name for intent in intents}
     holding = {parent(name) for name in asked} - {ROOT}
     names = asked | holding | {above for name in holding for above in ancestors(name)}
-    folding = tree.folding()
+    folding = folding_of(tree)
     rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
     actual: dict[Name, Actual] = {}
     for name in sorted(names):

@@ -17,7 +17,7 @@ from .._core.rows import Kind, Row
 from .._core.states import ABSENT, Actual, OtherState
 from .._disk.calls import coarse_now_ns
 from .._disk.staging import Slot
-from .._disk.tree import Tree
+from .._disk.tree import Tree, dress, dress_folder
 from .exits import Exits
 from .ledger import Ledger
 from .look import Seen
@@ -197,7 +197,7 @@ class Placement:
         is_dressed = (step.mode, step.mtime_ns) != (None, None)
         if step.row.kind != Kind.DIR and seen is not None:
             if is_dressed:
-                seen = self._tree.dress(name, step.mode, step.mtime_ns, seen)
+                seen = dress(self._tree, name, step.mode, step.mtime_ns, seen)
             self.seen[name] = Seen(seen, self._looked_ns)
         self.done[name] = step.row
         self._outcome.kept.append(name)
@@ -259,7 +259,7 @@ class Placement:
     def _dress(self, row: Row) -> None:
         """Sets mode and time of one folder, unless it could not be made."""
         try:
-            mtime_ns = self._tree.dress_folder(row.name, row.mode, row.asked_ns)
+            mtime_ns = dress_folder(self._tree, row.name, row.mode, row.asked_ns)
         except OSError as error:
             if error.errno not in _NOT_THERE:
                 raise

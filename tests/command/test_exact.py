@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import SourceError
+from cocoindex_fsmirror._command import syncing
 from cocoindex_fsmirror._command import syncing as _sync
 from cocoindex_fsmirror._command import wanted as _sources
 from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import sources as _source
+from cocoindex_fsmirror._disk import tree as tree_module
 from cocoindex_fsmirror._disk.tree import Tree
 from tests.command.syncing import CHANGES, state, sync, told
 from tests.support import backups, exact_state, snapshot
@@ -154,10 +156,10 @@ def test_the_brake_holds_after_a_first_run_that_was_cut_off(
             raise KeyboardInterrupt
         return real(tree, name, *dress)
 
-    real = Tree.dress_folder
+    real = tree_module.dress_folder
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tree, "dress_folder", cut_off)
+        patch.setattr(syncing, "dress_folder", cut_off)
         assert sync(src, dst).exit_code == 130
     shutil.rmtree(src)
     src.mkdir()

@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import Mirror, RootError
+from cocoindex_fsmirror._command import syncing
 from cocoindex_fsmirror._command import syncing as _sync
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._disk import tree as tree_module
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import comparison as _comparison
 from cocoindex_fsmirror._mirror.outcome import Outcome
@@ -224,12 +226,12 @@ def test_a_run_that_was_cut_off_is_not_forgotten_when_the_source_changes_back(
             raise RootError(str(dst), "the process ended here", "")
         return real(tree, name, *dress)
 
-    real = Tree.dress_folder
+    real = tree_module.dress_folder
     assert sync(src, dst).exit_code == 0
     shutil.copytree(src, before := src.parent / "before", symlinks=True)
     (src / "index.html").write_bytes(b"other")
     with monkeypatch.context() as patch:
-        patch.setattr(Tree, "dress_folder", die)
+        patch.setattr(syncing, "dress_folder", die)
         assert sync(src, dst).exit_code == 3
     assert (dst / "index.html").read_bytes() == b"other"
     (src / "index.html").write_bytes(b"<p>index")

@@ -515,7 +515,7 @@ def test_where_folders_are_synced_one_by_one_the_new_name_comes_first(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_calls, "syncfs", None)
-    monkeypatch.setattr(_calls, "_said", set())
+    _calls.say_once.cache_clear()
     _displace(mirror, "d/x", "d/stays")
     backup = _listed(mirror)[1]
     folders = {path.stat().st_ino: str(path.relative_to(root)) for path in [root, root / "d"]}

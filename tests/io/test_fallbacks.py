@@ -30,14 +30,14 @@ def _refuses(*_args: object) -> None:
 def no_exchange(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The C library has no renameat2, or the file system refuses its flags."""
     monkeypatch.setattr(_calls, "renameat2", None if request.param == "missing" else _refuses)
-    monkeypatch.setattr(_calls, "_said", set())
+    _calls.say_once.cache_clear()
 
 
 @pytest.fixture
 def no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The C library has no syncfs."""
     monkeypatch.setattr(_calls, "syncfs", None)
-    monkeypatch.setattr(_calls, "_said", set())
+    _calls.say_once.cache_clear()
 
 
 FIRST = [write("x", b"1"), write("gone", b"1"), write("edited", b"1"), write("kind/z", b"1")]
@@ -213,7 +213,7 @@ def test_where_a_folder_cannot_be_locked_a_batch_goes_on_and_says_so_once(
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     monkeypatch.setattr(fcntl, "flock", no_lock)
-    monkeypatch.setattr(_calls, "_said", set())
+    _calls.say_once.cache_clear()
     mirror.apply([write("a", b"1")])
     mirror.apply([write("b", b"2")])
     assert contents(snapshot(root)) == {"a": b"1", "b": b"2"}
