@@ -1,7 +1,8 @@
-"""What the command takes for an argument, and what it refuses."""
+"""Arguments of the commands: their types, and what these refuse."""
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ import click
 
 from .._mirror.backups import parse_age
 from .._mirror.brake import Limit
+from .._mirror.mirror import Mirror
+from .output import USED_WRONGLY, Report, tell
 
 if TYPE_CHECKING:
     _LimitBase: TypeAlias = click.ParamType[Limit]
@@ -19,13 +22,37 @@ if TYPE_CHECKING:
 else:
     _LimitBase = _AgeBase = click.ParamType  # Older versions of Click can't subscript it.
 
-__all__ = ["AgeType", "LimitType", "LocalPathType", "PathType", "json_option", "wants_json"]
+__all__ = [
+    "AgeType",
+    "Group",
+    "LimitType",
+    "LocalPathType",
+    "PathType",
+    "json_option",
+    "mirror_argument",
+    "reports",
+    "wants_json",
+]
 
 _DIGITS: Final = 18  # of a count of files
 
 
+class Group(click.Group):
+    """A group that shows its help if no command is given; releases of Click differ in that."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments, if there are any."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(USED_WRONGLY)
+        return super().parse_args(ctx, args)
+
+
 class PathType(click.Path):
-    """A path that can be worked with."""
+    """A path that the ledger can keep."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
 
     def convert(
         self,
@@ -33,7 +60,7 @@ class PathType(click.Path):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:
-        """Refuses what names nothing, or is no text: the engine and the ledger keep paths."""
+        """Refuses an empty path, and one that is not UTF-8."""
         text = os.fspath(value)
         if not text:
             self.fail("the path is empty", param, ctx)
@@ -55,7 +82,7 @@ class LocalPathType(PathType):
     """
 
     def __init__(self, *, is_source: bool) -> None:
-        super().__init__(path_type=Path)
+        super().__init__()
         self._is_source = is_source
 
     def convert(
@@ -73,6 +100,25 @@ class LocalPathType(PathType):
         return path
 
 
+class MirrorType(PathType):
+    """A directory that is a mirror."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Opens the mirror."""
+        path = super().convert(value, param, ctx)
+        mirror = Mirror(os.path.realpath(path))
+        if not os.path.isdir(mirror.root):
+            raise click.UsageError(f"{path}: no such directory")
+        if not mirror.exists():
+            raise click.UsageError(f"{path}: is no mirror; nothing was ever written to it")
+        return mirror
+
+
 class LimitType(_LimitBase):
     """A count of files, or a part of them: ``20``, ``5%``."""
 
@@ -81,7 +127,7 @@ class LimitType(_LimitBase):
     def convert(
         self, value: str, _param: click.Parameter | None, _ctx: click.Context | None
     ) -> Limit:
-        """Parses it."""
+        """Parses the limit."""
         number, is_percent = value.removesuffix("%"), value.endswith("%")
         if len(number) > _DIGITS:
             self.fail(f"it has {len(number):,} digits, and {_DIGITS} are enough for any count")
@@ -98,20 +144,38 @@ class AgeType(_AgeBase):
     def convert(
         self, value: str, _param: click.Parameter | None, _ctx: click.Context | None
     ) -> int:
-        """Parses it, to nanoseconds."""
+        """Parses the age; returns nanoseconds."""
         try:
             return parse_age(value)
         except ValueError as error:
             self.fail(str(error))
 
 
-def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--json``."""
-    shown = "Print one JSON object on standard output, and nothing else there; also of an error."
-    return click.option("--json", "as_json", is_flag=True, help=shown)(command)
+mirror_argument: Final = click.argument("mirror", metavar="DST", type=MirrorType())
+"""``DST``."""
+json_option: Final = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object on standard output, and nothing else there; also of an error.",
+)
+"""``--json``."""
+
+
+def reports(command: Callable[..., Report]) -> Callable[..., int]:
+    """Adds ``--json`` to a command, prints what it reports, and returns the exit status."""
+
+    @json_option
+    @functools.wraps(command)
+    def reported(*, as_json: bool, **given: Any) -> int:
+        report = command(**given)
+        tell(report, as_json=as_json)
+        return report.status
+
+    return reported
 
 
 def wants_json(args: Sequence[str] | None) -> bool:
-    """Whether ``--json`` is given, as told before anything is parsed, and may fail."""
+    """True if ``--json`` is given; known before parsing, which may fail."""
     words = list(sys.argv[1:] if args is None else args)
     return "--json" in words[: words.index("--") if "--" in words else None]

@@ -1,4 +1,4 @@
-"""What the command prints: for people, or as JSON for programs."""
+"""Output of the command: for people, or as JSON for programs; and its exit statuses."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import click
 
 from .._core.errors import ApplyError
 
 __all__ = [
+    "DIFFERS",
+    "FAILED",
+    "INTERRUPTED",
+    "IN_ORDER",
+    "UNREAD",
+    "USED_WRONGLY",
     "Failure",
     "Figures",
     "OneLineFormatter",
+    "Report",
     "coloured",
     "complain",
     "one_line",
@@ -30,17 +37,32 @@ __all__ = [
     "utc",
 ]
 
+IN_ORDER: Final = 0
+DIFFERS: Final = 1
+USED_WRONGLY: Final = 2
+FAILED: Final = 3
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+UNREAD: Final = 141  # 128 + SIGPIPE, too
+
 Figures: TypeAlias = dict[str, Any]
 """A result, as the JSON object that is printed."""
 
 
+class Report(NamedTuple):
+    """The result of a command: the JSON object, the lines for people, and the exit status."""
+
+    figures: Figures
+    lines: Sequence[str]
+    status: int = IN_ORDER
+
+
 class Failure(click.ClickException):
-    """What failed, though the command was used rightly."""
+    """A failure of a command that was used rightly."""
 
 
-def tell(as_json: bool, figures: Figures, lines: Sequence[str]) -> None:
-    """Prints a result for people, or for programs."""
-    shown = [json.dumps(figures, ensure_ascii=True)] if as_json else lines
+def tell(report: Report, *, as_json: bool) -> None:
+    """Prints a report for people, or for programs."""
+    shown = [json.dumps(report.figures, ensure_ascii=True)] if as_json else report.lines
     for line in shown:
         # By default Click would write UTF-8 where the locale's encoding is ASCII.
         click.echo(line, sys.stdout, color=False if os.environ.get("NO_COLOR") else None)

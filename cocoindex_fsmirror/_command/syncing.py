@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -56,6 +56,10 @@ class Summary(msgspec.Struct):
     seconds: float = 0.0
     failures: list[str] = msgspec.field(default_factory=list)
     skipped: list[str] = msgspec.field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """Returns all of it, by name."""
+        return msgspec.structs.asdict(self)
 
 
 class Syncing:
