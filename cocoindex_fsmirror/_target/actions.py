@@ -1,4 +1,4 @@
-"""What the engine is asked to apply: changes below a root, and roots that come and go."""
+"""Actions that the engine hands to the sink: changes below a root, and roots that come and go."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from .._core.names import ROOT, Name, join
 from .._core.states import Desired, DirState, FileState, Intent, LinkState
-from .specs import DirSpec, Options, RootKey, Watch
+from .specs import DirSpec, Options, RootKey, RootUpdate
 
 __all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]
 
@@ -21,17 +21,17 @@ class Place:
     root: RootKey
     owner: str
     options: Options
-    watch: Watch = field(repr=False, compare=False)
+    update: RootUpdate = field(repr=False, compare=False)
     prefix: Name = ROOT
     container: str = ""
 
     def inside(self, key: Name, spec: DirSpec) -> Place:
-        """The directory target that is declared below this one."""
+        """Returns the directory target that is declared below this one."""
         return replace(
             self,
             prefix=join(self.prefix, key),
             container=f"{self.container}{key}//",
-            options=spec.options(self.options),
+            options=self.options.changed(spec.given, is_root=False),
         )
 
 
@@ -67,6 +67,7 @@ class Mount(msgspec.Struct, frozen=True):
     create_parent_dirs: bool
     why_all_run: str
     was_file: Intent | None
+    exact: bool = False
     by: str = ""
 
     def __repr__(self) -> str:
@@ -87,7 +88,7 @@ Action: TypeAlias = Change | Single | Mount | Drop
 
 
 def _line(name: str, desired: Desired) -> str:
-    """One short line for a preview."""
+    """Returns one short line for a preview."""
     shown = name if name.isprintable() else repr(name)
     if isinstance(desired, FileState):
         return f"write {shown} ({_size(desired.size)})"
@@ -97,7 +98,7 @@ def _line(name: str, desired: Desired) -> str:
 
 
 def _size(count: int) -> str:
-    """A number of bytes for people."""
+    """Formats a number of bytes for people."""
     if count < 1024:
         return f"{count} B"
     power = min((count.bit_length() - 1) // 10, 4)
