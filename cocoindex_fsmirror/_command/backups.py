@@ -6,11 +6,11 @@ import time
 
 import click
 
-from .._core.errors import InvalidNameError, counted
+from .._core.errors import InvalidNameError, counted, readable
 from .._mirror.backups import find
 from .._mirror.mirror import Mirror
-from .arguments import AgeType, Group, mirror_argument, reports
-from .output import Report, printable, readable, utc
+from .arguments import Group, age, mirror_argument, reports
+from .output import Report, printable, utc
 
 __all__ = ["backups"]
 
@@ -86,7 +86,7 @@ def restore(mirror: Mirror, path: str, to: str | None) -> Report:
 
 @backups.command()
 @mirror_argument
-@click.option("--older-than", type=AgeType(), required=True, help="Such as 30d, 12h, 2w.")
+@click.option("--older-than", type=age, metavar="AGE", required=True, help="Such as 30d, 12h, 2w.")
 @reports
 def purge(mirror: Mirror, older_than: int) -> Report:
     """Remove old backups for good."""

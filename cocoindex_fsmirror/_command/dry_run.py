@@ -14,8 +14,7 @@ from .._mirror.comparison import check_removals
 from .._mirror.mirror import Mirror
 from .._mirror.suspects import suspects
 from .survey import Survey
-from .syncing import OWNER
-from .wanted import Options, check_survey, comparison, known_in, leaves
+from .wanted import OWNER, Options, check_survey, comparison, known_in, leaves
 
 __all__ = ["Change", "dry_run"]
 

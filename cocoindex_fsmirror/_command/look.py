@@ -10,13 +10,13 @@ from pathlib import Path
 
 import click
 
-from .._core.errors import counted
+from .._core.errors import counted, readable
 from .._core.names import RESERVED, Name
 from .._mirror.ledger import Span
 from .._mirror.mirror import Difference, Mirror, Owner
-from .arguments import PathType, mirror_argument, reports
+from .arguments import mirror_argument, path_argument, reports
 from .helper import Helper, collect_less_garbage
-from .output import DIFFERS, IN_ORDER, Figures, Report, coloured, printable, readable, utc
+from .output import ExitStatus, Figures, Report, coloured, printable, utc
 
 __all__ = ["status", "verify", "why"]
 
@@ -63,7 +63,7 @@ def status(mirror: Mirror) -> Report:
     ]
     if orphans:
         lines.append(f"  orphans      {orphans:,}, of a database that was lost")
-    return Report(figures, lines, DIFFERS if drift or orphans else IN_ORDER)
+    return Report(figures, lines, ExitStatus.DIFFERS if drift or orphans else ExitStatus.IN_ORDER)
 
 
 def _differences(mirror: Mirror, *, content: bool = False) -> list[Difference]:
@@ -113,11 +113,11 @@ def verify(mirror: Mirror, content: bool, exact: bool) -> Report:
     lines.append(f"{printable(mirror.root)}: {summary} ({counted(files, 'file')})")
     listed = [{"path": name, "how": how} for name, how in found]
     figures = {"root": mirror.root, "files": files, "differences": listed}
-    return Report(figures, lines, DIFFERS if found else IN_ORDER)
+    return Report(figures, lines, ExitStatus.DIFFERS if found else ExitStatus.IN_ORDER)
 
 
 @click.command()
-@click.argument("path", metavar="DST/PATH", type=PathType())
+@path_argument
 @reports
 def why(path: Path) -> Report:
     """Tell who declared a path, when, and what differs now."""
@@ -130,7 +130,7 @@ def why(path: Path) -> Report:
     figures |= _known_of(mirror, name)
     lines = [f"{printable(name)}: managed, a {figures['kind']}"]
     lines += [f"  {label:11}  {value}" for label, value in _shown(figures)]
-    return Report(figures, lines, DIFFERS if figures["differs"] else IN_ORDER)
+    return Report(figures, lines, ExitStatus.DIFFERS if figures["differs"] else ExitStatus.IN_ORDER)
 
 
 def _located(path: Path) -> tuple[Mirror, str]:

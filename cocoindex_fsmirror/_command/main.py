@@ -14,15 +14,7 @@ from .arguments import Group, wants_json
 from .backups import backups
 from .drop import drop
 from .look import status, verify, why
-from .output import (
-    FAILED,
-    IN_ORDER,
-    INTERRUPTED,
-    USED_WRONGLY,
-    OneLineFormatter,
-    complain,
-    tell_error,
-)
+from .output import ExitStatus, OneLineFormatter, complain, tell_error
 from .sync import sync
 
 __all__ = ["main"]
@@ -45,11 +37,15 @@ class _Commands(Group):
             status = super().main(*args, **extra)
         except (click.ClickException, FsMirrorError, OSError) as error:
             tell_error(error, as_json=as_json)
-            status = USED_WRONGLY if isinstance(error, click.UsageError) else FAILED
+            status = (
+                ExitStatus.USED_WRONGLY
+                if isinstance(error, click.UsageError)
+                else ExitStatus.FAILED
+            )
         except (KeyboardInterrupt, click.Abort):
             complain("interrupted; nothing is lost, run it again to complete it")
-            status = INTERRUPTED
-        sys.exit(status if isinstance(status, int) else IN_ORDER)
+            status = ExitStatus.INTERRUPTED
+        sys.exit(status if isinstance(status, int) else ExitStatus.IN_ORDER)
 
 
 @click.group(

@@ -23,7 +23,7 @@ def run() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _read_names_as_utf8()
     from . import main as command  # noqa: PLC0415  # It takes some tenths of a second.
-    from .output import INTERRUPTED  # noqa: PLC0415
+    from .output import ExitStatus  # noqa: PLC0415
     from .streams import open_streams  # noqa: PLC0415
 
     open_streams(_output_lost)
@@ -33,7 +33,7 @@ def run() -> None:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             command.main()
         except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)  # Before anything was begun, or while it was said.
+            sys.exit(ExitStatus.INTERRUPTED)  # Before anything was begun, or while it was said.
         finally:
             # All is said; an interrupt of the interpreter's own end just ends it.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -55,12 +55,12 @@ def _read_names_as_utf8() -> None:
 
 def _output_lost(error: OSError) -> NoReturn:
     """Ends the command: quietly if its reader has left, as ``head -1`` does."""
-    from .output import FAILED, UNREAD, complain  # noqa: PLC0415
+    from .output import ExitStatus, complain  # noqa: PLC0415
 
     if isinstance(error, BrokenPipeError):
-        sys.exit(UNREAD)
+        sys.exit(ExitStatus.UNREAD)
     complain(f"standard output can't be written: {error.strerror}")
-    sys.exit(FAILED)
+    sys.exit(ExitStatus.FAILED)
 
 
 @contextlib.contextmanager

@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
+import msgspec
 
-from .._core.errors import FsMirrorError, counted
+from .._core.errors import FsMirrorError, counted, readable
 from .._core.names import Name
 from .._mirror.mirror import Mirror
-from .arguments import LimitType, LocalPathType, json_option
+from .arguments import json_option, limit, source_argument, target_argument
 from .helper import Helper, collect_less_garbage
 from .output import (
-    FAILED,
-    IN_ORDER,
+    ExitStatus,
     Report,
     coloured,
     complain,
     one_line,
     printable,
     progress_bar,
-    readable,
     tell,
     tell_error,
 )
@@ -42,8 +41,8 @@ _COUNTS: Final = ("written", "adopted", "healed", "deleted", "backed_up", "uncha
 
 
 @click.command()
-@click.argument("src", type=LocalPathType(is_source=True))
-@click.argument("dst", type=LocalPathType(is_source=False))
+@source_argument
+@target_argument
 @click.option(
     "--exclude",
     metavar="PATTERN",
@@ -75,7 +74,8 @@ _COUNTS: Final = ("written", "adopted", "healed", "deleted", "backed_up", "uncha
 )
 @click.option(
     "--max-delete",
-    type=LimitType(),
+    type=limit,
+    metavar="COUNT OR PERCENT",
     help="Stop before anything is done if more files than this would be removed: 20, 5%.",
 )
 @json_option
@@ -116,9 +116,8 @@ def sync(
         raise click.UsageError(str(error)) from None
     look_at_source = partial(survey, source, excluded, gitignore=gitignore)
     if dry_run:
-        report = _planned(Mirror(target), look_at_source(), Options(**options))
-        tell(report, as_json=as_json)
-        return report.status
+        planned = _planned(Mirror(target), look_at_source(), Options(**options))
+        return tell(planned, as_json=as_json)
     collect_less_garbage()
     run = _Run(
         source, target, partial(Syncing, target, Options(**options)), look_at_source, as_json
@@ -155,20 +154,18 @@ class _Run(NamedTuple):
             shown = ", ".join(map(printable, summary.skipped[:3]))
             shown += ", ..." if len(summary.skipped) > 3 else ""
             complain(f"skipped {counted(len(summary.skipped), 'special file')}: {shown}")
-        report = _done(self.source, self.target, summary)
-        tell(report, as_json=self.as_json)
-        return report.status
+        return tell(_done(self.source, self.target, summary), as_json=self.as_json)
 
 
 def _done(source: str, target: str, summary: Summary) -> Report:
     """Reports what a run did."""
-    done = summary.figures()
+    done = msgspec.structs.asdict(summary)
     counts = [f"{done[name]:,} {name.replace('_', ' ')}" for name in _COUNTS]
     line = ", ".join([*counts, readable(summary.size), f"{summary.seconds:.1f} s"])
     return Report(
         {"source": source, "root": target} | done,
         [f"{printable(target)}: {line}"],
-        FAILED if summary.failures else IN_ORDER,
+        ExitStatus.FAILED if summary.failures else ExitStatus.IN_ORDER,
     )
 
 
@@ -185,7 +182,7 @@ def _planned(mirror: Mirror, found: Survey, options: Any) -> Report:
     lines.append(f"{printable(mirror.root)}: {count} would be made; nothing was done")
     figures = {"root": mirror.root, "changes": [change._asdict() for change in changes]}
     fails = any(change.action == "fail" for change in changes)
-    return Report(figures, lines, FAILED if fails else IN_ORDER)
+    return Report(figures, lines, ExitStatus.FAILED if fails else ExitStatus.IN_ORDER)
 
 
 def _follow(run: _Run) -> int:
@@ -204,7 +201,7 @@ def _follow(run: _Run) -> int:
                     while not watching.wait(syncing.has_drifted):
                         pass
             syncing = _opened_again(run)
-    return IN_ORDER
+    return ExitStatus.IN_ORDER
 
 
 def _opened_again(run: _Run) -> Syncing:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -19,14 +19,10 @@ from .._mirror.suspects import suspects as look
 from .._mirror.update import apply_all
 from .interrupts import Interrupts
 from .survey import Entry, Survey
-from .wanted import Options, check_survey, comparison, known_in, leaves
+from .wanted import OWNER, SOURCE, Options, check_survey, comparison, known_in, leaves
 
-__all__ = ["OWNER", "SOURCE", "Summary", "Syncing"]
+__all__ = ["Summary", "Syncing"]
 
-OWNER: Final = "sync: owner"
-"""The note of the identity under which ``fsmirror sync`` writes to a mirror."""
-SOURCE: Final = "sync: source"
-"""The note of the source that was mirrored last."""
 _BY: Final = "fsmirror sync"
 
 
@@ -56,10 +52,6 @@ class Summary(msgspec.Struct):
     seconds: float = 0.0
     failures: list[str] = msgspec.field(default_factory=list)
     skipped: list[str] = msgspec.field(default_factory=list)
-
-    def figures(self) -> dict[str, Any]:
-        """Returns all of it, by name."""
-        return msgspec.structs.asdict(self)
 
 
 class Syncing:

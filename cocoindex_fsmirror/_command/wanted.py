@@ -16,8 +16,12 @@ from .._mirror.comparison import Comparison, Wanted
 from .._mirror.exact import Known
 from .survey import Entry, Survey
 
-__all__ = ["Options", "check_survey", "comparison", "known_in", "leaves"]
+__all__ = ["OWNER", "SOURCE", "Options", "check_survey", "comparison", "known_in", "leaves"]
 
+OWNER: Final = "sync: owner"
+"""The note of the identity under which ``fsmirror sync`` writes to a mirror."""
+SOURCE: Final = "sync: source"
+"""The note of the source that was mirrored last."""
 _OWNER_MAY: Final = 0o700  # A folder that its owner can't enter can't be filled.
 Durability: TypeAlias = Literal["batch", "none"]
 OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from .._core.errors import readable
 from .._core.names import ROOT, Name, join
 from .._core.states import Desired, DirState, FileState, Intent, LinkState
 from .specs import DirSpec, Options, RootKey, RootUpdate
@@ -91,15 +92,7 @@ def _line(name: str, desired: Desired) -> str:
     """Returns one short line for a preview."""
     shown = name if name.isprintable() else repr(name)
     if isinstance(desired, FileState):
-        return f"write {shown} ({_size(desired.size)})"
+        return f"write {shown} ({readable(desired.size)})"
     if isinstance(desired, LinkState):
         return f"link {shown}"
     return f"make {shown}/" if isinstance(desired, DirState) else f"delete {shown}"
-
-
-def _size(count: int) -> str:
-    """Formats a number of bytes for people."""
-    if count < 1024:
-        return f"{count} B"
-    power = min((count.bit_length() - 1) // 10, 4)
-    return f"{count / 1024**power:.1f} {'KMGT'[power - 1]}iB"
