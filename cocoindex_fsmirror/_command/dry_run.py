@@ -1,4 +1,4 @@
-"""Dry run: what ``fsmirror sync`` would do. The intents of a run are planned, and printed."""
+"""Dry run: plans the intents of ``fsmirror sync``, and lists what would be done."""
 
 from __future__ import annotations
 

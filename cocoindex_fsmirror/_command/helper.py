@@ -1,4 +1,4 @@
-"""A helper process, for what need not wait until this one gets to it.
+"""A helper process, which calls a function while this one goes on.
 
 Threads of one interpreter take turns at everything but waiting. Only the command uses this: a
 library does not fork the processes of its users. A helper only reads, sends one result and ends,
@@ -25,8 +25,8 @@ _T = TypeVar("_T")
 class Helper(Generic[_T]):
     """A fork of this process that calls a function.
 
-    Where it can't be forked, since threads are at work already, or if it fails, the function is
-    called by whoever asks for the result.
+    If it can't be forked, as threads are at work already, or if the fork fails, the function is
+    called when the result is asked for.
 
     Args:
         function: What it calls; its result can be pickled.
@@ -40,7 +40,7 @@ class Helper(Generic[_T]):
                 self._fork()
 
     def _fork(self) -> None:
-        """Makes the process."""
+        """Forks this process."""
         self._pipe, writing = os.pipe()
         try:
             self._pid = os.fork()

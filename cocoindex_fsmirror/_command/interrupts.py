@@ -1,4 +1,4 @@
-"""Ctrl-C: a run stops before the next file, and a second one ends the process."""
+"""Ctrl-C: the first one stops a run before the next file, a second one ends the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``fsmirror sync`` wants of a mirror: what a survey of the source found."""
+"""The desired states of ``fsmirror sync``, from what a survey of the source found."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def leaves(survey: Survey) -> Iterator[Name]:
 
 
 def known_in(survey: Survey) -> Known:
-    """Returns what tells if a path is in a source, as a folder or as something else."""
+    """Returns a function that tells if a path is in a source, as a folder or as something else."""
 
     @lru_cache(64)
     def kinds(folder: Name) -> dict[str, str]:
@@ -137,7 +137,7 @@ def known_in(survey: Survey) -> Known:
 
 
 def check_survey(survey: Survey) -> None:
-    """Stops before anything is done if a source can't be listed whole.
+    """Raises an error, before anything is done, if a source can't be listed whole.
 
     What can't be seen is not gone: its copies would be removed.
 

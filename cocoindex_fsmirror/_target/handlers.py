@@ -1,4 +1,4 @@
-"""The handlers: what the engine's records and a flow's declarations make of each path and root.
+"""The handlers: compare the engine's records with a flow's declarations, path by path.
 
 Records are stored in users' databases and never change silently.
 """

@@ -1,4 +1,4 @@
-"""What a flow declares: files, directories and roots, with their options.
+"""Specifications: files, directories and roots as a flow declares them, with their options.
 
 Keys are stored in users' databases and never change silently.
 """
@@ -163,7 +163,7 @@ class DirSpec(msgspec.Struct, frozen=True, gc=False):
 
 
 Spec: TypeAlias = FileSpec | DirSpec
-"""What is declared."""
+"""A declaration, as the engine keeps it until it asks our handler."""
 
 
 class RootKey(NamedTuple):
