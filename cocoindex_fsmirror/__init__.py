@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from ._mirror.reading import Status
     from ._mirror.update import Update
     from ._target.declare import (
-        DirTarget,
         FilePath,
         declare_dir_target,
         declare_file,
         dir_target,
         mount_dir_target,
     )
+    from ._target.dir_target import DirTarget
 
 __version__ = "0.1.0"
 
@@ -74,7 +74,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Imports what takes its time when it is asked for, and the engine only for what needs it."""
+    """Imports a name when it is first used, and the engine only for the names that need it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("Mirror", "Outcome", "Status", "Update"):
@@ -87,7 +87,7 @@ def __getattr__(name: str) -> object:
 
 
 def _register() -> None:
-    """Has our directories answered for, also where a flow has none any more."""
+    """Registers our root provider, so that the engine can remove roots no longer declared."""
     from ._target import roots as _roots  # noqa: F401, PLC0415
 
 
@@ -95,5 +95,5 @@ _when_imported("cocoindex", _register)
 
 
 def __dir__() -> list[str]:
-    """All public names, whether loaded or not."""
+    """Lists all public names, whether loaded or not."""
     return [*__all__, "__version__"]

@@ -32,6 +32,7 @@ from cocoindex_fsmirror import (
     testing,
 )
 from cocoindex_fsmirror._core import errors as _errors
+from cocoindex_fsmirror._target import specs as _specs
 
 PACKAGE = Path(fsmirror.__file__).parent
 OURS = [name for name in fsmirror.__all__ if name != "FilePath"]  # That one is the engine's.
@@ -179,8 +180,22 @@ def _parameters(documented: object) -> list[str]:
         return []
     if isinstance(documented, type) and documented.__module__.startswith(testing.__name__):
         return []
-    parameters = inspect.signature(_function(documented)).parameters
+    parameters = _parameters_of(_function(documented))
     return [name for name in parameters if name != "self" and not name.startswith("_")]
+
+
+def _parameters_of(function: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """The parameters of a function, with those that it takes as a typed dictionary."""
+    found: dict[str, inspect.Parameter] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            options = getattr(_specs, parameter.annotation.removeprefix("Unpack[").rstrip("]"))
+            for name in options.__optional_keys__:
+                kind = inspect.Parameter.KEYWORD_ONLY
+                found[name] = inspect.Parameter(name, kind, default=None)
+        else:
+            found[parameter.name] = parameter
+    return found
 
 
 def _fields(public: object) -> tuple[str, ...]:
@@ -202,7 +217,7 @@ def _function(public: object) -> Callable[..., object]:
 @pytest.mark.parametrize("name", SHARED)
 def test_a_flow_moves_over_by_its_import_alone(name: str) -> None:
     theirs = inspect.signature(_function(SHARED[name](localfs))).parameters
-    ours = inspect.signature(_function(SHARED[name](fsmirror))).parameters
+    ours = _parameters_of(_function(SHARED[name](fsmirror)))
     assert [(p.name, p.kind) for p in ours.values()][: len(theirs)] == [
         (p.name, p.kind) for p in theirs.values()
     ]
@@ -250,6 +265,8 @@ async def bad(given: DirTarget) -> None:
     given.declare_dir_target("sub").declare_dir_target("x")  # error: misc
     given.declare_file("a", 1)  # error: arg-type
     await mount_dir_target(Path("out"), verify="sometimes")  # error: arg-type
+    await mount_dir_target(Path("out"), exact=True, verified="stat")  # error: call-arg
+    given.declare_dir_target("sub", exact=True)  # error: call-arg
 """
 
 

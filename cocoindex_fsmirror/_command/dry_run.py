@@ -1,4 +1,4 @@
-"""Dry run: what ``fsmirror sync`` would do. The intents of a run are planned, and printed."""
+"""Dry run: plans the intents of ``fsmirror sync``, and lists what would be done."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from .._mirror.exact import foreign
 from .._mirror.mirror import Mirror
 from .._mirror.reading import noted, preview
 from .survey import Survey
-from .syncing import OWNER
-from .wanted import Options, check_survey, comparison, known_in, leaves
+from .wanted import OWNER, Options, check_survey, comparison, known_in, leaves
 
 __all__ = ["Change", "dry_run"]
 

@@ -1,4 +1,4 @@
-"""Ctrl-C: a run stops before the next file, and a second one ends the process."""
+"""Ctrl-C: the first one stops a run before the next file, a second one ends the process."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Interrupts:
         if self._is_listening:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self._is_listening = False
+        if exc_info[0] is None:
+            self.check()  # It came after the last file; a script has to stop all the same.
 
     def _press(self, _signal: int, _frame: FrameType | None) -> None:
         """Remembers the first Ctrl-C; the second one ends the process at once."""

@@ -1,4 +1,4 @@
-"""What the command prints: for people, or as JSON for programs."""
+"""Output of the command: for people, or as JSON for programs; and its exit statuses."""
 
 from __future__ import annotations
 
@@ -9,41 +9,62 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from enum import IntEnum
+from typing import Any, Final, NamedTuple, TextIO, TypeAlias
 
 import click
 
-from .._core.errors import ApplyError
+from .._core.errors import ApplyError, readable
 
 __all__ = [
+    "ExitStatus",
     "Failure",
     "Figures",
     "OneLineFormatter",
+    "Report",
     "coloured",
     "complain",
     "one_line",
     "printable",
     "progress_bar",
-    "readable",
     "tell",
     "tell_error",
     "utc",
 ]
 
+
+class ExitStatus(IntEnum):
+    """How the process ends."""
+
+    IN_ORDER = 0
+    DIFFERS = 1
+    USED_WRONGLY = 2
+    FAILED = 3
+    INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+    UNREAD = 141  # 128 + SIGPIPE, too
+
+
 Figures: TypeAlias = dict[str, Any]
 """A result, as the JSON object that is printed."""
 
 
+class Report(NamedTuple):
+    """The result of a command: the JSON object, the lines for people, and the exit status."""
+
+    figures: Figures
+    lines: Sequence[str]
+    status: int = ExitStatus.IN_ORDER
+
+
 class Failure(click.ClickException):
-    """What failed, though the command was used rightly."""
+    """A failure of a command that was used rightly."""
 
 
-def tell(as_json: bool, figures: Figures, lines: Sequence[str]) -> None:
-    """Prints a result for people, or for programs."""
-    shown = [json.dumps(figures, ensure_ascii=True)] if as_json else lines
-    for line in shown:
-        # By default Click would write UTF-8 where the locale's encoding is ASCII.
-        click.echo(line, sys.stdout, color=False if os.environ.get("NO_COLOR") else None)
+def tell(report: Report, *, as_json: bool) -> int:
+    """Prints a report for people, or for programs; returns the exit status."""
+    for line in [json.dumps(report.figures)] if as_json else report.lines:
+        _print(line, sys.stdout)
+    return report.status
 
 
 def tell_error(error: Exception, *, as_json: bool) -> None:
@@ -51,11 +72,11 @@ def tell_error(error: Exception, *, as_json: bool) -> None:
     lines = [one_line(line) for line in _lines_of(error)]
     complain(*lines)
     if as_json:
-        click.echo(json.dumps({"error": "\n".join(lines)}))
+        _print(json.dumps({"error": "\n".join(lines)}), sys.stdout)
 
 
 def _lines_of(error: Exception) -> list[str]:
-    """What an error says; a line for each of its parts."""
+    """Returns the message of an error, with a line for each of its parts."""
     if isinstance(error, click.ClickException):
         return [error.format_message()]
     if isinstance(error, ApplyError):
@@ -66,23 +87,25 @@ def _lines_of(error: Exception) -> list[str]:
 
 def complain(*lines: str) -> None:
     """Says what is wrong, on standard error."""
-    from rich.console import Console  # noqa: PLC0415  # It takes its time, and most runs say nothing.
+    _print(click.style("fsmirror: " + "\n".join(map(one_line, lines)), fg="red"), sys.stderr)
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    message = "\n".join(map(one_line, lines))
-    console.print(f"fsmirror: {message}", style="red" if console.is_terminal else "")
+
+def _print(line: str, stream: TextIO) -> None:
+    """Prints a line; colours show on a terminal only."""
+    # By default Click would write UTF-8 where the locale's encoding is ASCII.
+    click.echo(line, stream, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def one_line(text: str) -> str:
-    """A message that breaks no line and no terminal, whatever names are in it."""
+    """Escapes what would break the line or the terminal, whatever names are in a message."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class OneLineFormatter(logging.Formatter):
-    """The same for what is logged."""
+    """Formats a log record as one line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """The message without what may follow it, such as a traceback."""
+        """Returns the message without what may follow it, such as a traceback."""
         return one_line(super().formatMessage(record))
 
 
@@ -95,34 +118,20 @@ _COLOURS: Final = {
 
 
 def coloured(word: str) -> str:
-    """The word for a change or a difference; its colour shows on a terminal only."""
+    """Colours the word for a change or a difference."""
     return click.style(word, fg=_COLOURS[word.rstrip()])
 
 
 def printable(path: str) -> str:
-    """A path that breaks no line and no terminal."""
+    """Escapes a path that would break a line or a terminal."""
     return path if path.isprintable() else repr(path)
 
 
-def readable(count: float) -> str:
-    """A number of bytes, for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable: the last unit takes all")
-
-
 def utc(time_ns: int) -> str:
-    """A time, in UTC."""
+    """Formats a time in UTC; nothing for 0."""
     if not time_ns:
         return ""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time_ns / 1e9))
-
-
-def _is_terminal() -> bool:
-    """Whether somebody looks at standard error."""
-    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextlib.contextmanager
@@ -133,9 +142,9 @@ def progress_bar(count: int) -> Iterator[Callable[[int, int], None]]:
         count: How many paths are to be compared; 0 to show nothing.
 
     Yields:
-        What is to be told how many of them were compared, and how many more bytes were written.
+        A function to call with how many were compared, and how many more bytes were written.
     """
-    if not count or not _is_terminal():
+    if not count or sys.stderr is None or not sys.stderr.isatty():
         yield lambda _seen, _size: None
         return
     from rich import progress  # noqa: PLC0415  # Only where it is seen.

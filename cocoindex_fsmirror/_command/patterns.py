@@ -1,4 +1,4 @@
-"""Patterns: what of a source is left out, in the syntax of ``.gitignore``."""
+"""Patterns of paths to leave out of a source, in the syntax of ``.gitignore``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class UnreadableError(Exception):
 
 
 class Filter:
-    """What is left out: by patterns for the whole source, and by ``.gitignore`` files in it."""
+    """Leaves paths out: by patterns for the whole source, and by ``.gitignore`` files in it."""
 
     def __init__(self, excluded: pathspec.GitIgnoreSpec | None, *, gitignore: bool) -> None:
         self._excluded = excluded

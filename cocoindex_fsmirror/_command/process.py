@@ -1,23 +1,42 @@
-"""The ``fsmirror`` command as a process. Knows little, so that it is at work at once."""
+"""The ``fsmirror`` command as a process. Imports little, so that it is at work at once."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from typing import NoReturn
 
 __all__ = ["run"]
 
 
 def run() -> None:
-    """Runs the command; Ctrl-C while all the rest is imported just ends the process."""
+    """Runs the command; no Ctrl-C gets lost or ends in a traceback.
+
+    While everything else is imported, Ctrl-C just ends the process.
+    """
     # In the background of a script it is ignored, and stays so.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if listens:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _read_names_as_utf8()
-    from . import main as cli  # noqa: PLC0415  # It takes some tenths of a second.
+    from . import main as command  # noqa: PLC0415  # It takes some tenths of a second.
+    from .output import ExitStatus  # noqa: PLC0415
+    from .streams import open_streams  # noqa: PLC0415
 
-    cli.run()
+    open_streams(_output_lost)
+    with _no_interrupt_lost():
+        try:
+            if listens:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            command.main()
+        except KeyboardInterrupt:
+            sys.exit(ExitStatus.INTERRUPTED)  # Before anything was begun, or while it was said.
+        finally:
+            # All is said; an interrupt of the interpreter's own end just ends it.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read_names_as_utf8() -> None:
@@ -32,3 +51,33 @@ def _read_names_as_utf8() -> None:
     encoding = "ascii" if sys.stdout is None else sys.stdout.encoding
     mode = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{encoding}:backslashreplace"}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | mode)  # noqa: S606
+
+
+def _output_lost(error: OSError) -> NoReturn:
+    """Ends the command: quietly if its reader has left, as ``head -1`` does."""
+    from .output import ExitStatus, complain  # noqa: PLC0415
+
+    if isinstance(error, BrokenPipeError):
+        sys.exit(ExitStatus.UNREAD)
+    complain(f"standard output can't be written: {error.strerror}")
+    sys.exit(ExitStatus.FAILED)
+
+
+@contextlib.contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Sends Ctrl-C again if it came where exceptions are dropped, as by callbacks in an import."""
+    import threading  # noqa: PLC0415
+
+    report = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT]).start()
+        else:
+            report(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report

@@ -1,4 +1,4 @@
-"""Survey: what a source holds, listed whole before anything is done. Reads no file.
+"""Survey: lists a source whole, before anything is done. Reads no file.
 
 A large tree has to fit into memory, so the listing of each folder is packed into bytes
 (about 60 for an entry), and unpacked when the source is walked in the order of the names.
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["TOO_FAR", "Entry", "Survey", "survey"]
 
 TOO_FAR: Final = "has a time that no mirror can keep; those from 1677 to 2262 can be"
-"""What is wrong with a file whose time does not fit into the ledger's 64 bits."""
+"""The problem of a file whose time does not fit into the ledger's 64 bits."""
 
 Kind: TypeAlias = Literal["file", "link", "dir", "bad"]
-"""What an entry is; ``"bad"`` is there, but can't be mirrored: a copy of it stays as it is."""
+"""The kind of an entry; ``"bad"`` exists, but can't be mirrored: a copy of it stays as it is."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What is in a folder of the source; times in nanoseconds, sizes in bytes."""
+    """An entry of a folder of the source; times in nanoseconds, sizes in bytes."""
 
     name: str
     kind: Kind
@@ -48,7 +48,7 @@ _decode: Final = msgspec.msgpack.Decoder(list[Entry]).decode
 
 
 class Survey(msgspec.Struct):
-    """What a walk through a source found.
+    """The result of a walk through a source.
 
     Attributes:
         source: The absolute path of the source.

@@ -1,4 +1,4 @@
-"""Sync: a source folder is mirrored, once or again and again."""
+"""Syncing: mirrors a source folder, once or again and again."""
 
 from __future__ import annotations
 
@@ -24,19 +24,15 @@ from .._mirror.teardown import remove_engine
 from .._mirror.update import apply_all
 from .interrupts import Interrupts
 from .survey import Entry, Survey
-from .wanted import Options, check_survey, comparison, known_in, leaves
+from .wanted import OWNER, SOURCE, Options, check_survey, comparison, known_in, leaves
 
-__all__ = ["OWNER", "SOURCE", "Summary", "Syncing"]
+__all__ = ["Summary", "Syncing"]
 
-OWNER: Final = "sync: owner"
-"""The note of the identity under which ``fsmirror sync`` writes to a mirror."""
-SOURCE: Final = "sync: source"
-"""The note of the source that was mirrored last."""
 _BY: Final = "fsmirror sync"
 
 
 class Summary(msgspec.Struct):
-    """What a run did, in files and links.
+    """The result of a run, in files and links.
 
     Attributes:
         written: Put in place, or given another mode or time, as they were new or had changed.
@@ -91,7 +87,7 @@ class Syncing:
         self._open.enter_context(held(self.mirror.session))
 
     def close(self) -> None:
-        """Lets others have the root."""
+        """Releases the root; after a Ctrl-C, completes or undoes what was begun."""
         if self._interrupts.is_pressed:
             with contextlib.suppress(FsMirrorError):
                 self.mirror.create()  # It recovers.
@@ -138,7 +134,7 @@ class Syncing:
         return self._concluded(time.monotonic() - started)
 
     def _begin(self, survey: Survey, owner: str) -> None:
-        """Begins a run."""
+        """Resets what is counted for a run."""
         root, check = self.mirror.root, self._interrupts.check
         self._survey = survey
         self._comparison: Comparison[Entry] = comparison(root, survey, owner, self._options, check)
@@ -158,7 +154,7 @@ class Syncing:
         summary.size += outcome.size
 
     def _go_on(self, size: int) -> None:
-        """Tells of bytes that were written, as they come."""
+        """Reports bytes as they are written, and stops after a Ctrl-C."""
         self.on_progress(self._comparison.seen, size)
         self._interrupts.check()
 

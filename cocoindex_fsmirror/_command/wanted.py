@@ -1,4 +1,4 @@
-"""What ``fsmirror sync`` wants of a mirror: what a survey of the source found."""
+"""The desired states of ``fsmirror sync``, from what a survey of the source found."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from .._mirror.comparison import Comparison, Wanted
 from .._mirror.exact import Known
 from .survey import Entry, Survey
 
-__all__ = ["Options", "check_survey", "comparison", "known_in", "leaves"]
+__all__ = ["OWNER", "SOURCE", "Options", "check_survey", "comparison", "known_in", "leaves"]
 
+OWNER: Final = "sync: owner"
+"""The note of the identity under which ``fsmirror sync`` writes to a mirror."""
+SOURCE: Final = "sync: source"
+"""The note of the source that was mirrored last."""
 _OWNER_MAY: Final = 0o700  # A folder that its owner can't enter can't be filled.
 Durability: TypeAlias = Literal["batch", "none"]
 OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]
@@ -121,7 +125,7 @@ def leaves(survey: Survey) -> Iterator[Name]:
 
 
 def known_in(survey: Survey) -> Known:
-    """Returns what tells if a path is in a source, as a folder or as something else."""
+    """Returns a function that tells if a path is in a source, as a folder or as something else."""
 
     @lru_cache(64)
     def kinds(folder: Name) -> dict[str, str]:
@@ -135,7 +139,7 @@ def known_in(survey: Survey) -> Known:
 
 
 def check_survey(survey: Survey) -> None:
-    """Stops before anything is done if a source can't be listed whole.
+    """Raises an error, before anything is done, if a source can't be listed whole.
 
     What can't be seen is not gone: its copies would be removed.
 

@@ -1,4 +1,4 @@
-"""Watch: tells when a source or a mirror has changed, a burst of changes taken together.
+"""Watch: waits for changes of a source or a mirror, and takes a burst of them together.
 
 What the system tells of is a folder, wherever it is moved; what we follow is a path. So
 now and then each path is looked at: another folder may be there, or none.
@@ -49,7 +49,7 @@ class _Handler(FileSystemEventHandler):
         self._ours = ours
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Hears of everything below a folder; our own is left out."""
+        """Takes an event of anything below a folder, except in our own folder."""
         if event.event_type in _READ_ONLY:
             return
         paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or b""))
@@ -72,7 +72,7 @@ class _Folder:
         self._inside = inside
 
     def watch(self) -> None:
-        """Watches what is there now; nothing, if it is missing.
+        """Watches the folder that is there now; does nothing if it is missing.
 
         Raises:
             RootError: The system doesn't let us.
@@ -90,29 +90,29 @@ class _Folder:
             raise RootError(self._path, problem, "see fs.inotify in sysctl") from error
 
     def end(self) -> None:
-        """Watches no longer."""
+        """Stops watching."""
         if self._observer.is_alive():
             self._observer.stop()
             self._observer.join()
 
     def is_missing(self) -> bool:
-        """Whether nothing was there to be watched."""
+        """True if nothing was there to be watched."""
         return self._seen[0] is None
 
     def is_replaced(self) -> bool:
-        """Whether another folder is there now, or none."""
+        """True if another folder is there now, or none."""
         # A folder may get the inode number of one that was just removed. What watches that
         # one ends by itself.
         has_ended = any(not emitter.is_alive() for emitter in self._observer.emitters)
         return (not self.is_missing() and has_ended) or self._look() != self._seen
 
     def _look(self) -> tuple[_Identity, _Identity]:
-        """What is there."""
+        """Returns the identities of the folder and of the one inside."""
         return _identity(self._path), _identity(os.path.join(self._path, self._inside))
 
 
 def _identity(path: str) -> _Identity:
-    """What tells a folder from all others that are there at the same time."""
+    """Returns what tells a folder from all others that exist at the same time."""
     try:
         there = os.stat(path)
     except OSError:
@@ -137,7 +137,7 @@ class Watching:
         self._target = _Folder(target, self._handler(target, is_source=False), RESERVED)
 
     def _handler(self, path: str, *, is_source: bool) -> _Handler:
-        """Puts what changes in a folder into the queue."""
+        """Returns a handler that puts the changes of a folder into the queue."""
         ours = os.path.join(path, RESERVED, "")
         return _Handler(self._changes, is_source=is_source, ours=ours)
 
@@ -151,11 +151,11 @@ class Watching:
         self._target.end()
 
     def is_out_of_date(self) -> bool:
-        """Whether the mirror is another one now, or is gone: it has to be opened again."""
+        """True if the mirror was replaced or removed: it has to be opened again."""
         return self._target.is_missing() or self._target.is_replaced()
 
     def wait(self, has_drifted: Callable[[], bool]) -> bool:
-        """Waits for changes, and for their end; tells whether there is something to do.
+        """Waits for changes, and for their end; returns true if there is something to do.
 
         Args:
             has_drifted: Asked if only the mirror changed, as it does by our own work.
@@ -177,7 +177,7 @@ class Watching:
         return in_source or self.is_out_of_date() or _asked(has_drifted)
 
     def _first(self) -> bool:
-        """Waits for a change; tells whether it is a known one of the source."""
+        """Waits for a change; returns true if it is a known one of the source."""
         while True:
             try:
                 return self._changes.get(timeout=_LOOK)
@@ -187,7 +187,7 @@ class Watching:
 
 
 def _asked(has_drifted: Callable[[], bool]) -> bool:
-    """Whether the mirror has drifted, as far as that can be told."""
+    """True if the mirror has drifted, or if that can't be told."""
     try:
         return has_drifted()
     except FsMirrorError:

@@ -42,6 +42,14 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
+def readable(count: int) -> str:
+    """Formats a number of bytes for people."""
+    if count < 1024:
+        return f"{count:,.0f} B"
+    power = min((count.bit_length() - 1) // 10, 3)
+    return f"{count / 1024**power:,.1f} {'KMG'[power - 1]}iB"
+
+
 class FsMirrorError(Exception):
     """The base of every error that this package raises on purpose."""
 

@@ -1,4 +1,4 @@
-"""What the engine is asked to apply: changes below a root, and roots that come and go."""
+"""Actions that the engine hands to the sink: changes below a root, and roots that come and go."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TypeAlias
 
 import msgspec
 
+from .._core.errors import readable
 from .._core.intents import Intent
 from .._core.names import ROOT, Name, join
 from .._core.states import Desired, DirState, FileState, LinkState
-from .specs import DirSpec, Options, RootKey, Watch
+from .specs import DirSpec, Options, RootKey, RootUpdate
 
 __all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]
 
@@ -22,17 +23,17 @@ class Place:
     root: RootKey
     owner: str
     options: Options
-    watch: Watch = field(repr=False, compare=False)
+    update: RootUpdate = field(repr=False, compare=False)
     prefix: Name = ROOT
     container: str = ""
 
     def inside(self, key: Name, spec: DirSpec) -> Place:
-        """The directory target that is declared below this one."""
+        """Returns the directory target that is declared below this one."""
         return replace(
             self,
             prefix=join(self.prefix, key),
             container=f"{self.container}{key}//",
-            options=spec.options(self.options),
+            options=self.options.changed(spec.given, is_root=False),
         )
 
 
@@ -68,6 +69,7 @@ class Mount(msgspec.Struct, frozen=True):
     create_parent_dirs: bool
     why_all_run: str
     was_file: Intent | None
+    exact: bool = False
     by: str = ""
 
     def __repr__(self) -> str:
@@ -88,18 +90,10 @@ Action: TypeAlias = Change | Single | Mount | Drop
 
 
 def _line(name: str, desired: Desired) -> str:
-    """One short line for a preview."""
+    """Returns one short line for a preview."""
     shown = name if name.isprintable() else repr(name)
     if isinstance(desired, FileState):
-        return f"write {shown} ({_size(desired.size)})"
+        return f"write {shown} ({readable(desired.size)})"
     if isinstance(desired, LinkState):
         return f"link {shown}"
     return f"make {shown}/" if isinstance(desired, DirState) else f"delete {shown}"
-
-
-def _size(count: int) -> str:
-    """A number of bytes for people."""
-    if count < 1024:
-        return f"{count} B"
-    power = min((count.bit_length() - 1) // 10, 4)
-    return f"{count / 1024**power:.1f} {'KMGT'[power - 1]}iB"

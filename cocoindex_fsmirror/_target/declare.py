@@ -1,4 +1,4 @@
-"""The public face: the functions that flows call.
+"""The functions that flows call to declare directories and single files.
 
 The names, positions and keywords are those of ``cocoindex.connectors.localfs``.
 """
@@ -9,34 +9,22 @@ import asyncio
 import os
 import uuid
 from pathlib import Path, PurePath
-from typing import Any, Generic, Literal, TypeAlias, cast
+from typing import TypeAlias, Unpack, cast
 
 import cocoindex as coco
 from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
-from cocoindex.resources.file import FileLike
 
-from .._core.attributes import checked_content, checked_mode, checked_preserve, checked_time
-from .._core.errors import SourceError
-from .._core.names import ROOT, Name, parse_link_target, parse_name
-from .._core.states import Content, DirState, LinkState
-from .._disk.sources import Source, Spooled, fingerprint, spool
-from .._mirror.drift import has_drifted, observe
+from .._core.attributes import checked_content, checked_mode
+from .._core.names import ROOT, parse_name
+from .._mirror.brake import Brake
+from .._mirror.drift import DriftReport, has_drifted, observe
+from .dir_target import DirTarget
 from .engine import database_in_use
 from .handlers import ChildHandler
-from .localfs_guard import declare, guard
+from .localfs_guard import guard, refuse_to_adopt
 from .roots import ROOTS
-from .specs import (
-    DirSpec,
-    Durability,
-    FileSpec,
-    OnConflict,
-    Options,
-    RootKey,
-    Spec,
-    Verify,
-    Watch,
-)
+from .specs import DirSpec, FileSpec, Options, RootKey, RootOptions, RootUpdate, TargetOptions
 
 __all__ = [
     "DirTarget",
@@ -52,213 +40,12 @@ guard(localfs)
 _Where: TypeAlias = FilePath | Path | coco.ContextKey[Path]
 
 
-class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
-    """A local directory whose files a flow declares.
-
-    Given to a memoized component as an argument, it also makes that component
-    run again if one of the files that it declared has drifted.
-    """
-
-    def __init__(
-        self,
-        provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS],
-        _watch: Watch | None = None,
-        _chain: tuple[Name, ...] = (),
-    ) -> None:
-        self._provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS] = provider
-        self._watch = _watch or Watch()
-        self._chain = _chain  # the directory targets between the root and this one
-        self._place = "".join(f"{part}//" for part in _chain)
-        self._prefix = "".join(f"{part}/" for part in _chain)
-
-    def declare_file(
-        self: DirTarget,
-        filename: str | PurePath,
-        content: bytes | str,
-        *,
-        create_parent_dirs: bool = True,
-        mode: int | None = None,
-        mtime_ns: int | None = None,
-    ) -> None:
-        """Declares a file in this directory.
-
-        Args:
-            filename: Its path relative to the directory.
-            content: Its content; text is stored as UTF-8.
-            create_parent_dirs: Whether to make missing folders above it. Unlike
-                in ``localfs``, they are made unless this is false.
-            mode: Its permission bits, such as ``0o640``; by default a new file
-                gets what the umask leaves, and an existing one keeps its own.
-            mtime_ns: The time of its last change, in nanoseconds since 1970; by
-                default that of the write.
-
-        Raises:
-            InvalidNameError: The name is refused.
-            TypeError: The name, the content, the mode or the time is of a wrong type.
-            ValueError: The mode or the time is out of range, or the mode is decimal.
-        """
-        checked = checked_mode(mode), checked_time(mtime_ns)
-        self._declare(parse_name(filename), checked_content(content), *checked, create_parent_dirs)
-
-    async def declare_copy(
-        self: DirTarget,
-        filename: str | PurePath,
-        source: Path | FilePath | FileLike[Any],
-        *,
-        create_parent_dirs: bool = True,
-        preserve: tuple[Literal["mode", "mtime"], ...] = ("mode",),
-        mode: int | None = None,
-    ) -> None:
-        """Declares a file with the content of another one, which is not held in memory.
-
-        The source is read now, to be fingerprinted, while the event loop stays
-        free; and copied when the file is written: as a clone where the file
-        system can, else within the kernel, else in chunks. A source that changed
-        in between fails this file, and nothing else.
-
-        Args:
-            filename: Its path relative to the directory.
-            source: A file of this machine, whose links are followed; or a file of
-                another connector, which is read whole, as the engine's interface
-                has it, and kept in a temporary file until then.
-            create_parent_dirs: Whether to make missing folders above it.
-            preserve: What follows the source, beside the content; a file of
-                another connector has neither. The mode comes with all its bits,
-                setuid among them.
-            mode: Its permission bits, instead of those of the source.
-
-        Raises:
-            InvalidNameError: The name is refused.
-            SourceError: The source can't be read, or is no regular file.
-            TypeError: The name, the source, ``preserve`` or the mode is of a wrong type.
-            ValueError: The mode, or a time that is preserved, is out of range, the mode
-                is decimal, or ``preserve`` has an unknown value.
-        """
-        name, mode = parse_name(filename), checked_mode(mode)
-        checked_preserve(preserve)
-        content = await _content_of(source)
-        mtime_ns = None
-        if isinstance(content, Source):
-            mode = content.mode if mode is None and "mode" in preserve else mode
-            mtime_ns = checked_time(content.mtime_ns) if "mtime" in preserve else None
-        self._declare(name, content, mode, mtime_ns, create_parent_dirs)
-
-    def declare_symlink(
-        self: DirTarget,
-        filename: str | PurePath,
-        target: str | PurePath,
-        *,
-        create_parent_dirs: bool = True,
-        allow_escape: bool = False,
-        mtime_ns: int | None = None,
-    ) -> None:
-        """Declares a symbolic link in this directory; what it points at need not exist.
-
-        Args:
-            filename: Its path relative to the directory.
-            target: What it points at, as it is to be stored.
-            create_parent_dirs: Whether to make missing folders above it.
-            allow_escape: Whether it may lead out of the root: be absolute, climb
-                above the root, or climb (``..``) after a name, which may be a link.
-            mtime_ns: The time of its last change, in nanoseconds since 1970; by
-                default that of the write.
-
-        Raises:
-            InvalidNameError: The name is refused, or the target may lead out of the root.
-            TypeError: The name or the target is of a wrong type.
-            ValueError: The time is out of range.
-        """
-        name = parse_name(filename)
-        pointed = parse_link_target(target, self._path(name) if not allow_escape else None)
-        link = LinkState(pointed, checked_time(mtime_ns))
-        self._declare(name, link, None, None, create_parent_dirs)
-
-    def _declare(
-        self: DirTarget,
-        name: Name,
-        content: bytes | Content | LinkState,
-        mode: int | None,
-        mtime_ns: int | None,
-        create_parent_dirs: bool,
-    ) -> None:
-        """Declares a file or a link."""
-        component = str(coco.get_component_context())
-        rival = self._note(name, component, is_file=True)
-        spec = FileSpec(content, mode, create_parent_dirs, component, rival, mtime_ns=mtime_ns)
-        state = self._provider.target_state(name, spec)
-        coco.declare_target_state(cast("coco.TargetState[None]", state))
-
-    def declare_dir_target(
-        self: DirTarget,
-        path: str | PurePath,
-        *,
-        create_parent_dirs: bool = True,
-        durability: Durability | None = None,
-        verify: Verify | None = None,
-        on_conflict: OnConflict | None = None,
-        mode: int | None = None,
-        mtime_ns: int | None = None,
-    ) -> DirTarget[coco.PendingS]:
-        """Declares a directory target inside this one; it may stay empty.
-
-        Args:
-            path: Its path relative to this directory.
-            create_parent_dirs: Whether to make missing folders above it.
-            durability: As in :func:`mount_dir_target`; inherited if ``None``.
-            verify: Inherited if ``None``. DriftReport is looked for when the root is
-                mounted, so only the root's value has an effect.
-            on_conflict: As in :func:`mount_dir_target`; inherited if ``None``.
-            mode: Its permission bits; it stays accessible for its owner (``0o700``).
-            mtime_ns: The time of its last change, in nanoseconds since 1970, also
-                after files in it have changed.
-
-        Raises:
-            InvalidNameError: The name is refused.
-            TypeError: The name, the mode or the time is of a wrong type.
-            ValueError: An option has an unknown value, or is out of range, or the mode is
-                decimal.
-        """
-        name = parse_name(path)
-        component = str(coco.get_component_context())
-        Options(durability or "batch", verify or "stat", on_conflict or "backup")
-        mode = checked_mode(mode)
-        state = DirState(None if mode is None else mode | 0o700, checked_time(mtime_ns))
-        rival = self._note(name, component, is_file=False)
-        spec = DirSpec(
-            create_parent_dirs, component, rival, durability, verify, on_conflict, state=state
-        )
-        provider = coco.declare_target_state_with_child(self._provider.target_state(name, spec))
-        return DirTarget(provider, self._watch, (*self._chain, name))
-
-    def _note(self, name: Name, component: str, *, is_file: bool) -> Name:
-        """What contradicts a declaration, among those of this update."""
-        return self._watch.declare(self._path(name), self._place, component, is_file=is_file)
-
-    def _path(self, name: Name) -> Name:
-        """The path of a declared name below the root."""
-        return Name(self._prefix + name)
-
-    def __coco_memo_key__(self) -> object:
-        return self._provider.memo_key
-
-    def __coco_memo_state__(self, prev_state: int | coco.NonExistenceType) -> coco.MemoStateOutcome:
-        owned = (self._watch.owner, str(coco.get_component_context()))
-        return coco.MemoStateOutcome(state=1, memo_valid=owned not in self._watch.drift.components)
-
-
 def dir_target(
-    path: _Where,
-    *,
-    create_parent_dirs: bool = True,
-    durability: Durability = "batch",
-    verify: Verify = "stat",
-    on_conflict: OnConflict = "backup",
-    exact: bool = False,
-    max_delete: float | None = None,
+    path: _Where, *, create_parent_dirs: bool = True, **options: Unpack[RootOptions]
 ) -> coco.TargetState[ChildHandler]:
-    """A target state for a directory, to be given to ``coco.mount_target()``.
+    """Returns a target state for a directory, to be given to ``coco.mount_target()``.
 
-    DriftReport is looked for here and now, so make it anew for each update;
+    Drift is looked for here and now, so make it anew for each update;
     :func:`mount_dir_target` does, and looks without blocking the event loop.
 
     Args:
@@ -272,22 +59,16 @@ def dir_target(
         max_delete: As in :func:`mount_dir_target`.
 
     Raises:
+        RootError: The directory can't be used, with what to do about it.
+        TypeError: There is no such option.
         ValueError: An option has an unknown value.
     """
-    options = Options(durability, verify, on_conflict, exact, max_delete)
-    return _dir_state(path, create_parent_dirs, options, _look(path, options))
+    return _declared(path, create_parent_dirs, options, _look(path, options))[0]
 
 
 @coco.fn(version=1)  # Of what it does: to edit it makes nobody's components run again.
 def declare_dir_target(
-    path: _Where,
-    *,
-    create_parent_dirs: bool = True,
-    durability: Durability = "batch",
-    verify: Verify = "stat",
-    on_conflict: OnConflict = "backup",
-    exact: bool = False,
-    max_delete: float | None = None,
+    path: _Where, *, create_parent_dirs: bool = True, **options: Unpack[RootOptions]
 ) -> DirTarget[coco.PendingS]:
     """Declares a directory target; for use with ``coco.use_mount()``.
 
@@ -301,23 +82,16 @@ def declare_dir_target(
         max_delete: As in :func:`mount_dir_target`.
 
     Raises:
+        RootError: The directory can't be used, with what to do about it.
+        TypeError: There is no such option.
         ValueError: An option has an unknown value.
     """
-    options = Options(durability, verify, on_conflict, exact, max_delete)
-    watch = _look(path, options)
-    state = _dir_state(path, create_parent_dirs, options, watch)
-    return DirTarget(coco.declare_target_state_with_child(state), watch)
+    state, update = _declared(path, create_parent_dirs, options, _look(path, options))
+    return DirTarget(coco.declare_target_state_with_child(state), update)
 
 
 async def mount_dir_target(
-    path: _Where,
-    *,
-    create_parent_dirs: bool = True,
-    durability: Durability = "batch",
-    verify: Verify = "stat",
-    on_conflict: OnConflict = "backup",
-    exact: bool = False,
-    max_delete: float | None = None,
+    path: _Where, *, create_parent_dirs: bool = True, **options: Unpack[RootOptions]
 ) -> DirTarget[coco.ResolvedS]:
     """Mounts a directory target and returns it ready to be used.
 
@@ -345,12 +119,12 @@ async def mount_dir_target(
 
     Raises:
         RootError: The directory can't be used, with what to do about it.
+        TypeError: There is no such option.
         ValueError: An option has an unknown value.
     """
-    options = Options(durability, verify, on_conflict, exact, max_delete)
-    watch = await asyncio.to_thread(_look, path, options)
-    provider = await coco.mount_target(_dir_state(path, create_parent_dirs, options, watch))
-    return DirTarget(provider, watch)
+    drift = await asyncio.to_thread(_look, path, options)
+    state, update = _declared(path, create_parent_dirs, options, drift)
+    return DirTarget(await coco.mount_target(state), update)
 
 
 @coco.fn(version=1)  # Of what it does: to edit it makes nobody's components run again.
@@ -360,9 +134,7 @@ def declare_file(
     *,
     create_parent_dirs: bool = True,
     mode: int | None = None,
-    durability: Durability = "batch",
-    verify: Verify = "stat",
-    on_conflict: OnConflict = "backup",
+    **options: Unpack[TargetOptions],
 ) -> None:
     """Declares a single file, without a directory target.
 
@@ -380,70 +152,69 @@ def declare_file(
 
     Raises:
         InvalidNameError: The name is refused.
-        TypeError: The content or the mode is of a wrong type.
+        RootError: The file can't be used, with what to do about it.
+        TypeError: The content or the mode is of a wrong type, or there is no such option.
         ValueError: The mode is out of range or decimal, or an option has an unknown value.
     """
-    key = _root_key(path)
+    key, resolved = _root_key(path), _resolved_now(path)
     if key.base_dir_key is None or PurePath(key.path).name:
         parse_name(PurePath(key.path).name)
-    resolved = _resolved_now(path)
+    checked, data = Options().changed(options, is_root=False), checked_content(content)
     folder, name = os.path.split(resolved or "")
+    looks = bool(resolved) and checked.verify != "none"
     spec = FileSpec(
-        checked_content(content),
+        data,
         checked_mode(mode),
         create_parent_dirs,
         str(coco.get_component_context()),
         ROOT,
-        Options(durability, verify, on_conflict),
+        checked,
         uuid.uuid4().hex,
-        bool(resolved and verify != "none" and has_drifted(folder, parse_name(name))),
+        looks and has_drifted(folder, parse_name(name)),
     )
+    refuse_to_adopt(resolved, str(key))
     coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key, spec)))
 
 
-def _dir_state(
-    path: _Where, create_parent_dirs: bool, options: Options, watch: Watch
-) -> coco.TargetState[ChildHandler]:
-    """The target state of a root."""
+def _declared(
+    path: _Where, create_parent_dirs: bool, options: RootOptions, drift: DriftReport | None
+) -> tuple[coco.TargetState[ChildHandler], RootUpdate]:
+    """Returns the target state of a root, and the update of it that begins."""
+    limit = Options().changed(options).max_delete
+    update = RootUpdate(drift, None if limit is None else Brake(limit))
     spec = DirSpec(
         create_parent_dirs,
-        "",
-        ROOT,
-        options.durability,
-        options.verify,
-        options.on_conflict,
-        uuid.uuid4().hex,
-        watch,
-        exact=options.exact,
+        given=options,
+        fresh_owner=uuid.uuid4().hex,
+        update=update,
         by=database_in_use(),
     )
-    return ROOTS.target_state(_root_key(path), spec)
+    key = _root_key(path)
+    refuse_to_adopt(_resolved_now(path), str(key))
+    return ROOTS.target_state(key, spec), update
+
+
+def _look(path: _Where, options: RootOptions) -> DriftReport | None:
+    """Looks for drift, if it is to be looked for."""
+    verify = Options().changed(options).verify
+    root = None if verify == "none" else _resolved_now(path)
+    return None if root is None else observe(root, content=verify == "content")
 
 
 def _root_key(path: _Where) -> RootKey:
-    """The engine's key of a root.
+    """Returns the engine's key of a root.
 
     A path that counts from the working directory is made absolute: from another
     directory the same words mean another target.
     """
     where = _file_path(path)
     if where.base_dir is not None:
-        key = RootKey(where.base_dir.key, where.path.as_posix())
-    else:
-        key = RootKey(None, os.path.abspath(where.path))
-    declare(key)
-    return key
-
-
-def _file_path(path: _Where) -> FilePath:
-    """A path in the one form that the engine has for all."""
-    if isinstance(path, FilePath):
-        return path
-    return FilePath(base_dir=path) if isinstance(path, coco.ContextKey) else FilePath(path)
+        return RootKey(where.base_dir.key, where.path.as_posix())
+    return RootKey(None, os.path.abspath(where.path))
 
 
 def _resolved_now(path: _Where) -> str | None:
-    """The absolute path of a root, or ``None`` if its context is not known here."""
+    """Returns the absolute path of a root, or ``None`` if its context is not known here."""
     where = _file_path(path)
     if where.base_dir is None:
         return os.path.abspath(where.path)
@@ -454,34 +225,8 @@ def _resolved_now(path: _Where) -> str | None:
     return os.path.abspath(os.path.join(base, where.path))
 
 
-def _look(path: _Where, options: Options) -> Watch:
-    """Looks for drift, if it is to be looked for."""
-    resolved = None if options.verify == "none" else _resolved_now(path)
-    if resolved is None:
-        return Watch(None, options.max_delete)
-    drift = observe(resolved, content=options.verify == "content")
-    return Watch(drift, options.max_delete)
-
-
-async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Source | Spooled:
-    """Reads and hashes a source.
-
-    The engine has no way to read a file piece by piece: what it reads from elsewhere
-    is whole, and the engine would keep it, too, unless a size is asked for.
-    """
-    path = source.file_path if isinstance(source, FileLike) else source
+def _file_path(path: _Where) -> FilePath:
+    """Returns a path in the one form that the engine has for all."""
     if isinstance(path, FilePath):
-        try:
-            path = path.resolve()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise SourceError(str(path), f"can't be found: {error}") from error
-    if isinstance(path, Path):
-        return await asyncio.to_thread(fingerprint, os.path.abspath(path))
-    if not isinstance(source, FileLike):
-        kind = type(source).__name__
-        raise TypeError(f"a source is a Path, a FilePath or a FileLike, not {kind}")
-    size = await source.size()
-    content = await source.read(size + 1)
-    if len(content) > size:  # It has grown since its size was asked for.
-        content = await source.read()
-    return await asyncio.to_thread(spool, str(source.file_path.path), content)
+        return path
+    return FilePath(base_dir=path) if isinstance(path, coco.ContextKey) else FilePath(path)

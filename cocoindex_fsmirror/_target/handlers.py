@@ -1,4 +1,4 @@
-"""The handlers and the sink: between the engine and the mirrors.
+"""The handlers: compare the engine's records with a flow's declarations, path by path.
 
 Records are stored in users' databases and never change silently.
 """
@@ -6,36 +6,25 @@ Records are stored in users' databases and never change silently.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
-from typing import Any, Final, cast
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final, TypeAlias, cast
 
 import cocoindex as coco
-from msgspec.structs import replace
 
-from .._core.errors import ApplyError, FsMirrorError
 from .._core.intents import Intent
-from .._core.names import ROOT, Name, join, parse_name
+from .._core.names import ROOT, Name, join
 from .._core.rows import Kind
 from .._core.states import ABSENT, Absent, Desired, DirState
-from .._disk.roots import is_there
-from .._mirror.drift import DriftReport
 from .actions import Action, Change, Drop, Mount, Place, Single
 from .engine import make_sink, stay_attached
-from .localfs_guard import refuse_to_fill
-from .open_mirrors import mirror_at
 from .records import Record, is_settled, owner_of, record_of, remembered_digests
-from .specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
+from .sink import apply_actions
+from .specs import DirSpec, FileSpec, Options, RootKey, RootUpdate, Spec
 
 __all__ = ["ChildHandler", "RootHandler"]
 
-_log = logging.getLogger("cocoindex_fsmirror")
-
-
-# Reconcile
+_Declared: TypeAlias = Spec | coco.NonExistenceType
 
 
 class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
@@ -49,47 +38,36 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
     def reconcile(
         self,
         key: coco.StableKey,
-        desired_target_state: Spec | coco.NonExistenceType,
+        desired_target_state: _Declared,
         prev_possible_records: Collection[Record],
         prev_may_be_missing: bool,
         /,
     ) -> coco.TargetReconcileOutput[Action, Record, ChildHandler] | None:
         """Decides what one path needs."""
         stay_attached()
-        place, spec = self._place, desired_target_state
-        own = Name(cast("str", key))
-        name = join(place.prefix, own)
-        desired = _desired(spec)
-        component = "" if coco.is_non_existence(spec) else spec.component
+        place, own = self._place, Name(cast("str", key))
+        name, update = join(place.prefix, own), place.update
+        spec = None if coco.is_non_existence(desired_target_state) else desired_target_state
+        desired, component, rival = (
+            (ABSENT, "", ROOT) if spec is None else (spec.state, spec.component, spec.rival)
+        )
         record = record_of(desired, component)
-        is_dir = isinstance(spec, DirSpec)
-        rival = ROOT if coco.is_non_existence(spec) else spec.rival
-        drifted = name in place.watch.drift.names or bool(rival)
+        drifted = bool(rival) or (update.drift is not None and name in update.drift.names)
         settled = is_settled(
             record, prev_possible_records, may_be_missing=prev_may_be_missing, drifted=drifted
         )
+        is_dir = isinstance(spec, DirSpec)
         if settled and not is_dir:
             return None
-        if desired is ABSENT and place.watch.brake is not None:
-            place.watch.brake.announce(name)
-        intent = Intent(
-            name,
-            desired,
-            place.owner,
-            place.container,
-            component,
-            spec.payload if isinstance(spec, FileSpec) else None,
-            remembered_digests(prev_possible_records),
-            place.options.on_conflict,
-            coco.is_non_existence(spec) or spec.create_parent_dirs,
-            place.options.durable,
-            rival,
+        if spec is None and update.brake is not None:
+            update.brake.announce(name)
+        intent = _intent(
+            name, desired, spec, place.owner, place.options, prev_possible_records, place.container
         )
         was_dir = any(previous.kind == Kind.DIR for previous in prev_possible_records)
         closed = ((place.owner, f"{place.container}{own}//"),) if was_dir and not is_dir else ()
         child = place.inside(own, spec) if isinstance(spec, DirSpec) else None
-        change = Change(place, intent, closed, child, settled)
-        return _output(change, record)
+        return _output(Change(place, intent, closed, child, settled), record)
 
 
 class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
@@ -98,92 +76,99 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
     def reconcile(
         self,
         key: coco.StableKey,
-        desired_target_state: Spec | coco.NonExistenceType,
+        desired_target_state: _Declared,
         prev_possible_records: Collection[Record],
         prev_may_be_missing: bool,
         /,
     ) -> coco.TargetReconcileOutput[Action, Record, ChildHandler] | None:
         """Decides what one root needs."""
         stay_attached()
-        root, spec = RootKey(*cast("tuple[str | None, str]", key)), desired_target_state
-        kinds = {record.kind for record in prev_possible_records}
-        ours = remembered_digests(prev_possible_records)
-        if coco.is_non_existence(spec):
-            owner = owner_of(prev_possible_records, "")
-            if Kind.FILE in kinds:
-                gone = Intent(ROOT, ABSENT, owner, ours=ours)
-                return _output(Single(root, gone, Kind.DIR in kinds), ABSENT)
-            return _output(Drop(root, owner), ABSENT)
-        assert isinstance(spec, FileSpec | DirSpec)
-        owner = owner_of(prev_possible_records, spec.fresh_owner)
+        root, previous = RootKey(*cast("tuple[str | None, str]", key)), prev_possible_records
+        spec = None if coco.is_non_existence(desired_target_state) else desired_target_state
+        owner = owner_of(previous, "" if spec is None else spec.fresh_owner)
+        kinds = {record.kind for record in previous}
+        was_file = None
+        if Kind.FILE in kinds:
+            was_file = _intent(ROOT, ABSENT, None, owner, Options(), previous)
+        if spec is None:
+            if was_file is None:
+                return _output(Drop(root, owner), ABSENT)
+            return _output(Single(root, was_file, Kind.DIR in kinds), ABSENT)
         if isinstance(spec, FileSpec):
-            record = record_of(spec.state, spec.component, owner)
-            if is_settled(
-                record,
-                prev_possible_records,
-                may_be_missing=prev_may_be_missing,
-                drifted=spec.drifted,
-            ):
+            desired = spec.state
+            record = record_of(desired, spec.component, owner)
+            missing, drifted = prev_may_be_missing, spec.drifted
+            if is_settled(record, previous, may_be_missing=missing, drifted=drifted):
                 return None
-            return _output(Single(root, _single(spec, owner, ours), Kind.DIR in kinds), record)
-        watch = spec.watch or Watch()
-        why = _why_all_run(watch, owner, prev_possible_records)
-        was_file = Intent(ROOT, ABSENT, owner, ours=ours) if Kind.FILE in kinds else None
-        options = spec.options(Options())
-        if spec.exact and watch.has_looked:
-            options = replace(options, exact=True)
-        place = Place(root, owner, options, watch)
-        by = f"{spec.by} {root}".strip()
-        action = Mount(place, spec.create_parent_dirs, why, was_file, by)
-        return coco.TargetReconcileOutput(
-            action=action,
-            sink=_sink,
-            tracking_record=cast("Record", record_of(DirState(), "", owner)),
-            child_invalidation="lossy" if why else None,
-        )
+            intent = _intent(ROOT, desired, spec, owner, spec.options, previous)
+            return _output(Single(root, intent, Kind.DIR in kinds), record)
+        update, options = spec.update or RootUpdate(), Options().changed(spec.given)
+        why = _why_all_run(update, owner, previous)
+        place = Place(root, owner, options, update)
+        exact, by = options.exact and update.drift is not None, f"{spec.by} {root}".strip()
+        mount = Mount(place, spec.create_parent_dirs, why, was_file, exact, by)
+        return _output(mount, record_of(DirState(), "", owner), reruns=bool(why))
 
 
-def _desired(spec: FileSpec | DirSpec | coco.NonExistenceType) -> Desired:
-    """The desired state in the terms of the core."""
-    return ABSENT if coco.is_non_existence(spec) else spec.state
-
-
-def _single(spec: FileSpec, owner: str, ours: tuple[bytes, ...]) -> Intent:
-    """The intent of a file that is declared by itself; its name is known when it is applied."""
+def _intent(  # noqa: PLR0917
+    name: Name,
+    desired: Desired,
+    spec: Spec | None,
+    owner: str,
+    options: Options,
+    previous: Collection[Record],
+    container: str = "",
+) -> Intent:
+    """Returns the intent of a declaration, or of its end if there is none."""
     return Intent(
-        ROOT,
-        spec.state,
+        name,
+        desired,
         owner,
-        "",
-        spec.component,
-        spec.payload,
-        ours,
-        spec.options.on_conflict,
-        spec.create_parent_dirs,
-        spec.options.durable,
+        container,
+        "" if spec is None else spec.component,
+        None if spec is None else spec.payload,
+        remembered_digests(previous),
+        options.on_conflict,
+        spec is None or spec.create_parent_dirs,
+        options.durable,
+        ROOT if spec is None else spec.rival,
     )
 
 
-def _why_all_run(watch: Watch, owner: str, previous: Collection[Record]) -> str:
-    """Why every component below a root has to run again; empty if it has not."""
-    if not watch.has_looked or not previous:
+def _why_all_run(update: RootUpdate, owner: str, previous: Collection[Record]) -> str:
+    """Tells why every component below a root has to run again; empty if it has not."""
+    if update.drift is None or not previous:
         return ""
-    if owner not in watch.drift.known:
+    if owner not in update.drift.known:
         return "its ledger, or all of it, is gone"
-    if owner in watch.drift.stale:
+    if owner in update.drift.stale:
         return "files drifted, and the component that declares them did not run again by itself"
     return ""
 
 
 def _output(
-    action: Action, record: Record | Absent
+    action: Action, record: Record | Absent, *, reruns: bool = False
 ) -> coco.TargetReconcileOutput[Action, Record, ChildHandler]:
-    """An action, with the record that holds once it is applied."""
-    tracking = coco.NON_EXISTENCE if isinstance(record, Absent) else record
-    return coco.TargetReconcileOutput(action=action, sink=_sink, tracking_record=tracking)
+    """Returns an action, with the record that holds once it is applied."""
+    return coco.TargetReconcileOutput(
+        action=action,
+        sink=_sink,
+        tracking_record=coco.NON_EXISTENCE if isinstance(record, Absent) else record,
+        child_invalidation="lossy" if reruns else None,
+    )
 
 
-# Apply
+def _child_of(_context_provider: Any, action: Action) -> ChildHandler:
+    """Returns the handler of what is declared below a directory."""
+    assert isinstance(action, Mount | Change)
+    assert action.child is not None
+    action.child.update.declarations.owner = action.child.owner
+    return ChildHandler(action.child)
+
+
+def _is_container(action: Action) -> bool:
+    """True if an action is about a directory that is declared."""
+    return isinstance(action, Mount | Change) and action.child is not None
 
 
 class _Pace:
@@ -218,107 +203,10 @@ class _Pace:
 _pace = _Pace()
 
 
-def _apply_actions(context_provider: Any, actions: Sequence[Action]) -> None:
-    """The sink: every root gets its part, and no failure hides another."""
-    errors: list[FsMirrorError] = []
-    for step in _steps(context_provider, actions):
-        try:
-            step()
-        except FsMirrorError as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise ApplyError(f"{len(errors)} mirrors", errors)
-
-
-def _steps(context_provider: Any, actions: Sequence[Action]) -> list[Callable[[], object]]:
-    """What a batch asks of each root: to be there, to change, to be given up."""
-    mounts: list[Callable[[], object]] = []
-    drops: list[Callable[[], object]] = []
-    changes: dict[RootKey, list[Change]] = {}
-    for action in actions:
-        if isinstance(action, Mount):
-            mounts.append(partial(_mount, context_provider, action))
-        elif isinstance(action, Change):
-            changes.setdefault(action.place.root, []).append(action)
-        elif isinstance(action, Single):
-            drops.append(partial(_write_single, context_provider, action))
-        else:
-            drops.append(partial(_drop, context_provider, action))
-    applied = (partial(_change, context_provider, *pair) for pair in changes.items())
-    return [*mounts, *applied, *drops]
-
-
-def _change(context_provider: Any, root: RootKey, changes: list[Change]) -> None:
-    """Brings the paths of one root to their desired states."""
-    closed = [pair for change in changes for pair in change.closed]
-    for change in changes:
-        if change.intent.desired is ABSENT:
-            change.place.watch.withdraw(change.intent.name, change.intent.container)
-    mirror = mirror_at(root.resolve(context_provider))
-    mirror.apply([change.intent for change in changes], closed, changes[0].place.watch.brake)
-
-
-def _drop(context_provider: Any, action: Drop) -> None:
-    """Gives a root up."""
-    mirror_at(action.root.resolve(context_provider)).tear_down(action.owner)
-
-
-def _mount(context_provider: Any, action: Mount) -> None:
-    """Makes a root ready."""
-    place = action.child
-    root = place.root.resolve(context_provider)
-    refuse_to_fill(root)
-    if action.was_file is not None:
-        _write_single(context_provider, Single(place.root, action.was_file, False))
-    if action.why_all_run:
-        _log.warning("%s: every component below it runs again: %s", root, action.why_all_run)
-    mirror = mirror_at(root)
-    mirror.prepare(
-        place.owner,
-        place.watch.drift,
-        parents=action.create_parent_dirs,
-        durable=place.options.durable,
-        exact=place.options.exact,
-        by=action.by,
-    )
-
-
-def _write_single(context_provider: Any, action: Single) -> None:
-    """Brings a file that is declared by itself to its desired state."""
-    path = action.path.resolve(context_provider)
-    intent = replace(action.intent, name=parse_name(os.path.basename(path)))
-    if action.was_dir:
-        mirror_at(path).tear_down(intent.owner, durable=intent.durable)
-    mirror = mirror_at(os.path.dirname(path))
-    if intent.desired is not ABSENT:
-        mirror.prepare(
-            intent.owner, DriftReport(), parents=intent.create_parents, durable=intent.durable
-        )
-        mirror.apply([intent])
-    elif is_there(mirror.root):
-        mirror.apply([intent])
-        mirror.tear_down(intent.owner, durable=intent.durable)
-
-
-def _child_of(_context_provider: Any, action: Action) -> ChildHandler:
-    """The handler of what is declared below a directory."""
-    assert isinstance(action, Mount | Change)
-    assert action.child is not None
-    action.child.watch.owner = action.child.owner
-    return ChildHandler(action.child)
-
-
-def _is_container(action: Action) -> bool:
-    """Whether an action is about a directory that is declared."""
-    return isinstance(action, Mount | Change) and action.child is not None
-
-
 def _apply_at_pace(context_provider: Any, actions: Sequence[Action]) -> None:
-    """What the engine calls."""
+    """Applies a batch."""
     with _pace.kept():
-        _apply_actions(context_provider, actions)
+        apply_actions(context_provider, actions)
 
 
 _sink = make_sink(_apply_at_pace, _child_of, _is_container)

@@ -3,14 +3,11 @@
 A flow that swaps its import declares our target and drops ``localfs``'s. The
 engine then has ``localfs`` delete what it had been told to keep: it removes the
 whole directory, after we have adopted the files in it, and with it whatever
-else lies there. No ordering prevents that, so we intervene in ``localfs``:
+else lies there. No ordering prevents that, so the function of ``localfs`` that
+deletes is replaced by one that leaves alone what a mirror holds.
 
-- The function that deletes is replaced by one that leaves alone what a mirror holds.
-- Where a release has no such function, the handlers are replaced by ones that refuse to
-  give up a directory that may be ours. Handlers, their ``reconcile`` and the keys of roots
-  are the engine's public interface.
-- Where there are no handlers either, a mirror is not put into a directory that holds
-  something already.
+A release whose function is not found can't be stopped. In such a one nothing that
+exists becomes a mirror: declaring it raises an error before anything is done.
 """
 
 from __future__ import annotations
@@ -19,34 +16,20 @@ import functools
 import inspect
 import logging
 import os
-import sys
 from contextlib import closing
-from pathlib import PurePath
 from types import ModuleType
 from typing import Any, Final
-
-import cocoindex as coco
 
 from .._core.errors import LedgerError, RootError
 from .._core.names import Name
 from .._mirror.reader import LedgerReader
-from .specs import RootKey
 
-__all__ = ["declare", "guard", "refuse_to_fill"]
+__all__ = ["guard", "refuse_to_adopt"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _FUNCTION: Final = "_execute_entry_action"  # in 1.0.22 to 1.0.26
-_HINT: Final = (
-    "nothing was deleted; run this update once with cocoindex 1.0.26, or choose another directory"
-)
 
-_ours: set[RootKey] = set()  # What this process has declared through us.
-_is_blind = False
-
-
-def declare(key: RootKey) -> None:
-    """Notes that a root, or a file by itself, is declared through us."""
-    _ours.add(key)
+_is_guarded = False
 
 
 def guard(localfs: ModuleType) -> None:
@@ -55,37 +38,13 @@ def guard(localfs: ModuleType) -> None:
     Args:
         localfs: The package ``cocoindex.connectors.localfs``.
     """
-    global _is_blind  # noqa: PLW0603
+    global _is_guarded  # noqa: PLW0603
     target = getattr(localfs, "_target", None)
     original = getattr(target, _FUNCTION, None)
     if original is not None and [*inspect.signature(original).parameters] == ["path", "action"]:
         if not hasattr(original, "__wrapped__"):
             setattr(target, _FUNCTION, _leaving_mirrors(original))
-        return
-    handlers = _handlers_of(localfs)
-    _is_blind = not handlers
-    for handler in handlers:
-        handler.reconcile = _refusing(handler.reconcile)
-
-
-def refuse_to_fill(root: str) -> None:
-    """Refuses a new mirror in a directory that ``localfs`` could be about to delete.
-
-    Raises:
-        RootError: The directory is no mirror and not empty, and ``localfs`` can't be guarded.
-    """
-    if _is_blind and os.path.isdir(root) and os.listdir(root) and not _is_mirrored(root, "dir"):
-        problem = "holds something, which this release of localfs may be about to delete"
-        raise RootError(root, problem, _HINT)
-
-
-def _handlers_of(localfs: ModuleType) -> set[Any]:
-    """Finds the classes of a package that reconcile."""
-    name = localfs.__name__
-    modules = [sys.modules[key] for key in sys.modules if key == name or key.startswith(f"{name}.")]
-    found = (value for module in modules for value in vars(module).values())
-    classes = {value for value in found if isinstance(value, type) and hasattr(value, "reconcile")}
-    return {kind for kind in classes if kind.__module__.startswith(name)}
+        _is_guarded = True
 
 
 def _leaving_mirrors(original: Any) -> Any:
@@ -101,36 +60,28 @@ def _leaving_mirrors(original: Any) -> Any:
     return guarded
 
 
-def _refusing(original: Any) -> Any:
-    """Wraps the ``reconcile`` of a handler, in a release that deletes in an unknown way."""
+def refuse_to_adopt(path: str | None, shown: str) -> None:
+    """Refuses a root that ``localfs`` could be about to delete, if that can't be prevented.
 
-    @functools.wraps(original)
-    def reconcile(handler: Any, key: Any, desired: Any, *more: Any) -> Any:
-        if coco.is_non_existence(desired) and isinstance(key, tuple) and _may_be_ours(*key):
-            problem = "localfs would delete it, and this release of localfs can't be stopped"
-            error = RootError(str(RootKey(*key)), problem, _HINT)
-            _log.error("%s", error)  # The engine raises nothing where a component is gone.
-            raise error
-        return original(handler, key, desired, *more)
+    Args:
+        path: The absolute path of a directory or a file; ``None`` if it is not known yet.
+        shown: The path, for the message.
 
-    return reconcile
+    Raises:
+        RootError: There is something at the path that is in no mirror, or there may be.
+    """
+    if _is_guarded or (path is not None and _is_safe(path)):
+        return
+    problem = "may hold what this release of localfs is about to delete, and can't be kept from"
+    hint = "run this update once with cocoindex 1.0.26, or choose another path"
+    raise RootError(shown, problem, f"nothing was changed; {hint}")
 
 
-def _may_be_ours(base: str | None, path: str) -> bool:
-    """True if a root of ``localfs`` may be one of ours, whatever context keys stand for."""
-    if base is None and any(_is_mirrored(os.path.abspath(path), kind) for kind in ("dir", "file")):
+def _is_safe(path: str) -> bool:
+    """True if nothing is at a path, or if a mirror holds it."""
+    if not os.path.lexists(path) or _is_mirrored(path, "file"):
         return True
-    theirs = _parts(base, path)
-    for key in _ours:
-        short, long = sorted((theirs, _parts(*key)), key=len)
-        if long[len(long) - len(short) :] == short and (base != key.base_dir_key or short == long):
-            return True
-    return False
-
-
-def _parts(base: str | None, path: str) -> tuple[str, ...]:
-    """The parts of a root's path, as far as it is known."""
-    return PurePath(os.path.normpath(path) if base else os.path.realpath(path)).parts
+    return os.path.isdir(path) and (not os.listdir(path) or _is_mirrored(path, "dir"))
 
 
 def _is_mirrored(path: str, kind: str) -> bool:

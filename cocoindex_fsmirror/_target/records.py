@@ -42,7 +42,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 def record_of(desired: Desired, component: str, owner: str = "") -> Record | Absent:
-    """The tracking record of a desired state."""
+    """Returns the tracking record of a desired state."""
     if isinstance(desired, Absent):
         return ABSENT
     return Record(
@@ -59,7 +59,7 @@ def record_of(desired: Desired, component: str, owner: str = "") -> Record | Abs
 def is_settled(
     record: Record | Absent, previous: Collection[Record], *, may_be_missing: bool, drifted: bool
 ) -> bool:
-    """Whether there is nothing to do for a path.
+    """True if there is nothing to do for a path.
 
     Args:
         record: The record of the desired state.
@@ -73,13 +73,13 @@ def is_settled(
 
 
 def remembered_digests(previous: Collection[Record]) -> tuple[bytes, ...]:
-    """The digests of every content, or link, that the engine may have had us write."""
+    """Returns the digests of every content, or link, that the engine may have had us write."""
     # No set: that would take four times the memory, and the garbage collector would visit it.
     return tuple([record.digest for record in previous if record.kind != Kind.DIR])
 
 
 def owner_of(previous: Collection[Record], fresh: str) -> str:
-    """The identity of a mirror: the remembered one, or a fresh one at first.
+    """Returns the identity of a mirror: the remembered one, or a fresh one at first.
 
     All records of one root hold the same identity, since each was made from
     the one before; the smallest is taken in case that was ever broken.

@@ -1,4 +1,4 @@
-"""Tells the engine of our roots, as soon as both are imported.
+"""Registers our root provider with the engine, as soon as both are imported.
 
 The engine drops what a root once declared only if somebody answers for it, also in a
 process that has not named the target yet. What answers is loaded when it is asked.
@@ -27,7 +27,7 @@ class _Roots(coco.TargetHandler[Any, Record, Any]):
         prev_may_be_missing: bool,
         /,
     ) -> coco.TargetReconcileOutput[Any, Record, Any] | None:
-        """Asks it."""
+        """Passes the question on to the real handler."""
         from .handlers import RootHandler  # noqa: PLC0415
 
         asked = key, desired_target_state, prev_possible_records, prev_may_be_missing

@@ -1,4 +1,4 @@
-"""What a flow declares: files, directories and roots, as the engine keeps them until it asks.
+"""Specifications: files, directories and roots as a flow declares them, with their options.
 
 Keys are stored in users' databases and never change silently.
 """
@@ -6,19 +6,20 @@ Keys are stored in users' databases and never change silently.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, TypedDict, get_args
 
 import msgspec
 from msgspec.structs import replace
 
 from .._core.errors import RootError
-from .._core.names import ROOT, Name, ancestors, parent
+from .._core.names import ROOT, Name
 from .._core.states import Content, DirState, FileState, LinkState, digest_of
 from .._mirror.brake import Brake, Limit, check_limit
 from .._mirror.drift import DriftReport
+from .declarations import Declarations
 
 __all__ = [
     "DirSpec",
@@ -27,9 +28,11 @@ __all__ = [
     "OnConflict",
     "Options",
     "RootKey",
+    "RootOptions",
+    "RootUpdate",
     "Spec",
+    "TargetOptions",
     "Verify",
-    "Watch",
 ]
 
 Durability: TypeAlias = Literal["batch", "none"]
@@ -37,8 +40,23 @@ Verify: TypeAlias = Literal["stat", "content", "none"]
 OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]
 
 
+class TargetOptions(TypedDict, total=False):
+    """Options of every directory target; one that is missing or ``None`` is inherited."""
+
+    durability: Durability | None
+    verify: Verify | None
+    on_conflict: OnConflict | None
+
+
+class RootOptions(TargetOptions, total=False):
+    """Options of a directory target that has no other above it."""
+
+    exact: bool
+    max_delete: float | None
+
+
 class Options(msgspec.Struct, frozen=True, gc=False):
-    """How a directory target treats its files."""
+    """The options that hold for a directory target, with their defaults."""
 
     durability: Durability = "batch"
     verify: Verify = "stat"
@@ -49,110 +67,56 @@ class Options(msgspec.Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         """Refuses a value that is none of the documented ones."""
         check_limit(self.max_delete)
-        for name, known in (
-            ("durability", Durability),
-            ("verify", Verify),
-            ("on_conflict", OnConflict),
-        ):
-            if getattr(self, name) not in get_args(known):
-                listed = ", ".join(repr(value) for value in get_args(known))
+        known = {"durability": Durability, "verify": Verify, "on_conflict": OnConflict}
+        for name, values in known.items():
+            if getattr(self, name) not in get_args(values):
+                listed = ", ".join(map(repr, get_args(values)))
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {listed}")
         if self.exact and self.verify == "none":
             # With the ledger lost all is foreign, and nobody would declare it again.
             raise ValueError("exact=True needs verify='stat' or verify='content'")
 
+    def changed(self, given: Mapping[str, Any], *, is_root: bool = True) -> Self:
+        """Returns these options with those that are given instead.
+
+        Args:
+            given: Options by name; ``None`` changes nothing.
+            is_root: True if those of a root may be among them; else they have their defaults.
+
+        Raises:
+            TypeError: An option has an unknown name.
+            ValueError: An option has an unknown value.
+        """
+        known = RootOptions if is_root else TargetOptions
+        if unknown := given.keys() - known.__optional_keys__:
+            raise TypeError(f"there is no option {min(unknown)!r} here")
+        changed = {name: value for name, value in given.items() if value is not None}
+        return replace(self, **({} if is_root else _NESTED), **changed)
+
     @property
     def durable(self) -> bool:
-        """Whether barriers are made."""
+        """True if barriers are made."""
         return self.durability != "none"
 
 
+_NESTED: Final = {"exact": False, "max_delete": None}
 _DEFAULTS: Final = Options()
 _ANY_FOLDER: Final = DirState()
 
 
-class Watch:
-    """What was seen of a root when it was mounted, whose mirror it is, and what is declared.
+@dataclass(frozen=True, slots=True)
+class RootUpdate:
+    """One update of a root.
 
-    Components declare from several threads.
+    Attributes:
+        drift: What a look at the mirror found when the update began; ``None`` if none was taken.
+        brake: Limits what the update removes.
+        declarations: What has been declared since.
     """
 
-    def __init__(self, drift: DriftReport | None = None, max_delete: Limit | None = None) -> None:
-        self.drift = drift or DriftReport()
-        self.has_looked = drift is not None
-        self.owner = ""
-        self.brake = None if max_delete is None else Brake(max_delete)
-        self._lock = threading.Lock()
-        self._files: dict[Name, _Declarer] = {}
-        self._below: dict[Name, tuple[Name, _Declarer]] = {}  # by folder: one of the paths in it
-        self._declarers: dict[tuple[str, str], _Declarer] = {}  # There are far fewer than files.
-        self._clear: dict[Name, _Declarer] = {}  # by folder: for whom nothing speaks against it
-
-    def declare(self, name: Name, place: str, component: str, *, is_file: bool) -> Name:
-        """Notes a declaration.
-
-        Args:
-            name: The path below the root.
-            place: The directory target that declares it, as a chain.
-            component: The component that declares it.
-            is_file: Whether it is a file, not a directory.
-
-        Returns:
-            What another component has declared, during this update, and can't be
-            there together with it; :data:`ROOT` if there is nothing like that.
-        """
-        with self._lock:
-            me = self._declarers.get((place, component))
-            if me is None:
-                me = self._declarers[place, component] = _Declarer(place, component)
-            folder = parent(name)
-            is_first = self._clear.get(folder) is not me  # Most have one declared beside them.
-            if is_first or name in self._files or name in self._below:
-                for rival, other in self._rivals(name, is_first=is_first, is_file=is_file):
-                    is_contrary = (rival, other.place) != (name, place)
-                    if other is not me and other.component != component and is_contrary:
-                        return rival
-            if is_file:
-                self._files[name] = me
-                if name in self._below:
-                    self._clear.clear()
-            if is_first:
-                for above in ancestors(name):
-                    self._below.setdefault(above, (name, me))
-                self._clear[folder] = me
-        return ROOT
-
-    def _rivals(
-        self, name: Name, *, is_first: bool, is_file: bool
-    ) -> Iterator[tuple[Name, _Declarer]]:
-        """What was declared that may contradict a declaration."""
-        if name in self._files:
-            yield name, self._files[name]
-        if is_first:
-            for path in ancestors(name):
-                if path in self._files:
-                    yield path, self._files[path]
-        if is_file and name in self._below:
-            yield self._below[name]
-
-    def withdraw(self, name: Name, place: str) -> None:
-        """Forgets a declaration."""
-        with self._lock:
-            self._clear.clear()
-            declarer = self._files.get(name)
-            if declarer is not None and declarer.place == place:
-                del self._files[name]
-            for folder in ancestors(name):
-                below, declarer = self._below.get(folder, (ROOT, None))
-                if below == name and declarer is not None and declarer.place == place:
-                    del self._below[folder]
-
-
-class _Declarer(NamedTuple):
-    """Who declares a path: through which directory target, and in which component."""
-
-    place: str
-    component: str
+    drift: DriftReport | None = None
+    brake: Brake | None = None
+    declarations: Declarations = field(default_factory=Declarations)
 
 
 class FileSpec(msgspec.Struct, frozen=True, gc=False):
@@ -180,37 +144,26 @@ class FileSpec(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def payload(self) -> bytes | Content | None:
-        """What a file holds, or where that is."""
+        """The bytes of a file, or where they are."""
         return None if isinstance(self.content, LinkState) else self.content
 
 
 class DirSpec(msgspec.Struct, frozen=True, gc=False):
-    """A declared directory; options that are ``None`` are inherited."""
+    """A declared directory; what is not among its options is inherited."""
 
     create_parent_dirs: bool
     component: str = ""
     rival: Name = ROOT
-    durability: Durability | None = None
-    verify: Verify | None = None
-    on_conflict: OnConflict | None = None
+    given: Mapping[str, Any] = {}  # It is copied.
     fresh_owner: str = ""
-    watch: Watch | None = None
+    update: RootUpdate | None = None
     state: DirState = _ANY_FOLDER
-    exact: bool = False
     by: str = ""
-
-    def options(self, inherited: Options) -> Options:
-        """The options that hold here."""
-        return replace(
-            inherited,
-            durability=self.durability or inherited.durability,
-            verify=self.verify or inherited.verify,
-            on_conflict=self.on_conflict or inherited.on_conflict,
-        )
+    payload: None = None
 
 
 Spec: TypeAlias = FileSpec | DirSpec
-"""What is declared."""
+"""A declaration, as the engine keeps it until it asks our handler."""
 
 
 class RootKey(NamedTuple):
@@ -220,7 +173,7 @@ class RootKey(NamedTuple):
     path: str
 
     def resolve(self, context_provider: Any) -> str:
-        """The absolute path, by what the context says now.
+        """Returns the absolute path, by what the context says now.
 
         Raises:
             RootError: The context says nothing.

@@ -23,7 +23,7 @@ from cocoindex.resources.file import FileLike, FileMetadata, FilePath
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import InvalidNameError, SourceError
 from cocoindex_fsmirror._core.intents import Intent
-from cocoindex_fsmirror._target import declare as _target
+from cocoindex_fsmirror._target import dir_target as _target
 from tests.engine.flows import IS_NEW, OUT, Flow, failing_sink, failing_step, ran
 from tests.support import contents, exact_state, snapshot
 

@@ -15,7 +15,7 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.rows import Kind, Row
 from cocoindex_fsmirror._mirror.brake import Brake, allowance
 from cocoindex_fsmirror._mirror.reader import LedgerReader
-from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
+from cocoindex_fsmirror._target import sink as _sink
 from tests.engine.flows import OUT, Flow, memoized, page, plain
 from tests.support import OWNER, backups, contents
 
@@ -305,7 +305,7 @@ def test_a_lost_ledger_does_not_make_everything_be_written_anew(make_flow: MakeF
     flow.close()
     for path in (flow.root / ".fsmirror").glob("ledger*"):
         path.unlink()
-    _open_mirrors.close_all()
+    _sink.close_all()
     flow.update()
     assert contents(flow.tree) == flow.files
     assert {name: (flow.root / name).stat().st_ino for name in flow.files} == inodes

@@ -454,7 +454,7 @@ def test_drop_asks_first(dst: Path) -> None:
         assert snapshot(dst) == before
     result = run("drop", dst, input="")
     assert (result.exit_code, snapshot(dst)) == (2, before)
-    assert result.stderr.endswith("fsmirror: nobody is there to be asked; --yes answers\n")
+    assert result.stderr.endswith("fsmirror: no terminal to ask on; pass --yes\n")
     assert run("drop", dst, input="y\n").exit_code == 0
     assert not dst.exists()
 

@@ -101,8 +101,9 @@ def test_closed_standard_output_is_no_failure(here: Path, command: str) -> None:
 _SHOW_OUTPUT = """
 import os, sys
 from cocoindex_fsmirror._command import main as cli
+from cocoindex_fsmirror._command.process import run
 cli.main = lambda: print(os.readlink("/proc/self/fd/1"), file=sys.stderr)
-cli.run()
+run()
 """
 
 

@@ -293,7 +293,7 @@ def test_the_command_is_installed_by_the_entry_that_knows_little() -> None:
 
 _INTERRUPTED_IMPORT = """
 import os, signal, sys, weakref
-from cocoindex_fsmirror._command.main import run
+from cocoindex_fsmirror._command.process import run
 
 class Finder:
     def find_spec(self, name, *_):
@@ -317,7 +317,7 @@ def test_an_interrupt_while_a_module_is_imported_is_not_lost(src: Path, dst: Pat
 _INTERRUPTED_WRITE = """
 import os, signal
 from cocoindex_fsmirror._command.syncing import Syncing
-from cocoindex_fsmirror._command.main import run
+from cocoindex_fsmirror._command.process import run
 
 def go_on(syncing, size, go_on=Syncing._go_on):
     if size:
@@ -328,6 +328,25 @@ def go_on(syncing, size, go_on=Syncing._go_on):
 Syncing._go_on = go_on
 run()
 """
+
+
+_INTERRUPTED_END = """
+import os, signal
+from cocoindex_fsmirror._command.syncing import Syncing
+from cocoindex_fsmirror._command.process import run
+
+def add(syncing, outcome, add=Syncing._add):
+    add(syncing, outcome)
+    os.kill(os.getpid(), signal.SIGINT)
+
+Syncing._add = add
+run()
+"""
+
+
+def test_an_interrupt_after_the_last_file_is_not_lost(src: Path, dst: Path) -> None:
+    run = _run(sys.executable, "-c", _INTERRUPTED_END, "sync", src, dst)
+    assert (run.returncode, run.stderr) == (130, INTERRUPTED)
 
 
 def test_an_interrupt_stops_before_anything_more_is_in_place_and_cleans_up(

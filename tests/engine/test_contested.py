@@ -11,9 +11,8 @@ import pytest
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._target.actions import Change, Place
-from cocoindex_fsmirror._target.handlers import _apply_actions
-from cocoindex_fsmirror._target.open_mirrors import mirror_at
-from cocoindex_fsmirror._target.specs import Options, RootKey, Watch
+from cocoindex_fsmirror._target.sink import apply_actions, mirror_at
+from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate
 from tests.engine.flows import OUT, Flow, memoized, page
 from tests.support import contents, delete, exact_state
 
@@ -108,10 +107,10 @@ def test_a_conflict_ends_when_the_sub_directory_that_lost_it_is_no_longer_declar
 
 
 def test_an_applied_removal_withdraws_the_declaration(tmp_path: Path) -> None:
-    watch = Watch()
-    place = Place(RootKey(None, str(tmp_path)), "owner", Options(), watch)
+    update = RootUpdate()
+    place = Place(RootKey(None, str(tmp_path)), "owner", Options(), update)
     intent = delete("a", container="sub//")
-    assert watch.declare(intent.name, "sub//", "/one", is_file=True) == ROOT
-    _apply_actions(None, [Change(place, intent)])
-    assert watch.declare(Name("a/b"), "", "/two", is_file=True) == ROOT
+    assert update.declarations.add(intent.name, "sub//", "/one", is_file=True) == ROOT
+    apply_actions(None, [Change(place, intent)])
+    assert update.declarations.add(Name("a/b"), "", "/two", is_file=True) == ROOT
     mirror_at(str(tmp_path)).close()

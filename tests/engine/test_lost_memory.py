@@ -94,9 +94,9 @@ def test_identical_files_are_adopted_and_all_else_is_foreign(
 
 def fold_ledgers() -> None:
     """Closes the ledgers, as the end of a process does."""
-    from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
+    from cocoindex_fsmirror._target import sink as _sink
 
-    _open_mirrors.close_all()
+    _sink.close_all()
 
 
 @pytest.mark.parametrize("lose", [forget_ledger, forget_own_folder, flip_ledger])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror._target import localfs_guard as _moving
-from cocoindex_fsmirror._target.specs import RootKey
+from cocoindex_fsmirror import RootError
+from cocoindex_fsmirror._target import localfs_guard as _guard
 from tests.support import contents, snapshot
 
 FLOW = """
@@ -25,9 +25,10 @@ FLOW = """
     top = pathlib.Path({top!r})
 
     async def main():
-        out = await target.mount_dir_target(top / "out")
-        out.declare_file("a.txt", "A")
-        out.declare_file("sub/b.txt", "B", create_parent_dirs=True)
+        if {with_dir}:
+            out = await target.mount_dir_target(top / "out")
+            out.declare_file("a.txt", "A")
+            out.declare_file("sub/b.txt", "B", create_parent_dirs=True)
         if {with_single}:
             target.declare_file(top / "single" / "c.txt", "C", create_parent_dirs=True)
         if {with_old}:
@@ -53,11 +54,6 @@ DELETES_OTHERWISE = """
     localfs._target._old = localfs._target._execute_entry_action
     localfs._target._execute_entry_action = lambda *both: localfs._target._old(*both)
 """
-HAS_NO_HANDLERS = f"""
-    {DELETES_ELSEWHERE.strip()}
-    for kind in (localfs._target._RootHandler, localfs._target._EntryHandler):
-        kind.__module__ = "elsewhere"
-"""
 UNKNOWN = pytest.mark.parametrize("release", [DELETES_ELSEWHERE, DELETES_OTHERWISE])
 
 
@@ -73,6 +69,7 @@ def _run(
     package: str,
     *,
     with_old: bool = False,
+    with_dir: bool = True,
     with_single: bool = True,
     release: str = "",
 ) -> subprocess.CompletedProcess[str]:
@@ -81,6 +78,7 @@ def _run(
         package=package,
         top=str(top),
         with_old=with_old,
+        with_dir=with_dir,
         with_single=with_single,
         release=release.strip(),
     )
@@ -94,7 +92,7 @@ def _run(
 
 
 LOCALFS = "cocoindex.connectors import localfs"
-OURS = "cocoindex_fsmirror import _target"
+OURS = "cocoindex_fsmirror._target import declare"
 
 
 @pytest.fixture
@@ -133,18 +131,18 @@ def test_localfs_still_deletes_what_is_in_no_mirror(tmp_path: Path) -> None:
 
 
 @UNKNOWN
-def test_an_unknown_release_deletes_no_directory_until_a_known_one_has_moved_over(
+def test_an_unknown_release_moves_no_directory_over_until_a_known_one_has(
     tmp_path: Path, release: str
 ) -> None:
     _run(tmp_path, LOCALFS, with_old=True, with_single=False)
     (tmp_path / "out" / "user.txt").write_text("mine")
     before = contents(snapshot(tmp_path / "out"))
     for _ in range(2):  # It is asked again.
-        log = _run(tmp_path, OURS, with_single=False, release=release).stderr
+        ran = _run(tmp_path, OURS, with_single=False, release=release)
+        assert ran.returncode != 0
+        assert f"RootError: {tmp_path}/out: may hold what this release of localfs" in ran.stderr
+        assert "run this update once with cocoindex 1.0.26" in ran.stderr
         assert contents(snapshot(tmp_path / "out")) == before
-        # The directory was a component of its own: what fails there is logged, not raised.
-        assert f"ERROR:cocoindex_fsmirror:{tmp_path}/out: localfs would delete it" in log
-        assert "run this update once with cocoindex 1.0.26" in log
     known = _run(tmp_path, OURS, with_single=False)
     assert "localfs gave it up" in known.stderr
     again = _run(tmp_path, OURS, with_single=False, release=release)
@@ -153,80 +151,31 @@ def test_an_unknown_release_deletes_no_directory_until_a_known_one_has_moved_ove
 
 
 @UNKNOWN
-def test_an_unknown_release_fails_a_flow_that_moves_a_file_over(moved: Path, release: str) -> None:
-    ran = _run(moved, OURS, release=release)
+def test_an_unknown_release_moves_no_file_over(moved: Path, release: str) -> None:
+    ran = _run(moved, OURS, with_dir=False, release=release)
     assert ran.returncode != 0
-    assert f"RootError: {moved}/single/c.txt: localfs would delete it" in ran.stderr
+    assert f"RootError: {moved}/single/c.txt: may hold what this release" in ran.stderr
     assert contents(snapshot(moved / "single")) == {"c.txt": b"C"}
     assert (moved / "out" / "user.txt").read_text() == "mine"
 
 
 @UNKNOWN
-def test_an_unknown_release_works_where_nothing_is_moved_over(tmp_path: Path, release: str) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "user.txt").write_text("mine")
-    for with_old in (True, False):
-        log = _update(tmp_path, OURS, with_old=with_old, release=release)
-        assert "ERROR" not in log
-        assert (tmp_path / "out" / "old.txt").exists() is with_old
-        assert (tmp_path / "theirs").exists() is with_old  # That is one of localfs.
-    assert (tmp_path / "out" / "user.txt").read_text() == "mine"
-
-
-def test_a_release_without_handlers_fills_no_directory_that_holds_something(moved: Path) -> None:
-    ran = _run(moved, OURS, release=HAS_NO_HANDLERS)
-    assert ran.returncode != 0
-    assert "holds something, which this release of localfs may be about to delete" in ran.stderr
-    assert (moved / "out" / "user.txt").read_text() == "mine"
-    assert (moved / "out" / "old.txt").exists()
-
-
-def test_a_release_without_handlers_works_in_a_mirror_and_in_a_new_directory(
-    tmp_path: Path,
+def test_an_unknown_release_works_in_a_new_directory_and_in_a_mirror(
+    tmp_path: Path, release: str
 ) -> None:
+    (tmp_path / "out").mkdir()
     for with_old in (True, False):
-        _update(tmp_path, OURS, with_old=with_old, release=HAS_NO_HANDLERS)
+        _update(tmp_path, OURS, with_old=with_old, release=release)
         (tmp_path / "out" / "user.txt").write_text("mine")
         assert (tmp_path / "out" / "old.txt").exists() is with_old
+        assert (tmp_path / "theirs").exists() is with_old  # That is one of localfs.
+    assert contents(snapshot(tmp_path / "single")) == {"c.txt": b"C"}
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "may_be"),
-    [
-        ((None, "/a/out"), (None, "/a/out"), True),
-        ((None, "/a/out"), (None, "/a/b/../out"), True),
-        ((None, "/a/out"), (None, "/b/out"), False),
-        ((None, "/a/out"), (None, "/out"), False),
-        (("key", "out"), ("key", "./out"), True),
-        (("key", "out"), ("key", "a/out"), False),
-        (("key", "."), ("key", "out"), False),
-        (("key", "."), ("key", ""), True),
-        # A context key may stand for any directory.
-        (("key", "out"), (None, "/a/out"), True),
-        ((None, "/a/out"), ("key", "out"), True),
-        (("key", "out"), (None, "/a/other"), False),
-        (("key", "out"), ("other", "a/out"), True),
-        (("key", "a/out"), ("other", "out"), True),
-        (("key", "."), ("other", "out"), True),
-        (("key", "in"), ("other", "out"), False),
-    ],
-)
-def test_a_root_may_be_ours_unless_its_path_says_otherwise(
+def test_a_path_that_is_not_known_yet_is_refused_in_an_unknown_release(
     monkeypatch: pytest.MonkeyPatch,
-    ours: tuple[str | None, str],
-    theirs: tuple[str | None, str],
-    may_be: bool,
 ) -> None:
-    monkeypatch.setattr(_moving, "_ours", {RootKey(*ours)})
-    assert _moving._may_be_ours(*theirs) is may_be
-
-
-def test_a_mirror_that_another_process_made_is_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_moving, "_ours", set())  # What other tests of this process declared.
-    _update(tmp_path, OURS)
-    assert _moving._may_be_ours(None, str(tmp_path / "out"))
-    assert _moving._may_be_ours(None, str(tmp_path / "single" / "c.txt"))
-    assert not _moving._may_be_ours(None, str(tmp_path / "out" / "a.txt" / "below"))
-    assert not _moving._may_be_ours(None, str(tmp_path))
+    _guard.refuse_to_adopt(None, "key:out")
+    monkeypatch.setattr(_guard, "_is_guarded", False)
+    with pytest.raises(RootError, match="key:out: may hold"):
+        _guard.refuse_to_adopt(None, "key:out")

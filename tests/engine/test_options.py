@@ -12,10 +12,9 @@ import pytest
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._target.actions import Change, Place
-from cocoindex_fsmirror._target.handlers import _apply_actions
-from cocoindex_fsmirror._target.open_mirrors import mirror_at
+from cocoindex_fsmirror._target.sink import apply_actions, mirror_at
 from cocoindex_fsmirror._target.specs import Options as Given
-from cocoindex_fsmirror._target.specs import RootKey, Watch
+from cocoindex_fsmirror._target.specs import RootKey, RootUpdate
 from tests.engine.flows import OUT, Flow
 from tests.support import backups, contents, write
 
@@ -109,6 +108,28 @@ def test_an_unknown_value_is_refused_with_the_known_ones(
 
 
 @pytest.mark.parametrize(
+    ("outer", "inner", "name"),
+    [
+        ({"verified": "stat"}, {}, "verified"),
+        ({}, {"exact": True}, "exact"),
+        ({}, {"max_delete": 1}, "max_delete"),
+    ],
+)
+def test_an_option_that_is_not_taken_is_refused_by_name(
+    make_nested: Callable[[Options, Options], Flow], outer: Options, inner: Options, name: str
+) -> None:
+    assert f"there is no option {name!r} here" in make_nested(outer, inner).attempt()
+
+
+def test_a_directory_inside_an_exact_one_may_be_without_a_look_for_drift(
+    make_nested: Callable[[Options, Options], Flow],
+) -> None:
+    flow = make_nested({"exact": True}, {"verify": "none"})
+    flow.update()
+    assert contents(flow.tree) == {"sub/x": b"declared"}
+
+
+@pytest.mark.parametrize(
     ("mode", "problem"),
     [(-1, "is not between"), (0o10000, "is not between"), ("644", "not str"), (True, "not bool")],
 )
@@ -159,8 +180,8 @@ def test_a_context_key_without_a_directory_is_an_error_that_names_it(make_flow: 
 
 def test_a_root_that_fails_does_not_hide_another(tmp_path: Path) -> None:
     places = (RootKey("tests/engine/never-provided", "."), RootKey(None, str(tmp_path)))
-    actions = [Change(Place(root, "", Given(), Watch()), write("a", b"1")) for root in places]
+    actions = [Change(Place(root, "", Given(), RootUpdate()), write("a", b"1")) for root in places]
     with pytest.raises(fsmirror.RootError, match="never-provided"):
-        _apply_actions(_Nothing(), actions)
+        apply_actions(_Nothing(), actions)
     assert (tmp_path / "a").read_bytes() == b"1"
     mirror_at(str(tmp_path)).close()

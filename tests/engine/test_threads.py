@@ -66,9 +66,9 @@ NOT_KEPT = "assert {number for seen in numbers.values() for number in seen} == {
 
 ASKED = """
 from cocoindex_fsmirror._target.actions import Place
-from cocoindex_fsmirror._target.specs import Options, RootKey, Watch
+from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate
 
-place = Place(RootKey(None, "/nowhere"), "owner", Options(), Watch())
+place = Place(RootKey(None, "/nowhere"), "owner", Options(), RootUpdate())
 handlers = [("file", _handlers.ChildHandler(place)), (tuple(place.root), _handlers.RootHandler())]
 before = thread_states()
 for count, (key, handler) in enumerate(handlers, start=1):

@@ -22,7 +22,7 @@ from cocoindex_fsmirror._core.states import ABSENT
 from cocoindex_fsmirror._disk.locks import lock
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._target.actions import Single
-from cocoindex_fsmirror._target.handlers import _apply_actions
+from cocoindex_fsmirror._target.sink import apply_actions
 from cocoindex_fsmirror._target.specs import RootKey
 from tests.support import OWNER, Mount, snapshot, told_by, write
 
@@ -236,7 +236,7 @@ def test_what_is_asked_of_a_root_of_which_nothing_can_be_told_fails(
     with monkeypatch.context() as patch:
         patch.setattr(os, "stat", fail)
         with pytest.raises(RootError):
-            _apply_actions(None, [gone])
+            apply_actions(None, [gone])
     assert snapshot(root) == {"x": b"1"}
 
 

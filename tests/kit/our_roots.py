@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._mirror.drift import has_drifted
 from cocoindex_fsmirror._target.actions import Action, Mount
-from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _apply_actions, _child_of
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of
 from cocoindex_fsmirror._target.records import Record
+from cocoindex_fsmirror._target.sink import apply_actions
 from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, Spec
 from cocoindex_fsmirror.testing import names
 from tests.kit.our_disk import Disk, Entry, File, look
@@ -94,7 +95,7 @@ class InBase:
 
     def apply(self, actions: Sequence[Action]) -> None:
         """The sink."""
-        _apply_actions(self, actions)
+        apply_actions(self, actions)
 
 
 class Roots(InBase):
@@ -103,7 +104,8 @@ class Roots(InBase):
     def values(self) -> st.SearchStrategy[Any]:
         """Directories."""
         conflicts = st.sampled_from(["backup", "overwrite", "error"])
-        return st.builds(DirSpec, st.just(True), durability=st.just("none"), on_conflict=conflicts)
+        given = st.fixed_dictionaries({"durability": st.just("none"), "on_conflict": conflicts})
+        return st.builds(DirSpec, st.just(True), given=given)
 
     def expected(self, _key: _Key, _value: Spec) -> str:
         """What a directory shows."""

@@ -15,11 +15,12 @@ from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import ancestors, parse_name
 from cocoindex_fsmirror._core.states import LinkState
 from cocoindex_fsmirror._mirror.drift import DriftReport
-from cocoindex_fsmirror._target import open_mirrors as _open_mirrors
+from cocoindex_fsmirror._target import sink as _sink
 from cocoindex_fsmirror._target.actions import Action, Mount
-from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _apply_actions, _child_of
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of
 from cocoindex_fsmirror._target.records import Record
-from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, Spec, Watch
+from cocoindex_fsmirror._target.sink import apply_actions
+from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, RootUpdate, Spec
 from cocoindex_fsmirror.testing import paths
 from tests.kit.our_disk import DIR, Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour
@@ -56,7 +57,7 @@ FOLDERS = st.builds(DirSpec, st.just(True), _COMPONENTS)
 
 def forget(root: str) -> None:
     """What the end of a process does: nothing of a mirror stays open."""
-    mirror = _open_mirrors._mirrors.pop(root, None)
+    mirror = _sink._mirrors.pop(root, None)
     if mirror is None:
         return
     if mirror.session.ledger is not None and not mirror.session.ledger._connection.in_transaction:
@@ -65,7 +66,7 @@ def forget(root: str) -> None:
     mirror.close()
 
 
-class _Looking(Watch):
+class _Looking(RootUpdate):
     """Looks for drift once an update.
 
     The engine mounts a directory for each; the kit asks for a handler after restarts
@@ -74,22 +75,21 @@ class _Looking(Watch):
 
     def __init__(self, root: str, *, verify: bool) -> None:
         self._root, self._verify = root, verify
-        self._drift = DriftReport()
+        self._found: DriftReport | None = None
         self.is_due = True
-        super().__init__(self.drift)
-        self.has_looked = verify
+        super().__init__()
 
     @property
-    def drift(self) -> DriftReport:
+    def drift(self) -> DriftReport | None:
         """What a look found."""
         if self.is_due and self._verify:
-            self._drift = Mirror(self._root).observe()
+            self._found = Mirror(self._root).observe()
         self.is_due = False
-        return self._drift
+        return self._found
 
     @drift.setter
-    def drift(self, found: DriftReport) -> None:
-        self._drift = found
+    def drift(self, _found: DriftReport | None) -> None:
+        """Ignores what it begins with."""
 
 
 class Mounted:
@@ -125,33 +125,31 @@ class Mounted:
     def handler(self) -> ChildHandler:
         """What ``mount_dir_target`` does in a new process."""
         forget(self._root)
-        self._watch = _Looking(self._root, verify=self.options.verify != "none")
+        self._update = _Looking(self._root, verify=self.options.verify != "none")
         spec = DirSpec(
             True,
-            durability=self.options.durability,
-            verify=self.options.verify,
-            on_conflict=self.options.on_conflict,
+            given={"durability": self.options.durability, "verify": self.options.verify},
             fresh_owner="an owner",
-            watch=self._watch,
+            update=self._update,
         )
         key = RootKey(None, self._root)
         output = RootHandler().reconcile(key, spec, self._records, not self._records)
         assert output is not None
         assert isinstance(output.tracking_record, Record)
         assert isinstance(output.action, Mount)
-        _apply_actions(None, [output.action])
+        apply_actions(None, [output.action])
         self._records = [output.tracking_record]
         forget(self._root)  # A process that is forked must not share it.
         return _child_of(None, output.action)
 
     def apply(self, actions: Sequence[Action]) -> None:
         """The sink."""
-        _apply_actions(None, actions)
+        apply_actions(None, actions)
         assert not self.disk.residue, f"{self.disk.residue} is left in the staging area"
 
     def observe(self) -> Mapping[Any, Entry]:
         """What is really there."""
-        self._watch.is_due = True
+        self._update.is_due = True
         return self.disk.observe()
 
     def expected(self, key: str, value: Spec) -> Entry:
@@ -175,13 +173,13 @@ class Tidy(Mounted):
 
     def observe(self) -> Mapping[Any, Entry]:
         """Also folders that nobody needs, and what is left in the staging area."""
-        self._watch.is_due = True
+        self._update.is_due = True
         left = {("residue", path): DIR for path in self.disk.residue}
         return look(self.disk.root) | left
 
     def apply(self, actions: Sequence[Action]) -> None:
         """The sink."""
-        _apply_actions(None, actions)
+        apply_actions(None, actions)
 
 
 class TidyFolders(Tidy):

@@ -16,7 +16,7 @@ from cocoindex_fsmirror._target import handlers as _handlers
 from cocoindex_fsmirror._target.actions import Change, Drop, Mount, Place, Single
 from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _Pace
 from cocoindex_fsmirror._target.records import Record
-from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, Watch
+from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, RootUpdate
 from tests.pure.reconciling import (
     DESIRED,
     DIR,
@@ -38,8 +38,8 @@ Output = coco.TargetReconcileOutput[object, Record, ChildHandler]
 @functools.cache
 def _place(*drifted: str) -> Place:
     """The directory target ``sub`` of a root in which some names drifted, of one update."""
-    watch = Watch(DriftReport(names=frozenset(map(Name, drifted))))
-    return Place(KEY, "an-owner", Options(on_conflict="error"), watch, Name("sub"), "sub//")
+    update = RootUpdate(DriftReport(names=frozenset(map(Name, drifted))))
+    return Place(KEY, "an-owner", Options(on_conflict="error"), update, Name("sub"), "sub//")
 
 
 def _spec(wanted: Wanted) -> FileSpec | DirSpec | coco.NonExistenceType:
@@ -186,9 +186,9 @@ def _root(
     )
 
 
-def _dir(watch: Watch | None = None) -> DirSpec:
+def _dir(update: RootUpdate | None = None) -> DirSpec:
     """A declared root."""
-    return DirSpec(True, fresh_owner="fresh", watch=watch)
+    return DirSpec(True, fresh_owner="fresh", update=update)
 
 
 def _owned(record: Record) -> Record:
@@ -271,7 +271,7 @@ def test_everything_runs_again_only_if_a_look_found_what_nobody_else_can_heal(
         known=frozenset({owner, "x"} if is_known else {"x"}),
     )
     output = _root(
-        _dir(Watch(drift) if has_looked else Watch()), [_owned(DIR)] if remembered else []
+        _dir(RootUpdate(drift) if has_looked else RootUpdate()), [_owned(DIR)] if remembered else []
     )
     assert output is not None
     needed = has_looked and remembered and (is_stale or not is_known)
@@ -282,7 +282,7 @@ def test_everything_runs_again_only_if_a_look_found_what_nobody_else_can_heal(
 def test_reconciling_a_root_is_repeatable() -> None:
     file = FileSpec(A, None, True, ONE, fresh_owner="f")
     specs: tuple[FileSpec | DirSpec | coco.NonExistenceType, ...]
-    specs = _dir(Watch()), file, coco.NON_EXISTENCE
+    specs = _dir(RootUpdate()), file, coco.NON_EXISTENCE
     for previous, may_be_missing, _ in histories():
         records = [_owned(record) for record in previous]
         for spec in specs:

@@ -1,0 +1,242 @@
+"""``fsmirror sync``: mirrors a source once, or again whenever something changes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+import msgspec
+
+from .._core.errors import FsMirrorError, counted, readable
+from .._core.names import Name
+from .._mirror.mirror import Mirror
+from .arguments import json_option, limit, source_argument, target_argument
+from .helper import Helper, collect_less_garbage
+from .output import (
+    ExitStatus,
+    Report,
+    coloured,
+    complain,
+    one_line,
+    printable,
+    progress_bar,
+    tell,
+    tell_error,
+)
+
+if TYPE_CHECKING:
+    from .survey import Survey
+    from .syncing import Summary, Syncing
+
+__all__ = ["sync"]
+
+_PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
+_COUNTS: Final = ("written", "adopted", "healed", "deleted", "backed_up", "unchanged")
+
+
+@click.command()
+@source_argument
+@target_argument
+@click.option(
+    "--exclude",
+    metavar="PATTERN",
+    multiple=True,
+    help="Leave out what matches, in the syntax of .gitignore. May be given several times.",
+)
+@click.option(
+    "--gitignore", is_flag=True, help="Leave out what the .gitignore files in SRC name, and .git."
+)
+@click.option(
+    "--watch", is_flag=True, help="Go on, and follow what changes in either, until Ctrl-C."
+)
+@click.option("--exact", is_flag=True, help="Move what is not from SRC to the backup area.")
+@click.option("-n", "--dry-run", is_flag=True, help="List what would be done, and do nothing.")
+@click.option("--checksum", is_flag=True, help="Read every file, whatever its size and time say.")
+@click.option(
+    "--durability",
+    type=click.Choice(["batch", "none"]),
+    default="batch",
+    show_default=True,
+    help="Whether what was done survives a power cut.",
+)
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["backup", "overwrite", "error"]),
+    default="backup",
+    show_default=True,
+    help="What happens to files of others that are in the way.",
+)
+@click.option(
+    "--max-delete",
+    type=limit,
+    metavar="COUNT OR PERCENT",
+    help="Stop before anything is done if more files than this would be removed: 20, 5%.",
+)
+@json_option
+def sync(
+    *,
+    src: Path,
+    dst: Path,
+    exclude: tuple[str, ...],
+    gitignore: bool,
+    watch: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Mirror what is in SRC into DST.
+
+    Files, folders and symbolic links, with their modes and times. What changed
+    is replaced in one step, what is gone in SRC is removed, and what others
+    changed or removed in DST comes back; their versions go to the backup area.
+    What was never mirrored stays as it is, unless --exact is given. All state
+    is kept in DST/.fsmirror. A folder of that name in SRC is left out. A name
+    that is not UTF-8 can't be mirrored: it fails by name.
+
+    With --watch and --json there is one object, on a line, for each run.
+    """
+    from .._mirror.suspects import few_suspects  # noqa: PLC0415
+    from .patterns import patterns  # noqa: PLC0415  # Other commands need none of these.
+    from .survey import survey  # noqa: PLC0415
+    from .syncing import Syncing  # noqa: PLC0415
+    from .wanted import Options  # noqa: PLC0415
+
+    if watch and dry_run:
+        raise click.UsageError("--watch and --dry-run can't be given together")
+    source, target = _checked(src, dst)
+    try:
+        excluded = patterns(exclude) if exclude else None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    look_at_source = partial(survey, source, excluded, gitignore=gitignore)
+    if dry_run:
+        planned = _planned(Mirror(target), look_at_source(), Options(**options))
+        return tell(planned, as_json=as_json)
+    collect_less_garbage()
+    run = _Run(
+        source, target, partial(Syncing, target, Options(**options)), look_at_source, as_json
+    )
+    if watch:
+        return _follow(run)
+    # Forked before a ledger is open, since SQLite forbids to take one along.
+    with (
+        contextlib.closing(Helper(partial(few_suspects, target))) as helper,
+        contextlib.closing(run.open()) as syncing,
+    ):
+        return run.once(syncing, helper.result)
+
+
+class _Run(NamedTuple):
+    """A run of ``sync``, once or again and again."""
+
+    source: str
+    target: str
+    open: Callable[[], Syncing]
+    survey: Callable[[], Survey]
+    as_json: bool
+
+    def once(
+        self, syncing: Syncing, suspects: Callable[[], list[Name] | None] = lambda: None
+    ) -> int:
+        """Mirrors the source, and tells what was done; returns the exit status."""
+        found = self.survey()
+        with progress_bar(0 if self.as_json else found.count) as syncing.on_progress:
+            summary = syncing.run(found, suspects())
+        for line in summary.failures:
+            complain(line)
+        if summary.skipped and not self.as_json:
+            shown = ", ".join(map(printable, summary.skipped[:3]))
+            shown += ", ..." if len(summary.skipped) > 3 else ""
+            complain(f"skipped {counted(len(summary.skipped), 'special file')}: {shown}")
+        return tell(_done(self.source, self.target, summary), as_json=self.as_json)
+
+
+def _done(source: str, target: str, summary: Summary) -> Report:
+    """Reports what a run did."""
+    done = msgspec.structs.asdict(summary)
+    counts = [f"{done[name]:,} {name.replace('_', ' ')}" for name in _COUNTS]
+    line = ", ".join([*counts, readable(summary.size), f"{summary.seconds:.1f} s"])
+    return Report(
+        {"source": source, "root": target} | done,
+        [f"{printable(target)}: {line}"],
+        ExitStatus.FAILED if summary.failures else ExitStatus.IN_ORDER,
+    )
+
+
+def _planned(mirror: Mirror, found: Survey, options: Any) -> Report:
+    """Reports what a run would do."""
+    from .dry_run import dry_run  # noqa: PLC0415
+
+    changes = list(dry_run(mirror, found, options))
+    lines = []
+    for action, path, size, note in changes:
+        more = ", ".join([readable(size)] * bool(size) + [one_line(note)] * bool(note))
+        lines.append(f"{coloured(f'{action:8}')} {printable(path)}" + (more and f"  ({more})"))
+    count = counted(len(changes), "change")
+    lines.append(f"{printable(mirror.root)}: {count} would be made; nothing was done")
+    figures = {"root": mirror.root, "changes": [change._asdict() for change in changes]}
+    fails = any(change.action == "fail" for change in changes)
+    return Report(figures, lines, ExitStatus.FAILED if fails else ExitStatus.IN_ORDER)
+
+
+def _follow(run: _Run) -> int:
+    """Runs, and again whenever something changes, until it is interrupted."""
+    from .watch import Watching  # noqa: PLC0415
+
+    syncing = run.open()
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            with contextlib.closing(syncing), Watching(run.source, run.target) as watching:
+                while not watching.is_out_of_date():
+                    try:
+                        run.once(syncing)
+                    except FsMirrorError as error:
+                        tell_error(error, as_json=run.as_json)  # The next change may mend it.
+                    while not watching.wait(syncing.has_drifted):
+                        pass
+            syncing = _opened_again(run)
+    return ExitStatus.IN_ORDER
+
+
+def _opened_again(run: _Run) -> Syncing:
+    """Opens a mirror that was replaced, as soon as that can be done."""
+    told = ""
+    while True:
+        try:
+            return run.open()
+        except FsMirrorError as error:
+            if str(error) != told:
+                tell_error(error, as_json=run.as_json)
+            told = str(error)
+            time.sleep(_PAUSE)
+
+
+def _checked(src: Path, dst: Path) -> tuple[str, str]:
+    """Returns the absolute paths of source and target, if they make sense together."""
+    source, target = os.path.realpath(src), os.path.realpath(dst)
+    there = target
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    where = "is" if there == target else "lies below"
+    for problem, is_so in {
+        f"{src}: no such source": not os.path.lexists(src),
+        f"{src}: the source is not a directory": not os.path.isdir(source),
+        f"{dst}: the destination {where} a file, not a directory": not os.path.isdir(there),
+        f"{dst}: source and destination are the same directory": source == target,
+        f"{dst}: the destination lies inside the source": _is_inside(target, source),
+        f"{src}: the source lies inside the destination": _is_inside(source, target),
+    }.items():
+        if is_so:
+            raise click.UsageError(problem)
+    return source, target
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    """True if a path lies in a folder, or is it."""
+    return os.path.commonpath([path, folder]) == folder

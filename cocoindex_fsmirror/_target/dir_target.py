@@ -1,0 +1,239 @@
+"""A directory target: what a flow declares in a directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path, PurePath
+from typing import Any, Generic, Literal, Unpack, cast
+
+import cocoindex as coco
+from cocoindex.connectors.localfs import FilePath
+from cocoindex.resources.file import FileLike
+
+from .._core.attributes import checked_content, checked_mode, checked_preserve, checked_time
+from .._core.errors import SourceError
+from .._core.names import Name, parse_link_target, parse_name
+from .._core.states import Content, DirState, LinkState
+from .._disk.sources import Source, Spooled, fingerprint, spool
+from .handlers import ChildHandler
+from .specs import DirSpec, FileSpec, Options, RootUpdate, Spec, TargetOptions
+
+__all__ = ["DirTarget"]
+
+
+class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
+    """A local directory whose files a flow declares.
+
+    Given to a memoized component as an argument, it also makes that component
+    run again if one of the files that it declared has drifted.
+    """
+
+    def __init__(
+        self,
+        provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS],
+        _update: RootUpdate | None = None,
+        _chain: tuple[Name, ...] = (),
+    ) -> None:
+        self._provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS] = provider
+        self._update = _update or RootUpdate()
+        self._chain = _chain  # the directory targets between the root and this one
+        self._place = "".join(f"{part}//" for part in _chain)
+        self._prefix = "".join(f"{part}/" for part in _chain)
+
+    def declare_file(
+        self: DirTarget,
+        filename: str | PurePath,
+        content: bytes | str,
+        *,
+        create_parent_dirs: bool = True,
+        mode: int | None = None,
+        mtime_ns: int | None = None,
+    ) -> None:
+        """Declares a file in this directory.
+
+        Args:
+            filename: Its path relative to the directory.
+            content: Its content; text is stored as UTF-8.
+            create_parent_dirs: Whether to make missing folders above it. Unlike
+                in ``localfs``, they are made unless this is false.
+            mode: Its permission bits, such as ``0o640``; by default a new file
+                gets what the umask leaves, and an existing one keeps its own.
+            mtime_ns: The time of its last change, in nanoseconds since 1970; by
+                default that of the write.
+
+        Raises:
+            InvalidNameError: The name is refused.
+            TypeError: The name, the content, the mode or the time is of a wrong type.
+            ValueError: The mode or the time is out of range, or the mode is decimal.
+        """
+        checked = checked_mode(mode), checked_time(mtime_ns)
+        self._declare(parse_name(filename), checked_content(content), *checked, create_parent_dirs)
+
+    async def declare_copy(
+        self: DirTarget,
+        filename: str | PurePath,
+        source: Path | FilePath | FileLike[Any],
+        *,
+        create_parent_dirs: bool = True,
+        preserve: tuple[Literal["mode", "mtime"], ...] = ("mode",),
+        mode: int | None = None,
+    ) -> None:
+        """Declares a file with the content of another one, which is not held in memory.
+
+        The source is read now, to be fingerprinted, while the event loop stays
+        free; and copied when the file is written: as a clone where the file
+        system can, else within the kernel, else in chunks. A source that changed
+        in between fails this file, and nothing else.
+
+        Args:
+            filename: Its path relative to the directory.
+            source: A file of this machine, whose links are followed; or a file of
+                another connector, which is read whole, as the engine's interface
+                has it, and kept in a temporary file until then.
+            create_parent_dirs: Whether to make missing folders above it.
+            preserve: What follows the source, beside the content; a file of
+                another connector has neither. The mode comes with all its bits,
+                setuid among them.
+            mode: Its permission bits, instead of those of the source.
+
+        Raises:
+            InvalidNameError: The name is refused.
+            SourceError: The source can't be read, or is no regular file.
+            TypeError: The name, the source, ``preserve`` or the mode is of a wrong type.
+            ValueError: The mode, or a time that is preserved, is out of range, the mode
+                is decimal, or ``preserve`` has an unknown value.
+        """
+        name, mode = parse_name(filename), checked_mode(mode)
+        checked_preserve(preserve)
+        content = await _content_of(source)
+        mtime_ns = None
+        if isinstance(content, Source):
+            mode = content.mode if mode is None and "mode" in preserve else mode
+            mtime_ns = checked_time(content.mtime_ns) if "mtime" in preserve else None
+        self._declare(name, content, mode, mtime_ns, create_parent_dirs)
+
+    def declare_symlink(
+        self: DirTarget,
+        filename: str | PurePath,
+        target: str | PurePath,
+        *,
+        create_parent_dirs: bool = True,
+        allow_escape: bool = False,
+        mtime_ns: int | None = None,
+    ) -> None:
+        """Declares a symbolic link in this directory; what it points at need not exist.
+
+        Args:
+            filename: Its path relative to the directory.
+            target: What it points at, as it is to be stored.
+            create_parent_dirs: Whether to make missing folders above it.
+            allow_escape: Whether it may lead out of the root: be absolute, climb
+                above the root, or climb (``..``) after a name, which may be a link.
+            mtime_ns: The time of its last change, in nanoseconds since 1970; by
+                default that of the write.
+
+        Raises:
+            InvalidNameError: The name is refused, or the target may lead out of the root.
+            TypeError: The name or the target is of a wrong type.
+            ValueError: The time is out of range.
+        """
+        name = parse_name(filename)
+        pointed = parse_link_target(target, self._path(name) if not allow_escape else None)
+        link = LinkState(pointed, checked_time(mtime_ns))
+        self._declare(name, link, None, None, create_parent_dirs)
+
+    def _declare(
+        self: DirTarget,
+        name: Name,
+        content: bytes | Content | LinkState,
+        mode: int | None,
+        mtime_ns: int | None,
+        create_parent_dirs: bool,
+    ) -> None:
+        """Declares a file or a link."""
+        component, rival = self._add(name, is_file=True)
+        spec = FileSpec(content, mode, create_parent_dirs, component, rival, mtime_ns=mtime_ns)
+        state = self._provider.target_state(name, spec)
+        coco.declare_target_state(cast("coco.TargetState[None]", state))
+
+    def declare_dir_target(
+        self: DirTarget,
+        path: str | PurePath,
+        *,
+        create_parent_dirs: bool = True,
+        mode: int | None = None,
+        mtime_ns: int | None = None,
+        **options: Unpack[TargetOptions],
+    ) -> DirTarget[coco.PendingS]:
+        """Declares a directory target inside this one; it may stay empty.
+
+        Args:
+            path: Its path relative to this directory.
+            create_parent_dirs: Whether to make missing folders above it.
+            mode: Its permission bits; it stays accessible for its owner (``0o700``).
+            mtime_ns: The time of its last change, in nanoseconds since 1970, also
+                after files in it have changed.
+            durability: As in :func:`mount_dir_target`; inherited if ``None``.
+            verify: Inherited if ``None``. Drift is looked for when the root is
+                mounted, so only the root's value has an effect.
+            on_conflict: As in :func:`mount_dir_target`; inherited if ``None``.
+
+        Raises:
+            InvalidNameError: The name is refused.
+            TypeError: The name, the mode or the time is of a wrong type.
+            ValueError: An option has an unknown value, or is out of range, or the mode is
+                decimal.
+        """
+        name = parse_name(path)
+        Options().changed(options, is_root=False)
+        mode = checked_mode(mode)
+        state = DirState(None if mode is None else mode | 0o700, checked_time(mtime_ns))
+        component, rival = self._add(name, is_file=False)
+        spec = DirSpec(create_parent_dirs, component, rival, options, state=state)
+        provider = coco.declare_target_state_with_child(self._provider.target_state(name, spec))
+        return DirTarget(provider, self._update, (*self._chain, name))
+
+    def _add(self, name: Name, *, is_file: bool) -> tuple[str, Name]:
+        """Registers a declaration; returns the component, and what contradicts it."""
+        component, path = str(coco.get_component_context()), self._path(name)
+        add = self._update.declarations.add
+        return component, add(path, self._place, component, is_file=is_file)
+
+    def _path(self, name: Name) -> Name:
+        """Returns the path of a declared name below the root."""
+        return Name(self._prefix + name)
+
+    def __coco_memo_key__(self) -> object:
+        return self._provider.memo_key
+
+    def __coco_memo_state__(self, prev_state: int | coco.NonExistenceType) -> coco.MemoStateOutcome:
+        drift = self._update.drift
+        owned = (self._update.declarations.owner, str(coco.get_component_context()))
+        return coco.MemoStateOutcome(
+            state=1, memo_valid=drift is None or owned not in drift.components
+        )
+
+
+async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Source | Spooled:
+    """Reads and hashes a source.
+
+    The engine has no way to read a file piece by piece: what it reads from elsewhere
+    is whole, and the engine would keep it, too, unless a size is asked for.
+    """
+    path = source.file_path if isinstance(source, FileLike) else source
+    if isinstance(path, FilePath):
+        try:
+            path = path.resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise SourceError(str(path), f"can't be found: {error}") from error
+    if isinstance(path, Path):
+        return await asyncio.to_thread(fingerprint, os.path.abspath(path))
+    if not isinstance(source, FileLike):
+        kind = type(source).__name__
+        raise TypeError(f"a source is a Path, a FilePath or a FileLike, not {kind}")
+    size = await source.size()
+    content = await source.read(size + 1)
+    if len(content) > size:  # It has grown since its size was asked for.
+        content = await source.read()
+    return await asyncio.to_thread(spool, str(source.file_path.path), content)
