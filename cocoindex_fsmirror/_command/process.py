@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from typing import NoReturn
+
+TYPE_CHECKING = False  # That of typing, whose import takes longer than all of this.
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 __all__ = ["run"]
 
@@ -27,16 +28,16 @@ def run() -> None:
     from .streams import open_streams  # noqa: PLC0415
 
     open_streams(_output_lost)
-    with _no_interrupt_lost():
-        try:
-            if listens:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-            command.main()
-        except KeyboardInterrupt:
-            sys.exit(ExitStatus.INTERRUPTED)  # Before anything was begun, or while it was said.
-        finally:
-            # All is said; an interrupt of the interpreter's own end just ends it.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _lose_no_interrupt()
+    try:
+        if listens:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        command.main()
+    except KeyboardInterrupt:
+        sys.exit(ExitStatus.INTERRUPTED)  # Before anything was begun, or while it was said.
+    finally:
+        # All is said; an interrupt of the interpreter's own end just ends it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read_names_as_utf8() -> None:
@@ -63,8 +64,7 @@ def _output_lost(error: OSError) -> NoReturn:
     sys.exit(ExitStatus.FAILED)
 
 
-@contextlib.contextmanager
-def _no_interrupt_lost() -> Iterator[None]:
+def _lose_no_interrupt() -> None:
     """Sends Ctrl-C again if it came where exceptions are dropped, as by callbacks in an import."""
     import threading  # noqa: PLC0415
 
@@ -77,7 +77,3 @@ def _no_interrupt_lost() -> Iterator[None]:
             report(dropped)
 
     sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report

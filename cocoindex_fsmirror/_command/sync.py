@@ -119,9 +119,8 @@ def sync(
         planned = _planned(Mirror(target), look_at_source(), Options(**options))
         return tell(planned, as_json=as_json)
     collect_less_garbage()
-    run = _Run(
-        source, target, partial(Syncing, target, Options(**options)), look_at_source, as_json
-    )
+    opened = partial(Syncing, target, Options(**options))
+    run = _Run(source, target, opened, look_at_source, as_json)
     if watch:
         return _follow(run)
     # Forked before a ledger is open, since SQLite forbids to take one along.
