@@ -214,9 +214,11 @@ class Tree:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(leaf(name), dir_fd=self.folder(parent(name)))
 
-    def remove_all(self, folder: Name) -> None:
-        """Removes a folder of our own folder, with all that is in it."""
-        folders = [folder]
+    def remove_all(self, top: Name) -> None:
+        """Removes what is at a path of our own folder, with all that is in it."""
+        folders = [top]
+        if not isinstance(self.look(top).state, DirState):  # A link, for one.
+            self.remove_file(folders.pop())
         for above in folders:  # It grows meanwhile.
             for name in self.names_in(above):
                 if isinstance(self.look(name).state, DirState):

@@ -16,6 +16,7 @@ import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._disk.tree import Tree
+from cocoindex_fsmirror._mirror import batch, mirror
 from tests.reopening import reopened
 from tests.support import Tree as Snapshot
 from tests.support import snapshot, told_by
@@ -152,10 +153,12 @@ def failing_sink(*, after: bool, names: Collection[str] = ()) -> Iterator[None]:
         yield
 
 
-_STEPS: tuple[tuple[type, tuple[str, ...]], ...] = (
+_STEPS: tuple[tuple[object, tuple[str, ...]], ...] = (
     (Staging, ("write", "link", "ready", "put", "exchange", "take", "discard", "back_up")),
     (Staging, ("remove_areas",)),
-    (Tree, ("make_folder", "remove_folder", "sync", "dress", "dress_folder")),
+    (Tree, ("make_folder", "remove_folder", "sync")),
+    (batch, ("dress", "dress_folder")),
+    (mirror, ("dress_folder",)),
 )
 
 
