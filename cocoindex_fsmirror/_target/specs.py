@@ -104,7 +104,7 @@ _DEFAULTS: Final = Options()
 _ANY_FOLDER: Final = DirState()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RootUpdate:
     """One update of a root.
 
