@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from click.testing import CliRunner
@@ -146,7 +146,9 @@ def _options(function: Callable[..., Any]) -> set[str]:
     """Returns the keyword-only arguments of a function."""
     function = getattr(function, "_orig_sync_fn", function)
     found = inspect.signature(function).parameters.values()
-    return {each.name for each in found if each.kind is each.KEYWORD_ONLY}
+    nested = inspect.get_annotations(function, eval_str=True).get("options")
+    more = get_args(nested)[0].__optional_keys__ if nested is not None else set()
+    return {each.name for each in found if each.kind is each.KEYWORD_ONLY} | more
 
 
 def test_the_table_of_options_says_which_function_takes_which() -> None:
@@ -165,7 +167,8 @@ def test_the_table_of_options_says_which_function_takes_which() -> None:
 @pytest.mark.parametrize("option", ["durability", "on_conflict", "verify"])
 def test_the_table_of_options_has_every_value(option: str) -> None:
     row = next(row for row in _table(README, "Options", "option") if row[0] == f"`{option}`")
-    annotation = str(inspect.get_annotations(fsmirror.dir_target, eval_str=True)[option])
+    nested = inspect.get_annotations(fsmirror.dir_target, eval_str=True)["options"]
+    annotation = str(get_type_hints(get_args(nested)[0])[option])
     assert re.findall(r'`"([a-z]+)"`', row[1]) == re.findall(r"'([a-z]+)'", annotation)
 
 

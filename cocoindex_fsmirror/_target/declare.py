@@ -15,7 +15,7 @@ import cocoindex as coco
 from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
 
-from .._core.attributes import checked_content, checked_mode
+from .._core.attributes import checked_content, checked_mode, checked_time
 from .._core.names import ROOT, parse_name
 from .._mirror.brake import Brake
 from .._mirror.drift import DriftReport, has_drifted, observe
@@ -134,6 +134,7 @@ def declare_file(
     *,
     create_parent_dirs: bool = True,
     mode: int | None = None,
+    mtime_ns: int | None = None,
     **options: Unpack[TargetOptions],
 ) -> None:
     """Declares a single file, without a directory target.
@@ -145,6 +146,7 @@ def declare_file(
         content: Its content; text is stored as UTF-8.
         create_parent_dirs: Whether to make missing folders above it.
         mode: Its permission bits, as in :meth:`DirTarget.declare_file`.
+        mtime_ns: The time of its last change, as in :meth:`DirTarget.declare_file`.
         durability: As in :func:`mount_dir_target`.
         verify: As in :func:`mount_dir_target`; ``"content"`` counts as
             ``"stat"``. A memoized component that is not run does not look.
@@ -153,8 +155,10 @@ def declare_file(
     Raises:
         InvalidNameError: The name is refused.
         RootError: The file can't be used, with what to do about it.
-        TypeError: The content or the mode is of a wrong type, or there is no such option.
-        ValueError: The mode is out of range or decimal, or an option has an unknown value.
+        TypeError: The content, the mode or the time is of a wrong type, or there is no such
+            option.
+        ValueError: The mode or the time is out of range, the mode is decimal, or an option
+            has an unknown value.
     """
     key, resolved = _root_key(path), _resolved_now(path)
     if key.base_dir_key is None or PurePath(key.path).name:
@@ -171,6 +175,7 @@ def declare_file(
         checked,
         uuid.uuid4().hex,
         looks and has_drifted(folder, parse_name(name)),
+        checked_time(mtime_ns),
     )
     refuse_to_adopt(resolved, str(key))
     coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key, spec)))

@@ -185,3 +185,19 @@ def test_a_root_that_fails_does_not_hide_another(tmp_path: Path) -> None:
         apply_actions(_Nothing(), actions)
     assert (tmp_path / "a").read_bytes() == b"1"
     mirror_at(str(tmp_path)).close()
+
+
+def test_a_file_that_is_declared_by_itself_takes_a_mode_and_a_time(
+    make_flow: MakeFlow, tmp_path: Path
+) -> None:
+    path = tmp_path / "alone" / "x"
+
+    async def main(_flow: Flow) -> None:
+        fsmirror.declare_file(path, b"1", mode=0o640, mtime_ns=7)
+
+    flow = make_flow(main)
+    flow.update()
+    assert (path.stat().st_mode & 0o777, path.stat().st_mtime_ns) == (0o640, 7)
+    path.touch()
+    flow.update()
+    assert path.stat().st_mtime_ns == 7
