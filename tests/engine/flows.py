@@ -16,7 +16,8 @@ import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._disk.tree import Tree
-from cocoindex_fsmirror._mirror import batch, mirror
+from cocoindex_fsmirror._mirror import apply as apply_module
+from cocoindex_fsmirror._mirror import place
 from tests.reopening import reopened
 from tests.support import Tree as Snapshot
 from tests.support import snapshot, told_by
@@ -157,8 +158,8 @@ _STEPS: tuple[tuple[object, tuple[str, ...]], ...] = (
     (Staging, ("write", "link", "ready", "put", "exchange", "take", "discard", "back_up")),
     (Staging, ("remove_areas",)),
     (Tree, ("make_folder", "remove_folder", "sync")),
-    (batch, ("dress", "dress_folder")),
-    (mirror, ("dress_folder",)),
+    (place, ("dress", "dress_folder")),
+    (apply_module, ("dress_folder",)),
 )
 
 
