@@ -196,18 +196,13 @@ class Tree:
         while len(folder) >= len(top) and self.remove_folder(folder):
             folder = parent(folder)
 
-    def make_file(self, name: Name) -> None:
-        """Makes an empty file of our own folder, unless something is there."""
+    def make_file(self, name: Name, content: bytes = b"") -> None:
+        """Makes a small file of our own folder, unless something is there."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name))))
-
-    def write_file(self, name: Name, content: bytes) -> None:
-        """Writes a small file of our own folder, also over what a crash has left of it."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        fd = os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name)))
-        with closing(fd):
-            write_all(fd, content)
+            fd = os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name)))
+            with closing(fd):
+                write_all(fd, content)
 
     def remove_file(self, name: Name) -> None:
         """Unlinks a file of our own folder; it may be missing."""

@@ -165,7 +165,8 @@ def _prepare_folder(tree: Tree) -> None:
     try:
         tree.make_folder(FOLDER, 0o700)
         if tree.look(LEDGER).state is ABSENT:  # The ledger is made last.
-            tree.write_file(GITIGNORE, b"*\n")
+            tree.remove_file(GITIGNORE)  # It may be torn.
+            tree.make_file(GITIGNORE, b"*\n")
         tree.folder(FOLDER)
     except OSError as error:
         raise RootError(tree.path, f"can't be written: {error.strerror}", hint) from error
