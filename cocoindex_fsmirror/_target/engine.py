@@ -51,14 +51,17 @@ _attached = itertools.count()
 
 
 def stay_attached() -> None:
-    """Has the thread that calls us keep what Python knows of it, its thread state.
+    """Keeps the calling thread's ``PyThreadState`` alive between calls.
 
-    The engine's threads are none of Python's. So CPython makes a thread state for every call
-    from one, with a stack that is mapped and unmapped again, and throws it away afterwards:
-    8 us, twice for each file, up to a fifth of a flow's time. One that holds a reference more
-    keeps its state, and what is in its ``threading.local``, as the threads of a pool do. That
-    is never given back, as nobody tells us when such a thread ends: so only the first ones
-    hold one, for 5 KB each, and all later ones go on as they always did.
+    The engine's threads are not Python's: CPython makes a thread state for every call from
+    one, with a stack that is mapped and unmapped again, and destroys it afterwards. That is
+    8 us, twice for each file. A thread that holds one reference more keeps its state, and its
+    ``threading.local`` values, as the threads of a pool do. The reference is never given back,
+    because nobody tells us when such a thread ends; hence only the first threads hold one, for
+    5 KB each.
+
+    The one trick of this kind: it takes a fifth off a first run, more than the tenth that
+    a trick has to be worth (``benchmarks/README.md`` has the measurement).
     """
     if not _thread.is_attached and next(_attached) < _MOST_ATTACHED:
         _thread.is_attached = True
