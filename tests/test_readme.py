@@ -46,6 +46,15 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
             assert target.startswith("https://") or (folder / target).is_file(), target
 
 
+def test_the_design_names_every_module_and_no_other() -> None:
+    package = TOP / "cocoindex_fsmirror"
+    house = _section((package / "DESIGN.md").read_text(encoding="utf-8"), "The house")
+    for room in ("_core", "_disk", "_mirror", "_target", "_command"):
+        text = re.split(r"^(?:- |$)", house.partition(f"- `{room}`: ")[2], flags=re.MULTILINE)[0]
+        there = {path.stem for path in (package / room).glob("*.py")} - {"__init__"}
+        assert {*re.findall(r"`([a-z_]+)`", text)} == there, room
+
+
 # The flow
 
 
