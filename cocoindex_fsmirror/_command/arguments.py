@@ -87,7 +87,7 @@ def _mirror(_ctx: click.Context, _param: click.Parameter, value: str) -> Mirror:
     if not os.path.isdir(mirror.root):
         raise click.UsageError(f"{value}: no such directory")
     if not exists(mirror.root):
-        raise click.UsageError(f"{value}: is no mirror; nothing was ever written to it")
+        raise click.UsageError(f"{value}: is no mirror (it has no ledger)")
     return mirror
 
 

@@ -30,14 +30,16 @@ def drop(mirror: Mirror, yes: bool) -> Report:
     shown = printable(mirror.root)
     if not yes and not _agrees(f"Remove {counted(count(mirror.root), 'file')} from {shown}?"):
         raise Failure("nothing was removed")
+    kept = mirror.backups()  # A folder on another mount is found through the ledger, which goes.
     with held(mirror.session):
         outcome = tear_down(mirror.session)
     stays = counted(len(outcome.left), "left that is not ours", "left that are not ours")
     left = f", {stays}" if outcome.left else ""
-    return Report(
-        {"root": mirror.root, "deleted": len(outcome.removed), "left": sorted(outcome.left)},
-        [f"{shown}: {len(outcome.removed):,} deleted{left}"],
-    )
+    lines = [f"{shown}: {len(outcome.removed):,} deleted{left}"]
+    if kept:
+        lines.append(f"{shown}: {counted(len(kept), 'backup')} kept in .fsmirror/backup")
+    deleted = len(outcome.removed)
+    return Report({"root": mirror.root, "deleted": deleted, "left": sorted(outcome.left)}, lines)
 
 
 def _agrees(question: str) -> bool:

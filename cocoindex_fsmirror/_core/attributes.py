@@ -1,11 +1,11 @@
-"""Checks what programs declare beside the bytes of a file. Pure."""
+"""Checks what programs declare beside the bytes of a file, and options. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
-__all__ = ["checked_content", "checked_mode", "checked_preserve", "checked_time"]
+__all__ = ["check_choice", "checked_content", "checked_mode", "checked_preserve", "checked_time"]
 
 _PRESERVED: Final = ("mode", "mtime")
 
@@ -36,6 +36,16 @@ def checked_preserve(preserve: Collection[str]) -> Collection[str]:
     if unknown:
         raise ValueError(f"preserve has {unknown[0]!r}, which is none of 'mode', 'mtime'")
     return preserve
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Refuses a value that an option does not have.
+
+    Raises:
+        ValueError: It is none of the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
 
 
 def checked_time(mtime_ns: int | None) -> int | None:

@@ -259,7 +259,7 @@ def _check_way(intent: Intent, name: Name, verdict: Verdict) -> None:
     """Raises if what is in the way of a declared path may not be moved."""
     if fate_of(verdict, intent.on_conflict).blocks:
         problem = f"foreign bytes are in the way, at {name!r}"
-        hint = "move them away, or choose on_conflict='backup'"
+        hint = "move them away, or choose 'backup' instead of 'error'"
         raise ConflictError(intent.name, "write", problem, hint)
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, Self
 
+from .._core.attributes import check_choice
 from .._core.errors import ApplyError
 from .._core.intents import Intent
 from .._core.rows import Kind
@@ -191,7 +192,7 @@ class Mirror:
                 tree, ledger, [*ending, *wanted], brake, read=read, on_bytes=self._on_bytes
             )
             if gone:
-                log_what_stays(tree, ending, outcome)
+                outcome.left = log_what_stays(tree, ending, outcome)
             return outcome
 
         outcome = self.session.run(act)
@@ -234,7 +235,10 @@ class Mirror:
             LedgerError: The ledger could not be read or written.
             RootError: The root can't be used.
             TooManyRemovalsError: Too many files would be removed; nothing was done.
+            ValueError: An option has an unknown value.
         """
+        check_choice("on_conflict", on_conflict, ("backup", "overwrite", "error"))
+        check_choice("durability", durability, ("batch", "none"))
         check_limit(max_delete)
         files = Update()
         yield files

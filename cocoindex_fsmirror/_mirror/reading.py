@@ -85,7 +85,7 @@ def mirrored(root: str) -> Iterator[LedgerReader]:
     """
     ledger = LedgerReader.peek(root)
     if ledger is None:
-        raise RootError(root, "is no mirror", "nothing was ever written to it")
+        raise RootError(root, "is no mirror", "it has no ledger")
     with contextlib.closing(ledger):
         yield ledger
 

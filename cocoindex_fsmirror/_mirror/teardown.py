@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from .._core.errors import ApplyError
 from .._core.intents import Intent
 from .._core.layout import FOLDER, GITIGNORE, LEDGER_FILES, LOCK, STAGING, backups_of, is_engine
-from .._core.names import ROOT, parent
+from .._core.names import ROOT, Name, parent
 from .._core.rows import Kind, Row
 from .._core.states import DirState
 from .._disk.roots import is_there, remove_root
@@ -52,7 +52,7 @@ def tear_down(session: Session, owner: str | None = None, *, durable: bool = Tru
         rows = ledger.rows() if owner is None else ledger.rows_of(owner)
         gone = [ending(row, durable=durable) for row in rows]
         outcome = apply_intents(tree, ledger, gone)
-        log_what_stays(tree, gone, outcome)
+        outcome.left = log_what_stays(tree, gone, outcome)
         if not outcome.failures:
             known = {identity for identity, *_ in ledger.owners()}
             leaving = {owner} if owner is not None else known.union(row.owner for row in rows)
@@ -88,8 +88,8 @@ def remove_engine(session: Session) -> None:
     session.run(act)
 
 
-def log_what_stays(tree: Tree, gone: list[Intent], outcome: Outcome) -> None:
-    """Names in one log line what a teardown leaves where it is."""
+def log_what_stays(tree: Tree, gone: list[Intent], outcome: Outcome) -> list[Name]:
+    """Lists what a teardown leaves where it is, and names it in one log line."""
     folders = {intent.name for intent in gone if isinstance(tree.look(intent.name).state, DirState)}
     folders |= {parent(intent.name) for intent in gone}
     found = {*outcome.left, *(name for folder in folders for name in entries(tree, folder))}
@@ -98,6 +98,7 @@ def log_what_stays(tree: Tree, gone: list[Intent], outcome: Outcome) -> None:
         shown = ", ".join(repr(str(name)) for name in stays[:_NAMED])
         more = f" and {len(stays) - _NAMED} more" if len(stays) > _NAMED else ""
         _log.warning("%s: left in place, since it is not ours: %s%s", tree.path, shown, more)
+    return stays
 
 
 def _handed_over(ledger: Ledger, leaving: Collection[str]) -> list[Row]:

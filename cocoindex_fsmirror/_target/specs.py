@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, TypedDict, 
 import msgspec
 from msgspec.structs import replace
 
+from .._core.attributes import check_choice
 from .._core.errors import RootError
 from .._core.names import ROOT, Name
 from .._core.states import Content, DirState, FileState, LinkState, digest_of
@@ -67,11 +68,10 @@ class Options(msgspec.Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         """Refuses a value that is none of the documented ones."""
         check_limit(self.max_delete)
-        known = {"durability": Durability, "verify": Verify, "on_conflict": OnConflict}
-        for name, values in known.items():
-            if getattr(self, name) not in get_args(values):
-                listed = ", ".join(map(repr, get_args(values)))
-                raise ValueError(f"{name}={getattr(self, name)!r} is none of {listed}")
+        check_choice("durability", self.durability, get_args(Durability))
+        check_choice("verify", self.verify, get_args(Verify))
+        check_choice("on_conflict", self.on_conflict, get_args(OnConflict))
+        check_choice("exact", self.exact, (False, True))
         if self.exact and self.verify == "none":
             # With the ledger lost all is foreign, and nobody would declare it again.
             raise ValueError("exact=True needs verify='stat' or verify='content'")

@@ -463,7 +463,7 @@ def test_drop_removes_what_was_mirrored_and_only_that(src: Path, dst: Path) -> N
     (dst / "mine").write_bytes(b"mine")
     (dst / "d" / "b").write_bytes(b"edited")
     found = told("drop", dst, "--yes")
-    assert found == {"root": str(dst), "deleted": 2, "left": ["d/b"]}
+    assert found == {"root": str(dst), "deleted": 2, "left": ["d/b", "mine"]}
     assert contents(snapshot(dst)) == {"mine": b"mine", "d/b": b"edited"}
     assert not (dst / ".fsmirror").exists()
     assert run("status", dst).exit_code == 2
@@ -488,7 +488,9 @@ def test_drop_names_what_stays_of_several_mirrors_and_only_that(
 
 
 def test_drop_keeps_the_backups(edited: Path) -> None:
-    assert run("drop", edited, "--yes").exit_code == 0
+    result = run("drop", edited, "--yes")
+    assert result.exit_code == 0
+    assert result.stdout.endswith(f"{edited}: 2 backups kept in .fsmirror/backup\n")
     assert backups(edited) == [b"edited 0", b"edited 1"]
     assert not (edited / ".fsmirror" / "engine").exists()
     assert snapshot(edited) == {}

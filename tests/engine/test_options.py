@@ -107,6 +107,11 @@ def test_an_unknown_value_is_refused_with_the_known_ones(
     assert f"{option}='sometimes' is none of" in flow.attempt()
 
 
+def test_a_switch_is_not_taken_from_text(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="exact='no' is none of False, True"):
+        fsmirror.dir_target(tmp_path, exact="no")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("outer", "inner", "name"),
     [

@@ -319,7 +319,16 @@ def test_what_can_not_be_declared_is_refused_at_once(
     assert not root.exists()
 
 
-@pytest.mark.parametrize("options", [{"max_delete": -1}, {"max_delete": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_delete": -1},
+        {"max_delete": True},
+        {"on_conflict": "backups"},
+        {"on_conflict": "keep"},
+        {"durability": "maybe"},
+    ],
+)
 def test_options_are_checked_before_the_block(site: Mirror, options: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)), site.update(**options):
         pytest.fail("the block was entered")
