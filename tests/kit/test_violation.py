@@ -265,14 +265,13 @@ def test_a_history_that_lacks_what_was_drawn_says_so() -> None:
         check_history(DoesNotLook, [Disturb()], heals=True)
 
 
-class Counted:
-    """Makes adapters and counts them."""
+class Named:
+    """Makes adapters, under a name of its own."""
 
     def __init__(self, make: type[Shelf], name: str) -> None:
-        self.make, self.count, self.__qualname__ = make, 0, name
+        self.make, self.__qualname__ = make, name
 
     def __call__(self) -> Shelf:
-        self.count += 1
         return self.make()
 
 
@@ -281,16 +280,14 @@ def test_hypothesis_tries_first_what_failed_before_with_the_same_adapter_only() 
         PROFILES["ci"],
         derandomize=False,
         database=InMemoryExampleDatabase(),
-        max_examples=1,  # Of the new ones.
+        max_examples=1,  # Of the new ones: the simplest, which is in order.
         phases=[Phase.reuse, Phase.generate],
     )
-    shelf, other = Counted(NeverUpdates, "shelf"), Counted(NeverUpdates, "other")
+    shelf, other = Named(NeverUpdates, "shelf"), Named(NeverUpdates, "other")
     check_target(shelf, settings=again)  # Nothing is known yet.
     with pytest.raises(ContractViolation) as found:
         check_target(shelf, settings=settings(again, max_examples=200))
-    shelf.count = 0
     with pytest.raises(ContractViolation) as found_again:
         check_target(shelf, settings=again)
     assert found_again.value.history == found.value.history
-    assert shelf.count <= 5
     check_target(other, settings=again)
