@@ -93,7 +93,9 @@ def test_a_refused_declaration_and_its_rival_are_declared_again_until_one_of_the
         assert mirror.observe().names == {"a", "a/b"}
     mirror.apply([delete("a"), refused])
     found = mirror.observe()  # A file that was written in the tick of the look is read again.
-    assert not (found.names or found.components or found.stale)
+    assert not found.names
+    assert not found.components
+    assert not found.stale
 
 
 def test_a_note_ends_when_the_declaration_comes_again_though_nothing_is_to_be_done(
