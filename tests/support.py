@@ -199,6 +199,11 @@ def exact_state(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
+def beside_ours(root: Path) -> dict[str, tuple[object, ...]]:
+    """Everything below a root, to the last timestamp, but for our own folder."""
+    return {path: seen for path, seen in exact_state(root).items() if ".fsmirror" not in path}
+
+
 def ledger_rows(mirror: Mirror) -> list[Row]:
     """What the ledger of a mirror holds, by name."""
     with known(mirror.root) as ledger:

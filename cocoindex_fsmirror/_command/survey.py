@@ -74,7 +74,7 @@ class Survey(msgspec.Struct):
 
     @property
     def count(self) -> int:
-        """How many entries there are, folders among them."""
+        """The number of entries, folders included."""
         return self.files + self.links + max(len(self.folders) - 1, 0)
 
     def entries(self) -> Iterator[tuple[Name, Entry]]:

@@ -185,7 +185,7 @@ def _planned(mirror: Mirror, found: Survey, options: Any) -> Report:
 
 
 def _follow(run: _Run) -> int:
-    """Runs, and again whenever something changes, until it is interrupted."""
+    """Runs, and runs again whenever something changes, until it is interrupted."""
     from .watch import Watching  # noqa: PLC0415
 
     syncing = run.open()

@@ -61,7 +61,7 @@ class FsMirrorError(Exception):
 def _restored(
     kind: type[FsMirrorError], args: tuple[object, ...], state: dict[str, object]
 ) -> FsMirrorError:
-    """An error that was pickled."""
+    """Rebuilds an error that was pickled."""
     error: FsMirrorError = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error

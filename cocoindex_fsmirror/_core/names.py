@@ -97,7 +97,7 @@ def check_names(names: Collection[str]) -> None:
 
 
 def parse_link_target(target: str | PurePath, inside: Name | None) -> str:
-    """What a symbolic link says, if it can be stored and leads where it may.
+    """Checks the target of a symbolic link: it can be stored, and leads where it may.
 
     Args:
         target: What it says.
@@ -130,7 +130,7 @@ def parse_link_target(target: str | PurePath, inside: Name | None) -> str:
 
 
 def _may_lead_out(target: str, name: Name) -> bool:
-    """Whether a link at a path may lead out of the root."""
+    """True if a link at a path may lead out of the root."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
     climbs = next((i for i, part in enumerate(parts) if part != ".."), len(parts))
     return target.startswith("/") or climbs > name.count("/") or ".." in parts[climbs:]
@@ -154,7 +154,7 @@ def _check_component(text: str, component: str) -> None:
 
 
 def _means_reserved(component: str) -> bool:
-    """Whether some file system reads this component as ``.fsmirror``.
+    """True if some file system reads this component as ``.fsmirror``.
 
     Some ignore invisible characters, many fold case and compatibility forms, and
     the FAT family drops trailing dots and spaces and knows short names. Git
@@ -166,22 +166,22 @@ def _means_reserved(component: str) -> bool:
 
 
 def join(base: Name, name: Name) -> Name:
-    """The name below a folder; ``base`` may be :data:`ROOT`."""
+    """Joins a folder and a name below it; ``base`` may be :data:`ROOT`."""
     return Name(f"{base}/{name}") if base else name
 
 
 def parent(name: Name) -> Name:
-    """The folder that holds the name; :data:`ROOT` at the top."""
+    """Returns the folder that holds the name; :data:`ROOT` at the top."""
     return Name(name.rpartition("/")[0])
 
 
 def leaf(name: Name) -> str:
-    """The last component."""
+    """Returns the last component."""
     return name.rpartition("/")[2]
 
 
 def ancestors(name: Name) -> Iterator[Name]:
-    """The folders above a name, from the top, without :data:`ROOT`."""
+    """Lists the folders above a name, from the top, without :data:`ROOT`."""
     slash = name.find("/")
     while slash != -1:
         yield Name(name[:slash])
@@ -201,7 +201,7 @@ class Folding:
         self.unicode = unicode
 
     def __call__(self, name: Name) -> str:
-        """A key that is equal for names that meet."""
+        """Returns a key that is equal for names that meet."""
         key = unicodedata.normalize("NFC", name) if self.unicode else str(name)
         if not self.case:
             return key

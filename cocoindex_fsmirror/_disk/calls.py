@@ -31,7 +31,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 @functools.cache
 def say_once(message: str) -> None:
-    """Warns, once in a process, that less is achieved than was promised."""
+    """Warns once in a process that less is achieved than was promised."""
     _log.warning("%s", message)
 
 

@@ -151,7 +151,7 @@ class Stage:
 
     @cached_property
     def needed(self) -> set[Name]:
-        """The folders of what is staged or declared; more than one file may need one."""
+        """Lists the folders of what is staged or declared; more than one file may need one."""
         holding = {parent(name) for name in self.written}
         holding |= {step.row.name for step in self.plan.folders if step.row.declared}
         return holding | {folder for name in holding for folder in ancestors(name)}

@@ -28,7 +28,7 @@ _ChildHandler = Callable[[Any, _ActionT], Any]
 
 
 def database_in_use() -> str:
-    """The path of the engine's database in whose update we are, for people; empty if unknown."""
+    """Returns the path of the engine's database in whose update we are; empty if unknown."""
     try:
         # No release has a public way to ask for it.
         settings = coco.get_component_context()._env.settings  # noqa: SLF001
@@ -73,7 +73,7 @@ def make_sink(
     child_handler: _ChildHandler[_ActionT],
     is_container: Callable[[_ActionT], bool],
 ) -> coco.TargetActionSink[_ActionT]:
-    """A sync sink whose containers yield the handlers of their children.
+    """Makes a sync sink whose containers yield the handlers of their children.
 
     Args:
         apply: Carries out a batch of actions.

@@ -39,13 +39,13 @@ class Target(Protocol):
     """
 
     def keys(self) -> SearchStrategy[Any]:
-        """The keys that may be declared; a few that meet again are best."""
+        """Returns the keys that may be declared; a few that meet again are best."""
 
     def values(self) -> SearchStrategy[Any]:
-        """What may be declared for a key."""
+        """Returns what may be declared for a key."""
 
     def handler(self) -> Any:
-        """The ``TargetHandler``; asked for again after every restart.
+        """Returns the ``TargetHandler``; called again after every restart.
 
         What belongs to one process, such as a queue, a worker task or a pool, is
         best made anew with it.
@@ -61,11 +61,11 @@ class Target(Protocol):
         """
 
     def observe(self) -> Mapping[Any, Any]:
-        """What is really there, by key, read without the connector's code."""
+        """Reads what is really there, by key, without the connector's code."""
 
 
 def checked(make: Callable[[], Target]) -> Callable[[], Target]:
-    """The same, after a look at an instance of it.
+    """Checks a factory of adapters by an instance that it makes, and returns it.
 
     Raises:
         TypeError: Something is missing or of the wrong kind; all of it is named.
@@ -89,7 +89,7 @@ def checked(make: Callable[[], Target]) -> Callable[[], Target]:
 
 
 def _problems(target: Target) -> list[str]:
-    """What an adapter gives that is of the wrong kind."""
+    """Lists what an adapter gives that is of the wrong kind."""
     strategies: dict[str, object] = {"keys": target.keys(), "values": target.values()}
     problems = [
         f"{each}() gives {_kind(given)}, not a Hypothesis strategy"
@@ -106,7 +106,7 @@ def _problems(target: Target) -> list[str]:
 
 
 def _problems_of_handler(handler: object) -> list[str]:
-    """What is wrong with a handler."""
+    """Lists what is wrong with a handler."""
     if isinstance(handler, type):
         return [f"handler() gives the class {handler.__name__}, not an instance of it"]
     reconcile = getattr(handler, "reconcile", None)
@@ -121,7 +121,7 @@ def _problems_of_handler(handler: object) -> list[str]:
 
 
 def _problems_of_options(target: Target) -> list[str]:
-    """What is wrong with the methods that need not be there."""
+    """Lists what is wrong with the optional methods."""
     problems = []
     for name, (arguments, count) in _OPTIONAL.items():
         method = getattr(target, name, None)
@@ -133,12 +133,12 @@ def _problems_of_options(target: Target) -> list[str]:
 
 
 def _kind(thing: object) -> str:
-    """The type of something, for a message."""
+    """Names the type of a value, for a message."""
     return f"a {type(thing).__name__}"
 
 
 def _takes(function: Callable[..., object], count: int) -> bool:
-    """Whether a function can be called with so many positional arguments."""
+    """True if a function can be called with so many positional arguments."""
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError:
@@ -156,13 +156,13 @@ def close(target: Target) -> None:
 
 
 def expected(target: Target, key: Key, value: Value) -> Value:
-    """What is to be seen for a declared value."""
+    """Returns what is to be seen for a declared value."""
     method = getattr(target, "expected", None)
     return method(key, value) if callable(method) else value
 
 
 def allows(target: Target) -> Callable[[AbstractSet[Key]], bool]:
-    """Which keys may be declared together."""
+    """Returns a check of keys: true if they may be declared together."""
     method = getattr(target, "allows", None)
 
     def allowed(keys: AbstractSet[Key]) -> bool:
@@ -175,7 +175,7 @@ def allows(target: Target) -> Callable[[AbstractSet[Key]], bool]:
 
 
 def stable(key: Key, source: str = "keys()") -> Key:
-    """A key as it comes back from the engine, where a named tuple is a tuple.
+    """Returns a key as it comes back from the engine, where a named tuple is a tuple.
 
     Args:
         key: The key.

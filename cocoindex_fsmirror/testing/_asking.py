@@ -50,14 +50,14 @@ class Asking:
         return output
 
     def call(self, asked: Asked) -> str:
-        """A call of reconcile, as text."""
+        """Shows a call of reconcile, as text."""
         shown = short([self._typed.restored(record) for record in asked.records])
         wanted = "NON_EXISTENCE" if coco.is_non_existence(asked.desired) else short(asked.desired)
         flag = f"prev_may_be_missing={asked.may_be_missing}"
         return f"reconcile({short(asked.key)}, {wanted}, {shown}, {flag})"
 
     def answered(self, asked: Asked) -> str:
-        """A call of reconcile and what it returned, as text."""
+        """Shows a call of reconcile and what it returned, as text."""
         return f"{self.call(asked)} returned {_answer(asked.output)}"
 
     def _ask(self, asked: Asked) -> _Output:
@@ -77,7 +77,7 @@ class Asking:
         return output
 
     def _check_record(self, record: object) -> None:
-        """A record must come back as it was."""
+        """Checks that a record comes back as it was stored."""
         try:
             restored = self._typed.restored(Stored(serialize(record)))
         except Exception as error:
@@ -89,12 +89,12 @@ class Asking:
 
 
 def _answer(output: _Output) -> str:
-    """What reconcile returned, as text."""
+    """Shows what reconcile returned, as text."""
     return "None" if output is None else f"the action {short(output.action)}"
 
 
 def _alike(one: _Output, other: _Output) -> bool:
-    """Whether two answers mean the same; actions without an equality of their own can't tell."""
+    """True if two answers mean the same; actions without an ``__eq__`` of their own can't tell."""
     if one is None or other is None:
         return one is other
     has_equality = "__eq__" in {
@@ -108,5 +108,5 @@ def _alike(one: _Output, other: _Output) -> bool:
 
 
 def _stored(record: object) -> bytes | None:
-    """A record as it would be stored."""
+    """Returns a record as it would be stored."""
     return None if coco.is_non_existence(record) else serialize(record)

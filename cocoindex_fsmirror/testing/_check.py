@@ -77,7 +77,7 @@ def check_target(
 
 
 def with_history(make: Callable[[], Target], promises: Promises, data: st.DataObject) -> None:
-    """One example."""
+    """Runs one example."""
     with _opened(make, promises) as world:
         history = data.draw(
             histories(
@@ -92,7 +92,7 @@ def with_history(make: Callable[[], Target], promises: Promises, data: st.DataOb
 
 @contextlib.contextmanager
 def _opened(make: Callable[[], Target], promises: Promises) -> Iterator[World]:
-    """A world that is closed in the end; what went wrong before comes before what its end says."""
+    """Closes a world in the end; an earlier error goes before one of the closing."""
     world = World(make, promises)
     try:
         yield world
@@ -212,12 +212,12 @@ def _nothing_to_draw(strategy: st.SearchStrategy[object]) -> NoReturn:
 
 
 def _name(make: Callable[[], Target]) -> str:
-    """The name of an adapter."""
+    """Returns the name of an adapter."""
     return getattr(make, "__qualname__", repr(make))
 
 
 def _configured(settings: Settings, name: str) -> Settings:
-    """The settings of a user, as they fit here."""
+    """Adjusts the settings of a user to what is possible here."""
     database = settings.database
     return Settings(
         settings,
@@ -246,7 +246,7 @@ class _Shelf(ExampleDatabase):
         self._database.save(key + self._name, value)
 
     def fetch(self, key: bytes) -> Iterable[bytes]:
-        """The examples that are kept."""
+        """Returns the examples that are kept."""
         return self._database.fetch(key + self._name)
 
     def delete(self, key: bytes, value: bytes) -> None:

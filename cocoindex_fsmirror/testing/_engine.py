@@ -62,7 +62,7 @@ class _Item:
     schema: int = 0
 
     def copy(self) -> _Item:
-        """For a component whose versions are its own: what it takes over is older than all."""
+        """Copies the states, as older than any version of the component that takes them over."""
         return _Item(self.container, [_State(0, s.record) for s in self.states], self.schema)
 
 
@@ -102,7 +102,7 @@ class Engine:
         return list(self._components)
 
     def owned(self, component: str) -> set[Key]:
-        """The keys that a component owns."""
+        """Lists the keys that a component owns."""
         known = self._components.get(component)
         return set(known.items) if known is not None else set()
 
@@ -112,7 +112,7 @@ class Engine:
         return {key for known in self._components.values() for key in known.items}
 
     def mount(self, invalidation: _Invalidation = None) -> None:
-        """The container is reconciled and applied, before everything in it."""
+        """Reconciles and applies the container, before everything in it."""
         if invalidation == "destructive":
             self._container, self._schema = self._container + 1, 0
         elif invalidation == "lossy":
@@ -163,7 +163,7 @@ class Engine:
     def plan(
         self, declared: Mapping[str, Mapping[Key, Value]], handler: TypedHandler
     ) -> Iterator[Asked]:
-        """What the next update would do with what components own already; remembers nothing."""
+        """Plans what an update would do with what components own already; remembers nothing."""
         for component, states in declared.items():
             known = self._components.get(component, _Component())
             for key, value in states.items():
@@ -172,7 +172,7 @@ class Engine:
                 yield self._ask(handler, key, coco.NON_EXISTENCE, known.items[key], False)
 
     def _take_over(self, component: str, key: Key) -> _Item | None:
-        """What is tracked of a key, which may have belonged to another component."""
+        """Takes over what is tracked of a key, also from another component."""
         own = self._components[component].items.get(key)
         if own is not None:
             return own if own.container == self._container else None
@@ -206,7 +206,7 @@ class Engine:
 
 
 def value_is(value: Value, records: list[Stored]) -> bool:
-    """Whether each record is the fingerprint of a value, for handlers that promise that."""
+    """True if each record is the fingerprint of the value, for handlers that promise that."""
     if coco.is_non_existence(value):
         return False
     wanted = serialize(fingerprint_object(value))
@@ -226,10 +226,10 @@ def _note(item: _Item, asked: Asked, version: int) -> None:
 
 
 def _creates(asked: Asked) -> bool:
-    """Whether there is something to track from now on."""
+    """True if there is something to track from now on."""
     return asked.output is not None and not coco.is_non_existence(asked.output.tracking_record)
 
 
 def _lasts(state: _State, version: int) -> bool:
-    """Whether a state is still true after a commit."""
+    """True if a state still holds after a commit."""
     return state.version == version and state.record is not DELETED

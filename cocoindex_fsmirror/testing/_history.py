@@ -169,7 +169,7 @@ _T = TypeVar("_T")
 
 
 def _weighted(*choices: tuple[int, st.SearchStrategy[_T]]) -> st.SearchStrategy[_T]:
-    """One of several, by weight; ``st.one_of`` takes a strategy that is named twice for one."""
+    """Draws one of several, by weight; ``st.one_of`` merges a strategy that is named twice."""
     each = [strategy for weight, strategy in choices for _ in range(weight)]
     return st.integers(0, len(each) - 1).flatmap(each.__getitem__)
 
@@ -184,7 +184,7 @@ _STEPS = _weighted(
 
 
 def _faults() -> st.SearchStrategy[Fault]:
-    """Anything that may go wrong; mostly in the first batch, and inside the sink."""
+    """Draws a fault; mostly in the first batch, and inside the sink."""
     kinds = st.sampled_from(["dies", "fails", "fails"])
     batches = st.sampled_from([0, 0, 0, 0, 1])
     inside = st.builds(Fault, kinds, st.just("inside"), _STEPS, batches, st.booleans())
@@ -202,7 +202,7 @@ def histories(
     disturbs: bool = False,
     max_steps: int = 12,
 ) -> History:
-    """Histories of updates, crashes and restarts; any of them shrinks to a short one.
+    """Draws histories of updates, crashes and restarts; any of them shrinks to a short one.
 
     Args:
         draw: Given by Hypothesis.
@@ -253,7 +253,7 @@ _Fate: TypeAlias = tuple[str, int]
 
 @functools.cache
 def _fates(furthest: int) -> st.SearchStrategy[_Fate]:
-    """What may happen to a key."""
+    """Draws what happens to a key."""
     kinds = st.sampled_from(["drop", "set", "set", "set", "set", "keep", "move"])
     return st.tuples(kinds, st.integers(1, furthest))
 
@@ -264,7 +264,7 @@ def _changed(
     allows: Callable[[AbstractSet[Key]], bool],
     count: int,
 ) -> _Placed:
-    """What the next update declares: some of it as before; a key that is set gets another value."""
+    """Draws what the next update declares: some as before; a key that is set gets another value."""
     changed: _Placed = {}
     for key, (fate, offset) in zip(*change, strict=True):
         component, value = placed.get(key, ("", -1))
@@ -281,7 +281,7 @@ def _changed(
 def _update(
     fault: Fault | None, options: Mapping[str, Any]
 ) -> Callable[[Mapping[str, Mapping[Key, Value]]], Update]:
-    """An update in one of the ways in which it may go; what it declares is filled in later."""
+    """Draws a way for an update to go; what it declares is filled in later."""
     return functools.partial(Update, fault=fault, **options)
 
 

@@ -64,7 +64,7 @@ def judge(world: World, facts: Facts) -> None:
 
 
 def _differs(world: World, facts: Facts, key: Key, seen: Value) -> Broken:
-    """A key is not as it should be."""
+    """Builds the violation for a key that is not as it should be."""
     wanted, asked = facts.wanted.get(key, ABSENT), facts.asked.get(key)
     found = f"{short(key)} is {short(seen)} and should be {short(wanted)}"
     if asked is None:
@@ -74,7 +74,7 @@ def _differs(world: World, facts: Facts, key: Key, seen: Value) -> Broken:
 
 
 def _rule_for(world: World, facts: Facts, asked: Asked, wanted: Value) -> Rule:
-    """Why a key may have gone wrong."""
+    """Returns the rule that says why a key may have gone wrong."""
     if asked.key in facts.swallowed:
         return Rule.NO_SWALLOWED_FAILURE
     if asked.output is not None:
@@ -86,7 +86,7 @@ def _rule_for(world: World, facts: Facts, asked: Asked, wanted: Value) -> Rule:
 
 
 def _is_recorded(world: World, asked: Asked) -> bool:
-    """Whether the record that a desired state gets is there already, for another one."""
+    """True if the record that a desired state gets is there already, for another one."""
     output = world.handler.reconcile(asked.key, asked.desired, [], True)
     if output is None or coco.is_non_existence(output.tracking_record):
         return False
@@ -101,7 +101,7 @@ def why_apply_raised(
     *,
     is_again: bool,
 ) -> Broken:
-    """The sink raised, though nothing went wrong: what that breaks.
+    """Returns the rule that a sink broke by raising although nothing went wrong.
 
     Args:
         facts: The update.
@@ -127,7 +127,7 @@ def why_apply_raised(
 def check_atomic(
     world: World, facts: Facts, planned: Sequence[Asked], before: dict[Key, Value]
 ) -> None:
-    """After an interruption each key shows what it was, or what it should become.
+    """Checks that each key shows what it was, or what it should become, after an interruption.
 
     That is what the batch wants of it; or what it is at the end of the update, since
     what is undeclared may have to make way before the batch with its removal comes.

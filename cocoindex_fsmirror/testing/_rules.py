@@ -139,7 +139,7 @@ class ContractViolation(AssertionError):  # noqa: N818  # It is one, not an erro
 
 
 def _call(subject: str, history: Sequence[Step], promises: Mapping[str, Any]) -> str:
-    """The call that plays a history again, and what it needs."""
+    """Returns the call that plays a history again, and the imports for it."""
     steps = "".join(f"    {step!r},\n" for step in history)
     more = "".join(f", {name}={value!r}" for name, value in promises.items())
     used = [name for name in _NAMES if re.search(rf"\b{name}[(.]", steps)]

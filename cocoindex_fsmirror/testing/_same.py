@@ -8,7 +8,7 @@ __all__ = ["same"]
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two values are equal, where a number that is none (NaN) equals itself.
+    """True if two values are equal; NaN equals itself.
 
     As in Python, ``True`` equals ``1``, and ``-0.0`` equals ``0.0``.
     """

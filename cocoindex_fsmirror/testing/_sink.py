@@ -32,16 +32,16 @@ class Sink:
             self._runner.run(_awaited(result))
 
     def close(self) -> None:
-        """The process ends in good order: its tasks are cancelled, its threads waited for."""
+        """Ends the process in good order: cancels its tasks, and waits for its threads."""
         self._runner.close()
 
     def stop(self) -> None:
-        """A step was the last one: nothing in the loop waits any longer."""
+        """Stops the loop, because the process died at a step."""
         if self._loop is not None and self._loop.is_running():
             self._loop.call_soon_threadsafe(_raise_death)
 
     def die(self) -> None:
-        """The process is gone: whatever its tasks and threads still try fails."""
+        """Kills the process: all that its tasks and threads still try fails."""
         self._is_dead = True
         while self._loop is not None and (tasks := asyncio.all_tasks(self._loop)):
             for task in tasks:
@@ -52,13 +52,13 @@ class Sink:
             self.close()
 
     def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What nobody waited for; nothing is said of what we did ourselves."""
+        """Reports an error that nobody waited for, unless it was injected."""
         if not self._is_dead and not is_injected(context.get("exception")):
             loop.default_exception_handler(context)
 
 
 def _raise_death() -> NoReturn:
-    """Out of the event loop."""
+    """Raises the death of the process outside the event loop."""
     raise Death
 
 

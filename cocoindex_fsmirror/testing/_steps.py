@@ -77,7 +77,7 @@ class InjectedError(OSError):
 
 
 def is_injected(error: object) -> bool:
-    """Whether an exception comes from here."""
+    """True if an exception was injected here."""
     return isinstance(error, Death) or _INJECTED in str(error)
 
 
@@ -189,7 +189,7 @@ def apply_in_child(apply: Apply, actions: Sequence[Any], fault: Fault | None) ->
 def _live_in_child(
     apply: Apply, actions: Sequence[Any], fault: Fault | None, writer: int
 ) -> NoReturn:
-    """The life of a process that calls a sink once."""
+    """Runs a child process that calls a sink once."""
     write = os.write
 
     def die(where: str) -> NoReturn:
@@ -214,7 +214,7 @@ def _live_in_child(
 
 
 def _raise_error(where: str) -> NoReturn:
-    """A step fails, with the kind of error that such a step fails with."""
+    """Raises the kind of error with which such a step fails."""
     if where.startswith("sqlite3"):
         error = sqlite3.OperationalError(f"disk I/O error {_INJECTED}")
         # Without a code it could mean anything, also that the database is damaged.
@@ -224,7 +224,7 @@ def _raise_error(where: str) -> NoReturn:
 
 
 def _text(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Shows an error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
@@ -240,7 +240,7 @@ class _Steps:
         self.reached = ""
 
     def step(self, name: str) -> None:
-        """One more step is about to be taken."""
+        """Counts a step that is about to be taken, and injects the fault if it is due."""
         if self._left < 0:
             return
         if self._left > 0:
@@ -253,7 +253,7 @@ class _Steps:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Hears of every step meanwhile."""
+        """Counts every step meanwhile."""
         global _heard  # noqa: PLW0603  # An audit hook is there for good.
         if self._left < 0:
             with _threads_watched():
@@ -274,7 +274,7 @@ class _Steps:
 
 @contextlib.contextmanager
 def _threads_watched() -> Iterator[None]:
-    """Threads that start meanwhile are heard of, then and whenever something listens later."""
+    """Sets the profile function for threads that start meanwhile."""
     profile = threading.getprofile()
     threading.setprofile(_on_call)
     try:
@@ -289,7 +289,7 @@ def _listen() -> None:
 
 
 def _on_call(frame: FrameType, event: str, called: Any) -> None:
-    """The profile function."""
+    """Counts a call of a built-in function as a step; this is the profile function."""
     if _heard is None or event != "c_call":
         return
     kind = _kind_of(called)
@@ -299,7 +299,7 @@ def _on_call(frame: FrameType, event: str, called: Any) -> None:
 
 
 def _kind_of(called: Any) -> str:
-    """Whether a built-in function touches the system without an audit event, and how."""
+    """Returns how a built-in function touches the system without an audit event, if it does."""
     owner, name = getattr(called, "__self__", None), called.__name__
     if isinstance(owner, ModuleType):
         return "os" if name in _OF_OS and owner.__name__ == os.name else ""
@@ -316,18 +316,18 @@ _heard: _Steps | None = None
 
 @functools.cache
 def _install_audit_hook() -> None:
-    """Once, and for good."""
+    """Installs the audit hook, once; Python can't remove one."""
     sys.addaudithook(_on_event)
 
 
 def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
-    """The audit hook."""
+    """Counts an audit event as a step; this is the audit hook."""
     if _heard is not None and (event in _EVENTS or (event == "open" and _writes(arguments))):
         _heard.step(event)
 
 
 def _writes(arguments: tuple[Any, ...]) -> bool:
-    """Whether a file is opened to be changed."""
+    """True if a file is opened to be changed."""
     flags = arguments[2]
     return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 

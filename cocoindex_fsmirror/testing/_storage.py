@@ -33,7 +33,7 @@ class Stored:
         return hash(self.content)
 
     def get(self, deserialize: Callable[[bytes], Any]) -> Any:
-        """The record, as the engine's wrapper of a handler asks for it."""
+        """Returns the record; the engine's wrapper of a handler calls this."""
         return deserialize(self.content)
 
 
@@ -64,7 +64,7 @@ class _Typed:
         return self._wrapped.reconcile(key, desired, records, may_be_missing)
 
     def restored(self, record: Stored) -> object:
-        """A record that was stored."""
+        """Rebuilds a record that was stored."""
         return record.get(self._wrapped._deserializer)  # noqa: SLF001
 
 

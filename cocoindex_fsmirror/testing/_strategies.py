@@ -33,7 +33,7 @@ _NASTY: Final = (
 
 
 def names() -> st.SearchStrategy[str]:
-    """Names of files: valid in UTF-8, 255 bytes at most, without ``/`` and NUL.
+    """Draws names of files: valid in UTF-8, 255 bytes at most, without ``/`` and NUL.
 
     Among them those that break programs: leading dashes, newlines, twins that differ in
     case or Unicode form only, shell syntax, names as long as can be.
@@ -53,7 +53,7 @@ def paths(
     *,
     max_depth: int = 3,
 ) -> st.SearchStrategy[str]:
-    """Relative paths with ``/``; within one example they share few names, so that they nest.
+    """Draws relative paths with ``/``; within one example they share few names, so that they nest.
 
     Args:
         names: The names they are made of. By default some are twins of others: they
@@ -71,7 +71,7 @@ def paths(
 
 
 def _with_twins(names: list[str]) -> list[str]:
-    """Names, and what some file systems would take for them."""
+    """Adds to names what some file systems would take for them."""
     twins = {form(name) for name in names for form in _FORMS}
     fit = {twin for twin in twins if len(twin.encode()) <= _LONGEST}
     return [*names, *sorted(fit - set(names))]
@@ -85,7 +85,7 @@ def trees(
     *,
     max_size: int = 8,
 ) -> Files:
-    """Trees of files and empty folders, in which nothing is below a file.
+    """Draws trees of files and empty folders, in which nothing is below a file.
 
     Args:
         draw: Given by Hypothesis.
@@ -111,7 +111,7 @@ def edits(
     *,
     max_size: int = 4,
 ) -> Files:
-    """Trees that come from one by a few edits: write, remove, move, and swap file and folder.
+    """Draws trees that come from one by a few edits: write, remove, move, and swap file and folder.
 
     Args:
         draw: Given by Hypothesis.

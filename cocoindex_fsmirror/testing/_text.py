@@ -28,12 +28,12 @@ _shown.maxtuple = _shown.maxlist = _shown.maxdict = 8
 
 
 def short(value: object) -> str:
-    """A value, in few words."""
+    """Shortens the text of a value."""
     return _shown.repr(value)
 
 
 def describe(step: Update, seen: Mapping[str, Mapping[Key, Value]]) -> str:
-    """An update, with what is to be seen of it by component, but not how it went."""
+    """Describes what an update declares, by component, but not how it went."""
     bodies = {
         name: "{" + ", ".join(f"{short(key)}: {short(states[key])}" for key in states) + "}"
         for name, states in seen.items()

@@ -39,7 +39,7 @@ class Updating:
         self._before: dict[Key, Value] = {}
 
     def run(self) -> None:
-        """From the mount of the container to the judgement.
+        """Runs an update, from the mount of the container to the judgement.
 
         Raises:
             Broken: A rule was broken.
@@ -72,7 +72,7 @@ class Updating:
         return describe(self._step, seen) + (f": {how}" if how else "")
 
     def _known_before(self) -> Facts:
-        """What is known before anything happens."""
+        """Records what is known before anything happens."""
         world = self._world
         wanted = {
             key: world.to_be_seen(key, value)
@@ -82,7 +82,7 @@ class Updating:
         return Facts(wanted, world.engine.tracked, set(world.memory.interrupted))
 
     def _groups(self) -> list[list[str]]:
-        """The components, by what comes in one batch; those that were removed at the end."""
+        """Groups the components by batch; those that were removed come last."""
         engine = self._world.engine
         removed = [name for name in engine.components if name not in self._declared]
         if not self._step.together:
@@ -96,7 +96,7 @@ class Updating:
         return [group for group in (*groups, removed) if group]
 
     def _submit(self, group: list[str]) -> bool:
-        """From the precommit to the commit of some components; tells whether all got there."""
+        """Submits some components, from precommit to commit; True if all were committed."""
         before = self._world.see()
         attempts = [self._precommit(name) for name in group]
         if not same(self._world.see(), before):
@@ -118,7 +118,7 @@ class Updating:
         return attempt
 
     def _apply(self, attempts: list[Attempt]) -> bool:
-        """From the sink to the commit; tells whether all got there."""
+        """Applies a batch, from the sink to the commit; True if all was committed."""
         acting = [attempt for attempt in attempts if attempt.acted]
         self._commit([attempt for attempt in attempts if not attempt.acted])
         through = self._isolate(acting)
@@ -139,7 +139,7 @@ class Updating:
         return self._isolate(attempts[:half]) + self._isolate(attempts[half:])
 
     def _commit(self, attempts: list[Attempt]) -> None:
-        """The engine remembers that these are done.
+        """Commits: the engine remembers that these are done.
 
         What somebody else put at a key that it forgets with that is theirs from now on.
         """
@@ -193,20 +193,20 @@ class Updating:
         return outcome
 
     def _check_atomic(self, event: str, planned: list[Asked]) -> None:
-        """Each key must show one of its versions now."""
+        """Checks that each key shows one of its versions now."""
         self._events.append(event)
         check_atomic(self._world, self._facts, planned, self._before)
         self._events.pop()
 
     def _interrupt(self, fault: Fault, where: str) -> bool:
-        """What a fault does to the update."""
+        """Does to the update what a fault does."""
         self._events.append(f"{fault.kind} {where}")
         if fault.kind == "dies":
             raise _DiedError
         return False
 
     def _must_settle(self) -> None:
-        """The same declarations must need nothing."""
+        """Checks that the same declarations need nothing more."""
         world = self._world
         if world.promises.container:
             return
@@ -217,7 +217,7 @@ class Updating:
 
 
 def _parts(planned: list[Asked], delivery: Delivery) -> list[list[Asked]]:
-    """A batch, as it is delivered."""
+    """Splits a batch into the parts in which it is delivered."""
     half = len(planned) // 2
     if delivery is Delivery.TWICE:
         return [planned, planned]

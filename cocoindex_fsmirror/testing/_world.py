@@ -34,7 +34,7 @@ class Promises(NamedTuple):
     deaths: Literal["raise", "fork"] = "raise"
 
     def checked(self) -> Promises:
-        """The same.
+        """Checks the options, and returns them.
 
         Raises:
             TypeError: One of them is neither true nor false.
@@ -104,7 +104,7 @@ class World:
             _adapter.close(self.target)
 
     def _end(self) -> None:
-        """The process ends, if there is one."""
+        """Ends the process, if there is one."""
         if self._sink is not None:
             self._sink.close()
 
@@ -114,24 +114,24 @@ class World:
         self._open()
 
     def restart(self) -> None:
-        """Another process begins."""
+        """Starts another process."""
         self._end()
         self._sink = Sink(self.target)
         self.handler = Asking(self.target.handler())
 
     def crash(self) -> None:
-        """The process dies, and another one begins."""
+        """Kills the process, and starts another one."""
         if self._sink is not None:
             kill(self._sink)
         self.restart()
 
     def see(self) -> dict[Key, Value]:
-        """What is really there."""
+        """Returns what is really there."""
         there = self.target.observe()
         return {stable(key, "observe()"): value for key, value in there.items()}
 
     def to_be_seen(self, key: Key, desired: Value) -> Value:
-        """What is to be seen for one declared key."""
+        """Returns what is to be seen for one declared key."""
         if coco.is_non_existence(desired):
             return ABSENT
         return _adapter.expected(self.target, key, desired)
@@ -145,7 +145,7 @@ class World:
         return apply_here(self._sink, actions, fault, process=self._sink)
 
     def disturb(self, step: Disturb, draw: Draw) -> tuple[Disturb, dict[Key, Value]]:
-        """Lets somebody else change the external system.
+        """Changes the external system as somebody else would.
 
         Returns:
             The step with what was drawn, and what changed, as it is now.

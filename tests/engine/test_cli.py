@@ -21,7 +21,7 @@ from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk.locks import lock
 from cocoindex_fsmirror._disk.roots import open_root
-from tests.support import backups, command_environment, contents, exact_state, snapshot
+from tests.support import backups, beside_ours, command_environment, contents, snapshot
 
 
 @pytest.fixture
@@ -55,11 +55,6 @@ def test_the_first_run_mirrors_everything(src: Path, dst: Path) -> None:
         "3 written, 0 adopted, 0 healed, 0 deleted, 0 backed up, 0 unchanged, 267 B"
         in result.stdout
     )
-
-
-def beside_ours(dst: Path) -> dict[str, tuple[object, ...]]:
-    """All that is there, to the last timestamp, but for our own folder."""
-    return {path: seen for path, seen in exact_state(dst).items() if ".fsmirror" not in path}
 
 
 def test_a_second_run_reads_and_writes_nothing(

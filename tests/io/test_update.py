@@ -23,7 +23,7 @@ from cocoindex_fsmirror import (
 )
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._mirror.reading import owners
-from tests.support import backups, exact_state, snapshot
+from tests.support import backups, beside_ours, exact_state, snapshot
 
 LARGE = (1 << 16) + 1  # bytes; more than is held in memory
 
@@ -119,7 +119,7 @@ def test_an_update_that_changes_nothing_applies_no_batch_and_reads_no_source(
 ) -> None:
     with site, site.update() as files:
         _declare(files, logo)
-    before = {path: seen for path, seen in exact_state(root).items() if ".fsmirror" not in path}
+    before = beside_ours(root)
     outcomes.clear()
     monkeypatch.setattr(
         "cocoindex_fsmirror._disk.sources.digest_of_file", lambda _: pytest.fail("it was read")
@@ -127,8 +127,7 @@ def test_an_update_that_changes_nothing_applies_no_batch_and_reads_no_source(
     with site, site.update() as files:
         _declare(files, logo)
     assert outcomes == []
-    after = exact_state(root)
-    assert {path: seen for path, seen in after.items() if ".fsmirror" not in path} == before
+    assert beside_ours(root) == before
 
 
 TAMPERINGS: dict[str, Callable[[Path], object]] = {

@@ -14,7 +14,7 @@ from cocoindex_fsmirror._core.states import ABSENT, DirState, FileState, digest_
 from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._target import handlers as _handlers
 from cocoindex_fsmirror._target.actions import Change, Drop, Mount, Place, Single
-from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _Pace
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _BatchDelay
 from cocoindex_fsmirror._target.records import Record
 from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, RootUpdate
 from tests.pure.reconciling import (
@@ -327,12 +327,12 @@ class _Clock:
 def test_a_batch_waits_for_company_only_right_after_another(
     monkeypatch: pytest.MonkeyPatch, took: float, pause: float, slept: list[float]
 ) -> None:
-    clock, pace = _Clock(), _Pace()
+    clock, delay = _Clock(), _BatchDelay()
     monkeypatch.setattr(_handlers, "time", clock)
-    with pace.kept():
+    with delay.kept():
         clock.now += took
     assert clock.slept == []
     clock.now += pause
-    with pytest.raises(ZeroDivisionError), pace.kept():
+    with pytest.raises(ZeroDivisionError), delay.kept():
         clock.now += 1 / 0
     assert clock.slept == pytest.approx(slept)
