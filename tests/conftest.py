@@ -15,11 +15,13 @@ os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._mirror import look
 from cocoindex_fsmirror.testing import PROFILES
 from tests.support import Mount
 
@@ -67,6 +69,12 @@ def mirror(root: Path) -> Iterator[Mirror]:
     root.mkdir()
     with Mirror(root, patience=0.3) as opened:
         yield opened
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No batch waits for the next tick of the clock; the next look reads files instead."""
+    monkeypatch.setattr(look, "time", SimpleNamespace(sleep=lambda _seconds: None))
 
 
 @pytest.fixture

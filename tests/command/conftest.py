@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command.syncing import THEN
+from tests.target.conftest import make_flow as make_flow
 
 
 @pytest.fixture

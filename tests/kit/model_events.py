@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from cocoindex_fsmirror.testing import Update
-from tests.engine.flows import IS_NEW
 from tests.kit.recording import REMOVED, Kind, Turn
+from tests.target.flows import IS_NEW
 
 
 class Events:

@@ -12,8 +12,8 @@ from typing import Any, Final, NoReturn
 import cocoindex as coco
 
 from cocoindex_fsmirror.testing import Fault, Update
-from tests.engine.flows import BoomError
 from tests.kit.recording import PLUGS, REMOVED, ROOTS, TOGETHER, Kind, Recording
+from tests.target.flows import BoomError
 
 _LONG: Final = 30.0  # Seconds; never waited for unless something is broken.
 

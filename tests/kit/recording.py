@@ -10,7 +10,7 @@ import cocoindex as coco
 from cocoindex.connectorkits.fingerprint import fingerprint_object
 
 from cocoindex_fsmirror.testing import Update
-from tests.engine.flows import IS_NEW
+from tests.target.flows import IS_NEW
 
 REMOVED: Final = "(removed)"
 """Stands for the components that are not mounted any more; the engine deletes them last."""

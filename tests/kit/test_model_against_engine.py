@@ -13,12 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cocoindex_fsmirror.testing import Fault, History, Update, histories
-from tests.engine.flows import IS_NEW
 from tests.kit.model_engine import ModelEngine, taken_in_turn
 from tests.kit.model_events import EVENTS, Events
 from tests.kit.real_engine import Database, RealEngine
 from tests.kit.real_engine_life import Seen, live
 from tests.kit.recording import Kind
+from tests.target.flows import IS_NEW
 
 KINDS = st.sampled_from(["records", "fingerprints"])
 VALUES = st.sampled_from(["x", "y", "z", "always", "never", "untracked", "poison"])

@@ -60,7 +60,7 @@ class Play:
         self._life, self._history, self._draw = life, history, data.draw
         self._twin = Twin(at / "root")
         # A former owner that is memoized may not be asked again, after a death in between:
-        # tests/engine/test_lost_ownership.py.
+        # tests/target/test_lost_ownership.py.
         self._is_memoized = not moves(history) and data.draw(st.booleans())
         self._order = Order(str(at), {}, memoized=self._is_memoized)
         keys = {path for step in history if isinstance(step, Update) for path in all_keys(step)}

@@ -1,0 +1,380 @@
+"""``fsmirror sync --watch``, in a process of its own; and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from tests.support import backups, command_environment, contents, snapshot
+
+COMMAND = [str(Path(sys.executable).with_name("fsmirror")), "sync"]
+INTERRUPTED = "\nfsmirror: interrupted; nothing is lost, run it again to complete it\n"
+PATIENCE = 60.0  # seconds, on a machine that is busy
+
+
+class Follower:
+    """A process that follows a source."""
+
+    def __init__(self, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [*COMMAND, "--watch", "--json", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=command_environment(),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self) -> dict[str, Any]:
+        """What the next run did."""
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
+        assert ready, "nothing happened"
+        figures: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return figures
+
+    def runs_until(self, is_so: Callable[[], bool]) -> int:
+        """How many runs it takes until something is so; on a busy machine a burst may be split."""
+        count = 0
+        while not is_so():
+            self.run()
+            count += 1
+        return count
+
+    def waits_for(self, message: str) -> None:
+        """Reads standard error until something is said."""
+        assert self._process.stderr is not None
+        told = ""
+        while message not in told:
+            ready, _, _ = select.select([self._process.stderr], [], [], PATIENCE)
+            assert ready, f"not said in {told!r}"
+            told += os.read(self._process.stderr.fileno(), 65536).decode()
+
+    def rest(self) -> tuple[int, list[str], str]:
+        """Ctrl-C: the exit status, the runs that were not read, and standard error."""
+        self._process.send_signal(signal.SIGINT)
+        shown, errors = self._process.communicate(timeout=PATIENCE)
+        return self._process.returncode, shown.splitlines(), errors
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    """A source."""
+    source = tmp_path / "src"
+    (source / "d").mkdir(parents=True)
+    (source / "a").write_bytes(b"a")
+    return source
+
+
+@pytest.fixture
+def dst(tmp_path: Path) -> Path:
+    """Where the mirror is made."""
+    return tmp_path / "dst"
+
+
+@pytest.fixture
+def follower(src: Path, dst: Path) -> Iterator[Follower]:
+    """One that has mirrored the source once."""
+    with Follower(src, dst) as running:
+        assert running.run()["written"] == 1
+        yield running
+
+
+def test_changes_of_the_source_follow_and_a_burst_is_taken_together(
+    src: Path, dst: Path, follower: Follower
+) -> None:
+    def is_mirrored() -> bool:
+        return contents(snapshot(dst)) == contents(snapshot(src))
+
+    for number in range(100):
+        (src / "d" / f"{number}").write_bytes(b"%d" % number)
+    assert follower.runs_until(is_mirrored) < 10
+    (src / "a").unlink()
+    assert follower.runs_until(is_mirrored) < 10
+    (src / "d").rename(src / "moved")
+    assert follower.runs_until(is_mirrored) < 10
+    status, _, errors = follower.rest()
+    assert (status, errors) == (0, "")
+
+
+def test_a_tampered_mirror_is_healed_and_our_own_work_is_no_change(
+    dst: Path, follower: Follower
+) -> None:
+    (dst / "a").write_bytes(b"tampered")
+    assert follower.run()["healed"] == 1
+    (dst / "mine").touch()  # Not our business.
+    shutil.rmtree(dst / "d")
+    assert follower.run()["unchanged"] == 1
+    assert snapshot(dst) == {"a": b"a", "d": "dir", "mine": b""}
+    assert backups(dst) == [b"tampered"]
+    status, runs, _ = follower.rest()
+    assert status == 0
+    assert len(runs) <= 1  # Our own work would be followed by a run for each; a late event may be.
+    assert all(json.loads(run)["healed"] == json.loads(run)["written"] == 0 for run in runs)
+
+
+def test_a_source_that_goes_and_comes_back_changes_nothing_meanwhile(
+    src: Path, dst: Path, follower: Follower
+) -> None:
+    src.rename(src.with_name("away"))
+    follower.waits_for(f"{src}: can't be read: No such file or directory (nothing was changed)")
+    assert follower.run() == {
+        "error": f"{src}: can't be read: No such file or directory (nothing was changed)"
+    }
+    (dst / "d").rmdir()  # So that it looks.
+    time.sleep(1)
+    assert (dst / "a").read_bytes() == b"a"
+    (src.with_name("away") / "a").write_bytes(b"changed")
+    src.with_name("away").rename(src)
+    follower.runs_until(lambda: snapshot(dst) == {"a": b"changed", "d": "dir"})
+    (src / "a").write_bytes(b"and heard again")
+    follower.runs_until(lambda: snapshot(dst) == snapshot(src))
+    status, _, errors = follower.rest()
+    assert status == 0
+    assert "Traceback" not in errors
+
+
+def _remade(path: Path) -> None:
+    """Another folder takes a place; it may get the same inode number."""
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+def _exchanged(path: Path) -> None:
+    """Another folder takes a place, with the old one still there."""
+    path.with_name("other").mkdir()
+    path.rename(path.with_name("old"))
+    path.with_name("other").rename(path)
+
+
+REPLACEMENTS = {"removed and made again": _remade, "exchanged for another": _exchanged}
+
+
+@pytest.mark.parametrize("replace", REPLACEMENTS.values(), ids=REPLACEMENTS)
+def test_a_source_that_is_replaced_is_followed(
+    src: Path, dst: Path, follower: Follower, replace: Callable[[Path], None]
+) -> None:
+    for content in (b"new", b"newer"):
+        replace(src)
+        (src / "new").write_bytes(content)
+        follower.runs_until(lambda: snapshot(dst) == snapshot(src))
+        (src / "later").mkdir()
+        (src / "later" / "file").write_bytes(content)
+        follower.runs_until(lambda: snapshot(dst) == snapshot(src))
+        shutil.rmtree(src.with_name("old"), ignore_errors=True)
+    status, _, errors = follower.rest()
+    assert status == 0
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("replace", [shutil.rmtree, *REPLACEMENTS.values()])
+def test_a_mirror_that_is_replaced_is_filled_and_followed(
+    src: Path, dst: Path, follower: Follower, replace: Callable[[Path], None]
+) -> None:
+    replace(dst)
+    follower.runs_until(lambda: dst.exists() and snapshot(dst) == snapshot(src))
+    (dst / "a").write_bytes(b"tampered")
+    follower.runs_until(lambda: snapshot(dst) == snapshot(src))
+    (src / "a").write_bytes(b"changed")
+    follower.runs_until(lambda: snapshot(dst) == snapshot(src))
+    assert backups(dst) == [b"tampered"]
+    status, _, errors = follower.rest()
+    assert status == 0
+    assert "Traceback" not in errors
+
+
+def test_a_mirror_whose_place_is_taken_by_a_file_is_filled_when_that_is_gone(
+    src: Path, dst: Path, follower: Follower
+) -> None:
+    dst.rename(dst.with_name("old"))
+    dst.write_bytes(b"in the way")
+    follower.waits_for(f"fsmirror: {dst}: ")
+    dst.unlink()
+    follower.runs_until(lambda: dst.is_dir() and snapshot(dst) == snapshot(src))
+    assert follower.rest()[0] == 0
+
+
+def _run(*command: object) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end."""
+    words, clean = [*map(str, command)], command_environment()
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=clean)
+
+
+def test_while_one_follows_another_run_says_who_holds_the_mirror(
+    src: Path, dst: Path, follower: Follower
+) -> None:
+    other = _run(*COMMAND, src, dst)
+    assert other.returncode == 3
+    assert f"fsmirror: {dst}: process " in other.stderr
+    assert "--watch" in other.stderr
+    assert follower.rest()[0] == 0
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.3])
+def test_a_run_that_is_interrupted_says_so_and_the_next_completes_it(
+    src: Path, dst: Path, delay: float
+) -> None:
+    for number in range(3000):
+        (src / "d" / f"{number}").write_bytes(b"%d" % number)
+    with subprocess.Popen(
+        [*COMMAND, src, dst], stderr=subprocess.PIPE, text=True, env=command_environment()
+    ) as process:
+        while process.poll() is None and not (dst / ".fsmirror").exists():
+            time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    # It was at work, or had said all, or had ended already.
+    assert (process.returncode, errors) in {(130, INTERRUPTED), (-signal.SIGINT, ""), (0, "")}
+    run = _run(*COMMAND, src, dst)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert snapshot(dst) == snapshot(src)
+    assert os.listdir(dst / ".fsmirror" / "tmp") == []
+
+
+_INTERRUPTED_START = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from cocoindex_fsmirror._command.process import run
+run()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "msgspec", "cocoindex_fsmirror._mirror.mirror"])
+def test_an_interrupt_before_the_command_has_begun_just_ends_it(dst: Path, module: str) -> None:
+    code = _INTERRUPTED_START.format(module=module)
+    command = [sys.executable, "-c", code, "status", str(dst)]
+    run = _run(*command)
+    assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interrupt_is_heard_once_the_command_has_begun(src: Path, dst: Path) -> None:
+    code = _INTERRUPTED_START.format(module="cocoindex_fsmirror._command.syncing")
+    command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
+    run = _run(*command)
+    assert (run.returncode, run.stderr) == (130, INTERRUPTED)
+
+
+def test_an_interrupt_that_is_ignored_stays_so(src: Path, dst: Path) -> None:
+    code = _INTERRUPTED_START.format(module="click")
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-c", code]
+    assert _run(*ignoring, "sync", src, dst).returncode == 0
+    assert snapshot(dst) == snapshot(src)
+
+
+def test_the_command_is_installed_by_the_entry_that_knows_little() -> None:
+    with open(Path(__file__).parents[2] / "pyproject.toml", "rb") as file:
+        scripts = tomllib.load(file)["project"]["scripts"]
+    assert scripts == {"fsmirror": "cocoindex_fsmirror._command.process:run"}
+
+
+_INTERRUPTED_IMPORT = """
+import os, signal, sys, weakref
+from cocoindex_fsmirror._command.process import run
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "cocoindex_fsmirror._command.syncing":
+            gone = set()
+            # Where exceptions are dropped, as in the import system's own locks.
+            watch = weakref.ref(gone, lambda _: os.kill(os.getpid(), signal.SIGINT))
+            del gone
+
+sys.meta_path.insert(0, Finder())
+run()
+"""
+
+
+def test_an_interrupt_while_a_module_is_imported_is_not_lost(src: Path, dst: Path) -> None:
+    command = [sys.executable, "-c", _INTERRUPTED_IMPORT, "sync", str(src), str(dst)]
+    run = _run(*command)
+    assert (run.returncode, run.stderr) == (130, INTERRUPTED)
+
+
+_INTERRUPTED_WRITE = """
+import os, signal
+from cocoindex_fsmirror._command.syncing import Syncing
+from cocoindex_fsmirror._command.process import run
+
+def go_on(syncing, size, go_on=Syncing._go_on):
+    if size:
+        for _ in range({times}):
+            os.kill(os.getpid(), signal.SIGINT)
+    go_on(syncing, size)
+
+Syncing._go_on = go_on
+run()
+"""
+
+
+_INTERRUPTED_END = """
+import os, signal
+from cocoindex_fsmirror._command.syncing import Syncing
+from cocoindex_fsmirror._command.process import run
+
+def add(syncing, outcome, add=Syncing._add):
+    add(syncing, outcome)
+    os.kill(os.getpid(), signal.SIGINT)
+
+Syncing._add = add
+run()
+"""
+
+
+def test_an_interrupt_after_the_last_file_is_not_lost(src: Path, dst: Path) -> None:
+    run = _run(sys.executable, "-c", _INTERRUPTED_END, "sync", src, dst)
+    assert (run.returncode, run.stderr) == (130, INTERRUPTED)
+
+
+def test_an_interrupt_stops_before_anything_more_is_in_place_and_cleans_up(
+    src: Path, dst: Path
+) -> None:
+    for number in range(300):
+        (src / "d" / f"{number}").write_bytes(b"%d" % number)
+    code = _INTERRUPTED_WRITE.format(times=1)
+    command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
+    run = _run(*command)
+    assert (run.returncode, run.stderr) == (130, INTERRUPTED)
+    assert contents(snapshot(dst)) == {}
+    assert os.listdir(dst / ".fsmirror" / "tmp") == []
+    run = _run(*COMMAND, src, dst)
+    assert run.returncode == 0
+    assert snapshot(dst) == snapshot(src)
+
+
+def test_a_second_interrupt_ends_the_process_at_once(src: Path, dst: Path) -> None:
+    code = _INTERRUPTED_WRITE.format(times=2)
+    command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (-signal.SIGINT, "")
+    assert contents(snapshot(dst)) == {}
+    run = subprocess.run([*COMMAND, src, dst], capture_output=True, text=True, check=False)
+    assert run.returncode == 0
+    assert snapshot(dst) == snapshot(src)
+    assert os.listdir(dst / ".fsmirror" / "tmp") == []

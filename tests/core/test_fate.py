@@ -1,0 +1,65 @@
+"""The fate of the bytes at a path: the whole table, and that each line of it decides."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from cocoindex_fsmirror._core import ownership as _ownership
+from cocoindex_fsmirror._core.intents import Intent, OnConflict
+from cocoindex_fsmirror._core.ownership import Fate, Verdict, fate_of
+from tests.core.simulation import World
+from tests.core.test_plan_one_path import DISKS, ROWS, one_path_intents, one_path_world
+
+POLICIES: tuple[OnConflict, ...] = ("backup", "overwrite", "error", "keep")
+TABLE: dict[Verdict, tuple[Fate, Fate, Fate, Fate]] = {
+    Verdict.ABSENT: (Fate.NOTHING, Fate.NOTHING, Fate.NOTHING, Fate.NOTHING),
+    Verdict.RIGHT: (Fate.KEEP, Fate.KEEP, Fate.KEEP, Fate.KEEP),
+    Verdict.OURS: (Fate.DISCARD, Fate.DISCARD, Fate.DISCARD, Fate.DISCARD),
+    Verdict.FOREIGN: (Fate.BACK_UP, Fate.DISCARD, Fate.REFUSE, Fate.LEAVE),
+    Verdict.FOLDER: (Fate.LEAVE, Fate.LEAVE, Fate.LEAVE, Fate.LEAVE),
+}
+LINES: list[Verdict | OnConflict] = [v for v in Verdict if v is not Verdict.FOREIGN]
+LINES += POLICIES  # Of foreign bytes.
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("verdict", Verdict)
+def test_the_fate_of_bytes_is_that_of_the_table(verdict: Verdict, policy: OnConflict) -> None:
+    assert fate_of(verdict, policy) is TABLE[verdict][POLICIES.index(policy)]
+
+
+def test_bytes_block_a_path_if_they_stay_and_are_not_the_desired_ones() -> None:
+    assert [fate for fate in Fate if fate.blocks] == [Fate.LEAVE, Fate.REFUSE]
+
+
+def _outcomes() -> Iterator[tuple[object, ...] | str]:
+    """What comes of everything that may be asked of one path, whatever is there and known."""
+    for row, on_disk, remembers in itertools.product(ROWS, DISKS, (False, True)):
+        for intent in one_path_intents(remembers):
+            world = one_path_world(row, on_disk)
+            yield _outcome(world, intent)
+
+
+def _outcome(world: World, intent: Intent) -> tuple[object, ...] | str:
+    """What comes of one intent; with a wrong table, perhaps a plan that can't be carried out."""
+    try:
+        plan = world.update(intent)
+    except (AssertionError, KeyError) as error:
+        return repr(error)
+    failures = [str(failure) for failure in plan.failures]
+    return world.disk, world.rows, world.backups, failures, plan.left
+
+
+@pytest.mark.parametrize("line", LINES, ids=str)
+def test_no_line_of_the_table_is_dead_or_could_say_anything_else(
+    line: Verdict | OnConflict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = list(_outcomes())
+    table = "_FATES" if isinstance(line, Verdict) else "_FATES_OF_FOREIGN"
+    right = getattr(_ownership, table)
+    for fate in set(Fate) - {right[line]}:
+        monkeypatch.setattr(_ownership, table, {**right, line: fate})
+        assert any(a != b for a, b in zip(usual, _outcomes(), strict=True)), fate

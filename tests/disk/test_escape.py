@@ -1,0 +1,224 @@
+"""Nothing outside the root changes, whatever is a link, and whenever it becomes one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import ApplyError, FsMirrorError, Mirror, RootError
+from cocoindex_fsmirror._core.intents import Intent
+from tests.steps import run_with_event
+from tests.support import OWNER, delete, exact_state, folder, snapshot, write
+
+STEPS = 250  # more than a batch here has calls
+NAMES = ["x", "replaced", "removed", "new/y", "kind", "kind/z", "edited", "edited-removed"]
+
+
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder next to the root that holds files under the names that are written."""
+    top = tmp_path / "outside"
+    for name in NAMES:
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() and name != "kind":
+            path.write_bytes(b"outside")
+    return top
+
+
+def _first(top: str, owner: str = OWNER) -> list[Intent]:
+    """Files of an earlier update, below a folder."""
+    names = ["replaced", "removed", "edited", "edited-removed", "kind/z", "e/x"]
+    return [write(f"{top}/{name}", b"1", durable=False, owner=owner) for name in names]
+
+
+def _second(top: str) -> list[Intent]:
+    """A batch that does everything that a batch can do."""
+    writes = ["x", "replaced", "new/y", "kind", "edited", "e/x"]
+    deletes = ["removed", "kind/z", "edited-removed"]
+    return [
+        *(write(f"{top}/{name}", b"2", durable=False) for name in writes),
+        *(delete(f"{top}/{name}", durable=False) for name in deletes),
+    ]
+
+
+def _prepare(mirror: Mirror, *owners: str) -> None:
+    """Files of ours in a folder for each step, two of which were edited."""
+    tops = {k: f"{k}/d" for k in range(STEPS)}
+    mirror.apply(
+        [i for k, top in tops.items() for i in _first(top, owners[k] if owners else OWNER)]
+    )
+    for top in tops.values():
+        for name in ("edited", "edited-removed"):
+            (Path(mirror.root) / top / name).write_bytes(b"edited")
+
+
+def _swap(path: Path, aside: Path, target: Path) -> None:
+    """Puts a link where a folder was; the folder stays inside the root."""
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        path.symlink_to(target)
+
+
+def _swap_back(path: Path, aside: Path) -> None:
+    """Undoes a swap, if there was one."""
+    if aside.exists():
+        if os.path.lexists(path):
+            path.unlink() if path.is_symlink() else path.rename(f"{aside}.later")
+        aside.rename(path)
+
+
+def test_a_linked_folder_is_not_followed_but_moved_to_the_backup(
+    mirror: Mirror, root: Path, outside: Path
+) -> None:
+    (root / "d").symlink_to(outside)
+    before = exact_state(outside)
+    mirror.apply([write("d/x", b"1")])
+    assert snapshot(root) == {"d": "dir", "d/x": b"1"}
+    (moment,) = (root / ".fsmirror" / "backup").iterdir()
+    assert os.readlink(moment / "d") == str(outside)
+    assert exact_state(outside) == before
+
+
+def test_a_linked_folder_is_an_error_if_links_may_not_be_moved(
+    mirror: Mirror, root: Path, outside: Path
+) -> None:
+    (root / "d").symlink_to(outside)
+    before = exact_state(outside)
+    with pytest.raises(ApplyError, match="'d/x'"):
+        mirror.apply([write("d/x", b"1", on_conflict="error")])
+    assert (root / "d").is_symlink()
+    assert exact_state(outside) == before
+
+
+@pytest.mark.parametrize("act", ["delete", "close", "tear down"])
+def test_files_behind_a_link_in_the_place_of_a_folder_are_not_removed(
+    mirror: Mirror, root: Path, outside: Path, act: str
+) -> None:
+    intents = [folder("d"), write("d/x", b"outside"), write("d/new/y", b"outside")]
+    mirror.apply(intents)
+    (root / "d").rename(root / "aside")
+    (root / "d").symlink_to(outside)
+    before = exact_state(outside)
+    if act == "delete":
+        mirror.apply([delete("d/x"), delete("d/new/y"), delete("d")])
+    elif act == "close":
+        mirror.apply([], closed=[(OWNER, "")])
+    else:
+        mirror.tear_down(OWNER)
+    assert exact_state(outside) == before
+
+
+@pytest.mark.parametrize("inner", ["", "tmp", "backup", "ledger.sqlite3"])
+def test_our_own_folder_is_not_followed_elsewhere(root: Path, outside: Path, inner: str) -> None:
+    root.mkdir()
+    with Mirror(root) as mirror:
+        _prepare(mirror)
+    own = root / ".fsmirror" / inner if inner else root / ".fsmirror"
+    if own.exists():
+        own.rename(root / "moved")
+    own.symlink_to(outside / "x" if inner == "ledger.sqlite3" else outside)
+    before = exact_state(outside)
+    with Mirror(root) as mirror:
+        _suppressed(lambda: mirror.apply(_second("0/d")))()
+        assert exact_state(outside) == before
+        _suppressed(lambda: mirror.tear_down(OWNER))()
+        assert exact_state(outside) == before
+
+
+def test_our_own_folder_that_is_a_link_is_an_error_that_names_the_root(
+    root: Path, outside: Path
+) -> None:
+    root.mkdir()
+    (root / ".fsmirror").symlink_to(outside)
+    with Mirror(root) as mirror, pytest.raises(RootError, match=str(root)):
+        mirror.apply([write("x", b"1")])
+
+
+@pytest.mark.parametrize("swapped", ["d", "d/kind"])
+def test_a_folder_that_becomes_a_link_at_any_step_leads_nowhere(
+    mirror: Mirror, root: Path, outside: Path, swapped: str
+) -> None:
+    _prepare(mirror)
+    before = exact_state(outside)
+    for k in range(STEPS):
+        path, aside = root / f"{k}" / swapped, root / f"{k}" / "aside"
+        batch = _suppressed(partial(mirror.apply, _second(f"{k}/d")))
+        more = run_with_event(batch, partial(_swap, path, aside, outside), k)
+        assert exact_state(outside) == before, f"changed by a swap before call {k}"
+        if not more:
+            break
+    assert STEPS - 1 > k > 60
+
+
+@pytest.mark.parametrize("swapped", [".fsmirror", ".fsmirror/tmp"])
+def test_our_own_folder_that_becomes_a_link_at_any_step_leads_nowhere(
+    root: Path, outside: Path, swapped: str
+) -> None:
+    root.mkdir()
+    with Mirror(root) as mirror:
+        _prepare(mirror)
+    before = exact_state(outside)
+    for k in range(STEPS):
+        with Mirror(root) as mirror:
+            batch = _suppressed(partial(mirror.apply, _second(f"{k}/d")))
+            path, aside = root / swapped, root / f"aside{k}"
+            more = run_with_event(batch, partial(_swap, path, aside, outside), k)
+            assert exact_state(outside) == before, f"changed by a swap before call {k}"
+        _swap_back(path, aside)
+        if not more:
+            break
+    assert STEPS - 1 > k > 60
+
+
+@pytest.mark.parametrize("swapped", ["d", "d/e"])
+def test_a_teardown_that_meets_a_fresh_link_at_any_step_takes_nothing_behind_it(
+    mirror: Mirror, root: Path, outside: Path, swapped: str
+) -> None:
+    mirror.apply([write("keep", b"1")])
+    _prepare(mirror, *(f"owner-{k}" for k in range(STEPS)))
+    before = exact_state(outside)
+    for k in range(STEPS):
+        path, aside = root / f"{k}" / swapped, root / f"{k}" / "aside"
+        batch = _suppressed(partial(mirror.tear_down, f"owner-{k}", durable=False))
+        more = run_with_event(batch, partial(_swap, path, aside, outside), k)
+        assert exact_state(outside) == before, f"changed by a swap before call {k}"
+        if not more:
+            break
+    assert STEPS - 1 > k > 40
+
+
+def _suppressed(act: Callable[[], object]) -> Callable[[], None]:
+    """The same, where our own errors, and only those, are fine."""
+
+    def batch() -> None:
+        with contextlib.suppress(FsMirrorError):
+            act()
+
+    return batch
+
+
+@pytest.mark.parametrize("name", ["../outside/x", "d/../../outside/x", "/etc/hostname"])
+def test_a_ledger_with_a_name_that_leaves_the_root_is_not_obeyed(
+    root: Path, outside: Path, name: str
+) -> None:
+    root.mkdir()
+    with Mirror(root) as mirror:
+        mirror.apply([write("d/x", b"outside")])
+    with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
+        ledger.execute("UPDATE rows SET name = ? WHERE name = 'd/x'", (name,))
+        ledger.commit()
+    before = exact_state(outside)
+    with Mirror(root) as mirror:
+        _suppressed(partial(mirror.apply, [], closed=[(OWNER, "")]))()
+        _suppressed(partial(mirror.tear_down, OWNER))()
+    assert exact_state(outside) == before

@@ -1,0 +1,241 @@
+"""A folder that is new is staged with all in it, and put in place by one rename."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._disk import tree as _fs
+from cocoindex_fsmirror._disk.calls import coarse_now_ns
+from cocoindex_fsmirror._disk.staging import Staging
+from cocoindex_fsmirror._mirror import place as _place
+from cocoindex_fsmirror._mirror.reading import count
+from tests.steps import recorded, run_with_event, watched
+from tests.support import (
+    OWNER,
+    backups,
+    delete,
+    failing,
+    folder,
+    ledger_rows,
+    link,
+    snapshot,
+    write,
+)
+
+STEPS = 60  # more than a batch here has calls
+INTENTS = [
+    write("top/a", b"1"),
+    write("top/sub/b", b"1"),
+    link("top/sub/link", "b"),
+    folder("top/empty"),
+    write("beside", b"1"),
+]
+MADE = {
+    "beside": b"1",
+    "top": "dir",
+    "top/a": b"1",
+    "top/empty": "dir",
+    "top/sub": "dir",
+    "top/sub/b": b"1",
+    "top/sub/link": "-> b",
+}
+
+
+def _staged(root: Path) -> list[str]:
+    """What is left in the staging area."""
+    return os.listdir(root / ".fsmirror" / "tmp")
+
+
+def test_it_takes_one_rename_whatever_is_in_it(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("earlier")])
+    with recorded() as calls:
+        mirror.apply(INTENTS)
+    names = [name for name, _ in calls]
+    assert snapshot(root) == {**MADE, "earlier": b""}
+    assert names.count("renameat2") == 2  # of the folder, and of the file beside it
+    assert _staged(root) == []
+    assert mirror.verify(content=True) == []
+    assert mirror.status().folders == 3
+    assert count(mirror.root) == mirror.status().files == len(mirror.managed()) == 5
+
+
+def test_nothing_of_it_is_in_place_before_all_of_it_is(mirror: Mirror, root: Path) -> None:
+    seen: list[list[str]] = []
+
+    def look(name: str, args: tuple[Any, ...]) -> None:
+        found = snapshot(root)
+        seen.append(sorted(path for path in found if path.startswith("top")))
+
+    with watched(look):
+        mirror.apply(INTENTS)
+    assert [names for k, names in enumerate(seen) if names != seen[k - 1]] == [
+        [],
+        sorted(name for name in MADE if name.startswith("top")),
+    ]
+
+
+def test_the_time_of_the_look_is_from_before_anybody_else_could_edit_it(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is looked at while it is staged; of its own tick that look would prove nothing."""
+    real, could_edit = coarse_now_ns, list[bool]()
+
+    def clock() -> int:
+        could_edit.append((root / "top").exists())
+        return real()
+
+    monkeypatch.setattr(_place, "coarse_now_ns", clock)
+    mirror.apply([write("top/a", b"1")])
+    assert not could_edit[0]
+    (row,) = (row for row in ledger_rows(mirror) if row.name == "top/a")
+    assert row.ctime_ns < row.recorded_ns
+
+
+def _folder_appears(path: Path) -> None:
+    path.mkdir(exist_ok=True)
+
+
+def _folder_appears_with_our_name_in_it(path: Path) -> None:
+    path.mkdir(exist_ok=True)
+    if not (path / "a").exists():
+        (path / "a").write_bytes(b"foreign")
+
+
+def _folder_appears_with_all_in_it(path: Path) -> None:
+    _folder_appears_with_our_name_in_it(path)
+    (path / "sub").mkdir(exist_ok=True)
+    if not (path / "sub" / "b").exists():
+        (path / "sub" / "b").write_bytes(b"foreign")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [_folder_appears, _folder_appears_with_our_name_in_it, _folder_appears_with_all_in_it],
+)
+def test_a_folder_that_appears_at_any_step_is_written_to_and_loses_nothing(
+    tmp_path: Path, event: Callable[[Path], None]
+) -> None:
+    for k in range(STEPS):
+        root = tmp_path / str(k)
+        with Mirror(root) as mirror:
+            mirror.create()
+            try:
+                run_with_event(partial(mirror.apply, INTENTS), partial(event, root / "top"), k)
+            except ApplyError:
+                mirror.apply(INTENTS)
+            found = snapshot(root)
+            written = {name: held for name, held in found.items() if held != b"foreign"}
+            assert written.items() <= MADE.items()
+            foreign = sum(held == b"foreign" for held in found.values())
+            mirror.apply(INTENTS)
+            assert snapshot(root) == MADE
+            assert len(backups(root)) >= foreign
+            assert set(backups(root)) <= {b"foreign"}
+            assert _staged(root) == []
+
+
+def test_a_file_of_it_that_fails_leaves_the_others_whole(mirror: Mirror, root: Path) -> None:
+    long = "n" * 255
+    real = Staging.write
+
+    def write_or_fail(self: Staging, slot: Any, *args: Any) -> Any:
+        if slot.entry.endswith(long):
+            raise OSError(28, os.strerror(28))
+        return real(self, slot, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Staging, "write", write_or_fail)
+        with failing("No space"):
+            fails = [write(f"{folder}/{long}") for folder in ("top", "top/alone", "alone")]
+            mirror.apply([*INTENTS, *fails])
+    assert snapshot(root) == MADE
+    assert _staged(root) == []
+    assert mirror.verify(content=True) == []
+
+
+def test_one_that_can_t_be_staged_whole_is_made_in_place(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Staging.put
+
+    def refuse_folders(self: Staging, slot: Any, name: Any) -> None:
+        if name == "top":
+            raise OSError(18, os.strerror(18))
+        real(self, slot, name)
+
+    monkeypatch.setattr(Staging, "put", refuse_folders)
+    mirror.apply(INTENTS)
+    assert snapshot(root) == MADE
+    assert _staged(root) == []
+    assert mirror.verify(content=True) == []
+
+
+def test_where_the_way_could_not_be_cleared_none_is_put_in_place(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if what was in the way went by itself: what is in place, but not noted, would stay."""
+    mirror.apply([write("top", b"1")])
+    real = Staging.take
+
+    def refuse_and_lose(self: Staging, slot: Any, name: Any) -> None:
+        (root / name).unlink()
+        raise OSError(1, os.strerror(1))
+
+    monkeypatch.setattr(Staging, "take", refuse_and_lose)
+    with pytest.raises(ApplyError, match="'top'"):
+        mirror.apply([write("top/a", b"2"), delete("top")])
+    assert snapshot(root) == {}
+    monkeypatch.setattr(Staging, "take", real)
+    mirror.apply([write("top/a", b"2")])
+    mirror.tear_down(OWNER)
+    assert snapshot(root) == {}
+
+
+def test_without_room_for_descriptors_one_is_made_in_place_all_the_same(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fs, "_CACHED_FOLDERS", 1)
+    (root / "top").mkdir()
+    real = Staging.put
+
+    def refuse_folders(self: Staging, slot: Any, name: Any) -> None:
+        if name in ("top/x", "top/y"):
+            raise OSError(18, os.strerror(18))
+        real(self, slot, name)
+
+    monkeypatch.setattr(Staging, "put", refuse_folders)
+    mirror.apply([write(f"top/{d}/{n}", b"1") for d in "xy" for n in "ab"])
+    assert sorted(snapshot(root)) == [
+        *("top", "top/x", "top/x/a", "top/x/b", "top/y", "top/y/a", "top/y/b")
+    ]
+    assert mirror.verify(content=True) == []
+
+
+def test_what_others_put_into_the_staging_area_is_kept(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("x", b"1")])
+    theirs = root / ".fsmirror" / "tmp" / ("a" * 32) / "theirs"
+    theirs.mkdir(parents=True)
+    (theirs / "a").write_bytes(b"foreign")
+    mirror.apply([write("x", b"2")])
+    assert backups(root) == [b"foreign"]
+    assert _staged(root) == []
+
+
+def test_what_a_power_cut_left_of_one_is_thrown_away_though_its_note_is_lost(
+    mirror: Mirror, root: Path
+) -> None:
+    mirror.apply([write("x", b"1")])
+    torn = root / ".fsmirror" / "tmp" / ("a" * 32) / "0" / "sub"
+    torn.mkdir(parents=True)
+    (torn / "a").write_bytes(b"to")
+    mirror.apply([write("x", b"2")])
+    assert snapshot(root) == {"x": b"2"}
+    assert backups(root) == []
+    assert _staged(root) == []

@@ -1,0 +1,182 @@
+"""Teardown takes what we made, and only that."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import ApplyError, Mirror
+from tests.steps import run_failing
+from tests.support import OWNER, backups, contents, folder, snapshot, write
+
+OTHER = "owner-b"
+
+
+def test_everything_that_we_made_goes_with_the_root_and_the_parents_that_we_made(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "kept").mkdir()
+    with Mirror(tmp_path / "kept" / "made" / "root") as mirror:
+        mirror.create()
+        mirror.apply([write("x", b"1"), write("d/e/y", b"2"), folder("f"), folder("f/g")])
+        mirror.tear_down(OWNER)
+    assert snapshot(tmp_path) == {"kept": "dir"}
+
+
+def test_a_root_that_was_there_stays(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("d/x", b"1")])
+    mirror.tear_down(OWNER)
+    assert list(root.iterdir()) == []
+
+
+def test_parents_that_others_use_meanwhile_stay(tmp_path: Path) -> None:
+    with Mirror(tmp_path / "a" / "b" / "root") as mirror:
+        mirror.create()
+        mirror.apply([write("x", b"1")])
+        (tmp_path / "a" / "theirs").write_bytes(b"foreign")
+        mirror.tear_down(OWNER)
+    assert snapshot(tmp_path) == {"a": "dir", "a/theirs": b"foreign"}
+
+
+def test_what_is_not_ours_stays_and_is_named_in_one_line(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (root / "adopted").write_bytes(b"adopted")
+    (root / "there").mkdir()
+    mirror.apply([write("adopted", b"adopted"), write("edited", b"1"), write("d/x", b"1")])
+    mirror.apply([write("there/y", b"1"), write("touched", b"1"), write("relinked", b"1")])
+    (root / "edited").write_bytes(b"edited")
+    (root / "d" / "foreign").write_bytes(b"foreign")
+    os.utime(root / "touched", ns=(1, 1))
+    (root / "relinked").unlink()
+    (root / "relinked").symlink_to("no/where")
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "cocoindex_fsmirror"):
+        mirror.tear_down(OWNER)
+    assert snapshot(root) == {
+        "adopted": b"adopted",
+        "edited": b"edited",
+        "relinked": "-> no/where",
+        "d": "dir",
+        "d/foreign": b"foreign",
+        "there": "dir",
+    }
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    (line,) = lines
+    for name in ("adopted", "edited", "relinked", "d/foreign"):
+        assert f"'{name}'" in line
+    assert "touched" not in line
+    assert "d/x" not in line
+
+
+def test_very_many_foreign_files_make_a_short_line(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(300):
+        (root / f"{number:03}").write_bytes(b"foreign")
+    mirror.apply([write("x", b"1")])
+    mirror.tear_down(OWNER)
+    (line,) = caplog.messages
+    assert "290 more" in line
+    assert len(line) < 1_000
+
+
+def test_backups_stay_and_with_them_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with Mirror(root) as mirror:
+        mirror.create()
+        (root / "x").write_bytes(b"foreign")
+        mirror.apply([write("x", b"1")])
+        mirror.tear_down(OWNER)
+    assert snapshot(root) == {}
+    assert backups(root) == [b"foreign"]
+    assert not list((root / ".fsmirror").glob("ledger*"))
+
+
+def test_a_ledger_that_was_set_aside_stays_but_does_no_harm(root: Path) -> None:
+    root.mkdir()
+    with Mirror(root) as mirror:
+        mirror.apply([write("x", b"1")])
+    (root / ".fsmirror" / "ledger.sqlite3").write_bytes(b"garbage" * 1_000)
+    with Mirror(root) as mirror:
+        mirror.apply([write("y", b"1")])
+        mirror.tear_down(OWNER)
+    assert snapshot(root) == {"x": b"1"}
+
+
+def test_two_owners_do_not_touch_each_others_files(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with Mirror(root) as mirror, Mirror(root) as other:
+        mirror.create()
+        mirror.apply([write("shared/a", b"1"), write("mine/x", b"1")])
+        other.apply([write("shared/b", b"2", owner=OTHER), write("theirs/x", b"2", owner=OTHER)])
+        mirror.tear_down(OWNER)
+        assert contents(snapshot(root)) == {"shared/b": b"2", "theirs/x": b"2"}
+        assert "mine" not in snapshot(root)
+        assert other.verify() == []
+        other.tear_down(OTHER)
+    assert not root.exists()
+
+
+def test_the_files_of_another_owner_are_foreign(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("x", b"1")])
+    with pytest.raises(ApplyError, match="'x'"):
+        mirror.apply([write("x", b"2", owner=OTHER, on_conflict="error")])
+    assert (root / "x").read_bytes() == b"1"
+    mirror.tear_down(OTHER)
+    assert (root / "x").read_bytes() == b"1"
+
+
+def test_a_second_teardown_does_nothing(mirror: Mirror, root: Path) -> None:
+    (root / "foreign").write_bytes(b"foreign")
+    mirror.apply([write("d/x", b"1")])
+    mirror.tear_down(OWNER)
+    before = snapshot(root)
+    mirror.tear_down(OWNER)
+    assert snapshot(root) == before == {"foreign": b"foreign"}
+    assert [path.name for path in root.iterdir()] == ["foreign"]
+
+
+def test_a_teardown_of_a_root_that_vanished_makes_nothing(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("d/x", b"1")])
+    shutil.rmtree(root)
+    mirror.tear_down(OWNER)
+    assert not root.exists()
+
+
+def test_a_teardown_where_nothing_was_ever_written_leaves_no_trace(root: Path) -> None:
+    root.mkdir()
+    (root / "foreign").write_bytes(b"foreign")
+    with Mirror(root) as mirror:
+        mirror.tear_down(OWNER)
+    assert [path.name for path in root.iterdir()] == ["foreign"]
+
+
+def test_a_teardown_that_fails_for_a_file_can_be_repeated(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("x", b"1"), write("y", b"1")])
+
+    def tear_down() -> None:
+        with pytest.raises(ApplyError, match="'x'"):
+            mirror.tear_down(OWNER)
+
+    def takes_x(call: str, args: tuple[object, ...]) -> bool:
+        return call == "rename" and args[0] == "x"
+
+    assert run_failing(tear_down, takes_x, 1) == 1
+    assert snapshot(root) == {"x": b"1"}
+    mirror.tear_down(OWNER)
+    assert list(root.iterdir()) == []
+
+
+def test_a_mirror_can_be_used_again_after_its_teardown(root: Path) -> None:
+    with Mirror(root) as mirror:
+        for _ in range(3):
+            mirror.create()
+            mirror.apply([write("d/x", b"1")])
+            assert snapshot(root) == {"d": "dir", "d/x": b"1"}
+            mirror.tear_down(OWNER)
+            assert not root.exists()

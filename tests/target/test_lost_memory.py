@@ -1,0 +1,161 @@
+"""Losing a memory (the engine's, ours, or both) loses nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import backups, contents, exact_state
+from tests.target.flows import Flow, memoized, plain
+
+MakeFlow = Callable[..., Flow]
+MAINS = pytest.mark.parametrize("main", [plain, memoized])
+FILES = {"same": b"1", "deep/same": b"2", "edited": b"3", "orphan": b"4"}
+
+
+def forget_database(flow: Flow) -> None:
+    """The engine's memory is gone."""
+    shutil.rmtree(flow.database)
+
+
+def forget_ledger(flow: Flow) -> None:
+    """Our memory is gone."""
+    for file in (flow.root / ".fsmirror").glob("ledger*"):
+        file.unlink()
+
+
+def forget_own_folder(flow: Flow) -> None:
+    """Our memory is gone, with the folder that held it."""
+    shutil.rmtree(flow.root / ".fsmirror")
+
+
+def forget_both(flow: Flow) -> None:
+    """Both memories are gone."""
+    forget_database(flow)
+    forget_ledger(flow)
+
+
+def flip_ledger(flow: Flow) -> None:
+    """The ledger is no database any more."""
+    ledger = flow.root / ".fsmirror/ledger.sqlite3"
+    for log in ledger.parent.glob("*-wal"):
+        log.unlink()
+    ledger.write_bytes(bytes(byte ^ 0xFF for byte in ledger.read_bytes()))
+
+
+def truncate_ledger(flow: Flow) -> None:
+    """Half of the ledger is missing."""
+    ledger = flow.root / ".fsmirror/ledger.sqlite3"
+    for log in ledger.parent.glob("*-wal"):
+        log.unlink()
+    os.truncate(ledger, max(100, ledger.stat().st_size // 2))
+
+
+LOSSES = [
+    forget_database,
+    forget_ledger,
+    forget_own_folder,
+    forget_both,
+    flip_ledger,
+    truncate_ledger,
+]
+
+
+def seen(path: Path) -> tuple[int, int]:
+    """What changes when a file is written."""
+    return path.stat().st_ino, path.stat().st_mtime_ns
+
+
+@MAINS
+@pytest.mark.parametrize("lose", LOSSES)
+def test_identical_files_are_adopted_and_all_else_is_foreign(
+    make_flow: MakeFlow, main: object, lose: Callable[[Flow], None]
+) -> None:
+    flow = make_flow(main)
+    flow.files = dict(FILES)
+    flow.update()
+    flow.close()
+    fold_ledgers()
+    lose(flow)
+    (flow.root / "edited").write_bytes(b"edited since")
+    before = {name: seen(flow.root / name) for name in ("same", "deep/same")}
+    flow.update()
+    assert contents(flow.tree) == FILES
+    assert {name: seen(flow.root / name) for name in before} == before
+    assert backups(flow.root) == [b"edited since"]
+    exact = exact_state(flow.root)
+    flow.update()
+    assert exact_state(flow.root) == exact
+
+
+def fold_ledgers() -> None:
+    """Closes the ledgers, as the end of a process does."""
+    from cocoindex_fsmirror._target import sink as _sink
+
+    _sink.close_all()
+
+
+@pytest.mark.parametrize("lose", [forget_ledger, forget_own_folder, flip_ledger])
+def test_without_a_ledger_the_engine_still_knows_what_was_ours(
+    flow: Flow, lose: Callable[[Flow], None]
+) -> None:
+    flow.files = dict(FILES)
+    flow.update()
+    fold_ledgers()
+    lose(flow)
+    flow.files = {"same": b"1", "edited": b"changed by the flow"}
+    flow.update()
+    assert contents(flow.tree) == flow.files
+    assert backups(flow.root) == []
+
+
+@pytest.mark.parametrize("lose", [forget_database, forget_both])
+def test_files_that_nobody_remembers_to_have_declared_stay(
+    flow: Flow, lose: Callable[[Flow], None]
+) -> None:
+    flow.files = dict(FILES)
+    flow.update()
+    flow.close()
+    fold_ledgers()
+    lose(flow)
+    flow.files = {"same": b"1", "edited": b"new"}
+    flow.update()
+    assert contents(flow.tree) == {
+        "same": b"1", "edited": b"new", "orphan": b"4", "deep/same": b"2",
+    }  # fmt: skip
+    assert backups(flow.root) == [b"3"]
+
+
+def test_a_corrupt_ledger_is_set_aside_and_said_so(
+    flow: Flow, caplog: pytest.LogCaptureFixture
+) -> None:
+    flow.files = dict(FILES)
+    flow.update()
+    fold_ledgers()
+    flip_ledger(flow)
+    damaged = (flow.root / ".fsmirror/ledger.sqlite3").read_bytes()
+    flow.update()
+    aside = list((flow.root / ".fsmirror").glob("ledger.sqlite3.corrupt-*"))
+    assert [file.read_bytes() for file in aside] == [damaged]
+    assert any("corrupt" in record.getMessage() for record in caplog.records)
+
+
+@MAINS
+def test_after_a_loss_only_what_was_adopted_survives_a_drop(
+    make_flow: MakeFlow, main: object
+) -> None:
+    flow = make_flow(main)
+    flow.files = dict(FILES)
+    flow.update()
+    flow.close()
+    fold_ledgers()
+    forget_both(flow)
+    flow.files["edited"] = b"written anew"
+    flow.update()
+    flow.drop()
+    # What was adopted was there before us, as far as anybody knows.
+    assert contents(flow.tree).keys() == {"same", "deep/same", "orphan"}

@@ -1,0 +1,208 @@
+"""The options of directory targets and files, as a flow gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import cocoindex as coco
+import pytest
+
+import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror._disk import calls as _calls
+from cocoindex_fsmirror._target.actions import Change, Place
+from cocoindex_fsmirror._target.sink import apply_actions, mirror_at
+from cocoindex_fsmirror._target.specs import Options as Given
+from cocoindex_fsmirror._target.specs import RootKey, RootUpdate
+from tests.support import backups, contents, write
+from tests.target.flows import OUT, Flow
+
+MakeFlow = Callable[..., Flow]
+Options = dict[str, Any]
+
+
+@coco.fn
+def declare_sub(out: fsmirror.DirTarget, options: Options) -> fsmirror.DirTarget[coco.PendingS]:
+    """Declares the directory target ``sub`` below another."""
+    return out.declare_dir_target("sub", **options)
+
+
+@pytest.fixture
+def make_nested(make_flow: MakeFlow) -> Callable[[Options, Options], Flow]:
+    """Makes a flow with a file in a directory target inside another."""
+
+    def make(outer: Options, inner: Options) -> Flow:
+        async def main(_: Flow) -> None:
+            out = await fsmirror.mount_dir_target(OUT, **outer)
+            sub = await coco.use_mount(declare_sub, out, inner)
+            sub.declare_file("x", b"declared")
+
+        return make_flow(main)
+
+    return make
+
+
+def _with_a_foreign_file(flow: Flow) -> Flow:
+    """Somebody else's file is where the flow's is declared."""
+    (flow.root / "sub").mkdir(parents=True)
+    (flow.root / "sub" / "x").write_bytes(b"foreign")
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "left", "kept"),
+    [
+        ({}, {}, b"declared", [b"foreign"]),
+        ({"on_conflict": "overwrite"}, {}, b"declared", []),
+        ({"on_conflict": "overwrite"}, {"on_conflict": "backup"}, b"declared", [b"foreign"]),
+        ({"on_conflict": "backup"}, {"on_conflict": "error"}, b"foreign", []),
+        ({"on_conflict": "error"}, {}, b"foreign", []),
+    ],
+)
+def test_what_happens_to_foreign_bytes_is_inherited(
+    make_nested: Callable[[Options, Options], Flow],
+    outer: Options,
+    inner: Options,
+    left: bytes,
+    kept: list[bytes],
+) -> None:
+    flow = _with_a_foreign_file(make_nested(outer, inner))
+    said = flow.attempt()
+    assert contents(flow.tree) == {"sub/x": left}
+    assert backups(flow.root) == kept
+    assert ("sub/x" in said) is (left == b"foreign")
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "syncs"),
+    [
+        ({}, {}, True),
+        ({"durability": "none"}, {}, False),
+        ({"durability": "none"}, {"durability": "batch"}, True),
+    ],
+)
+def test_durability_is_inherited(
+    make_nested: Callable[[Options, Options], Flow],
+    monkeypatch: pytest.MonkeyPatch,
+    outer: Options,
+    inner: Options,
+    syncs: bool,
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(_calls, "syncfs", calls.append)
+    flow = make_nested(outer, inner)
+    flow.update()
+    assert contents(flow.tree) == {"sub/x": b"declared"}
+    assert bool(calls) is syncs
+
+
+@pytest.mark.parametrize("option", ["durability", "verify", "on_conflict"])
+@pytest.mark.parametrize("where", ["outer", "inner"])
+def test_an_unknown_value_is_refused_with_the_known_ones(
+    make_nested: Callable[[Options, Options], Flow], option: str, where: str
+) -> None:
+    wrong = {option: "sometimes"}
+    flow = make_nested(*((wrong, {}) if where == "outer" else ({}, wrong)))
+    assert f"{option}='sometimes' is none of" in flow.attempt()
+
+
+def test_a_switch_is_not_taken_from_text(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="exact='no' is none of False, True"):
+        fsmirror.dir_target(tmp_path, exact="no")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "name"),
+    [
+        ({"verified": "stat"}, {}, "verified"),
+        ({}, {"exact": True}, "exact"),
+        ({}, {"max_delete": 1}, "max_delete"),
+    ],
+)
+def test_an_option_that_is_not_taken_is_refused_by_name(
+    make_nested: Callable[[Options, Options], Flow], outer: Options, inner: Options, name: str
+) -> None:
+    assert f"there is no option {name!r} here" in make_nested(outer, inner).attempt()
+
+
+def test_a_directory_inside_an_exact_one_may_be_without_a_look_for_drift(
+    make_nested: Callable[[Options, Options], Flow],
+) -> None:
+    flow = make_nested({"exact": True}, {"verify": "none"})
+    flow.update()
+    assert contents(flow.tree) == {"sub/x": b"declared"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "problem"),
+    [(-1, "is not between"), (0o10000, "is not between"), ("644", "not str"), (True, "not bool")],
+)
+def test_what_is_no_mode_is_refused_where_it_is_declared(
+    make_flow: MakeFlow, mode: Any, problem: str
+) -> None:
+    async def main(_: Flow) -> None:
+        out = await fsmirror.mount_dir_target(OUT)
+        out.declare_file("x", b"1", mode=mode)
+
+    flow = make_flow(main)
+    assert problem in flow.attempt()
+    assert flow.tree == {}
+
+
+def test_missing_folders_are_an_error_if_none_are_to_be_made(make_flow: MakeFlow) -> None:
+    async def main(_: Flow) -> None:
+        out = await fsmirror.mount_dir_target(OUT)
+        out.declare_file("x", b"1", create_parent_dirs=False)
+        out.declare_file("no/y", b"2", create_parent_dirs=False)
+
+    flow = make_flow(main)
+    said = flow.attempt()
+    assert "'no/y'" in said
+    assert "create_parent_dirs" in said
+    assert flow.tree == {"x": b"1"}
+
+
+class _Nothing:
+    """A context in which nothing is provided."""
+
+    def get(self, key: str, _type: type) -> NoReturn:
+        raise KeyError(key)
+
+
+MISSING = coco.ContextKey[Path]("tests/target/never-provided")
+
+
+def test_a_context_key_without_a_directory_is_an_error_that_names_it(make_flow: MakeFlow) -> None:
+    async def main(_: Flow) -> None:
+        await fsmirror.mount_dir_target(MISSING)
+
+    assert (
+        "tests/target/never-provided: is a context key for which nothing"
+        in make_flow(main).attempt()
+    )
+
+
+def test_a_root_that_fails_does_not_hide_another(tmp_path: Path) -> None:
+    places = (RootKey("tests/target/never-provided", "."), RootKey(None, str(tmp_path)))
+    actions = [Change(Place(root, "", Given(), RootUpdate()), write("a", b"1")) for root in places]
+    with pytest.raises(fsmirror.RootError, match="never-provided"):
+        apply_actions(_Nothing(), actions)
+    assert (tmp_path / "a").read_bytes() == b"1"
+    mirror_at(str(tmp_path)).close()
+
+
+def test_a_file_that_is_declared_by_itself_takes_a_mode_and_a_time(
+    make_flow: MakeFlow, tmp_path: Path
+) -> None:
+    path = tmp_path / "alone" / "x"
+
+    async def main(_flow: Flow) -> None:
+        fsmirror.declare_file(path, b"1", mode=0o640, mtime_ns=7)
+
+    flow = make_flow(main)
+    flow.update()
+    assert (path.stat().st_mode & 0o777, path.stat().st_mtime_ns) == (0o640, 7)
+    path.touch()
+    flow.update()
+    assert path.stat().st_mtime_ns == 7
