@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.command.syncing import THEN
-from tests.target.conftest import make_flow as make_flow
+from tests.target.conftest import flow, make_flow
+
+__all__ = ["dst", "flow", "make_flow", "src"]
 
 
 @pytest.fixture

@@ -253,7 +253,7 @@ def test_status_names_the_database_of_a_flow_and_the_orphans_of_one_that_was_los
     flow.files = {"a": b"1", "b": b"2"}
     flow.update()
     (mirror,) = told("status", flow.root)["mirrors"]
-    assert mirror["by"] == f"{flow.database} tests/engine/out"
+    assert mirror["by"] == f"{flow.database} tests/target/out"
     flow.close()
     shutil.rmtree(flow.database)
     flow.files = {"a": b"1"}  # Nobody declares b any more.

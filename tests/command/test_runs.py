@@ -97,7 +97,7 @@ def test_rsync_and_diff_find_no_difference(src: Path, dst: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(_sync.__file__).parent, src / "package", ignore=ignored)
     shutil.copytree(Path(__file__).parents[1], src / "tests", ignore=ignored)
-    for change in (None, "kit", "engine"):
+    for change in (None, "kit", "target"):
         if change is not None:
             shutil.rmtree(src / "tests" / change)
             (src / "package" / "survey.py").write_text(change)
