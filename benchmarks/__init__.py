@@ -1,6 +1,6 @@
-"""Measures cocoindex-fsmirror side by side with what one would take instead.
+"""Benchmarks of cocoindex-fsmirror beside localfs, rsync, rclone and cp.
 
-``python -m benchmarks --help`` tells how.
+See ``python -m benchmarks --help``.
 """
 
 from typing import Final
@@ -8,6 +8,6 @@ from typing import Final
 __all__ = ["OUTPUT", "TARGETS"]
 
 TARGETS: Final = ("ours", "ours-not-durable", "localfs", "nothing")
-"""What a flow can write to."""
+"""The targets of a flow."""
 OUTPUT: Final = "out"
-"""Where it does so, below a folder in which the engine's database lies as well."""
+"""The output folder, beside the engine's database."""

@@ -69,13 +69,13 @@ def main(  # noqa: PLR0917
     disk: Path,
     out: Path | None,
 ) -> None:
-    """Measure fsmirror side by side with what one would take instead.
+    """Measure fsmirror side by side with localfs, rsync, rclone and cp.
 
-    Everything runs in turn, on the same files, on a tmpfs and on a disk. It
-    needs hyperfine, and takes rsync and rclone into account if they are here.
-    Nothing is written outside the three folders, and what was made in the
-    first two is removed in the end. Absolute times mean little on a machine
-    with other work to do; ratios are what to look at.
+    All of them run in turn, on the same files, on a tmpfs and on a disk.
+    hyperfine is required; rsync and rclone are measured if they are installed.
+    Nothing is written outside the three folders, and the contents of the
+    first two are removed at the end. On a machine that does other work,
+    compare ratios, not absolute times.
     """
     mode = mode or "normal"
     scale = _SCALES[mode]
@@ -108,7 +108,7 @@ def main(  # noqa: PLR0917
             _run(workload, places[workload.place], rounds, results)
             results.outcomes = list(_judged(judged, results))
             report.write(results, out)
-        chart.draw(results.outcomes, out / "chart.svg")  # To remove a million files takes a while.
+        chart.draw(results.outcomes, out / "chart.svg")  # Before a million files are removed.
     for line in report.summary(results.outcomes):
         click.echo(line)
     if results.failures:
@@ -116,9 +116,9 @@ def main(  # noqa: PLR0917
 
 
 def _compile_all(folder: Path) -> None:
-    """Has every module compiled before it is timed, as those are that pip has installed.
+    """Compiles every module before anything is timed, as pip does for installed packages.
 
-    In a checkout, and where Python is told to keep no bytecode, each run would compile ours.
+    In a checkout, and where Python may keep no bytecode, each run would compile our modules.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
@@ -135,7 +135,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _chosen(scale: Scale, only: Sequence[str]) -> tuple[list[Claim], list[Workload]]:
-    """The claims and the workloads that were asked for.
+    """Returns the claims and the workloads that were selected.
 
     Raises:
         click.UsageError: One of the names is unknown.
@@ -153,7 +153,7 @@ def _chosen(scale: Scale, only: Sequence[str]) -> tuple[list[Claim], list[Worklo
 
 
 def _list(judged: Sequence[Claim], chosen: Sequence[Workload]) -> None:
-    """Tells what can be asked for."""
+    """Lists the claims and workloads that can be selected."""
     for claim in judged:
         click.echo(f"{claim.number:>3}  {claim.title}  ({claim.workload})")
     for workload in chosen:
@@ -162,10 +162,10 @@ def _list(judged: Sequence[Claim], chosen: Sequence[Workload]) -> None:
 
 @contextlib.contextmanager
 def _workplace(parent: Path, needed: int) -> Iterator[Path]:
-    """A folder that is removed in the end, and so are those above it that had to be made.
+    """Makes a folder, and removes it at the end with the parents that were made for it.
 
     Raises:
-        click.ClickException: There is no room for it.
+        click.ClickException: The file system has too little room.
     """
     made = [each for each in (parent, *parent.parents) if not each.exists()]
     try:
@@ -187,10 +187,10 @@ def _workplace(parent: Path, needed: int) -> Iterator[Path]:
 
 
 def _run(workload: Workload, place: Path, rounds: int | None, results: Results) -> None:
-    """Measures one workload; what goes wrong in it is no reason not to measure the others."""
+    """Measures one workload; its failure does not stop the others."""
     folder = place / workload.name
     folder.mkdir()
-    keep = workload.place == "disk"  # Until the end; removing is not free of consequences.
+    keep = workload.place == "disk"  # Until the end: ext4 slows down after removals.
     try:
         measured = run(
             workload.cases(folder),
@@ -210,7 +210,7 @@ def _run(workload: Workload, place: Path, rounds: int | None, results: Results) 
 
 
 def _judged(judged: Sequence[Claim], results: Results) -> Iterator[Outcome]:
-    """What came of the claims whose workloads have run."""
+    """Yields the outcomes of the claims whose workloads have run."""
     found = {
         workload.name: {peer.peer: peer for peer in peers} for workload, peers in results.workloads
     }

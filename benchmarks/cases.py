@@ -1,4 +1,4 @@
-"""What a peer does in a workload: how its state is prepared, what is timed, what is there then.
+"""Cases: how the state of a peer is prepared, the command that is timed, and the check after it.
 
 A *fresh* case starts from nothing in each round; all others keep their state, and change it.
 """
@@ -30,7 +30,7 @@ def afresh(folder: Path) -> None:
     """Makes a folder that is empty; one that was there is kept beside it.
 
     ext4 does not use the number of a file that was just removed again for a minute or more, and
-    takes its time to find another: whoever came next would pay for it.
+    is slow to find another: the next run would pay for it.
     """
     if folder.exists():
         kept = sum(1 for _ in folder.parent.glob(f"{folder.name}.kept-*"))
@@ -39,7 +39,7 @@ def afresh(folder: Path) -> None:
 
 
 def _after(step: Step, files: Files, number: int) -> Files:
-    """The files that have to be there after a round."""
+    """Returns the files that must exist after a round."""
     if step in {"deleted", "drop"}:
         return _NONE
     return replace(files, generation=number + 1) if step == "changed" else files
@@ -48,7 +48,7 @@ def _after(step: Step, files: Files, number: int) -> Files:
 def prepared(
     step: Step, folder: Path, fill: Sequence[str], alter: Callable[[int], None] | None = None
 ) -> Callable[[int], None]:
-    """What comes before a run: an empty folder, or an earlier run, and then what is altered."""
+    """Returns the preparation of a run: an empty folder or an earlier run, then a change."""
 
     def prepare(number: int) -> None:
         if number == 0 or step in FRESH:
@@ -62,7 +62,7 @@ def prepared(
 
 
 def clear(step: Step, folder: Path) -> Callable[[], None] | None:
-    """What a fresh case leaves behind is in the way of nobody, least of all on a small tmpfs."""
+    """Returns the removal of what a fresh case leaves, so that a small tmpfs has room."""
     return partial(shutil.rmtree, folder, ignore_errors=True) if step in FRESH else None
 
 
@@ -75,15 +75,15 @@ def flows(
     one_each: bool = False,
     with_loops: bool = True,
 ) -> list[Case]:
-    """The same flow with each target.
+    """Returns the same flow with each target.
 
     Args:
         targets: Which.
         step: What happens.
         files: What is declared.
         folder: Where all of it lies.
-        one_each: Whether there is one component for each file, instead of one for all.
-        with_loops: Whether the bare loop takes part in the first run.
+        one_each: True for one component for each file, instead of one for all.
+        with_loops: True if the bare loop takes part in the first run.
     """
     cases = [_flow(target, step, files, folder / target, one_each) for target in targets]
     if step == "first" and with_loops:
@@ -92,7 +92,7 @@ def flows(
 
 
 def _flow(target: str, step: Step, files: Files, root: Path, one_each: bool) -> Case:
-    """The flow with one target."""
+    """Returns the case of a flow with one target."""
     command = partial(peers.flow, target, root, one_each=one_each)
     out = root / OUTPUT
 
@@ -122,7 +122,7 @@ def _flow(target: str, step: Step, files: Files, root: Path, one_each: bool) -> 
 
 
 def _loop(peer: str, files: Files, folder: Path) -> Case:
-    """The bare loop."""
+    """Returns the case of the bare loop."""
     return Case(
         peer=peer,
         files=files.count,

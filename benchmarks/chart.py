@@ -26,7 +26,7 @@ def draw(outcomes: Sequence[Outcome], path: Path) -> None:
         outcomes: What came of the claims, in the order from the top.
         path: The SVG file to write; it is the same for the same outcomes.
     """
-    import matplotlib as mpl  # noqa: PLC0415  # It takes its time, and is needed only here.
+    import matplotlib as mpl  # noqa: PLC0415  # Slow to import, and needed only here.
 
     mpl.use("svg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
@@ -67,6 +67,6 @@ def _draw_one(axes: Axes, at: int, outcome: Outcome) -> None:
 
 
 def _label(outcome: Outcome) -> str:
-    """What is compared, in two lines."""
+    """Returns the two lines that say what is compared."""
     claim = outcome.claim
     return f"{claim.number}  {claim.title}\n{claim.ours} / {claim.theirs}"

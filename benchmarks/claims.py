@@ -1,4 +1,4 @@
-"""The claims: what is compared with what, which bar it has to pass, and how a number is made."""
+"""The claims: which peers are compared, how, and the bar and the goal of each."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Claim:
 
     Attributes:
         number: As the table has it.
-        title: What is claimed, for people.
+        title: The claim, for people.
         workload: The name of the workload that shows it.
-        ours: What is measured.
-        theirs: What it is measured against.
+        ours: The peer that is ours.
+        theirs: The peer that ours is measured against.
         bar: The largest value that is acceptable, if there is one.
         goal: The largest value that is aimed at.
         unit: Of the value: none for a ratio.
-        formula: How the value comes of the times, the first of them ours.
+        formula: Makes the value of the times, the first of which is ours.
         also: More peers whose times the formula takes.
-        floors: Those that do a part of what ours has to do, and nothing else.
+        floors: Peers that do a necessary part of our work, and nothing else.
     """
 
     number: str
@@ -49,7 +49,7 @@ class Claim:
 
     @property
     def peers(self) -> tuple[str, ...]:
-        """Those whose times the formula takes."""
+        """The peers whose times the formula takes."""
         return (self.ours, self.theirs, *self.also)
 
 
@@ -64,7 +64,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a claim.
+    """The outcome of a claim.
 
     Attributes:
         claim: The claim.
@@ -82,12 +82,12 @@ class Outcome:
 
     @property
     def meets_bar(self) -> bool | None:
-        """Whether the value is acceptable; nothing if any is."""
+        """True if the value is acceptable; ``None`` if there is no bar."""
         return None if self.claim.bar is None else self.spread.value <= self.claim.bar
 
     @property
     def meets_goal(self) -> bool:
-        """Whether the value is what is aimed at."""
+        """True if the value reaches the goal."""
         return self.spread.value <= self.claim.goal
 
 
@@ -103,7 +103,7 @@ def compare(times: Sequence[Sequence[float]], formula: Formula) -> Spread:
 
 
 def judge(claim: Claim, measured: Mapping[str, Measured]) -> Outcome | None:
-    """What came of a claim, unless a peer of it was left out."""
+    """Returns the outcome of a claim, or ``None`` if one of its peers was left out."""
     if not all(peer in measured for peer in (*claim.peers, *claim.floors)):
         return None
     times = [measured[peer].seconds for peer in claim.peers]
@@ -114,17 +114,17 @@ def judge(claim: Claim, measured: Mapping[str, Measured]) -> Outcome | None:
 
 
 def ratio(times: Sequence[float]) -> float:
-    """Ours by theirs."""
+    """Divides our time by theirs."""
     return times[0] / times[1]
 
 
 def milliseconds_beyond(times: Sequence[float]) -> float:
-    """Ours less theirs."""
+    """Subtracts their time from ours, in milliseconds."""
     return 1000 * (times[0] - times[1])
 
 
 def growth(many: int, few: int) -> Formula:
-    """The time per file of many by that of few; that of an empty run is taken off both."""
+    """Returns the formula for time per file, many against few, each less an empty run."""
 
     def formula(times: Sequence[float]) -> float:
         ours, theirs, start_up = times
@@ -137,7 +137,7 @@ _COPY: Final = 1.25  # 0.8 of the throughput
 
 
 def claims(scale: Scale) -> Iterator[Claim]:
-    """All of them, in the order of the table."""
+    """Yields all claims, in the order of the table."""
     small, each, all_of = f"{scale.small:,} x 1 KiB", f"{scale.each:,}", f"{scale.all_of:,}"
     mib = scale.large >> 20
     rows: list[tuple[str, str, str, str, str, float | None, float]] = [
@@ -281,5 +281,5 @@ _FLOORS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def _at(count: int) -> str:
-    """The peer in the growth of ``fsmirror sync``."""
+    """Names the peer of a step in the growth of ``fsmirror sync``."""
     return f"{FSMIRROR}: {count:,} files"

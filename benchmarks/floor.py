@@ -1,7 +1,6 @@
-"""What there is at least to do: the floor for a file, and the floor for a flow.
+"""The bare loop, the floor for writing files: writes each beside its place, and renames it.
 
-Run as a program, this is the bare loop: each file is written beside its place and renamed,
-and that is all. ``python -m benchmarks.floor --help`` tells its arguments.
+``python -m benchmarks.floor --help`` lists its arguments.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ def write_atomically(folder: str, files: Files, *, sync_each: bool) -> None:
     """Writes files one after the other.
 
     Args:
-        folder: Where to; it is made.
-        files: Which.
-        sync_each: Whether each is synced before it is renamed, as is often recommended.
+        folder: The folder to write to; it is made.
+        files: The files.
+        sync_each: True to sync each file before its rename, as is often recommended.
     """
     made = set()
     for name, data in files.contents():

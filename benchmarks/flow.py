@@ -1,6 +1,6 @@
 """The flow that is measured, as a process: the same for each target.
 
-``python -m benchmarks.flow --help`` tells its arguments.
+``python -m benchmarks.flow --help`` lists its arguments.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Mount: TypeAlias = Callable[[Path], Awaitable[Any]]
 
 
 def _mount_of(target: str) -> tuple[_Mount, dict[str, Any]]:
-    """What mounts a target, and the arguments that its files need; nothing else is imported."""
+    """Returns the function that mounts a target, and the arguments of its files."""
     if target == "localfs":
         from cocoindex.connectors import localfs  # noqa: PLC0415
 
@@ -43,13 +43,13 @@ def _mount_of(target: str) -> tuple[_Mount, dict[str, Any]]:
 
 @coco.fn(memo=True)
 async def write_one(item: tuple[str, bytes], extra: dict[str, Any], out: Any) -> None:
-    """A component for one file."""
+    """Declares one file, in a component of its own."""
     name, data = item
     out.declare_file(name, data, **extra)
 
 
 def _app(target: str, root: Path, files: Files, *, one_each: bool) -> coco.App[[], None]:
-    """The flow."""
+    """Makes the flow."""
     mount, extra = _mount_of(target)
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""The same with more and more files, and with none."""
+"""Workloads with a growing number of files, and with none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IMPORTS: Final = {
 
 
 def flows(steps: Sequence[int], folder: Path) -> list[Case]:
-    """The first run of a flow, with each number of files."""
+    """Returns the first run of a flow, with each number of files."""
     return [
         _named(f"{target}: {count:,} files", case)
         for target in ("ours", "localfs")
@@ -40,7 +40,7 @@ def flows(steps: Sequence[int], folder: Path) -> list[Case]:
 
 
 def syncs(steps: Sequence[int], folder: Path) -> list[Case]:
-    """Our command, with each number of files: the first run, and one in which nothing changed."""
+    """Returns ``fsmirror sync`` with each number of files: a first run, and an unchanged one."""
     found = []
     for count in steps:
         files, place = Files(count, _SIZE), folder / str(count)
@@ -53,7 +53,7 @@ def syncs(steps: Sequence[int], folder: Path) -> list[Case]:
 
 
 def start_up(folder: Path) -> list[Case]:
-    """What a process takes before it does anything."""
+    """Returns the start of each process, with nothing to do."""
     python = timed(sys.executable, "-c")
     commands = {name: [*python, code] for name, code in _IMPORTS.items()}
     commands["fsmirror --version"] = peers.fsmirror("--version")
@@ -71,7 +71,7 @@ def start_up(folder: Path) -> list[Case]:
 
 
 def _idle(name: str, argv: Sequence[str]) -> Case:
-    """A process that does nothing."""
+    """Returns the case of a process that does nothing."""
     return Case(peer=name, files=0, prepare=lambda _: None, command=lambda _: argv)
 
 

@@ -1,4 +1,4 @@
-"""What the numbers were measured on."""
+"""The machine and the software that the figures were measured with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROGRAMS: Final = ("rsync", "rclone", "cp", "hyperfine", "time")
 
 
 def describe(tmpfs: Path, disk: Path) -> dict[str, str]:
-    """The machine, in words; nothing that names it."""
+    """Describes the machine, without its name."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),
@@ -31,7 +31,7 @@ def describe(tmpfs: Path, disk: Path) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The model, as the kernel has it."""
+    """Returns the model, as the kernel names it."""
     try:
         told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -41,7 +41,7 @@ def _processor() -> str:
 
 
 def file_system(path: Path) -> str:
-    """The kind of file system that a path is on, and its options."""
+    """Returns the type of the file system of a path, and its options."""
     at, found = os.path.realpath(path), ("/", "unknown")
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
         _, place, kind, options, *_ = line.split()
@@ -52,7 +52,7 @@ def file_system(path: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What was installed; what is missing is not in it."""
+    """Returns the versions of what is installed."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -66,7 +66,7 @@ def versions() -> dict[str, str]:
 
 
 def _told(program: str) -> str:
-    """The version that a program tells in its first line."""
+    """Returns the version in the first line that a program prints."""
     if shutil.which(program) is None:
         return ""
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""One timed run at a time, in turn. hyperfine is the timer; GNU time knows the peak memory."""
+"""Times one run at a time, in turn: with hyperfine, and GNU time for peak memory."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Case:
-    """What one peer does in a workload.
+    """The work of one peer in a workload.
 
     Attributes:
         peer: Its name.
         files: How many files there are.
         prepare: Brings everything into the state before a run; it gets the number of the round.
-        command: What is timed in that round.
+        command: The command line that is timed in that round.
         count_wrong: How many files are not as they should be after that round, if any are made.
-        finish: Clears away after each run what no other needs.
-        heals: Whether none may be wrong.
+        finish: Clears away, after each run, what no other run needs.
+        heals: True if no file may be wrong.
     """
 
     peer: str
@@ -67,7 +67,7 @@ class Case:
 
 @dataclass
 class Measured:
-    """What a case took, in each round.
+    """The measurements of a case, by round.
 
     Attributes:
         peer: Its name.
@@ -83,17 +83,17 @@ class Measured:
 
     @property
     def seconds(self) -> list[float]:
-        """How long each run took."""
+        """The seconds that each run took."""
         return [sample.seconds for sample in self.samples]
 
 
 def timed(*argv: str | Path) -> list[str]:
-    """A command line of what may be paths."""
+    """Returns a command line of words and paths."""
     return [str(word) for word in argv]
 
 
 def call(argv: Sequence[str]) -> None:
-    """Runs what is not timed.
+    """Runs a command without timing it.
 
     Raises:
         BenchmarkError: It failed.
@@ -109,7 +109,7 @@ def call(argv: Sequence[str]) -> None:
             told, _ = process.communicate()
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()  # Until none of them is left that could write anything.
+            process.communicate()  # Until no process is left that could write.
             raise
     if process.returncode:
         output = told.decode(errors="replace")[-2000:]
@@ -122,7 +122,7 @@ def measure(argv: Sequence[str], folder: Path, *, memory: bool = False) -> Sampl
     Args:
         argv: The command.
         folder: Where the timer may write.
-        memory: Whether to tell its peak memory, which takes GNU time between it and hyperfine.
+        memory: True to measure peak memory, which puts GNU time between command and hyperfine.
 
     Raises:
         BenchmarkError: It failed.
@@ -153,14 +153,14 @@ def run(
     memory: bool = False,
     keep: bool = False,
 ) -> list[Measured]:
-    """Lets the cases take turns: A B C, then C B A, and so on.
+    """Runs the cases in turn: A B C, then C B A, and so on.
 
     Args:
-        cases: What is measured side by side.
+        cases: The cases that are compared.
         rounds: How often each of them is run.
         folder: Where the timer may write.
-        memory: Whether to tell the peak memory of each run.
-        keep: Whether what could be cleared away after each run stays.
+        memory: True to measure the peak memory of each run.
+        keep: True to keep what could be cleared away after each run.
 
     Raises:
         BenchmarkError: A run failed, or left files that are not as they should be.
@@ -169,7 +169,7 @@ def run(
     for number in range(rounds):
         for case in cases if number % 2 == 0 else reversed(cases):
             case.prepare(number)
-            os.sync()  # What the preparation left for later is not for this run to pay.
+            os.sync()  # So that this run does not pay for what the preparation left dirty.
             sample = measure(case.command(number), folder, memory=memory)
             measured[case.peer].samples.append(sample)
             if case.count_wrong and number == 0:

@@ -1,4 +1,4 @@
-"""What each program does that mirrors a folder, looks for differences, or copies a large file."""
+"""Cases of programs that mirror a folder, look for differences, or copy a large file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def syncs(
     make: Callable[[Path], object] | None = None,
     programs: Iterable[str] = peers.SYNCS,
 ) -> list[Case]:
-    """Each program that mirrors a folder.
+    """Returns the case of each program that mirrors a folder.
 
     Args:
         step: What happens.
@@ -44,7 +44,7 @@ def syncs(
 
 
 def _mirroring(step: Step, programs: Iterable[str]) -> list[str]:
-    """Who takes part in what comes after the first run; what others made is given up by rm."""
+    """Returns the programs that take part in a step; only some can do more than a first run."""
     if step == "first":
         return list(programs)
     if step == "drop":
@@ -53,7 +53,7 @@ def _mirroring(step: Step, programs: Iterable[str]) -> list[str]:
 
 
 def _sync(peer: str, step: Step, files: Files, source: Path, folder: Path) -> Case:
-    """One program that mirrors a folder."""
+    """Returns the case of one program that mirrors a folder."""
     fill_with = "cp -a" if peer == "rm -r" else peer
 
     def alter(number: int) -> None:
@@ -86,7 +86,7 @@ def _sync(peer: str, step: Step, files: Files, source: Path, folder: Path) -> Ca
 
 
 def _with_source_emptied(source: Path, prepare: Callable[[int], None]) -> Callable[[int], None]:
-    """Prepares with a source that is full, and leaves one in which nothing is left."""
+    """Prepares with a full source, and leaves an empty one."""
     aside = source.with_name("aside")
 
     def prepare_and_empty(number: int) -> None:
@@ -101,7 +101,7 @@ def _with_source_emptied(source: Path, prepare: Callable[[int], None]) -> Callab
 
 
 def looks(files: Files, folder: Path) -> list[Case]:
-    """Each program that looks for differences, in a mirror without any."""
+    """Returns the case of each program that looks for differences, where there are none."""
     source = folder / "source"
     trees.write(source, files)
     return [
@@ -112,7 +112,7 @@ def looks(files: Files, folder: Path) -> list[Case]:
 
 
 def _look(peer: str, files: Files, source: Path, folder: Path) -> Case:
-    """One program that looks for differences."""
+    """Returns the case of one program that looks for differences."""
     fill_with = peers.FSMIRROR if peer.startswith("fsmirror") else "rsync -a"
 
     def prepare(_number: int) -> None:
@@ -129,7 +129,7 @@ def _look(peer: str, files: Files, source: Path, folder: Path) -> Case:
 
 
 def large(size: int, folder: Path) -> list[Case]:
-    """Each program that copies one large file, which is in memory."""
+    """Returns the case of each program that copies one large file, which is in memory."""
     source = folder / "source"
     trees.write_large(source, size)
     return [
@@ -140,7 +140,7 @@ def large(size: int, folder: Path) -> list[Case]:
 
 
 def _large(peer: str, source: Path, folder: Path) -> Case:
-    """One program that copies a large file."""
+    """Returns the case of one program that copies a large file."""
 
     def prepare(_number: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
 """A target that does nothing, with the interface of a directory: the floor for a flow.
 
-What a flow takes with it, the engine takes, and a flow's own code. It saves what a target can
-save of the engine's time, as ours does: else it would be no floor.
+A flow with it takes the time of the engine and of its own code. It saves what a target can save
+of the engine's time, as ours does; otherwise it would be no floor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _apply(_context: Any, _actions: Sequence[Any]) -> None:
 
 
 def _apply_and_define(_context: Any, actions: Sequence[Any]) -> list[Any]:
-    """The same for directories, before 1.0.23."""
+    """Yields the handlers of directories, before 1.0.23."""
     definition: Any = coco.ChildTargetDef
     return [definition(handler=_Handler(_FILES)) if stays else None for _, stays in actions]
 
@@ -36,7 +36,7 @@ def _child_handler(_context: Any, _action: Any) -> _Handler:
 
 
 def _sink_of_directories() -> coco.TargetActionSink[Any]:
-    """What hands out the handler of files, in the way of the engine that is installed."""
+    """Makes the sink that hands out the handler of files, in the way of the installed engine."""
     if "child_handler" in inspect.signature(coco.TargetActionSink.from_fn).parameters:
         return coco.TargetActionSink.from_fn(_apply, child_handler=_child_handler)
     with warnings.catch_warnings():
@@ -81,10 +81,10 @@ class DirTarget:
         coco.declare_target_state(self._provider.target_state(filename, data))
 
     def __coco_memo_key__(self) -> object:
-        """What a memoized component knows it by."""
+        """Returns the key by which memoized components know it."""
         return self._provider.memo_key
 
 
 async def mount_dir_target(path: pathlib.Path) -> DirTarget:
-    """Mounts it, as its namesakes in connectors do."""
+    """Mounts the directory, as its namesakes in connectors do."""
     return DirTarget(await coco.mount_target(_PROVIDER.target_state(str(path), None)))

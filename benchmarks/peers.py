@@ -1,4 +1,4 @@
-"""What is measured, and what it is measured against: each by the command that one would type."""
+"""The peers: what is measured, and against what, each by the command that a user would type."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ SYNCS: Final = (
     "rclone sync",
     "cp -a",
 )
-"""What mirrors a folder."""
+"""Programs that mirror a folder."""
 LATER: Final = (FSMIRROR, "rsync -a", "rclone sync")
-"""What can bring a mirror up to date; how durable it is matters less where little is written."""
+"""Programs that can update a mirror; durability matters less where little is written."""
 LOOKS: Final = ("fsmirror verify", "rsync -an", "fsmirror verify --content", "rsync -anc")
-"""What looks for differences."""
+"""Programs that look for differences."""
 LARGE: Final = (
     FSMIRROR,
     "fsmirror sync, not durable",
@@ -48,13 +48,13 @@ LARGE: Final = (
     "cp",
     "rsync -a",
 )
-"""What copies a large file."""
+"""Programs that copy a large file."""
 LOOPS: Final = ("bare loop", "bare loop, synced")
 """The floor for a file."""
 
 
 def is_here(peer: str) -> bool:
-    """Whether a peer is installed."""
+    """True if a peer is installed."""
     program = peer.split(maxsplit=1)[0].rstrip(",")
     if program == "fsmirror":
         return True
@@ -64,19 +64,19 @@ def is_here(peer: str) -> bool:
 
 
 def missing() -> list[str]:
-    """The peers that are not installed, by name."""
+    """Lists the peers that are not installed, by name."""
     known = dict.fromkeys((*SYNCS, *LOOKS, *LARGE))
     return [peer for peer in known if not is_here(peer)]
 
 
 def _knows_fsync() -> bool:
-    """Whether rsync is of 2022 or newer."""
+    """True if rsync is of 2022 or newer."""
     told = subprocess.run(["rsync", "--help"], capture_output=True, check=False)
     return b"--fsync" in told.stdout
 
 
 def fsmirror(*arguments: str | Path) -> list[str]:
-    """Our command, as it is installed beside this interpreter."""
+    """Returns a command line of ``fsmirror``, as installed beside this interpreter."""
     return timed(Path(sysconfig.get_path("scripts"), "fsmirror"), *arguments)
 
 
@@ -88,21 +88,21 @@ def flow(
     one_each: bool = False,
     drop: bool = False,
 ) -> list[str]:
-    """A flow, as a process."""
+    """Returns the command line of a flow."""
     argv = timed(sys.executable, "-m", "benchmarks.flow", target, root)
     argv += [f"--files={files.count}", f"--size={files.size}", f"--generation={files.generation}"]
     return argv + ["--one-each"] * one_each + ["--drop"] * drop
 
 
 def loop(peer: str, folder: Path, files: Files) -> list[str]:
-    """The bare loop, as a process."""
+    """Returns the command line of the bare loop."""
     argv = timed(sys.executable, "-m", "benchmarks.floor", folder)
     argv += [f"--files={files.count}", f"--size={files.size}"]
     return argv + ["--sync-each"] * peer.endswith("synced")
 
 
 def sync(peer: str, source: Path, folder: Path, *, delete: bool = False) -> list[str]:
-    """What mirrors a source into a folder that exists."""
+    """Returns the command line that mirrors a source into an existing folder."""
     program, *rest = peer.split()
     if program == "fsmirror":
         none = ["--durability=none"] * peer.endswith("not durable")
@@ -116,12 +116,12 @@ def sync(peer: str, source: Path, folder: Path, *, delete: bool = False) -> list
 
 
 def drop(folder: Path) -> list[str]:
-    """What removes what we mirrored."""
+    """Returns the command line that removes what we mirrored."""
     return fsmirror("drop", "--yes", folder)
 
 
 def look(peer: str, source: Path, folder: Path) -> list[str]:
-    """What looks for differences between a source and its mirror, and changes nothing."""
+    """Returns the command line that looks for differences, and changes nothing."""
     program, *rest = peer.split()
     if program == "fsmirror":
         return fsmirror(*rest, folder)
@@ -129,7 +129,7 @@ def look(peer: str, source: Path, folder: Path) -> list[str]:
 
 
 def copy(peer: str, source: Path, folder: Path) -> Sequence[str]:
-    """What copies a source of one large file, by copying its bytes."""
+    """Returns the command line that copies a source of one large file, byte by byte."""
     if not peer.startswith("cp"):
         return sync(peer, source, folder)
     argv = timed("cp", "-a", "--reflink=never", f"{source}/.", folder)

@@ -1,4 +1,4 @@
-"""What is written in the end: a table for people, and every single time for programs."""
+"""The report: a table for people, and every single time for programs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Results:
     """All that was found.
 
     Attributes:
-        date: When, in UTC.
+        date: The time of the run, in UTC.
         mode: ``quick``, ``normal`` or ``long``.
-        machine: What it was measured on.
-        versions: What was installed.
+        machine: The machine.
+        versions: The software that was installed.
         left_out: Peers that are missing here.
-        workloads: What was measured, in the order in which it was.
-        outcomes: What came of the claims.
-        failures: What went wrong.
+        workloads: The measurements, in the order in which they were made.
+        outcomes: The outcomes of the claims.
+        failures: The workloads that failed, and why.
     """
 
     date: str
@@ -53,7 +53,7 @@ def write(results: Results, folder: Path) -> None:
 
 
 def _figures(results: Results) -> dict[str, Any]:
-    """Everything, as JSON has it."""
+    """Returns everything, for JSON."""
     return {
         "date": results.date,
         "mode": results.mode,
@@ -75,7 +75,7 @@ def _figures(results: Results) -> dict[str, Any]:
 
 
 def _claim_figures(outcome: Outcome) -> dict[str, Any]:
-    """A claim, as JSON has it."""
+    """Returns a claim, for JSON."""
     claim = outcome.claim
     return {
         "number": claim.number,
@@ -94,7 +94,7 @@ def _claim_figures(outcome: Outcome) -> dict[str, Any]:
 
 
 def _peer_figures(peer: Measured) -> dict[str, Any]:
-    """A peer in a workload, as JSON has it."""
+    """Returns a peer in a workload, for JSON."""
     return {
         "name": peer.peer,
         "files": peer.files,
@@ -104,7 +104,7 @@ def _peer_figures(peer: Measured) -> dict[str, Any]:
 
 
 def table(results: Results) -> Iterator[str]:
-    """The lines of the table."""
+    """Yields the lines of the table."""
     machine, installed = results.machine, results.versions
     yield f"Measured on {results.date} ({results.mode} mode) with {_listed(installed)}, on "
     yield f"{machine['cores']} cores of {machine['processor']}, {machine['memory']} of memory, "
@@ -129,7 +129,7 @@ def _listed(installed: Mapping[str, str]) -> str:
 
 
 def _claims(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """The table of the claims."""
+    """Yields the table of the claims."""
     yield "| | | ours | theirs | ours / theirs | rounds | floor | bar | goal | |"
     yield "|---|---|--:|--:|--:|--:|--:|--:|--:|---|"
     for outcome in outcomes:
@@ -150,14 +150,14 @@ def _claims(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def summary(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """A line for each claim."""
+    """Yields a line for each claim."""
     for outcome in outcomes:
         value = _value(outcome.spread.value, outcome.claim.unit)
         yield f"{outcome.claim.number:>3} {value:>9}  {verdict(outcome)}: {outcome.claim.title}"
 
 
 def verdict(outcome: Outcome) -> str:
-    """Whether a claim is met, in a word or two."""
+    """Says in a few words if a claim is met."""
     if outcome.meets_goal:
         return "meets the goal"
     if outcome.meets_bar is None:
@@ -166,12 +166,12 @@ def verdict(outcome: Outcome) -> str:
 
 
 def _value(value: float, unit: str) -> str:
-    """A ratio, or a value with its unit."""
+    """Formats a ratio, or a value with its unit."""
     return f"{value:.1f} {unit}" if unit else f"{value:.2f}"
 
 
 def _time(seconds: float) -> str:
-    """A time, with three digits or so."""
+    """Formats a time, with about three digits."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
@@ -180,7 +180,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _peers(workload: Workload, peers: Sequence[Measured]) -> Iterator[str]:
-    """The table of a workload."""
+    """Yields the table of a workload."""
     are_rivals = not workload.name.startswith(_ALONE)
     heads = ["", "median", "from, to", "processor", "per file", "wrong afterwards"]
     heads += ["ours / it"] * are_rivals + ["peak memory"] * workload.memory
@@ -197,7 +197,7 @@ def _peers(workload: Workload, peers: Sequence[Measured]) -> Iterator[str]:
 
 
 def _cells(peer: Measured) -> Iterator[str]:
-    """The figures that each workload has."""
+    """Yields the figures that each workload has."""
     seconds = peer.seconds
     yield _time(median(seconds))
     yield f"{_time(min(seconds))}, {_time(max(seconds))}"
@@ -207,7 +207,7 @@ def _cells(peer: Measured) -> Iterator[str]:
 
 
 def _memory(peer: Measured, peers: Sequence[Measured]) -> str:
-    """Peak memory, and how much of it each file takes beyond an empty run."""
+    """Formats peak memory, and the part of each file beyond an empty run."""
     empty = next((p for p in peers if p.files == 0 and _kind(p) == _kind(peer)), None)
     peak, at_least = _peak(peer), _peak(empty)
     if peak is None:
@@ -217,11 +217,11 @@ def _memory(peer: Measured, peers: Sequence[Measured]) -> str:
 
 
 def _kind(peer: Measured) -> str:
-    """What grows: the name without the number of files."""
+    """Returns the name of a peer without its number of files."""
     return peer.peer.partition(":")[0]
 
 
 def _peak(peer: Measured | None) -> float | None:
-    """The median of its peak memory, in bytes."""
+    """Returns the median of the peak memory, in bytes."""
     found = [s.memory for s in peer.samples if s.memory is not None] if peer else []
     return median(found) if found else None

@@ -1,4 +1,4 @@
-"""The files that are written: what they are called, what is in them, and whether they are right."""
+"""The files of the benchmarks: their names, their contents, and checks of them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ LARGE: Final = "large.bin"
 
 @dataclass(frozen=True)
 class Files:
-    """How many files, and of how many bytes each.
+    """The number of files, and the bytes in each.
 
-    The one in a hundred that ``every_hundredth`` names is of the given generation; all others
-    are of generation 0.
+    The files that ``every_hundredth`` names are of the given generation, all others of
+    generation 0.
     """
 
     count: int
@@ -49,27 +49,27 @@ class Files:
     generation: int = 0
 
     def contents(self) -> Iterator[tuple[str, bytes]]:
-        """Path and content of each file."""
+        """Yields path and content of each file."""
         for index in range(self.count):
             yield name_of(index), self.content_of(index)
 
     def content_of(self, index: int) -> bytes:
-        """The content of one of them."""
+        """Returns the content of a file."""
         return content(index, 0 if index % _EVERY else self.generation, self.size)
 
 
 def name_of(index: int) -> str:
-    """The path of a file, in one of a hundred folders."""
+    """Returns the path of a file, in one of a hundred folders."""
     return f"d{index % _FOLDERS:02d}/f{index:06d}.txt"
 
 
 def content(index: int, generation: int, size: int) -> bytes:
-    """What is in a file: no two files and no two generations are the same."""
+    """Returns the content of a file; it differs between files and between generations."""
     return f"{index:08d} {generation:08d} ".encode().ljust(size, b"x")
 
 
 def every_hundredth(count: int) -> Iterator[int]:
-    """The files that change, one in a hundred of them (to be exact: in 101), in all folders."""
+    """Yields the files that change: one in 101, in all folders."""
     return iter(range(0, count, _EVERY))
 
 
@@ -89,7 +89,7 @@ def rewrite(folder: Path, files: Files) -> None:
 
 
 def write_large(folder: Path, size: int) -> None:
-    """Makes a source of one file, of bytes that no file system can compress or leave out."""
+    """Makes a source of one file, of bytes that no file system can compress."""
     folder.mkdir()
     block = os.urandom(min(size, _BLOCK))
     with (folder / LARGE).open("wb") as file:
@@ -98,14 +98,14 @@ def write_large(folder: Path, size: int) -> None:
 
 
 def read(path: Path) -> None:
-    """Reads a file, so that it is in memory as far as that is large enough."""
+    """Reads a file into the page cache."""
     with path.open("rb", buffering=0) as file:
         while file.read(_BLOCK):
             pass
 
 
 def copy_standard_library(folder: Path) -> None:
-    """Makes a source of a tree that is on every machine, of files of all sizes."""
+    """Makes a source of the standard library, which has files of all sizes."""
     left_out = shutil.ignore_patterns("__pycache__", "site-packages", "dist-packages")
     shutil.copytree(sysconfig.get_path("stdlib"), folder, symlinks=True, ignore=left_out)
 
@@ -120,7 +120,7 @@ def tamper(folder: Path, files: Files) -> None:
 
 
 def paths_in(folder: Path) -> set[str]:
-    """The files and links below a folder, without the mirror's own."""
+    """Lists the files and links below a folder, without ``.fsmirror``."""
     found: set[str] = set()
     for at, folders, names in os.walk(folder):
         if OURS in folders:
@@ -131,7 +131,7 @@ def paths_in(folder: Path) -> set[str]:
 
 
 def count_wrong(folder: Path, files: Files) -> int:
-    """How many of the files are missing, or hold anything else, or should not be there."""
+    """Counts the files that are missing, differ, or should not exist."""
     there = paths_in(folder)
     step = _step(files.count)
     wrong = 0
@@ -147,7 +147,7 @@ def count_wrong(folder: Path, files: Files) -> int:
 
 
 def count_different(source: Path, folder: Path) -> int:
-    """How many paths of two folders are not the same in both."""
+    """Counts the paths that differ between two folders."""
     wanted, there = paths_in(source), paths_in(folder)
     looked_at = sorted(wanted & there)[:: _step(len(wanted))]
     different = sum(not _are_same(source / name, folder / name) for name in looked_at)
@@ -155,12 +155,12 @@ def count_different(source: Path, folder: Path) -> int:
 
 
 def _step(count: int) -> int:
-    """Of how many files one is read: all are, up to a number that takes seconds."""
+    """Returns the step between the files that a check reads; all, if they are few."""
     return max(1, count // _READ)
 
 
 def _are_same(one: Path, other: Path) -> bool:
-    """Whether two paths are links to the same, or files with the same bytes."""
+    """True if two paths are links with one target, or files with the same bytes."""
     if one.is_symlink() or other.is_symlink():
         return one.is_symlink() and other.is_symlink() and one.readlink() == other.readlink()
     with one.open("rb", buffering=0) as left, other.open("rb", buffering=0) as right:

@@ -1,4 +1,4 @@
-"""The workloads: which there are, of which size, and who takes part."""
+"""The workloads, their sizes, and the peers that take part."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ MIB: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Scale:
-    """How much there is of everything.
+    """The sizes of all workloads.
 
     Attributes:
-        rounds: How often each workload runs that a claim with a bar rests on.
-        few: How often each other workload runs.
-        growing: How often the growth runs.
-        many: How often what takes no time runs.
+        rounds: Runs of each workload that a claim with a bar rests on.
+        few: Runs of each other workload.
+        growing: Runs of the growth.
+        many: Runs of what takes little time.
         small: Files of 1 KiB.
         each: Files of 1 KiB with a component of their own.
         medium: Files of 100 KiB.
-        all_of: Files of 1 KiB where it is about looking at them.
+        all_of: Files of 1 KiB in the workloads that only look at them.
         large: Bytes of a large file.
         steps: Files of 1 KiB, for the growth.
         base: The step that the largest one is compared with.
@@ -90,15 +90,15 @@ LONG: Final = replace(NORMAL, steps=(*NORMAL.steps, 500_000, 1_000_000), growing
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured side by side.
+    """Cases that are compared.
 
     Attributes:
-        name: What ``--only`` calls it.
-        title: What it is, for people.
+        name: The name for ``--only``.
+        title: The title in reports.
         place: Where its files lie.
         rounds: How often each case runs.
         cases: Makes the cases, in a folder of their own.
-        memory: Whether peak memory is told as well.
+        memory: True to measure peak memory as well.
     """
 
     name: str
@@ -125,7 +125,7 @@ _SAID: Final[dict[Step, str]] = {
 
 
 def workloads(scale: Scale) -> Iterator[Workload]:
-    """All of them, in the order in which they run: last those that remove files (see `afresh`)."""
+    """Yields all workloads, in their order: those that remove files run last (see `afresh`)."""
     start_up = Workload("start-up", "start-up", "tmpfs", scale.many, growth.start_up)
     others = sorted((*_flows(scale), *_syncs(scale)), key=lambda each: each.removes)
     at = sum(not each.removes for each in others)
@@ -167,7 +167,7 @@ def _flows(scale: Scale) -> Iterator[Workload]:
 
 
 def _said(files: Files) -> str:
-    """A number of files, for people."""
+    """Formats a number of files."""
     return f"{files.count:,} x {files.size // KIB} KiB"
 
 
@@ -207,14 +207,14 @@ def _syncs(scale: Scale) -> Iterator[Workload]:
 
 
 def _standard_library(step: Step, folder: Path) -> list[Case]:
-    """Mirrors a tree that is on every machine."""
+    """Returns the cases of mirroring the standard library."""
     trees.copy_standard_library(source := folder / "library")
     files = Files(len(trees.paths_in(source)), 0)
     return mirrors.syncs(step, files, folder, make=source.rename)
 
 
 def _growth(scale: Scale) -> Iterator[Workload]:
-    """The same with more and more files."""
+    """Yields the workloads with a growing number of files."""
     steps = (0, *scale.steps)
     for what, cases_of in (("flow", growth.flows), ("sync", growth.syncs)):
         yield Workload(
