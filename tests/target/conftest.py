@@ -1,4 +1,4 @@
-"""Flows that give their databases back."""
+"""Flows that close their databases, and a source to copy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.target.flows import Flow, Main
+from tests.target.flows import Declare, Flow, Main
 
 
 @pytest.fixture
@@ -28,3 +28,17 @@ def make_flow(tmp_path: Path) -> Iterator[Callable[..., Flow]]:
 def flow(make_flow: Callable[..., Flow]) -> Flow:
     """A flow that declares its files in the main component."""
     return make_flow()
+
+
+@pytest.fixture
+def wanted(flow: Flow) -> dict[str, Declare]:
+    """The declarations of the flow, by name."""
+    return flow.wanted
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A file to be copied."""
+    path = tmp_path / "source"
+    path.write_bytes(b"12345")
+    return path

@@ -32,6 +32,7 @@ IS_NEW = tuple(int(part) for part in coco.__version__.split(".")[:3]) >= (1, 0, 
 """Releases from 1.0.23 on preview containers, and retry a failed batch in smaller parts."""
 
 Main: TypeAlias = Callable[["Flow"], Awaitable[None]]
+Declare: TypeAlias = Callable[[fsmirror.DirTarget[Any], str], Awaitable[None]]
 Item: TypeAlias = tuple[str, bytes]
 
 
@@ -42,15 +43,16 @@ class BoomError(RuntimeError):
 class Flow:
     """An app with a database of its own.
 
-    ``files`` is what it declares, ``options`` is given to ``mount_dir_target``,
-    and ``failed`` holds what went wrong in components that run in the background, as text:
-    the errors would keep the database open.
+    Declares the contents in ``files``, and anything else through the functions in ``wanted``.
+    ``options`` are given to ``mount_dir_target``. ``failed`` holds the errors of components that
+    run in the background, as text: the errors themselves would keep the database open.
     """
 
     def __init__(self, at: Path, main: Main | None = None, *, name: str = "app") -> None:
         self.root = at / "root"
         self.database = at / f"{name}.db"
         self.files: dict[str, bytes] = {}
+        self.wanted: dict[str, Declare] = {}
         self.options: dict[str, Any] = {}
         self.failed: list[str] = []
         self._main = main or plain
@@ -113,10 +115,12 @@ async def _run(flow: Flow) -> None:
 
 
 async def plain(flow: Flow) -> None:
-    """Declares every file in the main component."""
+    """Declares everything in the main component."""
     out = await fsmirror.mount_dir_target(OUT, **flow.options)
     for name, content in flow.files.items():
         out.declare_file(name, content)
+    for name, declare in flow.wanted.items():
+        await declare(out, name)
 
 
 async def memoized(flow: Flow) -> None:
