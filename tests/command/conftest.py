@@ -1,4 +1,4 @@
-"""A source with something of everything, and where it is mirrored to."""
+"""Sources, and mirrors of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.command.commands import run
 from tests.command.syncing import THEN
 from tests.target.conftest import flow, make_flow
 
-__all__ = ["dst", "flow", "make_flow", "src"]
+__all__ = ["dst", "edited", "flow", "make_flow", "pages", "source", "src", "target"]
 
 
 @pytest.fixture
@@ -35,5 +36,43 @@ def src(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dst(tmp_path: Path) -> Path:
-    """Where the mirror is made."""
+    """The path of a mirror that is not made yet."""
     return tmp_path / "dst"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A source with two files and a link."""
+    source = tmp_path / "src"
+    (source / "d").mkdir(parents=True)
+    (source / "a").write_bytes(b"a")
+    (source / "d" / "b").write_bytes(b"bb")
+    (source / "link").symlink_to("a")
+    return source
+
+
+@pytest.fixture
+def target(source: Path, tmp_path: Path) -> Path:
+    """The mirror of ``source``."""
+    assert run("sync", source, tmp_path / "dst").exit_code == 0
+    return tmp_path / "dst"
+
+
+@pytest.fixture
+def edited(source: Path, target: Path) -> Path:
+    """The mirror of ``source``, with two backups of one path."""
+    for number in range(2):
+        (target / "a").write_bytes(b"edited %d" % number)
+        assert run("sync", source, target).exit_code == 0
+    return target
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """A source with three files in nested folders."""
+    source = tmp_path / "src"
+    (source / "guide" / "deep").mkdir(parents=True)
+    (source / "index.html").write_bytes(b"<p>index")
+    (source / "guide" / "one.html").write_bytes(b"one")
+    (source / "guide" / "deep" / "two.bin").write_bytes(bytes(range(256)))
+    return source

@@ -1,0 +1,113 @@
+"""``fsmirror backups`` lists, restores and purges, whatever the order of its words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.command.commands import run, told
+from tests.support import backups
+
+
+def test_backups_are_listed_the_oldest_first(edited: Path) -> None:
+    found = told("backups", edited)
+    assert [each["path"] for each in found["backups"]] == ["a", "a"]
+    assert found["bytes"] == 16
+    assert told("backups", edited, "list") == found
+    lines = run("backups", edited).stdout.splitlines()
+    assert lines[-1] == f"{edited}: 2 backups, 16 B"
+    assert lines[0].endswith("Z/a") or lines[0].endswith("/a")
+
+
+def test_a_backup_is_restored_to_another_path_and_replaces_nothing(edited: Path) -> None:
+    result = run("backups", edited, "restore", "a")
+    assert result.exit_code == 3
+    assert "something is there already" in result.stderr
+    assert told("backups", edited, "restore", "a", "--to", "mine/a")["to"] == "mine/a"
+    assert (edited / "mine" / "a").read_bytes() == b"edited 1"
+    shown = run("backups", edited).stdout.split()[5]
+    (edited / "a").unlink()
+    assert run("backups", edited, "restore", shown).exit_code == 0
+    assert (edited / "a").read_bytes() == b"edited 0"
+    assert backups(edited) == []
+
+
+@pytest.mark.parametrize("path", ["nothing", "../a", "/etc/passwd", ""])
+def test_a_backup_that_is_not_there_is_one_line(edited: Path, path: str) -> None:
+    result = run("backups", edited, "restore", path)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("to", ["../x", "/tmp/x", ".fsmirror/x", ""])
+def test_nothing_is_restored_out_of_the_mirror(edited: Path, to: str) -> None:
+    result = run("backups", edited, "restore", "a", "--to", to)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert len(backups(edited)) == 2
+
+
+def test_old_backups_are_purged(edited: Path) -> None:
+    assert told("backups", edited, "purge", "--older-than", "1h")["purged"] == 0
+    assert len(backups(edited)) == 2
+    first, second = sorted((edited / ".fsmirror" / "backup").iterdir())
+    first.rename(first.with_name("2020-01-01T000000Z"))
+    result = run("backups", edited, "purge", "--older-than", "30d")
+    assert result.stdout == f"{edited}: 1 backup purged, 8 B\n"
+    assert [path.name for path in (edited / ".fsmirror" / "backup").iterdir()] == [second.name]
+    for age in ("0", "30", "d", "-1d", "1.5d", "1y"):
+        result = run("backups", edited, "purge", "--older-than", age)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("", "[OPTIONS] [COMMAND] DST ..."),
+        ("dst", "[OPTIONS] [COMMAND] DST ..."),
+        *((words, "list [OPTIONS] DST") for words in ("list", "list dst", "dst list")),
+        ("restore", "restore [OPTIONS] DST PATH"),
+        ("dst restore", "restore [OPTIONS] DST PATH"),
+        ("dst restore a", "restore [OPTIONS] DST PATH"),
+        *((words, "purge [OPTIONS] DST") for words in ("purge", "dst purge")),
+    ],
+)
+def test_each_command_of_backups_has_help_of_its_own_on_either_side_of_the_directory(
+    words: str, usage: str, option: str
+) -> None:
+    result = run("backups", *words.split(), option)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Usage: main backups {usage}\n")
+
+
+@pytest.mark.parametrize("words", ["list dst", "--json dst", "dst --json", "-- dst", "./dst list"])
+def test_backups_are_listed_whatever_the_order_of_the_words(
+    edited: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.chdir(edited.parent)
+    result = run("backups", *words.split())
+    assert result.exit_code == 0
+    if "--json" in words:
+        assert len(json.loads(result.stdout)["backups"]) == 2
+    else:
+        assert len(result.stdout.splitlines()) == 3
+
+
+def test_a_command_of_backups_stands_before_or_behind_the_directory(edited: Path) -> None:
+    assert told("backups", edited, "restore", "a", "--to", "b")["to"] == "b"
+    assert told("backups", "restore", edited, "a", "--to", "c")["to"] == "c"
+    assert told("backups", "purge", edited, "--older-than", "1d")["purged"] == 0
+    asked = run("backups", "restore", edited, "list")
+    assert asked.stderr == "fsmirror: list: there is no such backup\n"
+
+
+def test_a_mirror_that_is_called_as_a_command_of_backups_is_found(
+    edited: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited.rename(edited.with_name("restore"))
+    monkeypatch.chdir(edited.parent)
+    for arguments in (("restore", "list"), ("./restore",), ("list", "./restore")):
+        assert len(told("backups", *arguments)["backups"]) == 2
+    assert told("backups", "restore", "restore", "a", "--to", "b")["to"] == "b"

@@ -1,0 +1,76 @@
+"""``fsmirror status`` counts files, drift and backups, and changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._core.names import ROOT
+from cocoindex_fsmirror._mirror.notes import Pending
+from cocoindex_fsmirror._mirror.reading import row as row_of
+from tests.command.commands import run, told
+from tests.support import exact_state
+from tests.target.flows import Flow
+
+
+def test_looking_changes_nothing(target: Path) -> None:
+    before = exact_state(target)
+    for command in (("status",), ("verify",), ("verify", "--content", "--exact"), ("backups",)):
+        assert run(command[0], target, *command[1:]).exit_code == 0
+    assert run("why", target / "a").exit_code == 0
+    assert exact_state(target) == before
+
+
+def test_status_tells_who_mirrors_how_much_and_what_is_to_be_known(
+    source: Path, target: Path
+) -> None:
+    found = told("status", target)
+    (mirror,) = found.pop("mirrors")
+    assert mirror.pop("since") <= found.pop("updated")
+    assert mirror == {"by": f"fsmirror sync {source}", "files": 3, "lost": False}
+    assert found == {
+        "root": str(target),
+        "files": 3,
+        "folders": 1,
+        "bytes": 4,
+        "drifted": 0,
+        "backups": 0,
+        "orphans": 0,
+    }
+    (target / "a").write_bytes(b"tampered")
+    result = run("status", target)
+    assert result.exit_code == 1
+    assert "drifted      1  (fsmirror verify lists them)" in result.stdout
+    run("sync", source, target)
+    assert told("status", target)["backups"] == 1
+
+
+def test_status_counts_what_verify_lists_also_while_a_batch_is_under_way(target: Path) -> None:
+    with Mirror(target) as mirror:
+        row = row_of(mirror.root, "a")
+        assert row is not None
+        note = Pending("batch", ROOT, "0", False, row)
+        mirror.session.run(lambda _tree, ledger: ledger.begin([note], durable=False))
+        assert mirror.verify() == ["a"]  # Nobody knows whether it is to be believed.
+    assert told("status", target)["drifted"] == 0
+    assert told("verify", target)["differences"] == []
+
+
+def test_status_names_the_database_of_a_flow_and_the_orphans_of_one_that_was_lost(
+    make_flow: Callable[..., Flow],
+) -> None:
+    flow = make_flow()
+    flow.files = {"a": b"1", "b": b"2"}
+    flow.update()
+    (mirror,) = told("status", flow.root)["mirrors"]
+    assert mirror["by"] == f"{flow.database} tests/target/out"
+    flow.close()
+    shutil.rmtree(flow.database)
+    flow.files = {"a": b"1"}  # Nobody declares b any more.
+    flow.update()
+    found = told("status", flow.root)
+    assert found["orphans"] == 1
+    assert [(m["files"], m["lost"]) for m in found["mirrors"]] == [(1, True), (1, False)]
+    assert run("status", flow.root).exit_code == 1

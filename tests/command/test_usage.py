@@ -1,0 +1,154 @@
+"""Help, bad input and errors, as every command has them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.command.commands import run
+from tests.support import exact_state, snapshot
+
+PLAIN = ("status", "verify", "why", "drop", "backups")  # Those that take one path.
+
+
+@pytest.mark.parametrize("command", ["sync", "status", "verify", "why", "backups", "drop"])
+def test_every_command_has_help_with_its_exit_codes_and_json(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    shown = " ".join(result.stdout.split())
+    assert "0 in order, 1 differences found, 2 used wrongly, 3 failed" in shown
+    assert "--json" in shown
+
+
+def test_the_help_lists_commands_in_the_order_of_their_use() -> None:
+    listed = run("--help").stdout.partition("Commands:\n")[2].splitlines()
+    names = [line.split()[0] for line in listed if line[2:3].strip()]
+    assert names[:6] == ["sync", "status", "verify", "why", "backups", "drop"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("status", "nowhere"), ("verify", "nowhere"), ("why", "nowhere/x"), ("drop", "nowhere")),
+        *(("status", "plain"), ("verify", "plain"), ("why", "plain/x"), ("backups", "plain")),
+        *(("drop", "plain", "--yes"), ("backups", "plain", "list"), ("status",), ("why",)),
+        *(("nonsense",), ("verify", "plain", "--nonsense"), ("sync", "plain")),
+        *(("backups", "plain", "purge", "--older-than", "1d"), ("backups", "plain", "restore")),
+        *((command, path) for command in PLAIN for path in ("", "\udcff", "a\nb\x1b[0m")),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "plain").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = exact_state(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("fsmirror: ")
+    assert result.stderr.count("\n") == 1
+    assert exact_state(tmp_path) == before
+
+
+@pytest.mark.parametrize("arguments", [(), ("backups",)])
+def test_asked_for_nothing_it_shows_its_help(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == run(*arguments, "--help").stdout
+    assert result.stderr.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *((command, "nowhere") for command in PLAIN),
+        *(("sync", "nowhere", "dst"), ("sync", "src"), ("verify", "dst", "--nonsense")),
+        *(("sync", "src", "dst", "--max-delete", "many"), ("backups", "dst", "restore", "none")),
+        ("sync", "src", "dst", "--exclude", "!"),
+    ],
+)
+@pytest.mark.usefixtures("target")
+def test_programs_are_told_of_what_is_used_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments, "--json")
+    assert result.exit_code == 2
+    assert f"fsmirror: {json.loads(result.stdout)['error']}\n" == result.stderr
+    assert run(*arguments).stdout == ""
+
+
+def test_what_is_called_as_the_option_is_not_the_option() -> None:
+    result = run("status", "--", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "fsmirror: --json: no such directory\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (("sync", "src", "dst", "--max-delete", "0"), ""),
+        (("sync", "src", "dst", "--max-delete", "0", "--dry-run"), ""),
+        (("sync", "src", "dst", "--gitignore"), ""),
+        (("sync", "src", "dst", "--gitignore", "--dry-run"), ""),
+        (("drop", "dst"), "n\n"),
+    ],
+)
+def test_programs_are_told_of_what_failed(
+    source: Path,
+    target: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    given: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = snapshot(target)
+    (source / "a").unlink()
+    (source / ".gitignore").write_text("!")
+    result = run(*arguments, "--json", input=given)
+    assert result.exit_code == 3
+    assert f"fsmirror: {json.loads(result.stdout)['error']}\n" in result.stderr
+    assert run(*arguments, input=given).stdout == ""
+    assert snapshot(target) == before
+
+
+NASTY = "na\nsty\x1b[31m:smile:"
+SHOWN = NASTY.encode("unicode_escape").decode()
+
+
+def test_no_name_breaks_a_line_or_a_terminal(tmp_path: Path) -> None:
+    source, target = tmp_path / NASTY, tmp_path / f"{NASTY}2"
+    (source / NASTY).mkdir(parents=True)
+    (source / f"{NASTY}3").symlink_to(NASTY)
+    os.mkfifo(source / f"{NASTY}4")
+    commands: list[tuple[object, ...]] = [
+        *(("sync", source, target), ("sync", source, target, "-n"), ("status", target)),
+        *(("verify", target), ("why", target), ("why", target / f"{NASTY}3")),
+        *(("why", target / NASTY), ("backups", target), ("status", source), ("why", source)),
+        *(("sync", source, target / f"{NASTY}5"), ("sync", tmp_path / f"{NASTY}6", target)),
+        *(("backups", target, "purge", "--older-than", "1d"), ("drop", target)),
+        ("drop", target, "--yes"),
+    ]
+    for command in commands:
+        result = run(*command, input="n\n")
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        told = result.output.replace("Remove 1 file from", "fsmirror: ")
+        assert SHOWN in told
+        assert NASTY[-7:] in told  # And is no picture.
+        assert all(line.isprintable() for line in told.splitlines())
+        assert "sty" not in {line[:3] for line in told.splitlines()}
+
+
+def test_what_is_logged_breaks_no_line(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / NASTY
+    run("sync", source, target)
+    (target / "a").write_bytes(b"tampered")
+    result = run("sync", source, target)
+    assert f"{SHOWN}: foreign 'a' was moved to" in result.stderr
+    assert result.stderr.count("\n") == 1
