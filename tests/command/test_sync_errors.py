@@ -1,0 +1,192 @@
+"""``fsmirror sync`` fails by name: of a path, or of what it was given."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._disk.locks import lock
+from cocoindex_fsmirror._disk.roots import open_root
+from tests.command.syncing import sync
+from tests.support import contents, snapshot
+
+
+def test_special_files_are_skipped_and_counted(pages: Path, dst: Path) -> None:
+    os.mkfifo(pages / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(pages / "socket"))
+        result = sync(pages, dst)
+    assert result.exit_code == 0, result.output
+    assert "skipped 2 special files: pipe, socket" in result.stderr
+    assert snapshot(dst).keys() == snapshot(pages).keys() - {"pipe", "socket"}
+
+
+def test_a_name_that_is_no_text_fails_by_name_and_the_rest_goes_on(pages: Path, dst: Path) -> None:
+    bad = os.fsencode(pages) + b"/bad\xff"
+    with open(bad, "wb"):
+        pass
+    result = sync(pages, dst)
+    assert result.exit_code == 3
+    assert r"bad\udcff" in result.stderr
+    assert contents(snapshot(dst)).keys() == {
+        "index.html",
+        "guide/one.html",
+        "guide/deep/two.bin",
+    }
+
+
+def test_a_conflict_fails_by_name_and_the_rest_goes_on(pages: Path, dst: Path) -> None:
+    (dst / "guide" / "one.html").mkdir(parents=True)
+    (dst / "guide" / "one.html" / "mine").write_bytes(b"mine")
+    result = sync(pages, dst)
+    assert result.exit_code == 3
+    assert "guide/one.html" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (dst / "index.html").read_bytes() == b"<p>index"
+    assert (dst / "guide" / "one.html" / "mine").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "problem"),
+    [
+        ("nothing", "dst", "no such source"),
+        ("src/index.html", "dst", "the source is not a directory"),
+        ("src", "src/guide", "the destination lies inside the source"),
+        ("src/guide", "src", "the source lies inside the destination"),
+        ("src", "src", "are the same directory"),
+        ("src", "src/index.html", "the destination is a file"),
+        ("src/guide", "src/index.html/sub/deep", "the destination lies below a file"),
+        ("", "dst", "Invalid value for 'SRC': the path is empty"),
+        ("src", "", "Invalid value for 'DST': the path is empty"),
+        ("src\udcff", "dst", r"src\udcff' is not UTF-8"),
+        ("src", "dst\udcff", r"dst\udcff' is not UTF-8"),
+        ("src\0", "dst", r"src\x00' is not UTF-8"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(
+    pages: Path, source: str, target: str, problem: str
+) -> None:
+    before = snapshot(pages.parent)
+    result = sync(*(path and f"{pages.parent}/{path}" for path in (source, target)))
+    assert result.exit_code == 2
+    assert problem in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert snapshot(pages.parent) == before
+
+
+def test_a_link_to_the_inside_of_the_source_is_seen_through(pages: Path, dst: Path) -> None:
+    dst.symlink_to(pages / "guide")
+    assert sync(pages, dst).exit_code == 2
+
+
+@pytest.fixture
+def locked(dst: Path) -> Iterator[None]:
+    """Somebody else holds the destination."""
+    dst.mkdir()
+    tree, _ = open_root(str(dst))
+    lock(tree, 0)
+    yield
+    tree.close()
+
+
+@pytest.mark.usefixtures("locked")
+def test_a_destination_in_use_is_one_message(
+    pages: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "cocoindex_fsmirror._command.syncing.Mirror", lambda *a, **k: Mirror(*a, **k, patience=0)
+    )
+    result = sync(pages, dst)
+    assert result.exit_code == 3
+    assert result.stderr.startswith(f"fsmirror: {dst}: another part of this process held it")
+    assert result.stderr.count("\n") == 1
+
+
+def _as_nobody(act: Callable[[], str]) -> str:
+    """What a function returns to a user without rights, in a process of its own."""
+    # Who has no rights may not read the folders of Python either: what an error needs is there.
+    assert sync("/dev/null/none", "/dev/null/none").exit_code == 2
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # The child never touches a thread.
+        child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(writing, act().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        answer = told.read()
+    os.waitpid(child, 0)
+    return answer
+
+
+def _let_everybody_reach(tmp_path: Path) -> None:
+    """Opens the folders that pytest made above a test's own."""
+    for above in (tmp_path, *tmp_path.parents):
+        if above.is_relative_to(tempfile.gettempdir()) and str(above) != tempfile.gettempdir():
+            above.chmod(above.stat().st_mode | 0o055)
+
+
+@pytest.mark.root
+def test_a_destination_without_permission_is_one_message(pages: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become a user who may not write")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    _let_everybody_reach(tmp_path)
+
+    def told() -> str:
+        result = sync(pages, closed / "dst")
+        return f"{result.exit_code} {result.stderr}"
+
+    assert _as_nobody(told).startswith(f"3 fsmirror: {closed / 'dst'}: may not be opened")
+
+
+def test_a_source_that_cannot_be_read_whole_changes_nothing(
+    pages: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(pages, dst)
+    before, real = snapshot(dst), os.scandir
+    (pages / "index.html").write_bytes(b"changed")
+
+    def scandir(path: str) -> object:
+        if path.endswith("deep"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        result = sync(pages, dst)
+    assert result.exit_code == 3
+    assert "guide/deep: Permission denied (nothing was changed)" in result.stderr
+    assert snapshot(dst) == before
+
+
+@pytest.mark.root
+def test_a_source_without_permission_is_one_message(pages: Path, dst: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become a user who may not read")
+    _let_everybody_reach(tmp_path)
+    pages.chmod(0o700)
+
+    def told() -> str:
+        result = sync(pages, dst)
+        return f"{result.exit_code} {result.stderr}"
+
+    answer = _as_nobody(told)
+    assert answer.startswith("2 ")
+    assert f"{pages}' is not readable" in answer
