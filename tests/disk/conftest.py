@@ -1,0 +1,19 @@
+"""Fixtures of the tests of copies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.disk.copied import LARGE
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A file that is too large to be carried along; long unchanged."""
+    path = tmp_path / "source"
+    path.write_bytes(os.urandom(LARGE))
+    os.utime(path, ns=(5, 5))
+    return path

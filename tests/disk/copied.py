@@ -1,0 +1,44 @@
+"""Ways to look at the source of a copy, and to copy it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cocoindex_fsmirror._disk import calls as _calls
+from cocoindex_fsmirror._disk.sources import Source, fingerprint, look_at_source
+
+SMALL, LARGE = 1 << 16, (1 << 20) + 17
+
+
+def settled(path: Path, look: Callable[[str], Source] = fingerprint) -> Source:
+    """Looks at a source once the clock that stamps files has gone on."""
+    while _calls.coarse_now_ns() <= path.stat().st_ctime_ns:
+        pass
+    found = look(str(path))
+    assert found.is_provable
+    return found
+
+
+LOOKS = [fingerprint, look_at_source]
+
+
+def hide(patch: pytest.MonkeyPatch, *names: str) -> None:
+    """Takes ways to copy away."""
+    if "clone" in names:
+        real = fcntl.ioctl
+
+        def ioctl(fd: int, request: int, *rest: Any) -> Any:
+            if request == _calls._FICLONE:
+                raise OSError(errno.EOPNOTSUPP, "no clones here")
+            return real(fd, request, *rest)
+
+        patch.setattr(fcntl, "ioctl", ioctl)
+
+
+WAYS = [("clone",), ()]

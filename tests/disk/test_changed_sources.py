@@ -1,0 +1,93 @@
+"""Sources that change before or while they are copied never leave a wrong file."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._core.states import digest_of
+from cocoindex_fsmirror._disk import copying as _copying
+from cocoindex_fsmirror._disk.sources import Source
+from tests.disk.copied import LARGE, LOOKS, WAYS, hide, settled
+from tests.support import copy, failing, snapshot, write
+
+
+def _edit_secretly(path: Path) -> None:
+    """As many other bytes, with the time put back."""
+    path.write_bytes(os.urandom(LARGE))
+    os.utime(path, ns=(5, 5))
+
+
+def _becomes(path: Path, make: Callable[[Path], None]) -> None:
+    """A file gives way to something else."""
+    path.unlink()
+    make(path)
+
+
+EDITS: dict[str, Callable[[Path], object]] = {
+    "edited": lambda path: path.write_bytes(os.urandom(LARGE)),
+    "edited, with its time put back": _edit_secretly,
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"more"),
+    "shorter": lambda path: os.truncate(path, LARGE - 1),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": Path.unlink,
+    "a folder": lambda path: _becomes(path, Path.mkdir),
+    "a fifo": lambda path: _becomes(path, os.mkfifo),
+    "a loop": lambda path: _becomes(path, lambda at: at.symlink_to(at)),
+}
+
+
+@pytest.mark.parametrize("hidden", [(), ("clone",)])
+@pytest.mark.parametrize("look", LOOKS, ids=["hashed", "not read yet"])
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_source_that_changed_fails_its_file_by_name_and_nothing_else(
+    mirror: Mirror,
+    root: Path,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: Callable[[Path], object],
+    look: Callable[[str], Source],
+    hidden: tuple[str, ...],
+) -> None:
+    mirror.apply([write("x", b"old")])
+    found = settled(source, look)
+    edit(source)
+    hide(monkeypatch, *hidden)
+    ours = (digest_of(b"old"),)
+    with pytest.raises(ApplyError) as caught:
+        mirror.apply([copy("x", found, ours=ours), write("y", b"neighbour")])
+    (failure,) = caught.value.exceptions
+    assert str(failure).startswith(f"write 'x': its source {str(source)!r} ")
+    assert snapshot(root) == {"x": b"old", "y": b"neighbour"}
+    assert [name for name in snapshot(root, ours=True) if name.startswith("tmp/")] == []
+    assert mirror.verify(content=True) == []
+
+
+@pytest.mark.parametrize("hidden", WAYS[:-1])  # A clone is made in one step.
+@pytest.mark.parametrize("look", LOOKS, ids=["hashed", "not read yet"])
+def test_a_source_that_changes_while_it_is_copied_never_leaves_a_wrong_file(
+    mirror: Mirror,
+    root: Path,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    look: Callable[[str], Source],
+    hidden: tuple[str, ...],
+) -> None:
+    found = settled(source, look)
+    hide(monkeypatch, *hidden)
+    real = _copying.buffer
+
+    def edit() -> mmap.mmap:
+        with source.open("r+b") as file:
+            file.write(b"changed")
+        return real()
+
+    monkeypatch.setattr(_copying, "buffer", edit)
+    with failing("changed while it was read"):
+        mirror.apply([copy("x", found)])
+    assert snapshot(root) == {}
