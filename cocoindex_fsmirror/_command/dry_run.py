@@ -11,12 +11,12 @@ from .._core.names import Name
 from .._core.plan import Keep, Plan
 from .._core.rows import Kind
 from .._core.states import DirState, FileState, dressed
-from .._mirror.comparison import check_removals
+from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
 from .._mirror.mirror import Mirror
 from .._mirror.reading import noted, preview
 from .survey import Survey
-from .wanted import OWNER, Options, check_survey, comparison, known_in, leaves
+from .wanted import OWNER, Options, check_survey, declared, known_in
 
 __all__ = ["Change", "dry_run"]
 
@@ -57,7 +57,7 @@ def _all_changes(mirror: Mirror, survey: Survey, options: Options) -> Iterator[C
     """Yields what a run would do; a change may come more than once."""
     check_survey(survey)
     owner = noted(mirror.root, OWNER) or "new"
-    check_removals(mirror.root, owner, leaves(survey), options.max_delete, "--max-delete")
+    check_removals(mirror.root, owner, declared(survey), options.max_delete, "--max-delete")
     yield from (Change("fail", "", note=error) for error in survey.errors)
     yield from _root_changes(mirror.root, survey)
     swept: set[Name] = set()
@@ -65,8 +65,8 @@ def _all_changes(mirror: Mirror, survey: Survey, options: Options) -> Iterator[C
         found = foreign(mirror.root, known_in(survey))
         swept = {Name(path.removesuffix("/")) for path in found}
         yield from map(_swept, found)
-    compared = comparison(mirror.root, survey, owner, options)
-    for batch in compared.batches(survey.entries()):
+    compared = Comparison(mirror.root, owner, options.on_conflict, read=options.checksum)
+    for batch in compared.batches(declared(survey)):
         plan = preview(mirror.root, batch, swept, read=options.checksum)
         yield from _changes(plan, compared.drifted)
     for name, error in compared.unread.items():

@@ -13,18 +13,17 @@ import msgspec
 from .._core.errors import FsMirrorError
 from .._core.names import ROOT, Name
 from .._disk.tree import dress_folder
-from .._mirror.comparison import Comparison, check_removals
-from .._mirror.drift import DriftReport
+from .._mirror.comparison import Comparison, Declared, check_removals
 from .._mirror.exact import foreign, sweep
 from .._mirror.mirror import Mirror
 from .._mirror.outcome import Outcome
 from .._mirror.reading import count, noted
 from .._mirror.session import held
 from .._mirror.teardown import remove_engine
-from .._mirror.update import apply_all
+from .._mirror.update import apply_all, begin
 from .interrupts import Interrupts
-from .survey import Entry, Survey
-from .wanted import OWNER, SOURCE, Options, check_survey, comparison, known_in, leaves
+from .survey import Survey
+from .wanted import OWNER, SOURCE, Options, check_survey, declared, known_in
 
 __all__ = ["Summary", "Syncing"]
 
@@ -112,11 +111,11 @@ class Syncing:
             KeyboardInterrupt: Ctrl-C was pressed; the next run completes what is missing.
         """
         started, mirror, options = time.monotonic(), self.mirror, self._options
+        root, limit, is_durable = mirror.root, options.max_delete, options.durability != "none"
         check_survey(survey)
-        written, limit = noted(mirror.root, OWNER), options.max_delete
-        check_removals(mirror.root, written, leaves(survey), limit, "--max-delete")
-        owner = mirror.session.run(lambda _tree, ledger: ledger.identity(OWNER), create=True)
-        if noted(mirror.root, SOURCE) != survey.source:
+        check_removals(root, noted(root, OWNER), declared(survey), limit, "--max-delete")
+        owner = begin(mirror.session, OWNER, _BY, durable=is_durable)
+        if noted(root, SOURCE) != survey.source:
             mirror.session.run(lambda _tree, ledger: ledger.note(SOURCE, survey.source))
         self._begin(survey, owner)
         with self._interrupts:
@@ -125,9 +124,8 @@ class Syncing:
                 self._add(swept)
                 self._failures += map(str, swept.failures)
             remove_engine(mirror.session)
-            mirror.prepare(owner, DriftReport(), durable=options.durability != "none", by=_BY)
             apply = partial(mirror.apply, read=options.checksum)
-            to_do = self._comparison.batches(survey.entries(), suspects)
+            to_do = self._comparison.batches(self._declared(), suspects)
             self._failures += map(str, apply_all(apply, to_do))
         dress = (ROOT, survey.mode | 0o700, survey.mtime_ns)
         mirror.session.run(lambda tree, _ledger: dress_folder(tree, *dress))
@@ -135,11 +133,25 @@ class Syncing:
 
     def _begin(self, survey: Survey, owner: str) -> None:
         """Resets what is counted for a run."""
-        root, check = self.mirror.root, self._interrupts.check
+        options = self._options
         self._survey = survey
-        self._comparison: Comparison[Entry] = comparison(root, survey, owner, self._options, check)
+        self._compared = 0
+        self._comparison = Comparison(
+            self.mirror.root,
+            owner,
+            options.on_conflict,
+            durable=options.durability != "none",
+            read=options.checksum,
+        )
         self._summary = Summary(skipped=survey.skipped)
         self._failures = list(survey.errors)
+
+    def _declared(self) -> Declared:
+        """Yields what is declared, and counts it; stops after a Ctrl-C."""
+        for each in declared(self._survey):
+            self._interrupts.check()
+            self._compared += 1
+            yield each
 
     def _add(self, outcome: Outcome) -> None:
         """Counts one batch."""
@@ -155,7 +167,7 @@ class Syncing:
 
     def _go_on(self, size: int) -> None:
         """Reports bytes as they are written, and stops after a Ctrl-C."""
-        self.on_progress(self._comparison.seen, size)
+        self.on_progress(self._compared, size)
         self._interrupts.check()
 
     def _concluded(self, seconds: float) -> Summary:

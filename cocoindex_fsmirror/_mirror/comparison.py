@@ -6,144 +6,182 @@ hints come from here: an intent is planned under the lock, with another look at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, TypeAlias
+
+import msgspec
 
 from .._core.errors import SourceError, TooManyRemovalsError
 from .._core.intents import Intent, OnConflict
 from .._core.names import Name
-from .._core.rows import Kind, Row
+from .._core.rows import Kind, Row, kind_of
 from .._core.signatures import Signature
-from .._core.states import ABSENT, Content, Desired, FileState
+from .._core.states import ABSENT, Absent, Content, Desired, DirState, FileState
+from .._disk.sources import Source, fingerprint, look_at_source
 from .brake import Limit, allowance
 from .suspects import LastWritten, last_written, rows
 
-__all__ = ["Comparison", "Wanted", "batches", "check_removals"]
+__all__ = ["Comparison", "Declared", "Wanted", "batches", "check_removals"]
 
-_T = TypeVar("_T")
 _MOST: Final = 4096  # paths in a batch
 _LARGEST: Final = 1 << 30  # bytes in a batch, which need room beside the old versions
 
 
-class Wanted(NamedTuple):
-    """What a path should hold, where its bytes are, and the signature of what is copied."""
+class Wanted(msgspec.Struct, frozen=True, gc=False):
+    """The desired state of a path, and where its bytes are.
+
+    Attributes:
+        desired: The state; that of a copy has no digest until its source is read.
+        content: The bytes of a file that is no copy.
+        copied: The path of the file that is copied; empty if none is.
+        source: The signature that this file had when it was declared.
+        own_mode: True if a copy does not take its mode from its source.
+    """
 
     desired: Desired
     content: bytes | Content | None = None
+    copied: str = ""
     source: Signature | None = None
+    own_mode: bool = False
+
+    def is_recorded(self, row: Row) -> bool:
+        """True if a row records this state; of a copy, with its source as it was declared.
+
+        Size, inode and ctime prove a source: an edit that puts its mtime back moves its ctime.
+        A row of an earlier release has no inode and ctime of the source.
+        """
+        desired, source = self.desired, self.source
+        if isinstance(desired, Absent):
+            return False
+        if row.mode != desired.mode or row.asked_ns != desired.mtime_ns:
+            return False
+        if source is None:
+            return row.digest == desired.digest and row.kind == kind_of(desired)
+        return (
+            row.kind == Kind.FILE
+            and row.size == source.size
+            and row.source_inode == source.inode
+            and row.source_ctime_ns == source.ctime_ns
+        )
+
+
+Declared: TypeAlias = Iterable[tuple[Name, Wanted | None]]
+"""Paths by name, with what each should hold; ``None`` for one that stays as it is."""
+_UNDECLARED: Final = Wanted(ABSENT)
 
 
 @dataclass
-class Comparison(Generic[_T]):
+class Comparison:
     """Makes an intent of each path that is not as it is declared.
 
     Args:
         root: The root of the mirror.
         owner: Who declares.
-        is_said: True if a row says what is declared, so that nothing is to be done if the
-            disk holds it.
-        wanted: Tells what a declaration wants; is given the row of the path if the owner
-            wrote it. May raise :class:`SourceError`; then the path stays as it is.
         on_conflict: What happens to foreign bytes.
         durable: True if the batches have to survive a power cut.
-        check: Is called before each path; what it raises ends the comparison.
+        read: True to read every source, instead of trusting an unchanged signature.
 
     Attributes:
         drifted: Paths in the last batch whose actual state was not proven to be the
             last-written one.
-        unread: Paths whose source can't be read, with the error.
-        seen: How many declarations were compared.
+        unread: Paths whose source can't be read, with the error. They stay as they are.
     """
 
     root: str
     owner: str
-    is_said: Callable[[_T, Row], bool]
-    wanted: Callable[[Name, _T, Row | None], Wanted | None]
     on_conflict: OnConflict = "backup"
     durable: bool = True
-    check: Callable[[], None] = lambda: None
+    read: bool = False
     drifted: set[Name] = field(default_factory=set, init=False)
     unread: dict[Name, SourceError] = field(default_factory=dict, init=False)
-    seen: int = field(default=0, init=False)
 
     def batches(
-        self, declared: Iterable[tuple[Name, _T]], suspects: Iterable[Name] | None = None
+        self, declared: Declared, suspects: Iterable[Name] | None = None
     ) -> Iterator[list[Intent]]:
         """Yields what has to be done, as many intents as are applied together.
 
         Args:
-            declared: What each path should hold, by name.
-            suspects: Paths of which a look did not prove that they hold what was written;
-                by default they are looked for.
+            declared: What each path should hold.
+            suspects: Paths of which a look did not prove that they hold what was written, by
+                name; by default they are looked for.
         """
         for batch in batches(self._intents(declared, suspects)):
             yield batch
             self.drifted.clear()
 
-    def _intents(
-        self, declared: Iterable[tuple[Name, _T]], suspects: Iterable[Name] | None
-    ) -> Iterator[Intent]:
+    def _intents(self, declared: Declared, suspects: Iterable[Name] | None) -> Iterator[Intent]:
         """Yields what has to be done, by path."""
-        for name, declaration, last in _merged(declared, last_written(self.root, suspects)):
-            mine = last.row if last is not None and last.row.owner == self.owner else None
-            is_untouched = mine is not None and last is not None and last.is_untouched
-            container = ""
-            if declaration is not None:
-                self.check()
-                self.seen += 1
-                if mine is not None and is_untouched and self.is_said(declaration, mine):
-                    continue
-                wanted = self._asked(name, declaration, mine)
-            elif mine is not None:
-                wanted, container = Wanted(ABSENT), mine.container
-            else:
+        written = last_written(self.root, suspects)
+        mine = (last for last in written if last[0].owner == self.owner)
+        for name, wanted, last in _merged(declared, mine):
+            if wanted is None:
                 continue
-            if wanted is not None:
-                if mine is not None and not is_untouched:
-                    self.drifted.add(name)
-                yield self._intent(name, wanted, container)
+            row, is_untouched = last or (None, False)
+            is_recorded = row is not None and wanted.is_recorded(row)
+            if is_recorded and is_untouched and not (self.read and wanted.source):
+                continue
+            try:
+                intent = self._intent(name, wanted, row if is_recorded else None)
+            except SourceError as error:
+                self.unread[name] = error
+                continue
+            if row is not None and not is_untouched:
+                self.drifted.add(name)
+            yield intent
 
-    def _asked(self, name: Name, declaration: _T, row: Row | None) -> Wanted | None:
-        """Asks what a declaration wants; ``None`` if the path stays as it is."""
-        try:
-            return self.wanted(name, declaration, row)
-        except SourceError as error:
-            self.unread[name] = error
-            return None
+    def _intent(self, name: Name, wanted: Wanted, recorded: Row | None) -> Intent:
+        """Makes an intent; looks at the source of a copy, and reads it if that is needed.
 
-    def _intent(self, name: Name, wanted: Wanted, container: str) -> Intent:
-        """Makes an intent."""
-        desired, content, source = wanted
+        Args:
+            name: The path.
+            wanted: What is declared.
+            recorded: The row of the path, if it records that: then only the copy is in question.
+
+        Raises:
+            SourceError: The source can't be read.
+        """
+        state, content, seen = wanted.desired, wanted.content, wanted.source
+        if isinstance(state, FileState) and seen is not None:
+            if self.read:
+                content = fingerprint(wanted.copied)
+            elif recorded is not None:
+                content = Source(wanted.copied, recorded.digest, None, recorded.mode or 0, seen)
+            else:
+                content = look_at_source(wanted.copied, os.path.join(self.root, name))
+            mode = state.mode if wanted.own_mode else content.mode
+            mtime_ns = None if state.mtime_ns is None else content.mtime_ns
+            state = FileState(content.digest, content.size, mode, mtime_ns)
+            seen = content.signature if content.is_provable else None
         return Intent(
             name,
-            desired,
+            state,
             self.owner,
-            container,
             content=content,
             on_conflict=self.on_conflict,
             durable=self.durable,
-            source=source,
+            source=seen,
         )
 
 
 def _merged(
-    declared: Iterable[tuple[Name, _T]], written: Iterable[LastWritten]
-) -> Iterator[tuple[Name, _T | None, LastWritten | None]]:
-    """Yields each path, by name, with what is declared and what was last written there."""
+    declared: Declared, written: Iterable[LastWritten]
+) -> Iterator[tuple[Name, Wanted | None, LastWritten | None]]:
+    """Yields each path, by name, with what it should hold and what was last written there."""
     rows = iter(written)
     last = next(rows, None)
-    for name, declaration in declared:
-        while last is not None and last.row.name < name:
-            yield last.row.name, None, last
+    for name, wanted in declared:
+        while last is not None and last[0].name < name:
+            yield last[0].name, _UNDECLARED, last
             last = next(rows, None)
-        if last is not None and last.row.name == name:
-            yield name, declaration, last
+        if last is not None and last[0].name == name:
+            yield name, wanted, last
             last = next(rows, None)
         else:
-            yield name, declaration, None
+            yield name, wanted, None
     while last is not None:
-        yield last.row.name, None, last
+        yield last[0].name, _UNDECLARED, last
         last = next(rows, None)
 
 
@@ -162,29 +200,28 @@ def batches(intents: Iterable[Intent]) -> Iterator[list[Intent]]:
 
 
 def check_removals(
-    root: str, owner: str, leaves: Iterable[Name], limit: Limit | None, option: str
+    root: str, owner: str, declared: Declared, limit: Limit | None, option: str
 ) -> None:
-    """Stops before anything is done, if too much would be removed.
+    """Stops before anything is done, if too many files would be removed.
 
     Args:
         root: The root of the mirror.
         owner: Who declares.
-        leaves: The files and links that stay declared, by name.
-        limit: How many may be removed; ``None`` for any number.
-        option: What the limit is called, for the message.
+        declared: What each path should hold.
+        limit: How many files and links may be removed; ``None`` for any number.
+        option: The name of the limit, for the message.
 
     Raises:
-        TooManyRemovalsError: More files would be removed than the limit allows.
+        TooManyRemovalsError: More would be removed than the limit allows.
     """
     if limit is None:
         return
     managed = gone = 0
-    declared = ((name, True) for name in leaves)
-    written = (LastWritten(row, False) for row in rows(root))
-    for _, stays, last in _merged(declared, written):
-        if last is not None and last.row.owner == owner and last.row.kind != Kind.DIR:
+    mine = (row for row in rows(root) if row.owner == owner and row.kind != Kind.DIR)
+    for _, wanted, last in _merged(declared, ((row, False) for row in mine)):
+        if last is not None:
             managed += 1
-            gone += stays is None
+            gone += wanted is not None and isinstance(wanted.desired, Absent | DirState)
     allowed = allowance(limit, managed)
     if gone > allowed:
         shown = f"{limit:.0%}" if isinstance(limit, float) else str(limit)

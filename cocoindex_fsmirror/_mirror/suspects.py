@@ -11,7 +11,7 @@ import itertools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -29,11 +29,8 @@ __all__ = ["LastWritten", "few_suspects", "last_written", "opened_tree", "rows",
 _FEW: Final = 100_000  # suspects, of some 10 MB
 
 
-class LastWritten(NamedTuple):
-    """A row of the ledger; ``is_untouched`` if one ``lstat`` proved that it still holds."""
-
-    row: Row
-    is_untouched: bool
+LastWritten: TypeAlias = tuple[Row, bool]
+"""A row of the ledger, and true if one ``lstat`` proved that it still holds."""
 
 
 def last_written(root: str, names: Iterable[Name] | None = None) -> Iterator[LastWritten]:
@@ -51,7 +48,7 @@ def last_written(root: str, names: Iterable[Name] | None = None) -> Iterator[Las
     for row in rows(root):
         while suspect is not None and suspect < row.name:
             suspect = next(doubtful, None)
-        yield LastWritten(row, suspect != row.name)
+        yield row, suspect != row.name
 
 
 def rows(root: str, span: Span = ALL) -> Iterator[Row]:

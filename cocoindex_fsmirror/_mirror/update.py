@@ -5,19 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import PurePath
 from typing import Literal
-
-from msgspec.structs import replace
 
 from .._core.attributes import checked_content, checked_mode, checked_preserve, checked_time
 from .._core.errors import ApplyError, FsMirrorError, PathError
 from .._core.intents import Intent, OnConflict
 from .._core.names import Name, parse_link_target, parse_name
-from .._core.rows import Row, kind_of
-from .._core.states import Absent, DirState, FileState, LinkState, digest_of
-from .._disk.sources import Source, look_at_source, spool, unread_source
+from .._core.states import DirState, FileState, LinkState, digest_of
+from .._disk.sources import spool, unread_source
 from .._disk.tree import Tree
 from .apply import prepare
 from .brake import Limit
@@ -27,7 +23,7 @@ from .ledger import Ledger
 from .reading import noted
 from .session import Session
 
-__all__ = ["Update", "apply_all", "apply_update"]
+__all__ = ["Update", "apply_all", "apply_update", "begin"]
 
 Preserved = tuple[Literal["mode", "mtime"], ...]
 
@@ -98,14 +94,11 @@ class Update:
                 value.
         """
         checked, path = checked_preserve(preserve), os.path.abspath(source)
-        mode = checked_mode(mode)
-        found = unread_source(path)
-        if mode is None and "mode" in checked:
-            mode = found.mode
+        own_mode = mode is not None or "mode" not in checked
+        mode, found = checked_mode(mode), unread_source(path)
         mtime_ns = checked_time(found.mtime_ns) if "mtime" in checked else None
-        state = FileState(None, found.size, mode, mtime_ns)
-        seen = found.signature if found.is_provable else None
-        self._declared[parse_name(name)] = Wanted(state, found, seen)
+        state = FileState(None, found.size, mode if own_mode else found.mode, mtime_ns)
+        self._declared[parse_name(name)] = Wanted(state, None, path, found.signature, own_mode)
 
     def symlink(
         self,
@@ -181,62 +174,34 @@ def apply_update(
         max_delete: How many files may be removed.
     """
     root, note, declared = session.root, f"update: {by}", files.declared()
-    leaves = (name for name, wanted in declared if not isinstance(wanted.desired, DirState))
-    check_removals(root, noted(root, note), leaves, max_delete, "max_delete")
-
-    def begin(tree: Tree, ledger: Ledger) -> str:
-        owner = ledger.identity(note)
-        prepare(tree, ledger, owner, by, DriftReport())
-        return owner
-
-    comparison = Comparison[Wanted](
-        root,
-        session.run(begin, create=True, durable=durable),
-        is_said=_is_said,
-        wanted=partial(_wanted, root),
-        on_conflict=on_conflict,
-        durable=durable,
-    )
+    check_removals(root, noted(root, note), declared, max_delete, "max_delete")
+    owner = begin(session, note, by, durable=durable)
+    comparison = Comparison(root, owner, on_conflict, durable)
     failures = apply_all(apply, comparison.batches(declared))
     failures += comparison.unread.values()
     if failures:
         raise ApplyError(root, failures)
 
 
-def _is_said(declared: Wanted, row: Row) -> bool:
-    """True if a row says what is declared; of a copy, if its source is as it was."""
-    desired = declared.desired
-    if isinstance(desired, Absent) or row.kind != kind_of(desired):
-        return False
-    if (row.mode, row.asked_ns) != (desired.mode, desired.mtime_ns):
-        return False
-    if not isinstance(declared.content, Source):
-        return row.digest == desired.digest
-    seen, of_row = declared.source, (row.size, row.source_inode, row.source_ctime_ns)
-    return seen is not None and of_row == (seen.size, seen.inode, seen.ctime_ns)
-
-
-def _wanted(root: str, name: Name, declared: Wanted, row: Row | None) -> Wanted:
-    """Completes a declaration: the source of a copy is read if that is needed.
+def begin(session: Session, note: str, by: str, *, durable: bool) -> str:
+    """Begins an update; makes the root if it is missing.
 
     Args:
-        root: The root of the mirror.
-        name: The path.
-        declared: What is declared.
-        row: The row of the path, if the declarer wrote it.
+        session: That of the root.
+        note: The key of the note that keeps the declarer's identity.
+        by: Who declares, for people.
+        durable: True if a root that was made has to survive a power cut.
 
-    Raises:
-        SourceError: The source can't be read.
+    Returns:
+        The identity of the declarer.
     """
-    source, state = declared.content, declared.desired
-    if not isinstance(source, Source) or not isinstance(state, FileState):
-        return declared
-    if row is not None and _is_said(declared, row):  # Only its copy is in question.
-        known = Source(source.source, row.digest, None, source.mode, source.signature)
-        return Wanted(replace(state, digest=row.digest), known, declared.source)
-    found = look_at_source(source.source, os.path.join(root, name))
-    state = replace(state, digest=found.digest, size=found.size)
-    return Wanted(state, found, found.signature if found.is_provable else None)
+
+    def act(tree: Tree, ledger: Ledger) -> str:
+        owner = ledger.identity(note)
+        prepare(tree, ledger, owner, by, DriftReport())
+        return owner
+
+    return session.run(act, create=True, durable=durable)
 
 
 def apply_all(
