@@ -180,7 +180,7 @@ def _opens_to_write(call: ast.Call) -> bool:
 
 
 # What is opened for it, or is its own pipe or stream.
-CHANGES_ONLY_ITS_OWN = {"_command/helper", "_command/streams"}
+CHANGES_ONLY_ITS_OWN = {"_command/helper", "_command/process"}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -202,9 +202,9 @@ def test_a_helper_process_writes_to_its_own_pipe_only() -> None:
 
 
 def test_standard_streams_are_opened_by_descriptor_or_lead_nowhere() -> None:
-    assert {change.rpartition(" ")[2] for change in _changes("_command/streams")} == {"os.O_RDWR"}
+    assert {change.rpartition(" ")[2] for change in _changes("_command/process")} == {"os.O_RDWR"}
     opened = {
-        ast.unparse(n) for n in ast.walk(SOURCES["_command/streams"]) if isinstance(n, ast.Call)
+        ast.unparse(n) for n in ast.walk(SOURCES["_command/process"]) if isinstance(n, ast.Call)
     }
     assert {call for call in opened if call.startswith("os.open")} == {
         "os.open(os.devnull, os.O_RDWR)"

@@ -1,24 +1,26 @@
-"""``fsmirror backups``: lists, restores and purges what had to make way in a mirror."""
+"""``fsmirror backups`` lists, restores and purges backups; ``fsmirror drop`` gives a mirror up."""
 
 from __future__ import annotations
 
+import sys
 import time
 
 import click
 
-from .._core.errors import InvalidNameError, counted, readable
+from .._core.errors import counted, readable
 from .._core.names import parse_name
-from .._mirror.backups import find, purge_before
+from .._mirror.backups import find, list_backups, parse_age, purge_before
 from .._mirror.backups import restore as restore_backup
-from .._mirror.mirror import Mirror
-from .arguments import Group, age, mirror_argument, reports
-from .output import Report, printable, utc
+from .._mirror.reading import count
+from .._mirror.session import Session, held
+from .._mirror.teardown import tear_down
+from .output import Group, Report, mirror_argument, printable, reports, utc
 
-__all__ = ["backups"]
+__all__ = ["backups", "drop"]
 
 
 class _DirectoryFirst(Group):
-    """Also takes its commands behind the directory: ``backups DST restore PATH``."""
+    """A group whose commands may also follow the directory: ``backups DST restore PATH``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Puts the command first; without one, ``list``."""
@@ -30,25 +32,21 @@ class _DirectoryFirst(Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(
-    cls=_DirectoryFirst,
-    subcommand_metavar="[COMMAND] DST ...",
-    epilog="Each command has --json.",
-)
+@click.group(cls=_DirectoryFirst, subcommand_metavar="[COMMAND] DST ...")
 def backups() -> None:
     """List, restore or purge what had to make way in DST.
 
     Without COMMAND, the backups are listed. COMMAND may also follow DST, as in
-    "fsmirror backups DST restore PATH".
+    "fsmirror backups DST restore PATH". Each command has --json.
     """
 
 
 @backups.command("list")
 @mirror_argument
 @reports
-def list_(mirror: Mirror) -> Report:
+def list_(root: str) -> Report:
     """List the backups, the oldest first."""
-    found = mirror.backups()
+    found = list_backups(root)
     size = sum(each.size for each in found)
     listed = [
         {"where": each.where, "path": each.name, "time": utc(each.time_ns), "bytes": each.size}
@@ -58,8 +56,8 @@ def list_(mirror: Mirror) -> Report:
         f"{utc(each.time_ns)}  {readable(each.size):>12}  {printable(f'{each.stamp}/{each.name}')}"
         for each in found
     ]
-    lines.append(f"{printable(mirror.root)}: {counted(len(found), 'backup')}, {readable(size)}")
-    return Report({"root": mirror.root, "bytes": size, "backups": listed}, lines)
+    lines.append(f"{printable(root)}: {counted(len(found), 'backup')}, {readable(size)}")
+    return Report({"root": root, "bytes": size, "backups": listed}, lines)
 
 
 @backups.command()
@@ -67,32 +65,74 @@ def list_(mirror: Mirror) -> Report:
 @click.argument("path")
 @click.option("--to", metavar="PATH", help="Where to, below DST; by default where it was.")
 @reports
-def restore(mirror: Mirror, path: str, to: str | None) -> Report:
-    """Move a backup back to where it was, or to another path of DST.
+def restore(root: str, path: str, to: str | None) -> Report:
+    """Move a backup back to where it was, or to another path in DST.
 
-    PATH is as the list shows it, or where the file was: then it is the newest
-    of its backups. Nothing is ever replaced.
+    PATH is a backup as the list shows it, or the path where the file was: then
+    the newest backup of it is meant. Nothing is ever replaced.
     """
-    found = find(mirror.backups(), path)
+    found = find(list_backups(root), path)
     if not found:
         raise click.UsageError(f"{path}: there is no such backup")
+    backup = found[-1]
+    where = backup.name if to is None else parse_name(to)
+    Session(root).run(lambda tree, _ledger: restore_backup(tree, backup, where))
+    line = f"{printable(backup.where)} was moved to {printable(where)}"
+    return Report({"root": root, "restored": backup.where, "to": where}, [line])
+
+
+def _age(text: str) -> int:
+    """Parses an age such as ``30d`` or ``12h``; returns nanoseconds."""
     try:
-        where = found[-1].name if to is None else parse_name(to)
-        mirror.session.run(lambda tree, _ledger: restore_backup(tree, found[-1], where))
-    except InvalidNameError as error:
-        raise click.UsageError(str(error)) from None
-    return Report(
-        {"root": mirror.root, "restored": found[-1].where, "to": where},
-        [f"{printable(found[-1].where)} is at {printable(where)} again"],
-    )
+        return parse_age(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @backups.command()
 @mirror_argument
-@click.option("--older-than", type=age, metavar="AGE", required=True, help="Such as 30d, 12h, 2w.")
+@click.option(
+    "--older-than", type=_age, metavar="AGE", required=True, help="Such as 30d, 12h or 2w."
+)
 @reports
-def purge(mirror: Mirror, older_than: int) -> Report:
+def purge(root: str, older_than: int) -> Report:
     """Remove old backups for good."""
-    count, size = purge_before(mirror.session, time.time_ns() - older_than)
-    line = f"{printable(mirror.root)}: {counted(count, 'backup')} purged, {readable(size)}"
-    return Report({"root": mirror.root, "purged": count, "bytes": size}, [line])
+    removed, size = purge_before(Session(root), time.time_ns() - older_than)
+    line = f"{printable(root)}: {counted(removed, 'backup')} purged, {readable(size)}"
+    return Report({"root": root, "purged": removed, "bytes": size}, [line])
+
+
+@click.command()
+@mirror_argument
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@reports
+def drop(root: str, yes: bool) -> Report:
+    """Give DST up: remove what was mirrored into it, and nothing else.
+
+    What others put there stays, and so do files that were edited, and the
+    backups. A flow that still mirrors into DST will write its files again.
+    """
+    shown, session = printable(root), Session(root)
+    if not yes:
+        _confirm(f"Remove {counted(count(root), 'file')} from {shown}?")
+    kept = list_backups(root)  # A folder on another mount is found through the ledger, which goes.
+    with held(session):
+        outcome = tear_down(session)
+    deleted, left = len(outcome.removed), sorted(outcome.left)
+    stays = counted(len(left), "path left that is not ours", "paths left that are not ours")
+    lines = [f"{shown}: {counted(deleted, 'file')} deleted" + (f", {stays}" if left else "")]
+    if kept:
+        lines.append(f"{shown}: {counted(len(kept), 'backup')} kept in .fsmirror/backup")
+    return Report({"root": root, "deleted": deleted, "left": left}, lines)
+
+
+def _confirm(question: str) -> None:
+    """Asks for confirmation; without a terminal, --yes is required."""
+    try:
+        if not click.confirm(question, err=True):
+            raise click.ClickException("nothing was removed")
+    except click.Abort:
+        if not sys.stdin.isatty():
+            click.echo(err=True)
+            raise click.UsageError("no terminal to ask on; pass --yes") from None
+        raise

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import click
 
 from .. import __version__
-from .._core.errors import FsMirrorError
-from .arguments import Group, wants_json
-from .backups import backups
-from .drop import drop
+from .._core.errors import FsMirrorError, InvalidNameError
+from .backups import backups, drop
 from .look import status, verify, why
-from .output import (
-    ExitStatus,
-    OneLineFormatter,
-    complain,
-    tell_error,
-)
+from .output import ExitStatus, Group, LogHandler, complain, tell_error
 from .sync import sync
 
 __all__ = ["main"]
 
-_EPILOG: Final = "Exit status: 0 in order, 1 differences found, 2 used wrongly, 3 failed."
+_LOOKED: Final = "0 in order, 1 differences found"
+_STATUSES: Final = "Exit status: {}, 2 used wrongly, 3 failed, 130 interrupted."
 
 
 class _Commands(Group):
-    """Lists its commands in the order of their use, and reports an error in one line."""
+    """A group that lists its commands in the order of their use; an error is one line."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Returns the names of the commands in the order in which they were added."""
@@ -36,27 +31,32 @@ class _Commands(Group):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Runs the command, and ends the process with its status."""
-        as_json = wants_json(args[0] if args else extra.get("args"))
+        as_json = _wants_json(args[0] if args else extra.get("args"))
         extra["standalone_mode"] = False
         try:
-            status = super().main(*args, **extra)
+            status = super().main(*args, **extra) or ExitStatus.IN_ORDER
+        except (click.UsageError, InvalidNameError) as error:
+            tell_error(error, as_json=as_json)
+            status = ExitStatus.USED_WRONGLY
         except (click.ClickException, FsMirrorError, OSError) as error:
             tell_error(error, as_json=as_json)
-            status = (
-                ExitStatus.USED_WRONGLY
-                if isinstance(error, click.UsageError)
-                else ExitStatus.FAILED
-            )
+            status = ExitStatus.FAILED
         except (KeyboardInterrupt, click.Abort):
             complain("interrupted; nothing is lost, run it again to complete it")
             status = ExitStatus.INTERRUPTED
-        sys.exit(status if isinstance(status, int) else ExitStatus.IN_ORDER)
+        sys.exit(status)
+
+
+def _wants_json(args: Sequence[str] | None) -> bool:
+    """True if ``--json`` is given; known before parsing, which may fail."""
+    words = list(sys.argv[1:] if args is None else args)
+    return "--json" in words[: words.index("--") if "--" in words else None]
 
 
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=_EPILOG,
+    epilog=_STATUSES.format(_LOOKED),
 )
 @click.version_option(__version__, prog_name="fsmirror")
 def main() -> None:
@@ -72,12 +72,10 @@ def main() -> None:
       fsmirror why /srv/docs/index.html      whose file it is, and what differs
       fsmirror backups /srv/docs             what others had there, and is kept
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
-    shown = logging.StreamHandler()
-    shown.setFormatter(OneLineFormatter("fsmirror: %(message)s"))
-    logging.getLogger("cocoindex_fsmirror").handlers[:] = [shown]
+    logging.getLogger("cocoindex_fsmirror").handlers[:] = [LogHandler()]
 
 
-for _command in (sync, status, verify, why, backups, drop, *backups.commands.values()):
-    _command.epilog = f"{_EPILOG} {_command.epilog or ''}".strip()
 for _command in (sync, status, verify, why, backups, drop):
     main.add_command(_command)
+for _command in (*main.commands.values(), *backups.commands.values()):
+    _command.epilog = _STATUSES.format(_LOOKED if _command in (status, verify, why) else "0 done")

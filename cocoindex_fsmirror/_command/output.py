@@ -1,8 +1,13 @@
-"""Output of the command: for people, or as JSON for programs; and its exit statuses."""
+"""Arguments, output and exit statuses, as all commands share them.
+
+Each command returns a :class:`Report`, which is printed for people or, with ``--json``, for
+programs. Errors and warnings go to standard error, one line each.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -15,18 +20,23 @@ from typing import Any, Final, NamedTuple, TextIO, TypeAlias
 import click
 
 from .._core.errors import ApplyError, readable
+from .._mirror.reading import exists
 
 __all__ = [
     "ExitStatus",
-    "Failure",
     "Figures",
-    "OneLineFormatter",
+    "Group",
+    "LogHandler",
+    "PathType",
     "Report",
     "coloured",
     "complain",
+    "json_option",
+    "mirror_argument",
     "one_line",
     "printable",
     "progress_bar",
+    "reports",
     "tell",
     "tell_error",
     "utc",
@@ -34,14 +44,14 @@ __all__ = [
 
 
 class ExitStatus(IntEnum):
-    """How the process ends."""
+    """The exit status of the process."""
 
     IN_ORDER = 0
     DIFFERS = 1
     USED_WRONGLY = 2
     FAILED = 3
-    INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-    UNREAD = 141  # 128 + SIGPIPE, too
+    INTERRUPTED = 130  # 128 + SIGINT, as in shells
+    UNREAD = 141  # 128 + SIGPIPE
 
 
 Figures: TypeAlias = dict[str, Any]
@@ -56,8 +66,74 @@ class Report(NamedTuple):
     status: int = ExitStatus.IN_ORDER
 
 
-class Failure(click.ClickException):
-    """A failure of a command that was used rightly."""
+# Arguments
+
+
+class Group(click.Group):
+    """A group that shows its help if no command is given; releases of Click differ in that."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments, if there are any."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(ExitStatus.USED_WRONGLY)
+        return super().parse_args(ctx, args)
+
+
+class PathType(click.Path):
+    """A path on this machine that the ledger can keep: not empty, and UTF-8."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Checks a path.
+
+        A directory is refused if rsync and scp would look for it on another machine, since
+        there is a colon before its first slash. One that is to be read may exist; one that is
+        to be written may have been made by the same mistake earlier.
+        """
+        if not value:
+            self.fail("the path is empty", param, ctx)
+        if "\0" in value or value.encode(errors="ignore").decode() != value:
+            self.fail(f"{value!r} is not UTF-8", param, ctx)
+        seems_remote = not self.file_okay and ":" in value.partition("/")[0]
+        if seems_remote and not (self.exists and os.path.lexists(value)):
+            hint = f"write ./{value} for a path on this one"
+            self.fail(f"{value} names a path on another machine ({hint})", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _mirror(_ctx: click.Context, _param: click.Parameter, root: str) -> str:
+    """Refuses a directory that is no mirror."""
+    if not exists(root):
+        raise click.UsageError(f"{root}: is no mirror (it has no ledger)")
+    return root
+
+
+mirror_argument: Final = click.argument(
+    "root",
+    metavar="DST",
+    type=PathType(exists=True, file_okay=False, resolve_path=True),
+    callback=_mirror,
+)
+json_option: Final = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object on standard output, and nothing else there; also of an error.",
+)
+
+
+def reports(command: Callable[..., Report]) -> Callable[..., int]:
+    """Adds ``--json`` to a command, prints its report, and returns the exit status."""
+
+    @json_option
+    @functools.wraps(command)
+    def reported(*, as_json: bool, **given: Any) -> int:
+        return tell(command(**given), as_json=as_json)
+
+    return reported
+
+
+# Output
 
 
 def tell(report: Report, *, as_json: bool) -> int:
@@ -68,26 +144,28 @@ def tell(report: Report, *, as_json: bool) -> int:
 
 
 def tell_error(error: Exception, *, as_json: bool) -> None:
-    """Says what failed, and to programs as well."""
-    lines = [one_line(line) for line in _lines_of(error)]
+    """Prints an error with its parts, also for programs."""
+    lines = [error.format_message() if isinstance(error, click.ClickException) else str(error)]
+    if isinstance(error, ApplyError):
+        parts = [f"  {part}" for part in error.exceptions]
+        lines = [f"{error.where}: {len(parts)} failed", *parts]
+    lines = [one_line(line) for line in lines]
     complain(*lines)
     if as_json:
         _print(json.dumps({"error": "\n".join(lines)}), sys.stdout)
 
 
-def _lines_of(error: Exception) -> list[str]:
-    """Returns the message of an error, with a line for each of its parts."""
-    if isinstance(error, click.ClickException):
-        return [error.format_message()]
-    if isinstance(error, ApplyError):
-        parts = [f"  {part}" for part in error.exceptions]
-        return [f"{error.where}: {len(parts)} failed", *parts]
-    return [str(error)]
-
-
 def complain(*lines: str) -> None:
-    """Says what is wrong, on standard error."""
+    """Prints a message on standard error."""
     _print(click.style("fsmirror: " + "\n".join(map(one_line, lines)), fg="red"), sys.stderr)
+
+
+class LogHandler(logging.Handler):
+    """Prints each log record as one line on standard error, without a traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record."""
+        _print(f"fsmirror: {one_line(record.getMessage())}", sys.stderr)
 
 
 def _print(line: str, stream: TextIO) -> None:
@@ -97,16 +175,8 @@ def _print(line: str, stream: TextIO) -> None:
 
 
 def one_line(text: str) -> str:
-    """Escapes what would break the line or the terminal, whatever names are in a message."""
+    """Escapes what would break the line or the terminal, as names in a message may."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-class OneLineFormatter(logging.Formatter):
-    """Formats a log record as one line."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """Returns the message without what may follow it, such as a traceback."""
-        return one_line(super().formatMessage(record))
 
 
 _COLOURS: Final = {
@@ -118,8 +188,8 @@ _COLOURS: Final = {
 
 
 def coloured(word: str) -> str:
-    """Colours the word for a change or a difference."""
-    return click.style(word, fg=_COLOURS[word.rstrip()])
+    """Colours the word for a change or a difference, and fills it up to a column."""
+    return click.style(f"{word:8}", fg=_COLOURS[word])
 
 
 def printable(path: str) -> str:
@@ -128,10 +198,8 @@ def printable(path: str) -> str:
 
 
 def utc(time_ns: int) -> str:
-    """Formats a time in UTC; nothing for 0."""
-    if not time_ns:
-        return ""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time_ns / 1e9))
+    """Formats a time in UTC; empty for 0."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time_ns / 1e9)) if time_ns else ""
 
 
 @contextlib.contextmanager
@@ -139,12 +207,12 @@ def progress_bar(count: int) -> Iterator[Callable[[int, int], None]]:
     """Shows a progress bar on standard error, if that is a terminal.
 
     Args:
-        count: How many paths are to be compared; 0 to show nothing.
+        count: The number of paths to be compared; 0 to show nothing.
 
     Yields:
-        A function to call with how many were compared, and how many more bytes were written.
+        A function that takes how many paths were compared, and how many more bytes were written.
     """
-    if not count or sys.stderr is None or not sys.stderr.isatty():
+    if not count or not sys.stderr.isatty():
         yield lambda _seen, _size: None
         return
     from rich import progress  # noqa: PLC0415  # Only where it is seen.

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
 
 from .._core.errors import FsMirrorError, counted, readable
 from .._core.names import Name
+from .._mirror.brake import Limit
 from .._mirror.mirror import Mirror
-from .arguments import json_option, limit, source_argument, target_argument
+from .._mirror.suspects import few_suspects
+from .dry_run import dry_run as list_changes
 from .helper import Helper, collect_less_garbage
 from .output import (
     ExitStatus,
+    PathType,
     Report,
     coloured,
     complain,
+    json_option,
     one_line,
     printable,
     progress_bar,
     tell,
     tell_error,
 )
-
-if TYPE_CHECKING:
-    from .survey import Survey
-    from .syncing import Summary, Syncing
+from .patterns import patterns
+from .survey import Survey, survey
+from .syncing import Summary, Syncing
+from .wanted import Options
 
 __all__ = ["sync"]
 
@@ -40,9 +44,18 @@ _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replac
 _COUNTS: Final = ("written", "adopted", "healed", "deleted", "backed_up", "unchanged")
 
 
+def _limit(text: str) -> Limit:
+    """Parses a count of files, or a part of them: ``20``, ``5%``."""
+    found = re.fullmatch(r"([0-9]{1,18})(%?)", text)
+    if found is None or (found[2] and int(found[1]) > 100):
+        problem = f"{text[:30]!r} is neither a count nor a percentage, such as 20 or 5%"
+        raise click.BadParameter(problem)
+    return int(found[1]) / 100 if found[2] else int(found[1])
+
+
 @click.command()
-@source_argument
-@target_argument
+@click.argument("src", type=PathType(exists=True, file_okay=False, resolve_path=True))
+@click.argument("dst", type=PathType(file_okay=False, resolve_path=True))
 @click.option(
     "--exclude",
     metavar="PATTERN",
@@ -74,15 +87,15 @@ _COUNTS: Final = ("written", "adopted", "healed", "deleted", "backed_up", "uncha
 )
 @click.option(
     "--max-delete",
-    type=limit,
+    type=_limit,
     metavar="COUNT OR PERCENT",
     help="Stop before anything is done if more files than this would be removed: 20, 5%.",
 )
 @json_option
 def sync(
     *,
-    src: Path,
-    dst: Path,
+    src: str,
+    dst: str,
     exclude: tuple[str, ...],
     gitignore: bool,
     watch: bool,
@@ -96,36 +109,30 @@ def sync(
     is replaced in one step, what is gone in SRC is removed, and what others
     changed or removed in DST comes back; their versions go to the backup area.
     What was never mirrored stays as it is, unless --exact is given. All state
-    is kept in DST/.fsmirror. A folder of that name in SRC is left out. A name
-    that is not UTF-8 can't be mirrored: it fails by name.
+    is kept in DST/.fsmirror. A folder of that name in SRC is left out. A file
+    whose name is not UTF-8 can't be mirrored: it fails, and is named.
 
-    With --watch and --json there is one object, on a line, for each run.
+    With --watch, Ctrl-C ends the command with exit status 0; with --json as
+    well, there is one object, on a line, for each run.
     """
-    from .._mirror.suspects import few_suspects  # noqa: PLC0415
-    from .patterns import patterns  # noqa: PLC0415  # Other commands need none of these.
-    from .survey import survey  # noqa: PLC0415
-    from .syncing import Syncing  # noqa: PLC0415
-    from .wanted import Options  # noqa: PLC0415
-
     if watch and dry_run:
         raise click.UsageError("--watch and --dry-run can't be given together")
-    source, target = _checked(src, dst)
+    _check_places(src, dst)
     try:
         excluded = patterns(exclude) if exclude else None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    look_at_source = partial(survey, source, excluded, gitignore=gitignore)
+    look_at_source = partial(survey, src, excluded, gitignore=gitignore)
     if dry_run:
-        planned = _planned(Mirror(target), look_at_source(), Options(**options))
+        planned = _planned(Mirror(dst), look_at_source(), Options(**options))
         return tell(planned, as_json=as_json)
     collect_less_garbage()
-    opened = partial(Syncing, target, Options(**options))
-    run = _Run(source, target, opened, look_at_source, as_json)
+    run = _Run(src, dst, partial(Syncing, dst, Options(**options)), look_at_source, as_json)
     if watch:
         return _follow(run)
     # Forked before a ledger is open, since SQLite forbids to take one along.
     with (
-        contextlib.closing(Helper(partial(few_suspects, target))) as helper,
+        contextlib.closing(Helper(partial(few_suspects, dst))) as helper,
         contextlib.closing(run.open()) as syncing,
     ):
         return run.once(syncing, helper.result)
@@ -170,13 +177,11 @@ def _done(source: str, target: str, summary: Summary) -> Report:
 
 def _planned(mirror: Mirror, found: Survey, options: Any) -> Report:
     """Reports what a run would do."""
-    from .dry_run import dry_run  # noqa: PLC0415
-
-    changes = list(dry_run(mirror, found, options))
+    changes = list(list_changes(mirror, found, options))
     lines = []
     for action, path, size, note in changes:
         more = ", ".join([readable(size)] * bool(size) + [one_line(note)] * bool(note))
-        lines.append(f"{coloured(f'{action:8}')} {printable(path)}" + (more and f"  ({more})"))
+        lines.append(f"{coloured(action)} {printable(path)}" + (more and f"  ({more})"))
     count = counted(len(changes), "change")
     lines.append(f"{printable(mirror.root)}: {count} would be made; nothing was done")
     figures = {"root": mirror.root, "changes": [change._asdict() for change in changes]}
@@ -216,24 +221,19 @@ def _opened_again(run: _Run) -> Syncing:
             time.sleep(_PAUSE)
 
 
-def _checked(src: Path, dst: Path) -> tuple[str, str]:
-    """Returns the absolute paths of source and target, if they make sense together."""
-    source, target = os.path.realpath(src), os.path.realpath(dst)
-    there = target
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
-    where = "is" if there == target else "lies below"
+def _check_places(source: str, target: str) -> None:
+    """Refuses a source and a target that make no sense together."""
+    above = target
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
     for problem, is_so in {
-        f"{src}: no such source": not os.path.lexists(src),
-        f"{src}: the source is not a directory": not os.path.isdir(source),
-        f"{dst}: the destination {where} a file, not a directory": not os.path.isdir(there),
-        f"{dst}: source and destination are the same directory": source == target,
-        f"{dst}: the destination lies inside the source": _is_inside(target, source),
-        f"{src}: the source lies inside the destination": _is_inside(source, target),
+        f"{target}: the destination lies below a file": not os.path.isdir(above),
+        f"{target}: source and destination are the same directory": source == target,
+        f"{target}: the destination lies inside the source": _is_inside(target, source),
+        f"{source}: the source lies inside the destination": _is_inside(source, target),
     }.items():
         if is_so:
             raise click.UsageError(problem)
-    return source, target
 
 
 def _is_inside(path: str, folder: str) -> bool:

@@ -31,14 +31,14 @@ def one(tmp_path: Path) -> Path:
         ("status dst", "\n  1 file or link, 1 B, in 1 folder\n"),
         ("status dst", "fsmirror sync {here}/src, 1 file, since"),
         ("verify dst", "in order (1 file)\n"),
-        ("verify dst --exact", "1 differs (1 file)\n"),
+        ("verify dst --exact", "1 path differs (1 file)\n"),
         ("backups dst", "1 backup, 4 B\n"),
         ("backups dst purge --older-than 1d", "0 backups purged, 0 B\n"),
         ("sync src dst", "skipped 1 special file: pipe\n"),
         ("sync src dst -n", "1 change would be made; nothing was done\n"),
         ("sync src dst --exact", "1 foreign file was moved to"),
         ("sync none dst --max-delete 0", "1 of 1 file would be removed"),
-        ("drop dst --yes", "0 deleted, 1 left that is not ours\n"),
+        ("drop dst --yes", "0 files deleted, 1 path left that is not ours\n"),
         ("drop dst", "Remove 1 file from"),
     ],
 )
@@ -63,4 +63,7 @@ def test_many_of_a_kind_are_counted_in_the_plural() -> None:
         "2 files",
         "1,000 files",
     ]
-    assert [counted(count, "differs", "differ") for count in (1, 2)] == ["1 differs", "2 differ"]
+    assert [counted(count, "path differs", "paths differ") for count in (1, 2)] == [
+        "1 path differs",
+        "2 paths differ",
+    ]

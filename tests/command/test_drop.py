@@ -46,7 +46,7 @@ def test_drop_names_what_stays_of_several_mirrors_and_only_that(
     assert run("sync", source, flow.root).exit_code == 0
     (flow.root / "flow" / "b").write_bytes(b"edited")
     result = run("drop", flow.root, "--yes")
-    assert result.stdout == f"{flow.root}: 4 deleted, 1 left that is not ours\n"
+    assert result.stdout == f"{flow.root}: 4 files deleted, 1 path left that is not ours\n"
     assert result.stderr == (
         f"fsmirror: {flow.root}: left in place, since it is not ours: 'flow/b'\n"
     )

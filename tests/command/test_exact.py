@@ -185,7 +185,8 @@ def test_an_impossible_limit_is_one_line(src: Path, dst: Path, limit: str) -> No
 def test_a_limit_that_is_no_number_for_python_is_one_line(src: Path, dst: Path) -> None:
     result = sync(src, dst, f"--max-delete={'9' * 5000}")
     assert result.exit_code == 2
-    assert "it has 5,000 digits" in result.stderr
+    assert "neither a count nor a percentage" in result.stderr
+    assert len(result.stderr) < 200
     assert result.stderr.count("\n") == 1
     assert sync(src, dst, f"--max-delete={'9' * 18}").exit_code == 0
 

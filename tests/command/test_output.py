@@ -12,6 +12,7 @@ import pytest
 from tests.support import command_environment, contents, run_command, snapshot
 
 UNWRITABLE = "fsmirror: standard output can't be written: No space left on device\n"
+MISSING = "Invalid value for 'DST': Directory 'none' does not exist."
 COMMANDS = [
     *("sync src dst", "sync src dst --dry-run", "sync src dst --watch"),
     *("status dst", "verify dst", "why dst/a", "drop dst --yes"),
@@ -45,7 +46,7 @@ def test_run_whose_summary_is_lost_has_done_its_work(here: Path) -> None:
 
 def test_error_that_programs_lose_has_a_line_of_its_own(here: Path) -> None:
     ran = run_command("status", "none", "--json", redirection="> /dev/full", cwd=here)
-    assert (ran.returncode, ran.stderr) == (3, f"fsmirror: none: no such directory\n{UNWRITABLE}")
+    assert (ran.returncode, ran.stderr) == (3, f"fsmirror: {MISSING}\n{UNWRITABLE}")
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "status dst --json", *HELP])
@@ -142,8 +143,8 @@ def accented(tmp_path: Path) -> Path:
         ("sync é dst --dry-run", 0, r"heal     \xf6  (1 B, what is"),
         ("sync é dst", 0, r"foreign '\xf6' was moved to"),
         ("sync é õ", 0, r"{here}/\xf5: 2 written"),
-        ("sync none dst/ü", 2, "none: no such source"),
-        ("sync õ dst", 2, r"\xf5: no such source"),
+        ("sync none dst/ü", 2, "Directory 'none' does not exist"),
+        ("sync õ dst", 2, r"Directory '\xf5' does not exist"),
         ("drop dst --yes", 0, r"left in place, since it is not ours: '\xf6'"),
         ("drop dst", 2, "Remove 2 files from {here}/dst?"),
         ("backups dst restore ö", 2, r"\xf6: there is no such backup"),

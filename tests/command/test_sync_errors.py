@@ -57,12 +57,12 @@ def test_a_conflict_fails_by_name_and_the_rest_goes_on(pages: Path, dst: Path) -
 @pytest.mark.parametrize(
     ("source", "target", "problem"),
     [
-        ("nothing", "dst", "no such source"),
-        ("src/index.html", "dst", "the source is not a directory"),
+        ("nothing", "dst", "/nothing' does not exist."),
+        ("src/index.html", "dst", "index.html' is a file."),
         ("src", "src/guide", "the destination lies inside the source"),
         ("src/guide", "src", "the source lies inside the destination"),
         ("src", "src", "are the same directory"),
-        ("src", "src/index.html", "the destination is a file"),
+        ("src", "src/index.html", "index.html' is a file."),
         ("src/guide", "src/index.html/sub/deep", "the destination lies below a file"),
         ("", "dst", "Invalid value for 'SRC': the path is empty"),
         ("src", "", "Invalid value for 'DST': the path is empty"),

@@ -39,7 +39,7 @@ def test_verify_tells_how_a_file_differs(
     result = run("verify", target, "--content")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[0] == f"{how:8}  a"
-    assert result.stdout.splitlines()[-1] == f"{target}: 1 differs (3 files)"
+    assert result.stdout.splitlines()[-1] == f"{target}: 1 path differs (3 files)"
 
 
 def test_verify_is_silent_of_what_is_foreign_unless_it_is_to_be_exact(target: Path) -> None:
