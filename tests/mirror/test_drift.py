@@ -1,4 +1,4 @@
-"""DriftReport is noticed: by a look, within a tick, and by content where a look can't tell."""
+"""Drift is found by every way of looking, and healed."""
 
 from __future__ import annotations
 
@@ -7,54 +7,27 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror, RootError
-from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.states import digest_of
-from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import copying as _copying
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
-from cocoindex_fsmirror._disk.roots import open_root
-from cocoindex_fsmirror._disk.staging import Slot, Staging
-from cocoindex_fsmirror._mirror import apply as _apply_module
-from cocoindex_fsmirror._mirror import drift as _drift
-from cocoindex_fsmirror._mirror import look as _observe
 from cocoindex_fsmirror._mirror import reader as _reader
 from cocoindex_fsmirror._mirror.drift import DriftReport, differences, has_drifted
 from cocoindex_fsmirror._mirror.formats import CorruptLedgerError
 from cocoindex_fsmirror._mirror.reading import row as row_of
 from cocoindex_fsmirror._mirror.suspects import rows
+from tests.mirror.drifting import edit_in_place, edit_secretly, looks
 from tests.steps import quiet_state
-from tests.support import OWNER, delete, folder, ledger_rows, write
-
-
-@pytest.fixture
-def x(mirror: Mirror, root: Path) -> Path:
-    """A managed file among others."""
-    mirror.apply([write("d/x", b"abc", component="/one"), write("y", b"1", mode=0o644)])
-    return root / "d" / "x"
+from tests.support import OWNER, delete, folder, write
 
 
 def _edit(x: Path) -> None:
     x.write_bytes(b"longer than before")
-
-
-def _same_size(x: Path) -> None:
-    with x.open("r+b") as file:
-        file.write(b"ABC")
-
-
-def _same_size_and_time(x: Path) -> None:
-    before = x.stat()
-    _same_size(x)
-    os.utime(x, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _replace(x: Path) -> None:
@@ -90,8 +63,8 @@ def _parent_gone(x: Path) -> None:
 
 DRIFTS = [
     _edit,
-    _same_size,
-    _same_size_and_time,
+    edit_in_place,
+    edit_secretly,
     _replace,
     _link,
     _parent_link,
@@ -102,22 +75,13 @@ DRIFTS = [
 ]
 
 
-def _looks(mirror: Mirror) -> list[DriftReport]:
-    """What each way of looking finds."""
-    return [
-        mirror.observe(),
-        mirror.observe(content=True),
-        asyncio.run(asyncio.to_thread(mirror.observe, content=True)),
-    ]
-
-
 @pytest.mark.parametrize("happens", DRIFTS)
 def test_drift_is_noticed_and_healed(
     mirror: Mirror, root: Path, x: Path, happens: Callable[[Path], None]
 ) -> None:
     happens(x)
     before = quiet_state(root)
-    for found in _looks(mirror):
+    for found in looks(mirror):
         assert found.names == {"d/x"}
         assert found.components == {(OWNER, "/one")}
     assert has_drifted(mirror.root, write("d/x").name)
@@ -141,20 +105,11 @@ def test_a_touched_file_is_refreshed_and_no_drift(mirror: Mirror, x: Path) -> No
     os.utime(x, ns=(1, 1))
     while coarse_now_ns() <= x.lstat().st_ctime_ns:
         os.sched_yield()  # A touch within this tick of the clock could hide an edit.
-    for found in _looks(mirror):
+    for found in looks(mirror):
         assert found.names == set()
         assert [row.name for row in found.refreshed] == ["d/x"]
     mirror.prepare(OWNER, mirror.observe())
     assert mirror.observe().refreshed == ()
-
-
-def test_a_refreshed_row_does_not_overwrite_a_newer_one(mirror: Mirror, x: Path) -> None:
-    os.utime(x, ns=(1, 1))
-    found = mirror.observe()
-    mirror.apply([write("d/x", b"newer")])
-    mirror.prepare(OWNER, found)
-    assert mirror.verify() == []
-    assert mirror.verify(content=True) == []
 
 
 def test_the_whole_root_gone_is_drift_of_everything(mirror: Mirror, root: Path, x: Path) -> None:
@@ -195,71 +150,6 @@ def test_an_unfinished_batch_counts_as_drift(mirror: Mirror, root: Path, x: Path
     assert mirror.verify() == []
 
 
-class _Clock:
-    """A clock that stands still, at the latest stamp of the files that are there."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self) -> int:
-        return self._path.lstat().st_ctime_ns
-
-
-def test_an_edit_in_the_tick_of_the_record_is_noticed(
-    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, no_waiting: None
-) -> None:
-    mirror.apply([write("x", b"abc")])
-    (root / "x").write_bytes(b"old")
-    for module in (_calls, _observe, _drift, _apply_module):
-        monkeypatch.setattr(module, "coarse_now_ns", _Clock(root / "x"))
-    mirror.apply([write("x", b"abc")])
-    (root / "x").write_bytes(b"ABC")
-    _pretend_unchanged(root, "x")
-    assert mirror.verify() == ["x"]
-
-
-def test_whole_second_stamps_are_believed_only_after_their_second(mirror: Mirror) -> None:
-    from cocoindex_fsmirror._core.signatures import Signature, proves
-
-    second = 1_000_000_000
-    stamped = Signature(1, 3, 5 * second, 5 * second)
-    assert not proves(stamped, stamped, 5 * second + second // 2)
-    assert proves(stamped, stamped, 6 * second)
-
-
-def _pretend_unchanged(root: Path, name: str, *, recorded: bool = False) -> None:
-    """Makes the row of a file agree with what ``lstat`` says of it now."""
-    seen = (root / name).lstat()
-    with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
-        ledger.execute(
-            "UPDATE rows SET inode = ?, size = ?, mtime_ns = ?, ctime_ns = ? WHERE name = ?",
-            (seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, name),
-        )
-        if recorded:
-            later = seen.st_ctime_ns + 10**9
-            ledger.execute("UPDATE rows SET recorded_ns = ? WHERE name = ?", (later, name))
-        ledger.commit()
-
-
-def test_an_edit_that_kept_size_times_and_inode_is_found_by_content(
-    mirror: Mirror, root: Path, x: Path
-) -> None:
-    _same_size(x)
-    _pretend_unchanged(root, "d/x", recorded=True)
-    assert mirror.verify() == []
-    assert mirror.verify(content=True) == ["d/x"]
-    assert asyncio.run(asyncio.to_thread(mirror.observe, content=True)).names == {"d/x"}
-
-
-def test_an_edit_is_noticed_by_its_ctime_though_the_clock_was_set_back(
-    mirror: Mirror, root: Path, x: Path
-) -> None:
-    _pretend_unchanged(root, "d/x", recorded=True)
-    assert mirror.verify() == []
-    _same_size_and_time(x)
-    assert mirror.verify() == ["d/x"]
-
-
 def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path) -> None:
     size = 32 << 20
     mirror.apply([write("large", b"x" * size)])
@@ -281,22 +171,6 @@ def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path
     assert turns >= size // _copying._CHUNK
 
 
-def test_an_older_look_does_not_make_a_newer_record_older(mirror: Mirror, x: Path) -> None:
-    os.utime(x, ns=(1, 1))
-    while coarse_now_ns() <= x.lstat().st_ctime_ns:
-        os.sched_yield()
-    older = mirror.observe()
-    assert older.refreshed
-    while coarse_now_ns() <= older.refreshed[0].recorded_ns:
-        os.sched_yield()
-    newer = mirror.observe()
-    for look in (newer, older):
-        mirror.prepare(OWNER, look)
-    with contextlib.closing(sqlite3.connect(x.parents[1] / ".fsmirror/ledger.sqlite3")) as database:
-        found = database.execute("SELECT recorded_ns FROM rows WHERE name = 'd/x'").fetchone()
-    assert found == (newer.refreshed[0].recorded_ns,)
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_a_large_ledger_is_read_some_rows_at_a_time_while_others_write(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, size: int
@@ -307,7 +181,7 @@ def test_a_large_ledger_is_read_some_rows_at_a_time_while_others_write(
     changed = {names[0], names[2], names[3], names[6]}
     for name in changed:
         (root / name).write_bytes(b"edited")
-    for found in _looks(mirror):
+    for found in looks(mirror):
         assert found.names == changed
     assert {each.name for each in differences(mirror.root)} == changed
     walk = rows(mirror.root)
@@ -317,64 +191,6 @@ def test_a_large_ledger_is_read_some_rows_at_a_time_while_others_write(
     assert [str(first.name), *rest][:5] == names[:5]
     if size < 3:
         assert rest[4:] == [names[-1], "later"]
-
-
-def test_a_mode_that_was_changed_before_we_looked_again_is_drift(
-    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The record has the ``ctime`` of that change, so that it proves the content only."""
-    real = Staging.put
-
-    def put(staging: Staging, slot: Slot, name: Name) -> None:
-        real(staging, slot, name)
-        (root / name).chmod(0o604)
-        time.sleep(0.02)  # More than a tick: the look proves what it sees.
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Staging, "put", put)
-        mirror.apply([write("asked", b"1", mode=0o640), write("not", b"1")])
-    assert mirror.verify() == ["asked"]
-    mirror.apply([write("asked", b"1", mode=0o640)])
-    assert mirror.verify() == []
-    assert (root / "asked").stat().st_mode & 0o777 == 0o640
-
-
-def test_by_a_copied_ledger_no_lstat_is_proof(mirror: Mirror, root: Path, x: Path) -> None:
-    assert mirror.observe().refreshed == ()
-    mirror.close()
-    ledger = root / ".fsmirror" / "ledger.sqlite3"
-    shutil.copy2(ledger, ledger.with_name("copy"))
-    os.replace(ledger.with_name("copy"), ledger)
-    assert {row.name for row in mirror.observe().refreshed} == {"d/x", "y"}
-
-
-def test_no_lstat_proves_a_row_that_is_unsynced_or_was_seen_to_drift(
-    mirror: Mirror, root: Path, x: Path
-) -> None:
-    row = row_of(mirror.root, "d/x")
-    assert row is not None
-    with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
-        ledger.execute("UPDATE rows SET seen = 1 WHERE name = 'd/x'")
-        ledger.commit()
-    assert [(row.name, row.seen) for row in mirror.observe().refreshed] == [("d/x", False)]
-    with contextlib.closing(open_root(str(root))[0]) as tree:
-        stale, read = replace(row, digest=b"stale"), digest_of(x.read_bytes())
-        assert _observe.look_at(tree, row.name, stale).digest == b"stale"
-        for doubtful in (replace(stale, unsynced=True), replace(stale, seen=True)):
-            assert _observe.look_at(tree, row.name, doubtful).digest == read
-
-
-def test_a_file_that_was_edited_before_it_was_looked_at_again_proves_nothing(
-    root: Path, mirror: Mirror
-) -> None:
-    mirror.apply([write("x", b"1")])
-    row, (tree, _) = ledger_rows(mirror)[0], open_root(str(root))
-    with contextlib.closing(tree):
-        seen = tree.signature(row.name)
-        assert seen is not None
-        (root / "x").write_bytes(b"2")
-        (recorded,) = _observe.record(tree, [row], {row.name: _observe.Seen(seen, 0)})
-    assert (recorded.signature, recorded.recorded_ns) == (seen, 0)
 
 
 @pytest.mark.parametrize("content", [False, True], ids=["stat", "content"])
@@ -389,17 +205,6 @@ def test_every_path_is_looked_at_once(
     found = differences(mirror.root, content=content)
     assert [difference.name for difference in found] == names
     assert {difference.how for difference in found} <= {"modified"}
-
-
-def test_every_file_of_a_copied_ledger_is_read(mirror: Mirror, root: Path) -> None:
-    mirror.apply([write(f"{number}", b"1") for number in range(10)])
-    mirror.close()
-    ledger = root / ".fsmirror" / "ledger.sqlite3"
-    shutil.copy(ledger, root / "copy")
-    (root / "copy").replace(ledger)
-    (root / "2").write_bytes(b"2")
-    (root / "8").write_bytes(b"2")
-    assert [difference.name for difference in differences(mirror.root)] == ["2", "8"]
 
 
 def test_a_ledger_that_can_t_be_read_is_told_once(

@@ -1,0 +1,153 @@
+"""A ledger is read without changing anything, and no name in it leads out of the root."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cocoindex_fsmirror import LedgerError, Mirror
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.rows import Kind, Row
+from cocoindex_fsmirror._mirror.drift import DriftReport
+from cocoindex_fsmirror._mirror.formats import CorruptLedgerError
+from cocoindex_fsmirror._mirror.ledger import Ledger
+from cocoindex_fsmirror._mirror.notes import Pending
+from cocoindex_fsmirror._mirror.reader import ALL, LedgerReader, Span
+from cocoindex_fsmirror._mirror.reading import exists
+from tests.mirror.files import FILES
+from tests.steps import quiet_state
+from tests.support import OWNER, write
+
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
+
+def rename_row(ledger: Path) -> None:
+    with contextlib.closing(sqlite3.connect(ledger)) as database:
+        database.execute("UPDATE rows SET name = '../x' WHERE name = 'x'")
+        database.commit()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda ledger: ledger.rows(),
+        lambda ledger: ledger.page(ALL),
+        lambda ledger: ledger.signatures(ALL),
+        lambda ledger: ledger.rows_named([Name("../x")]),
+    ],
+)
+def test_no_name_that_leaves_the_root_is_read(
+    ledger: Path, root: Path, read: Callable[[LedgerReader], object]
+) -> None:
+    rename_row(ledger)
+    opened = LedgerReader.peek(str(root))
+    assert opened is not None
+    with contextlib.closing(opened), pytest.raises(CorruptLedgerError, match=r"\.\./x"):
+        read(opened)
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_a_file_without_tables_is_no_ledger_yet(
+    ledger: Path, root: Path, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a process leaves it that ended while it made the ledger."""
+    ledger.unlink()
+    with contextlib.closing(sqlite3.connect(ledger)) as database:
+        database.execute(f"PRAGMA journal_mode={mode}")
+        assert LedgerReader.peek(str(root)) is None
+    mirror = Mirror(root)
+    assert not exists(mirror.root)
+    assert mirror.observe() == DriftReport()
+    mirror.apply([write("x", b"1")])
+    assert exists(mirror.root)
+    mirror.close()
+    assert not caplog.records
+
+
+def test_no_ledger_with_a_name_that_leaves_the_root_is_opened(ledger: Path, root: Path) -> None:
+    rename_row(ledger)
+    folder = os.open(ledger.parent, os.O_RDONLY)
+    try:
+        with pytest.raises(CorruptLedgerError, match=r"\.\./x"):
+            Ledger.open(str(root), folder, network=False)
+    finally:
+        os.close(folder)
+
+
+def test_no_intent_with_a_name_that_leaves_the_root_is_read() -> None:
+    row = Row(Name("../x"), Kind.FILE, OWNER, "")
+    with contextlib.closing(Ledger.empty()) as opened:
+        opened.begin([Pending("batch", Name(""), "0", False, row)], durable=False)
+        with pytest.raises(CorruptLedgerError, match=r"\.\./x"):
+            opened.pending()
+
+
+def test_a_ledger_that_may_not_be_looked_at_is_not_taken_for_none(
+    ledger: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of another user, whose folder is closed."""
+    real = os.lstat
+
+    def lstat(path: str, **more: Any) -> os.stat_result:
+        if path == str(ledger):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    for look in (partial(exists, str(root)), Mirror(root).status, Mirror(root).managed):
+        with pytest.raises(LedgerError, match=r"Permission denied \(grant this user read access\)"):
+            look()
+
+
+@pytest.mark.parametrize("log", ["no log", "a log", "the log of a dead process"])
+def test_a_peek_changes_nothing_at_all(ledger: Path, root: Path, log: str) -> None:
+    with contextlib.ExitStack() as stack:
+        if log != "no log":
+            mirror = stack.enter_context(Mirror(root))
+            mirror.apply([write("new", b"4")])
+            assert Path(f"{ledger}-wal").stat().st_size > 0
+        if log == "the log of a dead process":
+            copy = root.with_name("copy")
+            shutil.copytree(root, copy)
+            mirror.close()
+            root = copy
+        before = quiet_state(root)
+        peeked = LedgerReader.peek(str(root))
+        assert peeked is not None
+        names = {row.name for row in peeked.rows()}
+        peeked.close()
+        assert names == {*FILES, "d"} | ({"new"} if log != "no log" else set())
+        assert quiet_state(root) == before
+
+
+def test_a_peek_at_what_is_no_mirror_makes_none(root: Path) -> None:
+    root.mkdir()
+    assert LedgerReader.peek(str(root)) is None
+    assert list(root.iterdir()) == []
+
+
+def test_one_path_is_looked_at_without_reading_the_others(root: Path) -> None:
+    root.mkdir()
+    with Mirror(root) as mirror:
+        mirror.apply([write(f"d/{number}") for number in range(2_000)])
+    ledger = LedgerReader.peek(str(root))
+    assert ledger is not None
+    with contextlib.closing(ledger):
+        steps: list[None] = []
+        ledger._connection.set_progress_handler(partial(steps.append, None), 1)
+        for only in ("d/0", "d/1", "d/1999", "d/none"):
+            found = [row.name for row in ledger.page(Span(only=Name(only)))]
+            assert found == [name for name, *_ in ledger.signatures(Span(only=Name(only)))]
+            assert found == ([] if only == "d/none" else [only])
+        half = ledger.signatures(Span(Name("c"), Name("d/0")))
+        assert [name for name, *_ in half] == ["d/0"]
+    assert 0 < len(steps) < 2_000
