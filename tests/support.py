@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._core.attributes import Attributes
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name, parse_name
 from cocoindex_fsmirror._core.rows import Row
@@ -45,7 +46,7 @@ def write(
     **more: Any,
 ) -> Intent:
     """The intent that a file holds a content."""
-    state = FileState(digest_of(content), len(content), mode, mtime_ns)
+    state = FileState(digest_of(content), len(content), Attributes(mode, mtime_ns))
     return Intent(parse_name(name), state, **{"owner": OWNER, "content": content} | more)
 
 
@@ -58,7 +59,7 @@ def copy(
     **more: Any,
 ) -> Intent:
     """The intent that a file holds what another one does."""
-    state = FileState(source.digest, source.size, mode, mtime_ns)
+    state = FileState(source.digest, source.size, Attributes(mode, mtime_ns))
     given: dict[str, Any] = {"owner": OWNER, "content": source} | more
     return Intent(parse_name(name), state, **given)
 
@@ -96,7 +97,7 @@ class Elsewhere:
 def link(name: str, target: str, *, mtime_ns: int | None = None, **more: Any) -> Intent:
     """The intent that a symbolic link is at a path."""
     given: dict[str, Any] = {"owner": OWNER} | more
-    return Intent(parse_name(name), LinkState(target, mtime_ns), **given)
+    return Intent(parse_name(name), LinkState(target, Attributes(None, mtime_ns)), **given)
 
 
 def delete(name: str, **more: Any) -> Intent:
@@ -108,7 +109,8 @@ def folder(
     name: str, *, mode: int | None = None, mtime_ns: int | None = None, **more: Any
 ) -> Intent:
     """The intent that a directory is at a path."""
-    return Intent(Name(parse_name(name)), DirState(mode, mtime_ns), **({"owner": OWNER} | more))
+    state = DirState(Attributes(mode, mtime_ns))
+    return Intent(Name(parse_name(name)), state, **({"owner": OWNER} | more))
 
 
 def command_environment(**more: str) -> dict[str, str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from .._core.attributes import UNASKED
 from .._core.names import Name
 from .._core.plan import Keep, Plan
 from .._core.rows import Kind
-from .._core.states import DirState, FileState, dressed
+from .._core.states import DirState, FileState, missing_in
+from .._disk.looks import attributes_of
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
 from .._mirror.mirror import Mirror
@@ -80,7 +81,7 @@ def _root_changes(root: str, survey: Survey) -> Iterator[Change]:
     except FileNotFoundError:
         yield Change("make", "./")
         return
-    if (stat.S_IMODE(found.st_mode), found.st_mtime_ns) != (survey.mode | 0o700, survey.mtime_ns):
+    if attributes_of(found) != survey.attributes:
         yield Change("update", "./")
 
 
@@ -115,9 +116,8 @@ def _is_only_recorded(step: Keep) -> bool:
     if step.adopts:
         return False
     if step.row.kind == Kind.DIR:
-        wanted = DirState(step.row.mode, step.row.asked_ns)
-        return dressed(wanted, step.actual.state) == (None, None)
-    return (step.mode, step.mtime_ns) == (None, None)
+        return missing_in(DirState(step.row.attributes), step.actual.state) == UNASKED
+    return step.missing == UNASKED
 
 
 def _kept(step: Keep) -> Change:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
+from .._core.attributes import UNASKED, Attributes
 from .._core.errors import InvalidNameError, RootError, SourceError
 from .._core.names import RESERVED, Name, check_names, parse_link_target, parse_name
-from .._disk.looks import inode_of
+from .._disk.looks import attributes_of, inode_of
 from .patterns import Filter, UnreadableError
 
 if TYPE_CHECKING:
@@ -31,15 +32,17 @@ Kind: TypeAlias = Literal["file", "link", "dir", "bad"]
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """An entry of a folder of the source; times in nanoseconds, sizes in bytes."""
+    """An entry of a folder of the source; sizes in bytes.
+
+    ``attributes`` are those that its copy has; ``ctime_ns`` and ``inode`` tell of edits.
+    """
 
     name: str
     kind: Kind
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    mode: int
+    size: int = 0
+    attributes: Attributes = UNASKED
+    ctime_ns: int = 0
+    inode: int = 0
     target: str = ""
 
 
@@ -52,8 +55,7 @@ class Survey(msgspec.Struct):
 
     Attributes:
         source: The absolute path of the source.
-        mode: Permission bits of the source itself.
-        mtime_ns: Its time.
+        attributes: Those that the root of the mirror gets.
         folders: The packed entries of each folder, by its path.
         files: How many files there are.
         links: How many links.
@@ -63,8 +65,7 @@ class Survey(msgspec.Struct):
     """
 
     source: str
-    mode: int = 0
-    mtime_ns: int = 0
+    attributes: Attributes = UNASKED
     folders: dict[str, bytes] = msgspec.field(default_factory=dict)
     files: int = 0
     links: int = 0
@@ -134,7 +135,7 @@ def survey(
     except OSError as error:
         hint = "nothing was changed"
         raise RootError(source, f"can't be read: {error.strerror}", hint) from error
-    found.mode, found.mtime_ns = stat.S_IMODE(there.st_mode), there.st_mtime_ns
+    found.attributes = attributes_of(there).of_folder()
     if not _can_be_kept(there.st_mtime_ns):
         found.unread.append(f"{source}: {TOO_FAR}")
     waiting = [("", Filter(excluded, gitignore=gitignore))]  # The next one last.
@@ -225,8 +226,7 @@ def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_resu
             found.unread.append(f"{path}: {TOO_FAR}")
             return None
         found.errors.append(str(SourceError(os.path.join(found.source, path), TOO_FAR)))
-        return Entry(entry.name, "bad", 0, 0, 0, 0, 0)
+        return Entry(entry.name, "bad")
     ctime_ns = seen.st_ctime_ns if _can_be_kept(seen.st_ctime_ns) else 0
-    mode = stat.S_IMODE(seen.st_mode)
-    inode = inode_of(seen)
-    return Entry(entry.name, kind, seen.st_size, seen.st_mtime_ns, ctime_ns, inode, mode, target)
+    attributes = attributes_of(seen).of_folder() if kind == "dir" else attributes_of(seen)
+    return Entry(entry.name, kind, seen.st_size, attributes, ctime_ns, inode_of(seen), target)

@@ -127,8 +127,7 @@ class Syncing:
             apply = partial(mirror.apply, read=options.checksum)
             to_do = self._comparison.batches(self._declared(), suspects)
             self._failures += map(str, apply_all(apply, to_do))
-        dress = (ROOT, survey.mode | 0o700, survey.mtime_ns)
-        mirror.session.run(lambda tree, _ledger: dress_folder(tree, *dress))
+        mirror.session.run(lambda tree, _ledger: dress_folder(tree, ROOT, survey.attributes))
         return self._concluded(time.monotonic() - started)
 
     def _begin(self, survey: Survey, owner: str) -> None:

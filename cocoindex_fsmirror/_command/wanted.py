@@ -22,7 +22,6 @@ OWNER: Final = "sync: owner"
 """The note of the identity under which ``fsmirror sync`` writes to a mirror."""
 SOURCE: Final = "sync: source"
 """The note of the source that was mirrored last."""
-_OWNER_MAY: Final = 0o700  # A folder that its owner can't enter can't be filled.
 Durability: TypeAlias = Literal["batch", "none"]
 OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]
 
@@ -55,12 +54,12 @@ def declared(survey: Survey) -> Iterator[tuple[Name, Wanted | None]]:
 def _wanted(path: str, entry: Entry) -> Wanted | None:
     """Returns what the copy of an entry should hold."""
     if entry.kind == "file":
-        state = FileState(None, entry.size, entry.mode, entry.mtime_ns)
-        seen = Signature(entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns)
+        state = FileState(None, entry.size, entry.attributes)
+        seen = Signature(entry.inode, entry.size, entry.attributes.mtime_ns or 0, entry.ctime_ns)
         return Wanted(state, None, path, seen)
     if entry.kind == "dir":
-        return Wanted(DirState(entry.mode | _OWNER_MAY, entry.mtime_ns))
-    return None if entry.kind == "bad" else Wanted(LinkState(entry.target, entry.mtime_ns))
+        return Wanted(DirState(entry.attributes))
+    return None if entry.kind == "bad" else Wanted(LinkState(entry.target, entry.attributes))
 
 
 def known_in(survey: Survey) -> Known:

@@ -1,13 +1,94 @@
-"""Checks what programs declare beside the bytes of a file, and options. Pure."""
+"""Attributes: all that a file has beside its bytes. With the checks of declarations. Pure.
+
+The states, the plan and the disk pass attributes on as one value. A further one is added here,
+where files are looked at and changed, in the row and the record that store it, and in the
+signatures of the public functions that ask for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import Final
 
-__all__ = ["check_choice", "checked_content", "checked_mode", "checked_preserve", "checked_time"]
+import msgspec
+from msgspec.structs import astuple
 
-_PRESERVED: Final = ("mode", "mtime")
+__all__ = [
+    "PRESERVED",
+    "UNASKED",
+    "Attributes",
+    "check_choice",
+    "checked_attributes",
+    "checked_content",
+    "checked_preserve",
+]
+
+_OWNER_MAY: Final = 0o700  # A folder that its owner can't enter can't be filled.
+PRESERVED: Final = ("mode", "mtime")
+"""All that a copy may take over from its source."""
+
+
+class Attributes(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The attributes of a file, link or folder; ``None`` where a declaration asks for none.
+
+    Attributes:
+        mode: Permission bits; a link has none of its own.
+        mtime_ns: Time of the last change, in nanoseconds since 1970.
+    """
+
+    mode: int | None = None
+    mtime_ns: int | None = None
+
+    def missing_in(self, found: Attributes) -> Attributes:
+        """Returns those that are asked for and that a file does not have yet."""
+        if self == UNASKED:
+            return UNASKED
+        pairs = zip(astuple(self), astuple(found), strict=True)
+        return Attributes(*(wanted if wanted != there else None for wanted, there in pairs))
+
+    def replacing(self, found: Attributes) -> Attributes:
+        """Returns the attributes of a file that replaces another one, whose mode it keeps."""
+        if self.mode is not None or found.mode is None:
+            return self
+        # A privilege was given to other bytes.
+        return Attributes(found.mode & 0o777, self.mtime_ns)
+
+    def of_copy(self, source: Attributes, preserve: Collection[str]) -> Attributes:
+        """Returns the attributes of a copy.
+
+        Args:
+            source: Those of the file that is copied.
+            preserve: Those that the copy takes over, unless others are asked for.
+
+        Raises:
+            ValueError: The time of the source is out of range.
+        """
+        mode = source.mode if self.mode is None and "mode" in preserve else self.mode
+        return Attributes(mode, _checked_time(source.mtime_ns) if "mtime" in preserve else None)
+
+    def of_folder(self) -> Attributes:
+        """Returns the attributes of a folder, which stays accessible for its owner."""
+        return Attributes(None if self.mode is None else self.mode | _OWNER_MAY, self.mtime_ns)
+
+
+UNASKED: Final = Attributes()
+"""The attributes of a declaration that asks for none."""
+
+
+def checked_attributes(mode: int | None = None, mtime_ns: int | None = None) -> Attributes:
+    """Returns the attributes that a program asks for.
+
+    Args:
+        mode: Permission bits.
+        mtime_ns: Nanoseconds since 1970.
+
+    Raises:
+        TypeError: One is no int.
+        ValueError: One is out of range, or a mode seems to be octal digits read as decimal ones.
+    """
+    if mode is None and mtime_ns is None:
+        return UNASKED
+    return Attributes(_checked_mode(mode), _checked_time(mtime_ns))
 
 
 def checked_content(content: bytes | str) -> bytes:
@@ -32,7 +113,7 @@ def checked_preserve(preserve: Collection[str]) -> Collection[str]:
     """
     if isinstance(preserve, str):
         raise TypeError(f"preserve is a tuple, not str; write ({preserve!r},)")
-    unknown = sorted(set(preserve) - {*_PRESERVED})
+    unknown = sorted(set(preserve) - {*PRESERVED})
     if unknown:
         raise ValueError(f"preserve has {unknown[0]!r}, which is none of 'mode', 'mtime'")
     return preserve
@@ -48,16 +129,8 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
 
 
-def checked_time(mtime_ns: int | None) -> int | None:
-    """Refuses what is no time.
-
-    Args:
-        mtime_ns: Nanoseconds since 1970.
-
-    Raises:
-        TypeError: It is no int.
-        ValueError: It is out of range.
-    """
+def _checked_time(mtime_ns: int | None) -> int | None:
+    """Refuses what is no time."""
     if mtime_ns is None:
         return None
     if not isinstance(mtime_ns, int) or isinstance(mtime_ns, bool):
@@ -67,16 +140,8 @@ def checked_time(mtime_ns: int | None) -> int | None:
     return int(mtime_ns)  # Subclasses can't be stored, here and below.
 
 
-def checked_mode(mode: int | None) -> int | None:
-    """Refuses what are no permission bits.
-
-    Args:
-        mode: Permission bits.
-
-    Raises:
-        TypeError: It is no int.
-        ValueError: It is out of range, or seems to be octal digits read as decimal ones.
-    """
+def _checked_mode(mode: int | None) -> int | None:
+    """Refuses what are no permission bits."""
     if mode is None:
         return None
     if not isinstance(mode, int) or isinstance(mode, bool):

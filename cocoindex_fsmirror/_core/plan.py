@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from .attributes import UNASKED, Attributes
 from .errors import PathError
 from .intents import Intent, OnConflict
 from .names import Folding, Name
@@ -61,7 +62,7 @@ class MakeFolder(msgspec.Struct, frozen=True, gc=False):
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
-    """Put a file or link in place, with ``mode``.
+    """Put a file or link in place, with ``attributes``.
 
     ``expected`` is the state that it replaces, and ``verdict`` tells whose that is.
     """
@@ -69,7 +70,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     intent: Intent
     expected: Actual
     verdict: Verdict
-    mode: int | None
+    attributes: Attributes
     made: bool = True
 
     @property
@@ -79,15 +80,14 @@ class Put(msgspec.Struct, frozen=True, gc=False):
 
 
 class Keep(msgspec.Struct, frozen=True, gc=False):
-    """Record a path that is right on the disk; set its mode and time, unless ``None``.
+    """Record a path that is right on the disk, but for the attributes that are ``missing``.
 
     ``adopts`` is true if it was not in the ledger.
     """
 
     row: Row
     actual: Actual
-    mode: int | None = None
-    mtime_ns: int | None = None
+    missing: Attributes = UNASKED
     adopts: bool = False
 
 
@@ -104,7 +104,7 @@ class Plan(msgspec.Struct, frozen=True):
     prune: tuple[Row, ...] = ()
     """Folders that we made and that may be empty afterwards; the deepest first."""
     dress: tuple[Row, ...] = ()
-    """Folders with a mode or time of their own in which something changes."""
+    """Folders with attributes of their own in which something changes."""
     forget: tuple[Name, ...] = ()
     left: tuple[Name, ...] = ()
     """Paths that were ours once, hold foreign bytes now, and stay."""
@@ -132,10 +132,10 @@ def row_of(intent: Intent, *, made: bool = True) -> Row:
         intent.component,
         desired.digest,
         desired.size,
-        desired.mode,
+        desired.attributes.mode,
         made=made,
         target=desired.target if isinstance(desired, LinkState) else "",
-        asked_ns=desired.mtime_ns,
+        asked_ns=desired.attributes.mtime_ns,
         source_inode=source.inode if source else 0,
         source_ctime_ns=source.ctime_ns if source else 0,
     )

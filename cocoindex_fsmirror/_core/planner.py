@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from .attributes import UNASKED
 from .contradictions import Wanted, coalesce, declares, displaced
 from .errors import ConflictError, PathError
 from .intents import Intent
@@ -16,7 +17,7 @@ from .names import Name, ancestors
 from .ownership import Fate, Verdict, fate_of, judge
 from .plan import Keep, MakeFolder, Plan, Put, Remove, View, row_of
 from .rows import Kind, Row
-from .states import ABSENT, Actual, DirState, FileState, Leaf, dressed, same
+from .states import ABSENT, Actual, DirState, FileState, Leaf, missing_in, same
 
 __all__ = ["make_plan"]
 
@@ -183,19 +184,19 @@ class _Planner:
         _check_way(intent, intent.name, verdict)
         self._displace(intent.name, intent)
         assert isinstance(intent.desired, Leaf)
-        mode = intent.desired.mode
-        if mode is None and isinstance(actual.state, FileState):
-            mode = (actual.state.mode or 0) & 0o777  # A privilege was given to other bytes.
-        self._files.append(Put(intent, actual, verdict, mode, made))
+        attributes = intent.desired.attributes
+        if isinstance(actual.state, FileState):
+            attributes = attributes.replacing(actual.state.attributes)
+        self._files.append(Put(intent, actual, verdict, attributes, made))
 
     def _keep_file(self, intent: Intent, row: Row | None, actual: Actual) -> None:
         """Plans to record a file that already holds the desired bytes, unless that is known."""
         is_known = row is not None and row.owner == intent.owner and row.digest == actual.digest
         made = row.made if row is not None and is_known else actual.digest in intent.ours
         kept = row_of(intent, made=made)
-        mode, mtime_ns = dressed(intent.desired, actual.state)
-        if (mode, mtime_ns) != (None, None) or row is None or not _is_recorded(kept, row, actual):
-            self._keep.append(Keep(kept, actual, mode, mtime_ns, adopts=row is None))
+        missing = missing_in(intent.desired, actual.state)
+        if missing != UNASKED or row is None or not _is_recorded(kept, row, actual):
+            self._keep.append(Keep(kept, actual, missing, adopts=row is None))
             self._displace(intent.name, intent)
 
     def _clear_folder(self, intent: Intent) -> None:
@@ -241,7 +242,7 @@ class _Planner:
             prune=tuple(
                 self._prune[n] for n in sorted(self._prune, reverse=True) if n not in stays
             ),
-            dress=tuple(r for r in folders.values() if (r.mode, r.asked_ns) != (None, None)),
+            dress=tuple(r for r in folders.values() if r.attributes != UNASKED),
             forget=tuple(self._forget),
             left=tuple(self._left),
             displaced=tuple(self._wanted.displaced),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from .attributes import Attributes
 from .names import Name
 from .signatures import Signature
 from .states import DirState, FileState, Leaf, LinkState
@@ -67,12 +68,17 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     @property
     def state(self) -> FileState | LinkState | DirState:
         """The last-written state, with the time that the file system made of the one asked for."""
-        mtime_ns = None if self.asked_ns is None else self.mtime_ns
+        attributes = Attributes(self.mode, None if self.asked_ns is None else self.mtime_ns)
         if self.kind == Kind.DIR:
-            return DirState(self.mode, mtime_ns)
+            return DirState(attributes)
         if self.kind == Kind.LINK:
-            return LinkState(self.target, mtime_ns)
-        return FileState(self.digest, self.size, self.mode, mtime_ns)
+            return LinkState(self.target, attributes)
+        return FileState(self.digest, self.size, attributes)
+
+    @property
+    def attributes(self) -> Attributes:
+        """The attributes that were asked for."""
+        return Attributes(self.mode, self.asked_ns)
 
     @property
     def signature(self) -> Signature:

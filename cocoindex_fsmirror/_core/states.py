@@ -12,6 +12,7 @@ from typing import ClassVar, Final, Protocol, TypeAlias
 import msgspec
 import xxhash
 
+from .attributes import UNASKED, Attributes
 from .signatures import Signature
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
     "OtherState",
     "digest_in",
     "digest_of",
-    "dressed",
+    "missing_in",
     "same",
     "same_content",
 ]
@@ -55,14 +56,12 @@ class FileState(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         digest: xxh3-128 of the content, 16 bytes; ``None`` if it was not read.
         size: In bytes.
-        mode: Permission bits; ``None`` in a desired state that asks for none.
-        mtime_ns: Time of the last change, in nanoseconds; ``None`` as for ``mode``.
+        attributes: All that it has beside the content, or that a desired state asks for.
     """
 
     digest: bytes | None
     size: int
-    mode: int | None = None
-    mtime_ns: int | None = None
+    attributes: Attributes = UNASKED
 
 
 class LinkState(msgspec.Struct, frozen=True, gc=False):
@@ -70,12 +69,11 @@ class LinkState(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         target: The path that it points to.
-        mtime_ns: As of a file.
+        attributes: As of a file, but for the mode, of which it has none.
     """
 
     target: str
-    mtime_ns: int | None = None
-    mode: ClassVar[None] = None
+    attributes: Attributes = UNASKED
 
     @property
     def digest(self) -> bytes:
@@ -90,10 +88,9 @@ class LinkState(msgspec.Struct, frozen=True, gc=False):
 
 
 class DirState(msgspec.Struct, frozen=True, gc=False):
-    """A directory; mode and time as of a file."""
+    """A directory; attributes as of a file."""
 
-    mode: int | None = None
-    mtime_ns: int | None = None
+    attributes: Attributes = UNASKED
     digest: ClassVar[None] = None
     size: ClassVar[int] = 0
 
@@ -118,11 +115,11 @@ def same(desired: State, actual: State) -> bool:
     """True if an actual state satisfies a desired (or last-written) one."""
     if isinstance(desired, Absent | OtherState):
         return desired == actual
-    return same_content(desired, actual) and dressed(desired, actual) == (None, None)
+    return same_content(desired, actual) and missing_in(desired, actual) == UNASKED
 
 
 def same_content(desired: State, actual: State) -> bool:
-    """True if two states agree, whatever their mode and time."""
+    """True if two states agree, whatever their attributes."""
     if isinstance(desired, DirState):
         return isinstance(actual, DirState)
     digest = digest_in(desired)
@@ -134,16 +131,11 @@ def digest_in(state: State) -> bytes | None:
     return None if isinstance(state, Absent | OtherState) else state.digest
 
 
-def dressed(desired: State, actual: State) -> tuple[int | None, int | None]:
-    """Returns mode and time that are still to be set; ``None`` if right, or not asked for."""
-    wanted, found = _dress(desired), _dress(actual)
-    mode, mtime_ns = (w if w != f else None for w, f in zip(wanted, found, strict=True))
-    return mode, mtime_ns
-
-
-def _dress(state: State) -> tuple[int | None, int | None]:
-    """Returns mode and time of a state; a link has no mode of its own."""
-    return (None, None) if isinstance(state, Absent | OtherState) else (state.mode, state.mtime_ns)
+def missing_in(desired: State, actual: State) -> Attributes:
+    """Returns the attributes that a desired state asks for, and that are still to be set."""
+    if isinstance(desired, Absent | OtherState) or isinstance(actual, Absent | OtherState):
+        return UNASKED
+    return desired.attributes.missing_in(actual.attributes)
 
 
 class Actual(msgspec.Struct, frozen=True, gc=False):

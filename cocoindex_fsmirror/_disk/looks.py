@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from .._core.attributes import Attributes
 from .._core.signatures import Signature
 from .._core.states import Actual, DirState, FileState, LinkState, OtherState
 from .calls import closing, open_file
@@ -24,6 +25,12 @@ def signature_of(result: os.stat_result) -> Signature:
     return Signature(inode_of(result), result.st_size, result.st_mtime_ns, result.st_ctime_ns)
 
 
+def attributes_of(result: os.stat_result) -> Attributes:
+    """Returns the attributes in the result of a ``stat`` call."""
+    mode = None if stat.S_ISLNK(result.st_mode) else stat.S_IMODE(result.st_mode)
+    return Attributes(mode, result.st_mtime_ns)
+
+
 def look_at(base: str, folder: int, *, digest: bool) -> Actual:
     """Looks at an entry of a folder; with its digest, if asked for, where it is a file.
 
@@ -37,17 +44,16 @@ def look_at(base: str, folder: int, *, digest: bool) -> Actual:
     if stat.S_ISREG(mode):
         return (_read(base, folder) if digest else None) or _file(found, None)
     if stat.S_ISDIR(mode):
-        return Actual(DirState(stat.S_IMODE(mode), found.st_mtime_ns), signature_of(found))
+        return Actual(DirState(attributes_of(found)), signature_of(found))
     if stat.S_ISLNK(mode):
         target = os.readlink(base, dir_fd=folder)
-        return Actual(LinkState(target, found.st_mtime_ns), signature_of(found))
+        return Actual(LinkState(target, attributes_of(found)), signature_of(found))
     return Actual(OtherState(), signature_of(found))
 
 
 def _file(found: os.stat_result, digest: bytes | None) -> Actual:
     """Returns the actual state of a regular file."""
-    mode = stat.S_IMODE(found.st_mode)
-    return Actual(FileState(digest, found.st_size, mode, found.st_mtime_ns), signature_of(found))
+    return Actual(FileState(digest, found.st_size, attributes_of(found)), signature_of(found))
 
 
 def _read(base: str, folder: int) -> Actual | None:

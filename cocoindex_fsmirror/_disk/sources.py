@@ -10,12 +10,13 @@ from typing import IO, Final
 
 import msgspec
 
+from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError, SourceError
 from .._core.signatures import Signature, is_older
 from .._core.states import digest_of
 from .calls import closing, coarse_now_ns
 from .copying import digest_of_file
-from .looks import signature_of
+from .looks import attributes_of, signature_of
 
 SMALL: Final = 1 << 16
 """The size of the largest files that are read once and held in memory, in bytes."""
@@ -53,7 +54,7 @@ class Source(msgspec.Struct, eq=False):
         source: Its path.
         digest: As of a file's state; ``None`` if it was not read yet.
         held: Its content, if it is small and there was room.
-        mode: Its permission bits.
+        attributes: All that it has beside the content.
         signature: Its signature, before and after it was read.
         is_provable: True if any later change will show in the signature.
     """
@@ -61,7 +62,7 @@ class Source(msgspec.Struct, eq=False):
     source: str
     digest: bytes | None
     held: bytes | None
-    mode: int
+    attributes: Attributes
     signature: Signature
     is_provable: bool = True
 
@@ -73,11 +74,6 @@ class Source(msgspec.Struct, eq=False):
     def size(self) -> int:
         """The size in bytes."""
         return self.signature.size
-
-    @property
-    def mtime_ns(self) -> int:
-        """The time of its last change, in nanoseconds."""
-        return self.signature.mtime_ns
 
     def __del__(self) -> None:
         if self.held is not None:
@@ -198,8 +194,7 @@ def _look(path: str, is_read: Callable[[int], bool]) -> Source:
     if not is_whole or signature != signature_of(found):
         raise SourceChangedError(path)
     is_provable = is_older(signature.ctime_ns, now_ns)
-    mode = stat.S_IMODE(found.st_mode)
-    return Source(path, digest, held, mode, signature, is_provable)
+    return Source(path, digest, held, attributes_of(found), signature, is_provable)
 
 
 def _read(fd: int, size: int) -> tuple[bytes, bytes | None]:

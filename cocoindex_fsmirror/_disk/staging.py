@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from .._core.attributes import UNASKED, Attributes
 from .._core.errors import SourceChangedError
 from .._core.layout import READY, STAGING, area_of
 from .._core.names import Name, leaf, parent
@@ -18,7 +18,7 @@ from .._core.states import Actual, Content
 from .calls import closing, move, swap
 from .copying import copy, write_all
 from .looks import look_at, signature_of
-from .tree import Tree, set_time
+from .tree import Tree, set_attributes
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -97,13 +97,12 @@ class Staging:
         self,
         slot: Slot,
         content: bytes | Content,
-        mode: int | None = None,
+        attributes: Attributes = UNASKED,
         gid: int | None = None,
-        mtime_ns: int | None = None,
     ) -> tuple[Signature, bytes | None]:
-        """Writes a whole file into a slot, with its final mode, group and time.
+        """Writes a whole file into a slot, with its final attributes and group.
 
-        A ``mode`` of ``None`` lets the umask, or a default ACL, decide.
+        A mode of ``None`` lets the umask, or a default ACL, decide.
 
         Returns:
             The signature of the file, and the digest of what was copied into it; ``None``
@@ -113,16 +112,13 @@ class Staging:
             SourceChangedError: The source is no longer what it was when it was looked at.
         """
         base, area = self._at(slot)
-        fd = os.open(base, _NEW, 0o666 if mode is None else mode & 0o777, dir_fd=area)
+        mode = 0o666 if attributes.mode is None else attributes.mode & 0o777
+        fd = os.open(base, _NEW, mode, dir_fd=area)
         try:
             digest = self._fill(fd, content)
             if gid is not None:
                 os.fchown(fd, -1, gid)
-            set_time(fd, mtime_ns)
-            found = os.fstat(fd)
-            if mode is not None and stat.S_IMODE(found.st_mode) != mode:  # It rarely is.
-                os.fchmod(fd, mode)
-                found = os.fstat(fd)
+            found = set_attributes(fd, attributes)
             if not self._tree.can_syncfs:
                 os.fsync(fd)
             return signature_of(found), digest
@@ -142,12 +138,11 @@ class Staging:
         assert not isinstance(content, bytes)
         return _copy(content, fd, self._on_bytes)
 
-    def link(self, slot: Slot, target: str, mtime_ns: int | None) -> Signature:
+    def link(self, slot: Slot, target: str, attributes: Attributes) -> Signature:
         """Makes a symbolic link in a slot."""
         base, area = self._at(slot)
         os.symlink(target, base, dir_fd=area)
-        set_time(base, mtime_ns, area)
-        return signature_of(os.stat(base, dir_fd=area, follow_symlinks=False))
+        return signature_of(set_attributes(base, attributes, area))
 
     def ready(self) -> None:
         """Marks the areas: from here on a slot may hold a foreign file."""

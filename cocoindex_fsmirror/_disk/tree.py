@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from .._core.attributes import Attributes
 from .._core.layout import FOLDER, backups_of
 from .._core.names import ROOT, Folding, Name, ancestors, join, leaf, parent
 from .._core.signatures import Signature
@@ -23,7 +24,7 @@ from .._core.states import ABSENT, Actual, DirState
 from . import calls
 from .calls import closing, move, open_file, say_once
 from .copying import write_all
-from .looks import look_at, signature_of
+from .looks import attributes_of, look_at, signature_of
 from .mounts import mounts_below
 
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -281,11 +282,28 @@ class Tree:
                 os.fsync(self.folder(name))
 
 
-def set_time(file: int | str, mtime_ns: int | None, folder: int | None = None) -> None:
-    """Sets the mtime of an open file, or of a link in a folder; ``None`` leaves it."""
-    if mtime_ns is not None:
-        times = (time.time_ns(), mtime_ns)
-        os.utime(file, ns=times, dir_fd=folder, follow_symlinks=folder is None)
+def set_attributes(
+    file: int | str, wanted: Attributes, folder: int | None = None
+) -> os.stat_result:
+    """Sets the attributes that are asked for.
+
+    Args:
+        file: The descriptor of a file or folder, or the name of a link.
+        wanted: The attributes.
+        folder: The descriptor of the folder that holds the link.
+
+    Returns:
+        The result of a ``stat`` call afterwards.
+    """
+    is_open = folder is None
+    if wanted.mtime_ns is not None:
+        times = (time.time_ns(), wanted.mtime_ns)
+        os.utime(file, ns=times, dir_fd=folder, follow_symlinks=is_open)
+    found = os.stat(file, dir_fd=folder, follow_symlinks=is_open)
+    if isinstance(file, int) and wanted.mode not in (None, stat.S_IMODE(found.st_mode)):
+        os.fchmod(file, wanted.mode)
+        found = os.fstat(file)
+    return found
 
 
 def _move_below(tree: Tree, top: Name, base: str, source: int, target: Name) -> None:
@@ -309,10 +327,8 @@ def folding_of(tree: Tree) -> Folding:
     return Folding(case=folds, unicode=folds or sys.platform == "darwin")
 
 
-def dress(
-    tree: Tree, name: Name, mode: int | None, mtime_ns: int | None, expected: Signature
-) -> Signature:
-    """Sets mode and time of the very file that was looked at; another one is left alone.
+def dress(tree: Tree, name: Name, wanted: Attributes, expected: Signature) -> Signature:
+    """Sets attributes of the very file that was looked at; another one is left alone.
 
     Returns:
         The signature that the file has now, or the expected one if that is not there.
@@ -321,25 +337,17 @@ def dress(
     try:
         with closing(open_file(base, above)) as fd:
             if signature_of(os.fstat(fd)) == expected:
-                if mode is not None:
-                    os.fchmod(fd, mode)
-                set_time(fd, mtime_ns)
-                return signature_of(os.fstat(fd))
+                return signature_of(set_attributes(fd, wanted))
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
         if tree.signature(name) == expected:
-            set_time(base, mtime_ns, above)
-            return tree.signature(name) or expected
+            return signature_of(set_attributes(base, wanted, above))
     return expected
 
 
-def dress_folder(tree: Tree, name: Name, mode: int | None, mtime_ns: int | None) -> int:
-    """Sets mode and time of a folder; returns the time that it has now, in nanoseconds."""
+def dress_folder(tree: Tree, name: Name, wanted: Attributes) -> int:
+    """Sets attributes of a folder; returns the time that it has now, in nanoseconds."""
     fd = tree.folder(name)
-    found = os.fstat(fd)
-    if mode not in (None, stat.S_IMODE(found.st_mode)):
-        os.fchmod(fd, mode)
-    if mtime_ns != found.st_mtime_ns:
-        set_time(fd, mtime_ns)
-    return os.fstat(fd).st_mtime_ns
+    missing = wanted.missing_in(attributes_of(os.fstat(fd)))
+    return set_attributes(fd, missing).st_mtime_ns

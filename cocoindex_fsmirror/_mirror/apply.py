@@ -115,11 +115,11 @@ def ending_of(ledger: Ledger, owner: str, container: str) -> list[Intent]:
 
 
 def dress_above(tree: Tree, ledger: Ledger, changed: Iterable[Name]) -> None:
-    """Gives the folders above some paths the modes and times again that were asked for."""
+    """Gives the folders above some paths the attributes again that were asked for."""
     folders = {folder for name in changed for folder in ancestors(name)}
     for row in ledger.rows_named(folders).values():
         with contextlib.suppress(OSError):  # It may be gone, too.
-            dress_folder(tree, row.name, row.mode, row.asked_ns)
+            dress_folder(tree, row.name, row.attributes)
 
 
 def _prune_deserted(tree: Tree, ledger: Ledger, owner: str) -> None:

@@ -7,12 +7,13 @@ hints come from here: an intent is planned under the lock, with another look at 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import msgspec
 
+from .._core.attributes import PRESERVED, UNASKED, Attributes
 from .._core.errors import SourceError, TooManyRemovalsError
 from .._core.intents import Intent, OnConflict
 from .._core.names import Name
@@ -37,14 +38,16 @@ class Wanted(msgspec.Struct, frozen=True, gc=False):
         content: The bytes of a file that is no copy.
         copied: The path of the file that is copied; empty if none is.
         source: The signature that this file had when it was declared.
-        own_mode: True if a copy does not take its mode from its source.
+        own: The attributes that a copy does not take from its source.
+        preserve: Those that it takes.
     """
 
     desired: Desired
     content: bytes | Content | None = None
     copied: str = ""
     source: Signature | None = None
-    own_mode: bool = False
+    own: Attributes = UNASKED
+    preserve: Collection[str] = PRESERVED
 
     def is_recorded(self, row: Row) -> bool:
         """True if a row records this state; of a copy, with its source as it was declared.
@@ -55,7 +58,7 @@ class Wanted(msgspec.Struct, frozen=True, gc=False):
         desired, source = self.desired, self.source
         if isinstance(desired, Absent):
             return False
-        if row.mode != desired.mode or row.asked_ns != desired.mtime_ns:
+        if row.attributes != desired.attributes:
             return False
         if source is None:
             return row.digest == desired.digest and row.kind == kind_of(desired)
@@ -147,12 +150,11 @@ class Comparison:
             if self.read:
                 content = fingerprint(wanted.copied)
             elif recorded is not None:
-                content = Source(wanted.copied, recorded.digest, None, recorded.mode or 0, seen)
+                content = Source(wanted.copied, recorded.digest, None, recorded.attributes, seen)
             else:
                 content = look_at_source(wanted.copied, os.path.join(self.root, name))
-            mode = state.mode if wanted.own_mode else content.mode
-            mtime_ns = None if state.mtime_ns is None else content.mtime_ns
-            state = FileState(content.digest, content.size, mode, mtime_ns)
+            attributes = wanted.own.of_copy(content.attributes, wanted.preserve)
+            state = FileState(content.digest, content.size, attributes)
             seen = content.signature if content.is_provable else None
         return Intent(
             name,

@@ -5,7 +5,6 @@ A file whose signature proves its content is not read; :mod:`._core/states` says
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
@@ -20,7 +19,7 @@ from .._core.rows import Kind, Row
 from .._core.signatures import Signature, proves
 from .._core.states import ABSENT, Absent, Actual, DirState, FileState, OtherState
 from .._disk.calls import coarse_now_ns
-from .._disk.looks import signature_of
+from .._disk.looks import attributes_of, signature_of
 from .._disk.tree import Tree, folding_of
 from .reader import LedgerReader
 
@@ -38,8 +37,7 @@ def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> A
         if row is not None and row.kind == Kind.FILE and not (read or row.unsynced or row.seen):
             found, known = tree.stat(name), row.signature  # Proves most.
             if found is not None and proves(signature_of(found), known, row.recorded_ns):
-                mode = stat.S_IMODE(found.st_mode)
-                return Actual(FileState(row.digest, row.size, mode, row.mtime_ns), known)
+                return Actual(FileState(row.digest, row.size, attributes_of(found)), known)
         return tree.look(name, digest=True)
     except OSError:
         return Actual(OtherState())

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from .._core.attributes import UNASKED
 from .._core.errors import ConflictError, PathError
 from .._core.names import ROOT, Name, ancestors, parent
 from .._core.ownership import Fate, fate_of, judge_bytes
@@ -187,17 +188,17 @@ class Placement:
             raise _appeared(name, "write")
 
     def keep(self) -> None:
-        """Records what was right already, and sets its mode and time."""
+        """Records what was right already, and sets the attributes that are missing."""
         for step in self._plan.keep:
             self._failures.attempt(step.row.name, "set the mode of", self._keep, step)
 
     def _keep(self, step: Keep) -> None:
         """Records one path."""
         name, seen = step.row.name, step.actual.signature
-        is_dressed = (step.mode, step.mtime_ns) != (None, None)
+        is_dressed = step.missing != UNASKED
         if step.row.kind != Kind.DIR and seen is not None:
             if is_dressed:
-                seen = dress(self._tree, name, step.mode, step.mtime_ns, seen)
+                seen = dress(self._tree, name, step.missing, seen)
             self.seen[name] = Seen(seen, self._looked_ns)
         self.done[name] = step.row
         self._outcome.kept.append(name)
@@ -250,16 +251,16 @@ class Placement:
                 self.done.setdefault(row.name, row)
 
     def dress(self) -> None:
-        """Sets mode and time of folders, after all changes in them."""
+        """Sets the attributes of folders, after all changes in them."""
         for row in self._plan.dress:
             is_there = row.name in self.done or row.name not in self.gone
             if is_there and row.name not in self._failures.names:
                 self._failures.attempt(row.name, "set the mode of", self._dress, row)
 
     def _dress(self, row: Row) -> None:
-        """Sets mode and time of one folder, unless it could not be made."""
+        """Sets the attributes of one folder, unless it could not be made."""
         try:
-            mtime_ns = dress_folder(self._tree, row.name, row.mode, row.asked_ns)
+            mtime_ns = dress_folder(self._tree, row.name, row.attributes)
         except OSError as error:
             if error.errno not in _NOT_THERE:
                 raise

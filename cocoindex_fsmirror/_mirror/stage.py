@@ -129,10 +129,10 @@ class Stage:
         """Writes a file or link into its slot; records the digest of a file hashed meanwhile."""
         name, desired = put.intent.name, put.intent.desired
         if isinstance(desired, LinkState):
-            return self.staging.link(slot, desired.target, desired.mtime_ns)
+            return self.staging.link(slot, desired.target, put.attributes)
         assert isinstance(desired, FileState)
         gid, content = self._home_of(parent(name))[1], put.intent.content or b""
-        signature, digest = self.staging.write(slot, content, put.mode, gid, desired.mtime_ns)
+        signature, digest = self.staging.write(slot, content, put.attributes, gid)
         if desired.digest is None:
             self.rows[name] = replace(self.rows[name], digest=digest)
             self._late.add(name)

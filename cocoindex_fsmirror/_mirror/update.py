@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePath
 from typing import Literal
 
-from .._core.attributes import checked_content, checked_mode, checked_preserve, checked_time
+from .._core.attributes import checked_attributes, checked_content, checked_preserve
 from .._core.errors import ApplyError, FsMirrorError, PathError
 from .._core.intents import Intent, OnConflict
 from .._core.names import Name, parse_link_target, parse_name
@@ -62,8 +62,7 @@ class Update:
             ValueError: The mode or the time is out of range, or the mode is decimal.
         """
         checked = checked_content(content)
-        dress = checked_mode(mode), checked_time(mtime_ns)
-        state = FileState(digest_of(checked), len(checked), *dress)
+        state = FileState(digest_of(checked), len(checked), checked_attributes(mode, mtime_ns))
         self._declared[parse_name(name)] = Wanted(state, spool(str(name), checked))
 
     def copy(
@@ -94,11 +93,10 @@ class Update:
                 value.
         """
         checked, path = checked_preserve(preserve), os.path.abspath(source)
-        own_mode = mode is not None or "mode" not in checked
-        mode, found = checked_mode(mode), unread_source(path)
-        mtime_ns = checked_time(found.mtime_ns) if "mtime" in checked else None
-        state = FileState(None, found.size, mode if own_mode else found.mode, mtime_ns)
-        self._declared[parse_name(name)] = Wanted(state, None, path, found.signature, own_mode)
+        own, found = checked_attributes(mode), unread_source(path)
+        state = FileState(None, found.size, own.of_copy(found.attributes, checked))
+        wanted = Wanted(state, None, path, found.signature, own, checked)
+        self._declared[parse_name(name)] = wanted
 
     def symlink(
         self,
@@ -125,7 +123,7 @@ class Update:
         """
         path = parse_name(name)
         pointed = parse_link_target(target, None if allow_escape else path)
-        self._declared[path] = Wanted(LinkState(pointed, checked_time(mtime_ns)))
+        self._declared[path] = Wanted(LinkState(pointed, checked_attributes(None, mtime_ns)))
 
     def folder(
         self, name: str | PurePath, *, mode: int | None = None, mtime_ns: int | None = None
@@ -143,8 +141,7 @@ class Update:
             TypeError: The name, the mode or the time is of a wrong type.
             ValueError: The mode or the time is out of range, or the mode is decimal.
         """
-        mode = checked_mode(mode)
-        state = DirState(None if mode is None else mode | 0o700, checked_time(mtime_ns))
+        state = DirState(checked_attributes(mode, mtime_ns).of_folder())
         self._declared[parse_name(name)] = Wanted(state)
 
     def declared(self) -> list[tuple[Name, Wanted]]:

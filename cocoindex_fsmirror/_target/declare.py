@@ -15,7 +15,7 @@ import cocoindex as coco
 from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
 
-from .._core.attributes import checked_content, checked_mode, checked_time
+from .._core.attributes import checked_attributes, checked_content
 from .._core.names import ROOT, parse_name
 from .._mirror.brake import Brake
 from .._mirror.drift import DriftReport, has_drifted, observe
@@ -168,14 +168,13 @@ def declare_file(
     looks = bool(resolved) and checked.verify != "none"
     spec = FileSpec(
         data,
-        checked_mode(mode),
+        checked_attributes(mode, mtime_ns),
         create_parent_dirs,
         str(coco.get_component_context()),
         ROOT,
         checked,
         uuid.uuid4().hex,
         looks and has_drifted(folder, parse_name(name)),
-        checked_time(mtime_ns),
     )
     refuse_to_adopt(resolved, str(key))
     coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key, spec)))

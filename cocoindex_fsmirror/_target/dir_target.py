@@ -11,7 +11,13 @@ import cocoindex as coco
 from cocoindex.connectors.localfs import FilePath
 from cocoindex.resources.file import FileLike
 
-from .._core.attributes import checked_content, checked_mode, checked_preserve, checked_time
+from .._core.attributes import (
+    UNASKED,
+    Attributes,
+    checked_attributes,
+    checked_content,
+    checked_preserve,
+)
 from .._core.errors import SourceError
 from .._core.names import Name, parse_link_target, parse_name
 from .._core.states import Content, DirState, LinkState
@@ -67,8 +73,8 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
             TypeError: The name, the content, the mode or the time is of a wrong type.
             ValueError: The mode or the time is out of range, or the mode is decimal.
         """
-        checked = checked_mode(mode), checked_time(mtime_ns)
-        self._declare(parse_name(filename), checked_content(content), *checked, create_parent_dirs)
+        asked = checked_attributes(mode, mtime_ns)
+        self._declare(parse_name(filename), checked_content(content), asked, create_parent_dirs)
 
     async def declare_copy(
         self: DirTarget,
@@ -104,14 +110,12 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
             ValueError: The mode, or a time that is preserved, is out of range, the mode
                 is decimal, or ``preserve`` has an unknown value.
         """
-        name, mode = parse_name(filename), checked_mode(mode)
+        name, attributes = parse_name(filename), checked_attributes(mode)
         checked_preserve(preserve)
         content = await _content_of(source)
-        mtime_ns = None
         if isinstance(content, Source):
-            mode = content.mode if mode is None and "mode" in preserve else mode
-            mtime_ns = checked_time(content.mtime_ns) if "mtime" in preserve else None
-        self._declare(name, content, mode, mtime_ns, create_parent_dirs)
+            attributes = attributes.of_copy(content.attributes, preserve)
+        self._declare(name, content, attributes, create_parent_dirs)
 
     def declare_symlink(
         self: DirTarget,
@@ -140,20 +144,19 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         """
         name = parse_name(filename)
         pointed = parse_link_target(target, self._path(name) if not allow_escape else None)
-        link = LinkState(pointed, checked_time(mtime_ns))
-        self._declare(name, link, None, None, create_parent_dirs)
+        link = LinkState(pointed, checked_attributes(None, mtime_ns))
+        self._declare(name, link, UNASKED, create_parent_dirs)
 
     def _declare(
         self: DirTarget,
         name: Name,
         content: bytes | Content | LinkState,
-        mode: int | None,
-        mtime_ns: int | None,
+        attributes: Attributes,
         create_parent_dirs: bool,
     ) -> None:
         """Declares a file or a link."""
         component, rival = self._add(name, is_file=True)
-        spec = FileSpec(content, mode, create_parent_dirs, component, rival, mtime_ns=mtime_ns)
+        spec = FileSpec(content, attributes, create_parent_dirs, component, rival)
         state = self._provider.target_state(name, spec)
         coco.declare_target_state(cast("coco.TargetState[None]", state))
 
@@ -187,8 +190,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         """
         name = parse_name(path)
         Options().changed(options, is_root=False)
-        mode = checked_mode(mode)
-        state = DirState(None if mode is None else mode | 0o700, checked_time(mtime_ns))
+        state = DirState(checked_attributes(mode, mtime_ns).of_folder())
         component, rival = self._add(name, is_file=False)
         spec = DirSpec(create_parent_dirs, component, rival, options, state=state)
         provider = coco.declare_target_state_with_child(self._provider.target_state(name, spec))

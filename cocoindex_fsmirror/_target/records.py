@@ -49,10 +49,10 @@ def record_of(desired: Desired, component: str, owner: str = "") -> Record | Abs
         kind_of(desired).value,
         desired.digest or b"",
         desired.size,
-        desired.mode,
+        desired.attributes.mode,
         component,
         owner,
-        desired.mtime_ns,
+        desired.attributes.mtime_ns,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, TypedDict, 
 import msgspec
 from msgspec.structs import replace
 
-from .._core.attributes import check_choice
+from .._core.attributes import Attributes, check_choice
 from .._core.errors import RootError
 from .._core.names import ROOT, Name
 from .._core.states import Content, DirState, FileState, LinkState, digest_of
@@ -123,14 +123,13 @@ class FileSpec(msgspec.Struct, frozen=True, gc=False):
     """A declared file, or a link, which has its state for a content."""
 
     content: bytes | Content | LinkState
-    mode: int | None
+    attributes: Attributes
     create_parent_dirs: bool
     component: str
     rival: Name = ROOT
     options: Options = _DEFAULTS
     fresh_owner: str = ""
     drifted: bool = False
-    mtime_ns: int | None = None
 
     @property
     def state(self) -> FileState | LinkState:
@@ -139,8 +138,8 @@ class FileSpec(msgspec.Struct, frozen=True, gc=False):
         if isinstance(content, LinkState):
             return content
         if isinstance(content, bytes):
-            return FileState(digest_of(content), len(content), self.mode, self.mtime_ns)
-        return FileState(content.digest, content.size, self.mode, self.mtime_ns)
+            return FileState(digest_of(content), len(content), self.attributes)
+        return FileState(content.digest, content.size, self.attributes)
 
     @property
     def payload(self) -> bytes | Content | None:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
+from cocoindex_fsmirror._core.attributes import Attributes
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Folding, Name
 from cocoindex_fsmirror._core.plan import Plan, Put, Remove, View
@@ -33,7 +34,7 @@ from cocoindex_fsmirror._core.states import (
 Node: TypeAlias = bytes | str
 Disk: TypeAlias = dict[str, Node]
 
-MODE = 0o644  # of every file that is seen
+MODE = Attributes(0o644)  # of every file that is seen
 
 
 @dataclass
@@ -178,7 +179,7 @@ def row_for(intent: Intent) -> Row:
         owner=intent.owner,
         container=intent.container,
         component=intent.component,
-        mode=desired.mode,
+        mode=desired.attributes.mode,
     )
 
 

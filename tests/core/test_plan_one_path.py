@@ -191,13 +191,13 @@ def test_a_new_file_gets_the_mode_that_was_asked_for_or_that_of_the_file_before(
 ) -> None:
     world = World({} if node is None else {"f": node}, {"f": file_row("f", OLD)})
     (put,) = world.plan(write("f", NEW, mode=mode)).files
-    assert put.mode == (mode or (0o644 if isinstance(node, bytes) else None))
+    assert put.attributes.mode == (mode or (0o644 if isinstance(node, bytes) else None))
 
 
 def test_a_right_file_in_a_wrong_mode_is_only_given_its_mode() -> None:
     for row in ({}, {"f": file_row("f", NEW, mode=0o600)}):
         plan = World({"f": NEW}, dict(row)).plan(write("f", NEW, mode=0o600))
-        assert [keep.mode for keep in plan.keep] == [0o600]
+        assert [keep.missing.mode for keep in plan.keep] == [0o600]
         assert not plan.files
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from cocoindex_fsmirror._core.attributes import UNASKED, Attributes
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.rows import Kind, Row
 from cocoindex_fsmirror._core.signatures import Signature, proves
@@ -22,7 +23,7 @@ from cocoindex_fsmirror._core.states import (
     LinkState,
     OtherState,
     digest_of,
-    dressed,
+    missing_in,
     same,
     same_content,
 )
@@ -31,11 +32,11 @@ from tests.support import write
 State = FileState | LinkState | DirState | OtherState | Absent
 
 STATES: dict[str, State] = {
-    "file A": FileState(b"A", 1, 0o644),
-    "file A, another mode": FileState(b"A", 1, 0o600),
+    "file A": FileState(b"A", 1, Attributes(0o644)),
+    "file A, another mode": FileState(b"A", 1, Attributes(0o600)),
     "file A, any mode": FileState(b"A", 1),
-    "file B": FileState(b"B", 1, 0o644),
-    "file, unread": FileState(None, 1, 0o644),
+    "file B": FileState(b"B", 1, Attributes(0o644)),
+    "file, unread": FileState(None, 1, Attributes(0o644)),
     "link to x": LinkState("x"),
     "link to y": LinkState("y"),
     "dir": DirState(),
@@ -155,8 +156,8 @@ def test_the_declaration_of_a_row_tells_every_difference_but_what_was_seen() -> 
 
 def test_the_state_of_a_row_is_what_it_was_last_written_as() -> None:
     row = Row(Name("a"), Kind.FILE, "o", "", "", b"A", 3, 0o600)
-    assert row.state == FileState(b"A", 3, 0o600)
-    assert replace(row, kind=Kind.DIR).state == DirState(0o600)
+    assert row.state == FileState(b"A", 3, Attributes(0o600))
+    assert replace(row, kind=Kind.DIR).state == DirState(Attributes(0o600))
     link = Row(Name("l"), Kind.LINK, "o", "", digest=LinkState("x").digest, target="x")
     assert link.state == LinkState("x")
 
@@ -164,8 +165,9 @@ def test_the_state_of_a_row_is_what_it_was_last_written_as() -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_a_time_that_was_asked_for_counts_as_what_the_file_system_made_of_it(kind: Kind) -> None:
     row = Row(Name("a"), kind, "o", "", mtime_ns=7_000_000_000)
-    assert row.state.mtime_ns is None
-    assert replace(row, asked_ns=7_999_999_999).state.mtime_ns == 7_000_000_000
+    assert row.state.attributes.mtime_ns is None
+    state = replace(row, asked_ns=7_999_999_999).state
+    assert state.attributes.mtime_ns == 7_000_000_000
 
 
 def test_a_link_is_never_taken_for_a_file_that_holds_its_target() -> None:
@@ -177,23 +179,29 @@ def test_a_link_is_never_taken_for_a_file_that_holds_its_target() -> None:
     assert LinkState("\udcff").size == 1  # Found on a disk; never declared.
 
 
-DRESSES: list[tuple[State, State, tuple[int | None, int | None]]] = [
-    (FileState(b"1", 1), FileState(b"1", 1, 0o644, 5), (None, None)),
-    (FileState(b"1", 1, 0o600, 5), FileState(b"1", 1, 0o644, 6), (0o600, 5)),
-    (FileState(b"1", 1, 0o600, 5), FileState(b"1", 1, 0o600, 5), (None, None)),
-    (LinkState("x", 5), LinkState("x", 6), (None, 5)),
-    (LinkState("x"), LinkState("x", 6), (None, None)),
-    (DirState(0o700), DirState(0o755, 6), (0o700, None)),
-    (DirState(None, 5), DirState(0o755, 5), (None, None)),
+MISSING: list[tuple[Attributes, Attributes, Attributes]] = [
+    (UNASKED, Attributes(0o644, 5), UNASKED),
+    (Attributes(0o600, 5), Attributes(0o644, 6), Attributes(0o600, 5)),
+    (Attributes(0o600, 5), Attributes(0o600, 5), UNASKED),
+    (Attributes(0o700), Attributes(0o755, 6), Attributes(0o700)),
+    (Attributes(None, 5), Attributes(0o755, 5), UNASKED),
+    (Attributes(None, 5), Attributes(0o755, 6), Attributes(None, 5)),
 ]
 
 
-@pytest.mark.parametrize(("desired", "actual", "expected"), DRESSES)
-def test_what_of_mode_and_time_is_still_to_be_set(
-    desired: State, actual: State, expected: tuple[int | None, int | None]
+@pytest.mark.parametrize(("wanted", "found", "missing"), MISSING)
+def test_attributes_are_missing_if_they_are_asked_for_and_differ(
+    wanted: Attributes, found: Attributes, missing: Attributes
 ) -> None:
-    assert dressed(desired, actual) == expected
-    assert same(desired, actual) == (expected == (None, None))
+    assert wanted.missing_in(found) == missing
+    states: list[tuple[State, State]] = [
+        (FileState(b"1", 1, wanted), FileState(b"1", 1, found)),
+        (LinkState("x", wanted), LinkState("x", found)),
+        (DirState(wanted), DirState(found)),
+    ]
+    for desired, actual in states:
+        assert missing_in(desired, actual) == missing
+        assert same(desired, actual) == (missing == UNASKED)
 
 
 def test_an_intent_never_shows_its_content() -> None:

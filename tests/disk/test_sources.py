@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror, SourceChangedError, SourceError
+from cocoindex_fsmirror._core.attributes import Attributes
 from cocoindex_fsmirror._core.states import Content, digest_of
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk.sources import fingerprint, spool
@@ -28,7 +29,7 @@ def test_a_fingerprint_is_that_of_the_content_and_only_small_ones_are_carried(
     os.utime(tmp_path / "x", ns=(5, 7))
     found = fingerprint(str(tmp_path / "x"))
     assert (found.digest, found.size) == (digest_of(content), size)
-    assert (found.mode, found.mtime_ns) == (0o641, 7)
+    assert found.attributes == Attributes(0o641, 7)
     assert found.held == (content if size <= SMALL else None)
 
 

@@ -12,6 +12,7 @@ import cocoindex as coco
 import msgspec
 from hypothesis import strategies as st
 
+from cocoindex_fsmirror._core.attributes import UNASKED
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._mirror.drift import has_drifted
 from cocoindex_fsmirror._target.actions import Action, Mount
@@ -27,7 +28,7 @@ from tests.kit.our_target import CONTENTS, MODES, forget, shown
 __all__ = ["Alone", "InBase", "Roots"]
 
 _KEYS = st.builds(RootKey, st.just("base"), names())
-_OURS = FileSpec(b"ours", None, True, "/one")
+_OURS = FileSpec(b"ours", UNASKED, True, "/one")
 _MIRROR = "a mirror with its file"
 _Key = tuple[str, str]
 

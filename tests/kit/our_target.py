@@ -165,7 +165,7 @@ def shown(spec: FileSpec) -> Entry:
     content = (
         spec.content if isinstance(spec.content, bytes) else cast("Elsewhere", spec.content).content
     )
-    return File(content, spec.mode, spec.mtime_ns)
+    return File(content, spec.attributes.mode, spec.attributes.mtime_ns)
 
 
 class Tidy(Mounted):

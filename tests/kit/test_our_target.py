@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import settings
 
+from cocoindex_fsmirror._core.attributes import UNASKED
 from cocoindex_fsmirror._target.specs import FileSpec, Options, RootKey
 from cocoindex_fsmirror.testing import Disturb, Fault, Update, check_history, check_target
 from tests.kit.our_neighbour import AT_FILES, Neighbour
@@ -86,7 +87,7 @@ def test_files_that_are_declared_by_themselves_keep_the_rules() -> None:
 
 
 _NEW, _OLD = (
-    FileSpec(content, None, True, "/one") for content in (b"twelve bytes", b"twelve again")
+    FileSpec(content, UNASKED, True, "/one") for content in (b"twelve bytes", b"twelve again")
 )
 _TWO: dict[str, dict[str, FileSpec]] = {"one": {"d/x": _OLD, "d/y": _NEW}}
 _LATER: list[dict[str, dict[str, FileSpec]]] = [_TWO, {"one": {"d/x": _NEW}}, {}]

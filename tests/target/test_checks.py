@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from cocoindex_fsmirror._core.attributes import checked_mode
+from cocoindex_fsmirror._core.attributes import checked_attributes
 
 USUAL = [600, 640, 644, 660, 664, 666, 700, 750, 755, 770, 775, 777, 400, 440, 444, 500, 550, 555]
 GIVEN_UP = {0o620: 400, 0o764: 500}  # These can't be told from decimal modes that matter more.
@@ -18,7 +18,7 @@ DROP_BOXES = [0o711, 0o733, 0o730, 0o1733, 0o1730, 0o3730, 0o3733, 0o2733, 0o271
 def _is_refused(mode: int) -> bool:
     """True if a mode can't be declared."""
     try:
-        checked_mode(mode)
+        checked_attributes(mode)
     except ValueError:
         return True
     return False
@@ -27,20 +27,20 @@ def _is_refused(mode: int) -> bool:
 @pytest.mark.parametrize("mode", [*USUAL, 711, 744, 754, 1777, 2755, 2775, 4755])
 def test_decimal_mode_is_refused_with_what_to_write(mode: int) -> None:
     with pytest.raises(ValueError, match=f"^mode {mode} is {mode:#o} in octal; write 0o{mode}$"):
-        checked_mode(mode)
+        checked_attributes(mode)
 
 
 @pytest.mark.parametrize("mode", [100644, 100755, 0o100644, -644, 8888])
 def test_number_that_is_no_mode_either_way_is_out_of_range(mode: int) -> None:
     with pytest.raises(ValueError, match="is not between 0 and 0o7777"):
-        checked_mode(mode)
+        checked_attributes(mode)
 
 
 @pytest.mark.parametrize("mode", USUAL)
 def test_usual_octal_mode_passes_with_each_special_bit(mode: int) -> None:
     octal = int(str(mode), 8)
     for special in range(8):
-        assert checked_mode(special << 9 | octal) == special << 9 | octal
+        assert checked_attributes(special << 9 | octal).mode == special << 9 | octal
 
 
 def test_every_sane_octal_mode_passes() -> None:
@@ -57,7 +57,7 @@ def test_every_sane_octal_mode_passes() -> None:
 
 @pytest.mark.parametrize("mode", [0, 0o077, 0o070, 0o007, *DROP_BOXES])
 def test_unusual_octal_mode_passes(mode: int) -> None:
-    assert checked_mode(mode) == mode
+    assert checked_attributes(mode).mode == mode
 
 
 def test_refused_mode_has_bits_that_nobody_would_ask_for() -> None:

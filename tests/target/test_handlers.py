@@ -9,6 +9,7 @@ from collections.abc import Collection
 import cocoindex as coco
 import pytest
 
+from cocoindex_fsmirror._core.attributes import UNASKED, Attributes
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._core.states import ABSENT, DirState, FileState, digest_of
 from cocoindex_fsmirror._mirror.drift import DriftReport
@@ -45,7 +46,7 @@ def _place(*drifted: str) -> Place:
 def _spec(wanted: Wanted) -> FileSpec | DirSpec | coco.NonExistenceType:
     """What the flow declares, as the engine takes it."""
     if wanted.content is not None:
-        return FileSpec(wanted.content, wanted.mode, False, wanted.component)
+        return FileSpec(wanted.content, Attributes(wanted.mode), False, wanted.component)
     return DirSpec(True, wanted.component) if wanted.kind == "dir" else coco.NON_EXISTENCE
 
 
@@ -95,7 +96,7 @@ def _has(previous: Collection[Record], content: bytes) -> bool:
 def _plain(desired: object) -> tuple[str, int | None]:
     """The kind and mode of a desired state."""
     if isinstance(desired, FileState):
-        return "file", desired.mode
+        return "file", desired.attributes.mode
     return ("dir", None) if desired == DirState() else (str(getattr(desired, "value", "?")), None)
 
 
@@ -147,7 +148,7 @@ def test_only_a_declared_directory_has_a_place_for_children() -> None:
 
 def test_parents_are_made_unless_the_declaration_forbids_it() -> None:
     for create in (True, False):
-        spec = FileSpec(A, None, create, ONE)
+        spec = FileSpec(A, UNASKED, create, ONE)
         output = ChildHandler(_place()).reconcile("f", spec, [], True)
         assert output is not None
         assert isinstance(output.action, Change)
@@ -156,7 +157,7 @@ def test_parents_are_made_unless_the_declaration_forbids_it() -> None:
 
 def test_a_declaration_with_a_rival_is_never_skipped() -> None:
     for rival in (ROOT, Name("sub")):
-        spec = FileSpec(A, None, True, ONE, rival)
+        spec = FileSpec(A, UNASKED, True, ONE, rival)
         output = ChildHandler(_place()).reconcile("f", spec, [FILE_A], False)
         assert (output is None) is (rival == ROOT)
         if output is not None:
@@ -203,9 +204,8 @@ def test_a_single_file_is_skipped_only_if_every_possible_state_is_the_desired_on
     assert wanted.content is not None
     for previous, may_be_missing, drifted in histories():
         records = [_owned(record) for record in previous]
-        spec = FileSpec(
-            wanted.content, wanted.mode, True, wanted.component, fresh_owner="f", drifted=drifted
-        )
+        asked, component = Attributes(wanted.mode), wanted.component
+        spec = FileSpec(wanted.content, asked, True, component, fresh_owner="f", drifted=drifted)
         output = _root(spec, records, may_be_missing)
         assert (output is None) is may_skip(wanted, previous, may_be_missing, drifted), previous
         if output is not None:
@@ -280,7 +280,7 @@ def test_everything_runs_again_only_if_a_look_found_what_nobody_else_can_heal(
 
 
 def test_reconciling_a_root_is_repeatable() -> None:
-    file = FileSpec(A, None, True, ONE, fresh_owner="f")
+    file = FileSpec(A, UNASKED, True, ONE, fresh_owner="f")
     specs: tuple[FileSpec | DirSpec | coco.NonExistenceType, ...]
     specs = _dir(RootUpdate()), file, coco.NON_EXISTENCE
     for previous, may_be_missing, _ in histories():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from cocoindex_fsmirror._core.attributes import Attributes
 from cocoindex_fsmirror._core.states import ABSENT, Absent, DirState, FileState, digest_of
 from cocoindex_fsmirror._target.records import (
     Record,
@@ -20,7 +21,7 @@ def _record(wanted: Wanted) -> Record | Absent:
     """The record of a desired state, as the package makes it."""
     desired: FileState | DirState | Absent = DirState() if wanted.kind == "dir" else ABSENT
     if wanted.content is not None:
-        desired = FileState(digest_of(wanted.content), len(wanted.content), wanted.mode)
+        desired = FileState(digest_of(wanted.content), len(wanted.content), Attributes(wanted.mode))
     return record_of(desired, wanted.component)
 
 
@@ -35,7 +36,9 @@ def test_exactly_what_is_certain_is_settled(wanted: Wanted) -> None:
 
 
 def test_a_record_tells_every_part_of_a_declared_file() -> None:
-    record = record_of(FileState(digest_of(A), len(A), 0o640), "some/component", "an owner")
+    record = record_of(
+        FileState(digest_of(A), len(A), Attributes(0o640)), "some/component", "an owner"
+    )
     assert record == Record("file", digest_of(A), len(A), 0o640, "some/component", "an owner")
 
 
