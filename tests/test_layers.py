@@ -275,3 +275,9 @@ def test_files_and_classes_are_short(module: str) -> None:
     assert len(lines) <= 400
     classes = [node for node in ast.walk(SOURCES[module]) if isinstance(node, ast.ClassDef)]
     assert [c.name for c in classes if (c.end_lineno or 0) - c.lineno >= 250] == []
+
+
+def test_test_files_are_short() -> None:
+    tests = Path(__file__).parent
+    lengths = {path: len(path.read_text().splitlines()) for path in tests.rglob("*.py")}
+    assert {str(path.relative_to(tests)): n for path, n in lengths.items() if n > 400} == {}
