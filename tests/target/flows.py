@@ -73,16 +73,16 @@ class Flow:
         return self._app
 
     def close(self) -> None:
-        """Gives the database back, as the end of a process does."""
+        """Closes the database, as the end of a process does."""
         self._app = None
         gc.collect()
 
     def update(self, *, reprocess: bool = False) -> None:
-        """One update, in which nothing may fail."""
+        """Runs one update, in which nothing may fail."""
         assert self.attempt(reprocess=reprocess) == ""
 
     def attempt(self, *, reprocess: bool = False) -> str:
-        """One update; returns what failed in it, as text."""
+        """Runs one update; returns its errors, as text."""
         ran.clear()
         self.failed.clear()
         try:
@@ -97,17 +97,17 @@ class Flow:
         self.close()
 
     def preview(self) -> list[str]:
-        """The lines that a preview prints, sorted."""
+        """Returns the lines that a preview prints, sorted."""
         return sorted(repr(action) for action in self.app.update_blocking(preview=True) or ())
 
     @property
     def tree(self) -> Snapshot:
-        """What is on the disk."""
+        """The actual state of the root."""
         return snapshot(self.root)
 
 
 async def _run(flow: Flow) -> None:
-    """The main function of every app."""
+    """Runs the flow; the main function of every app."""
     await flow._main(flow)
 
 
@@ -131,7 +131,7 @@ async def memoized(flow: Flow) -> None:
 
 @coco.fn(memo=True)
 async def page(item: Item, out: fsmirror.DirTarget) -> None:
-    """A memoized component with one file."""
+    """Declares one file, in a memoized component."""
     ran.append(item[0])
     out.declare_file(*item)
 
@@ -141,7 +141,7 @@ async def page(item: Item, out: fsmirror.DirTarget) -> None:
 
 @contextlib.contextmanager
 def failing_sink(*, after: bool, names: Collection[str] = ()) -> Iterator[None]:
-    """Every batch of files (or each with one of ``names``) fails, before or after it is applied."""
+    """Makes every batch (or each with one of ``names``) fail, before or after it is applied."""
     real = fsmirror.Mirror.apply
 
     def apply(mirror: fsmirror.Mirror, intents: list[Intent], *more: Any) -> object:
@@ -169,7 +169,7 @@ _STEPS: tuple[tuple[object, tuple[str, ...]], ...] = (
 
 @contextlib.contextmanager
 def failing_step(number: int) -> Iterator[None]:
-    """Everything from the given change of the disk on fails, as if the process had died."""
+    """Makes everything from the given change of the disk on fail, as if the process had died."""
     left = number
 
     def counted(real: Callable[..., object]) -> Callable[..., object]:
@@ -189,5 +189,5 @@ def failing_step(number: int) -> Iterator[None]:
 
 
 def _die() -> NoReturn:
-    """Stands for the death of the process."""
+    """Raises an error that stands for the death of the process."""
     raise BoomError("inside the sink")

@@ -1,4 +1,4 @@
-"""A small universe of tracking records and desired states, and what may be skipped in it."""
+"""A small universe of tracking records and desired states, and an oracle of skipping."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ONE, TWO = "component/one", "component/two"
 
 
 def file_record(content: bytes, mode: int | None = None, component: str = ONE) -> Record:
-    """What the engine remembers of a file."""
+    """Returns the tracking record of a file."""
     return Record("file", digest_of(content), len(content), mode, component)
 
 
@@ -49,7 +49,7 @@ Previous = tuple[Record, ...]
 
 
 def histories() -> Iterator[tuple[Previous, bool, bool]]:
-    """Up to three previous records in every order, may-be-missing, drifted."""
+    """Lists up to three previous records in every order, may-be-missing, drifted."""
     for count in range(4):
         for previous in itertools.product(UNIVERSE, repeat=count):
             for may_be_missing, drifted in itertools.product((False, True), repeat=2):
@@ -57,7 +57,7 @@ def histories() -> Iterator[tuple[Previous, bool, bool]]:
 
 
 def may_skip(wanted: Wanted, previous: Previous, may_be_missing: bool, drifted: bool) -> bool:
-    """The oracle: true only if every state that may be the truth is the desired one.
+    """True if every state that may be the truth is the desired one; the oracle.
 
     The possible truths are listed one by one, as plain tuples; what nobody ever
     recorded (no previous record) may be anything.

@@ -21,7 +21,7 @@ class Record:
 
 @dataclass(frozen=True)
 class LaterRecord:
-    """The same after fields were added, with defaults."""
+    """The record of a later release, which added fields with defaults."""
 
     content: bytes
     mode: int | None = None
@@ -41,7 +41,7 @@ class Asked(NamedTuple):
 
 @dataclass
 class Engine:
-    """What the engine did in the last update, and what the handlers do in the next."""
+    """The calls of the last update, and the answers of handlers in the next one."""
 
     events: list[str] = field(default_factory=list)
     asked: dict[str, Asked] = field(default_factory=dict)
@@ -62,7 +62,7 @@ engine = Engine()
 
 
 class Files(coco.TargetHandler[bytes, Record, None]):
-    """Records what it is asked about a file."""
+    """A handler that records each call of ``reconcile``."""
 
     def reconcile(
         self,
@@ -96,7 +96,7 @@ def reconciled(
     previous: Collection[AnyRecord],
     may_be_missing: bool,
 ) -> coco.TargetReconcileOutput[str, AnyRecord, None] | None:
-    """An action, unless every previous record is the desired one."""
+    """Returns an action, unless every previous record is the desired one."""
     known = [record.content for record in previous]
     wanted = None if coco.is_non_existence(desired) else desired
     engine.previous.extend(previous)
@@ -135,7 +135,7 @@ class Roots(coco.TargetHandler[str, str, Any]):
 
 
 def apply(_context: Any, actions: Sequence[str]) -> Any:
-    """The sink."""
+    """Records a batch; the sink."""
     engine.batches.append(list(actions))
     engine.events.extend(actions)
     if engine.fails(actions):
@@ -146,7 +146,7 @@ def apply(_context: Any, actions: Sequence[str]) -> Any:
 
 
 def files(*_: Any) -> Any:
-    """The handler of the children."""
+    """Returns the handler of the children."""
     return LaterFiles() if engine.later else Files()
 
 
@@ -181,7 +181,7 @@ class Target:
 
 @coco.fn(memo=True)
 async def component(item: tuple[str, bytes], target: Target) -> None:
-    """A memoized component with one file."""
+    """Declares one file, in a memoized component."""
     engine.contexts.append(("body", str(coco.get_component_context())))
     target.declare(*item)
 
@@ -201,7 +201,7 @@ class Scene:
         self.app = coco.App(coco.AppConfig("facts", environment=env), _main, self)
 
     def update(self) -> bool:
-        """One update; tells whether it went through."""
+        """Runs one update; true if it succeeded."""
         engine.clear()
         self.failed.clear()
         try:
@@ -212,7 +212,7 @@ class Scene:
 
 
 async def _main(scene: Scene) -> None:
-    """What every app does."""
+    """Declares the contents; the main function of every app."""
     if not scene.mounted:
         return
     target = Target(await coco.mount_target(ROOTS.target_state("root", "")))

@@ -21,7 +21,7 @@ Main: TypeAlias = Callable[[Any], Awaitable[None]]
 
 
 async def mounted(fs: Any) -> None:
-    """``mount_dir_target`` with a context key; names and contents of all types."""
+    """Uses ``mount_dir_target`` with a context key, and names and contents of all types."""
     out = await fs.mount_dir_target(BASE)
     out.declare_file("text", "ünï")
     out.declare_file("bytes", content=b"\x00\xff")
@@ -31,13 +31,13 @@ async def mounted(fs: Any) -> None:
 
 
 async def with_mount_target(fs: Any) -> None:
-    """``dir_target``, ``coco.mount_target`` and a ``DirTarget`` around the provider."""
+    """Uses ``dir_target``, ``coco.mount_target`` and a ``DirTarget`` around the provider."""
     provider = await coco.mount_target(fs.dir_target(fs.FilePath("below/it", base_dir=BASE)))
     fs.DirTarget(provider).declare_file("a", b"1")
 
 
 async def with_use_mount(fs: Any) -> None:
-    """``declare_dir_target`` by ``coco.use_mount``."""
+    """Uses ``declare_dir_target`` by ``coco.use_mount``."""
     at = coco.component_subpath("setup")
     out = await coco.use_mount(at, fs.declare_dir_target, fs.FilePath("x", base_dir=BASE))
     out.declare_file("a", b"1")
@@ -49,12 +49,12 @@ async def with_use_mount(fs: Any) -> None:
 
 @coco.fn
 def declare_sub(out: Any, path: str | PurePath) -> Any:
-    """A directory target below another."""
+    """Declares a directory target below another."""
     return out.declare_dir_target(path, create_parent_dirs=True)
 
 
 async def nested(fs: Any) -> None:
-    """Directory targets below directory targets."""
+    """Nests directory targets."""
     out = await fs.mount_dir_target(BASE)
     for path in ("one", PurePath("t/w/o")):
         at = coco.component_subpath(str(path))
@@ -66,7 +66,7 @@ async def nested(fs: Any) -> None:
 
 
 async def single_files(fs: Any) -> None:
-    """``declare_file`` in components of their own, and in the main one."""
+    """Uses ``declare_file`` in components of their own, and in the main one."""
     await coco.mount(
         coco.component_subpath("one"),
         fs.declare_file,
@@ -79,12 +79,12 @@ async def single_files(fs: Any) -> None:
 
 @coco.fn(memo=True)
 async def render(item: tuple[str, str], out: Any) -> None:
-    """A memoized component that takes the target."""
+    """Declares one file, in a memoized component that takes the target."""
     out.declare_file(item[0], item[1])
 
 
 async def memoized(fs: Any) -> None:
-    """``mount_each`` of memoized components."""
+    """Uses ``mount_each`` of memoized components."""
     out = await fs.mount_dir_target(BASE)
     items = {name: (name, f"content of {name}") for name in ("a", "b", "c")}
     await coco.mount_each(render, items.items(), out)
@@ -94,7 +94,7 @@ MAINS = [mounted, with_mount_target, with_use_mount, nested, single_files, memoi
 
 
 def updated(at: Path, main: Main, fs: ModuleType) -> Tree:
-    """The tree that a flow gives with one of the two modules, twice in a row."""
+    """Returns the tree that a flow gives with one of the two modules, twice in a row."""
     failed: list[BaseException] = []
     env = coco.Environment(
         coco.Settings(db_path=at / "db"), exception_handler=lambda error, _: failed.append(error)
@@ -110,12 +110,12 @@ def updated(at: Path, main: Main, fs: ModuleType) -> Tree:
 
 
 def without_ours(tree: Tree) -> Tree:
-    """A tree without the folders that hold our memory."""
+    """Removes ``.fsmirror`` folders from a tree."""
     return {name: found for name, found in tree.items() if ".fsmirror" not in PurePath(name).parts}
 
 
 @pytest.mark.parametrize("main", MAINS)
-def test_a_flow_gives_the_same_tree_with_either_import(main: Main, tmp_path: Path) -> None:
+def test_flow_gives_the_same_tree_with_either_import(main: Main, tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "ours").mkdir()
     theirs = updated(tmp_path / "theirs", main, localfs)
@@ -124,7 +124,7 @@ def test_a_flow_gives_the_same_tree_with_either_import(main: Main, tmp_path: Pat
     assert ours == theirs
 
 
-def test_every_public_name_of_its_target_half_is_here() -> None:
+def test_every_public_name_of_the_target_half_of_localfs_is_here() -> None:
     from cocoindex.connectors.localfs import _target
 
     names = {*_target.__all__, "FilePath"}
@@ -145,7 +145,7 @@ def test_parents_are_created_unless_refused(tmp_path: Path, create: bool) -> Non
             updated(tmp_path, main, fsmirror)
 
 
-def test_a_root_without_its_parent_is_refused_if_none_may_be_made(tmp_path: Path) -> None:
+def test_root_without_its_parent_is_refused_if_none_may_be_made(tmp_path: Path) -> None:
     async def main(_: object) -> None:
         path = tmp_path / "no/such/root"
         await fsmirror.mount_dir_target(path, create_parent_dirs=False)
@@ -155,11 +155,11 @@ def test_a_root_without_its_parent_is_refused_if_none_may_be_made(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["declare_dir_target", "declare_file"])
-def test_a_release_that_only_edits_a_function_makes_no_component_run_again(name: str) -> None:
+def test_release_that_only_edits_a_function_reruns_no_component(name: str) -> None:
     ours = getattr(fsmirror, name)
 
     def edited() -> None:
-        """Another body, under the same name."""
+        """Declares the same file by another body."""
 
     edited.__module__, edited.__qualname__ = ours._fn.__module__, ours._fn.__qualname__
     assert coco.fn(version=1)(edited)._logic_fp == ours._logic_fp

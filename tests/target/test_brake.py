@@ -35,7 +35,7 @@ MAINS = pytest.mark.parametrize("main", [plain, memoized])
         (3, 2, 3),
     ],
 )
-def test_a_fraction_is_rounded_down_but_not_below_what_it_says(
+def test_fraction_is_rounded_down_but_never_to_nothing(
     limit: float, managed: int, allowed: int
 ) -> None:
     assert allowance(limit, managed) == allowed
@@ -49,7 +49,7 @@ class Ledger(LedgerReader):
         self.brake = Brake(limit)
 
     def remove(self, *names: str) -> str:
-        """One batch; returns what its error says."""
+        """Removes files in one batch; returns the message of its error."""
         planned = set(map(Name, names))
         try:
             self.brake.check("/root", planned, self, OWNER)
@@ -59,16 +59,16 @@ class Ledger(LedgerReader):
         return ""
 
     def count(self, owner: str = "") -> int:
-        """How many there are."""
+        """Returns the number of rows."""
         assert owner == OWNER
         return len(self.files)
 
     def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
-        """The rows of those that are still there."""
+        """Returns the rows of files that are still there."""
         return {name: Row(name, Kind.FILE, OWNER, "") for name in self.files.intersection(names)}
 
 
-def test_a_batch_that_exceeds_the_limit_with_those_before_it_is_refused_whole() -> None:
+def test_batch_that_crosses_the_limit_is_refused_whole() -> None:
     ledger = Ledger(5, *"abcdefgh")
     assert ledger.remove("a", "b", "c") == ""
     told = ledger.remove("d", "e", "f")
@@ -77,7 +77,7 @@ def test_a_batch_that_exceeds_the_limit_with_those_before_it_is_refused_whole() 
     assert ledger.files == set("defgh")
 
 
-def test_the_parts_of_a_refused_batch_are_refused_as_well() -> None:
+def test_parts_of_a_refused_batch_are_refused_as_well() -> None:
     ledger = Ledger(2, *"abcdefgh")
     assert "nothing was removed" in ledger.remove("a", "b", "c", "d")
     for part in ("ab", "cd", *"abcdefgh"):
@@ -86,14 +86,14 @@ def test_the_parts_of_a_refused_batch_are_refused_as_well() -> None:
     assert ledger.files == set("abcdefgh")
 
 
-def test_a_batch_that_is_tried_again_counts_once() -> None:
+def test_retried_batch_counts_once() -> None:
     ledger = Ledger(2, *"abcd")
     for part in ("ab", "ab", "a", "b"):
         assert ledger.remove(*part) == ""
     assert ledger.remove("c")
 
 
-def test_announced_removals_count_before_they_come_unless_nothing_is_there() -> None:
+def test_announced_removals_of_managed_paths_count_at_once() -> None:
     ledger = Ledger(2, *"abcd")
     for name in "acxyz":
         ledger.brake.announce(Name(name))
@@ -102,7 +102,7 @@ def test_announced_removals_count_before_they_come_unless_nothing_is_there() -> 
     assert "3 of 4" in ledger.remove("c")
 
 
-def test_a_fraction_is_one_of_what_was_managed_when_the_update_began() -> None:
+def test_fraction_refers_to_what_was_managed_when_the_update_began() -> None:
     ledger = Ledger(0.5, *"abcd")
     assert ledger.remove() == ""
     ledger.files |= set(map(Name, "efghijklmnop"))
@@ -110,7 +110,7 @@ def test_a_fraction_is_one_of_what_was_managed_when_the_update_began() -> None:
     assert ledger.remove("c")
 
 
-def test_the_log_says_once_that_an_update_was_stopped(caplog: pytest.LogCaptureFixture) -> None:
+def test_stopped_update_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger(0, *"abcd")
     for part in ("ab", "a", "b", "c"):
         assert ledger.remove(*part)
@@ -120,12 +120,12 @@ def test_the_log_says_once_that_an_update_was_stopped(caplog: pytest.LogCaptureF
 
 
 def _files(count: int) -> dict[str, bytes]:
-    """Files in three folders."""
+    """Returns files in three folders."""
     return {f"{number % 3}/{number}": b"%d" % number for number in range(count)}
 
 
 @pytest.mark.parametrize("limit", [0, 5, 0.25])
-def test_a_component_that_would_remove_too_much_removes_nothing_and_says_how_to_allow_it(
+def test_component_over_the_limit_removes_nothing_and_says_what_to_do(
     make_flow: MakeFlow, limit: float
 ) -> None:
     flow = make_flow()
@@ -145,7 +145,7 @@ def test_a_component_that_would_remove_too_much_removes_nothing_and_says_how_to_
 
 
 @MAINS
-def test_up_to_the_limit_files_go_as_always(make_flow: MakeFlow, main: object) -> None:
+def test_removals_up_to_the_limit_are_done(make_flow: MakeFlow, main: object) -> None:
     flow = make_flow(main)
     flow.options = {"max_delete": 0.5}
     flow.files = _files(24)
@@ -156,13 +156,13 @@ def test_up_to_the_limit_files_go_as_always(make_flow: MakeFlow, main: object) -
 
 
 @pytest.mark.parametrize("are_announced", [True, False])
-def test_an_empty_source_of_many_components_removes_no_more_than_the_limit(
+def test_many_components_together_remove_no_more_than_the_limit(
     make_flow: MakeFlow,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     are_announced: bool,
 ) -> None:
-    """How many are announced in time depends on the engine's threads; none, at worst."""
+    """The engine's threads decide how many removals are announced in time; none, at worst."""
     if not are_announced:
         monkeypatch.setattr(Brake, "announce", lambda _brake, _name: None)
     flow = make_flow(memoized)
@@ -182,7 +182,7 @@ def test_an_empty_source_of_many_components_removes_no_more_than_the_limit(
     assert contents(flow.tree) == _files(300)
 
 
-def test_nothing_more_is_removed_once_an_update_was_stopped(
+def test_stopped_update_removes_nothing_more(
     make_flow: MakeFlow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Newer engines halve a failed batch, and a part of it would be within the limit."""
@@ -208,7 +208,7 @@ def test_nothing_more_is_removed_once_an_update_was_stopped(
 
 
 @MAINS
-def test_an_update_that_was_stopped_is_made_up_for_once_it_is_allowed(
+def test_stopped_update_is_made_up_for_once_it_is_allowed(
     make_flow: MakeFlow, main: object
 ) -> None:
     flow = make_flow(main)
@@ -223,7 +223,7 @@ def test_an_update_that_was_stopped_is_made_up_for_once_it_is_allowed(
     assert contents(flow.tree) == flow.files
 
 
-def test_what_is_replaced_or_moved_to_another_component_is_not_removed(
+def test_replaced_or_moved_files_do_not_count_as_removed(
     make_flow: MakeFlow,
 ) -> None:
     async def main(flow: Flow) -> None:
@@ -248,7 +248,7 @@ def test_writes_of_other_components_go_on(make_flow: MakeFlow) -> None:
     assert contents(flow.tree) == _files(6) | {"0/0": b"changed"}
 
 
-def test_dropping_the_directory_is_not_held_up(make_flow: MakeFlow) -> None:
+def test_brake_does_not_hold_up_a_drop(make_flow: MakeFlow) -> None:
     flow = make_flow()
     flow.options = {"max_delete": 0}
     flow.files = _files(6)
@@ -264,7 +264,7 @@ _WRONG = [("5", TypeError), (True, TypeError)]
     ("limit", "error"),
     [(-1, ValueError), (1.5, ValueError), (float("nan"), ValueError), *_WRONG],
 )
-def test_what_is_no_limit_is_refused(tmp_path: Path, limit: Any, error: type[Exception]) -> None:
+def test_invalid_limit_is_refused(tmp_path: Path, limit: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="max_delete"):
         fsmirror.dir_target(tmp_path, max_delete=limit)
 
@@ -296,7 +296,7 @@ def test_foreign_files_are_moved_when_an_exact_directory_is_mounted(
     assert backups(flow.root) == [b"edited", b"more", b"tampered", b"theirs"]
 
 
-def test_a_lost_ledger_does_not_make_everything_be_written_anew(make_flow: MakeFlow) -> None:
+def test_lost_ledger_does_not_rewrite_everything(make_flow: MakeFlow) -> None:
     flow = make_flow(memoized)
     flow.options = {"exact": True}
     flow.files = _files(9)
@@ -311,6 +311,6 @@ def test_a_lost_ledger_does_not_make_everything_be_written_anew(make_flow: MakeF
     assert {name: (flow.root / name).stat().st_ino for name in flow.files} == inodes
 
 
-def test_exact_needs_a_look(tmp_path: Path) -> None:
+def test_exact_is_refused_without_a_look(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="exact=True needs verify"):
         fsmirror.dir_target(tmp_path, exact=True, verify="none")

@@ -47,7 +47,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 
 @SIZES
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_changed_mode_or_time_of_a_source_is_followed_without_a_write(
+def test_changed_mode_or_time_of_a_source_is_followed_without_a_write(
     flow: Flow, wanted: Wanted, source: Path, change: Callable[[Path], None], size: int
 ) -> None:
     content, path = fill(source, size), flow.root / "x"
@@ -64,7 +64,7 @@ def test_a_changed_mode_or_time_of_a_source_is_followed_without_a_write(
 
 @contextlib.contextmanager
 def meddling(edit: Callable[[], object]) -> Iterator[None]:
-    """Something happens when ``x`` is declared, and before it is applied."""
+    """Edits something after ``x`` is declared and before it is applied."""
     real, todo = fsmirror.Mirror.apply, [edit]
 
     def apply(mirror: fsmirror.Mirror, intents: list[Intent], *rest: Any) -> object:
@@ -87,7 +87,7 @@ async def alone(items: list[tuple[str, str]], out: Out) -> None:
 @pytest.mark.parametrize("before", [b"old", None])
 @pytest.mark.parametrize("is_gone", [False, True])
 @pytest.mark.parametrize("declare", [alone, apart])
-def test_a_source_that_changes_before_it_is_copied_fails_its_file_alone(
+def test_source_that_changes_before_the_copy_fails_its_file_alone(
     make_flow: MakeFlow, tmp_path: Path, declare: Any, is_gone: bool, before: bytes | None
 ) -> None:
     sources = {name: tmp_path / f"of {name}" for name in ("a", "x", "z")}
@@ -115,7 +115,7 @@ def test_a_source_that_changes_before_it_is_copied_fails_its_file_alone(
     assert_converged(flow)
 
 
-def test_a_small_source_is_written_as_it_was_declared(
+def test_small_source_is_written_as_it_was_when_declared(
     flow: Flow, wanted: Wanted, source: Path
 ) -> None:
     wanted["x"] = copy(source)
@@ -126,7 +126,7 @@ def test_a_small_source_is_written_as_it_was_declared(
     assert flow.tree == {"x": b"later"}
 
 
-def test_a_blob_that_grew_since_its_size_was_asked_for_is_not_cut_off() -> None:
+def test_blob_that_grew_after_its_size_was_read_is_not_cut_off() -> None:
     blob = Blob(b"12345")
     assert asyncio.run(blob.size()) == 5
     blob.content = b"0123456789"

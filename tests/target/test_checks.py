@@ -1,4 +1,4 @@
-"""What a declaration refuses before anything is declared."""
+"""Modes that a declaration refuses, since they were written in decimal."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from cocoindex_fsmirror._core.attributes import checked_attributes
 
 USUAL = [600, 640, 644, 660, 664, 666, 700, 750, 755, 770, 775, 777, 400, 440, 444, 500, 550, 555]
-GIVEN_UP = {0o620: 400, 0o764: 500}  # These can't be told from decimal modes that matter more.
+GIVEN_UP = {0o620: 400, 0o764: 500}  # Unusual, and equal to decimal spellings of usual modes.
 NONE, X, R, RX, RW, RWX = 0, 1, 4, 5, 6, 7
-# Folders that may be entered, or written to, and not listed.
+# Folders that may be entered or written to, but not listed.
 DROP_BOXES = [0o711, 0o733, 0o730, 0o1733, 0o1730, 0o3730, 0o3733, 0o2733, 0o2711, 0o4711, 0o4111]
 
 
@@ -31,7 +31,7 @@ def test_decimal_mode_is_refused_with_what_to_write(mode: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [100644, 100755, 0o100644, -644, 8888])
-def test_number_that_is_no_mode_either_way_is_out_of_range(mode: int) -> None:
+def test_number_that_is_no_mode_even_as_octal_is_out_of_range(mode: int) -> None:
     with pytest.raises(ValueError, match="is not between 0 and 0o7777"):
         checked_attributes(mode)
 
@@ -44,7 +44,7 @@ def test_usual_octal_mode_passes_with_each_special_bit(mode: int) -> None:
 
 
 def test_every_sane_octal_mode_passes() -> None:
-    """Nobody may do more than the one before, who may write may read, and the owner may read."""
+    """No class may do more than the one before; write implies read; the owner may read."""
     classes = itertools.product([R, RX, RW, RWX], *[[NONE, X, R, RX, RW, RWX]] * 2, range(8))
     sane = [
         special << 9 | owner << 6 | group << 3 | others
@@ -61,7 +61,7 @@ def test_unusual_octal_mode_passes(mode: int) -> None:
 
 
 def test_refused_mode_has_bits_that_nobody_would_ask_for() -> None:
-    """Someone may do what an owner, or their own group, may not."""
+    """Such a mode lets others do what the owner or the group may not."""
     refused = [mode for mode in range(0o10000) if _is_refused(mode)]
     assert len(refused) > len(USUAL)
     for mode in set(refused) - GIVEN_UP.keys():

@@ -1,4 +1,4 @@
-"""Who has declared what, in one update: what can't be there together is noticed."""
+"""Declarations of one update that can't both be true are noticed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ A, AB, ABC = Name("a"), Name("a/b"), Name("a/b/c")
 def _declare(
     declared: Declarations, name: Name, component: str, place: str = "", *, is_file: bool = True
 ) -> Name:
-    """Declares one path; tells what contradicts it."""
+    """Declares one path; returns its rival."""
     return declared.add(name, place, component, is_file=is_file)
 
 
 @pytest.mark.parametrize(("first", "second"), [(A, AB), (AB, A), (A, ABC), (ABC, A), (ABC, AB)])
-def test_a_file_and_what_is_below_it_are_rivals(first: Name, second: Name) -> None:
+def test_file_and_path_below_it_are_rivals(first: Name, second: Name) -> None:
     declared = Declarations()
     assert _declare(declared, first, "one") == ROOT
     assert _declare(declared, second, "two") == first
@@ -36,7 +36,7 @@ def test_one_path_in_two_directory_targets_is_a_rival() -> None:
     assert _declare(declared, AB, "two", "a//") == AB
 
 
-def test_a_directory_is_the_rival_of_files_only() -> None:
+def test_directory_is_the_rival_of_files_only() -> None:
     declared = Declarations()
     assert _declare(declared, A, "one", is_file=False) == ROOT
     assert _declare(declared, A, "two", is_file=False) == ROOT
@@ -44,7 +44,7 @@ def test_a_directory_is_the_rival_of_files_only() -> None:
     assert _declare(declared, AB, "three", "a//", is_file=False) == AB
 
 
-def test_a_component_that_declares_again_is_not_its_own_rival() -> None:
+def test_component_that_declares_again_is_not_its_own_rival() -> None:
     declared = Declarations()
     _declare(declared, A, "one")
     assert _declare(declared, A, "one") == ROOT
@@ -52,7 +52,7 @@ def test_a_component_that_declares_again_is_not_its_own_rival() -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [(A, AB), (AB, A), (ABC, A)])
-def test_what_is_withdrawn_is_no_rival_any_more(first: Name, second: Name) -> None:
+def test_withdrawn_path_is_no_longer_a_rival(first: Name, second: Name) -> None:
     declared = Declarations()
     _declare(declared, first, "one")
     declared.withdraw(first, "another//")
@@ -61,7 +61,7 @@ def test_what_is_withdrawn_is_no_rival_any_more(first: Name, second: Name) -> No
     assert _declare(declared, second, "two") == ROOT
 
 
-def test_a_neighbour_of_what_was_withdrawn_holds_the_folder() -> None:
+def test_neighbour_of_a_withdrawn_path_holds_the_folder() -> None:
     declared = Declarations()
     _declare(declared, AB, "one")
     declared.withdraw(AB, "")
@@ -70,7 +70,7 @@ def test_a_neighbour_of_what_was_withdrawn_holds_the_folder() -> None:
 
 
 @pytest.mark.parametrize("names", [(AB, A), (A, AB)])
-def test_a_folder_that_its_own_component_made_a_file_is_a_rival_of_others(
+def test_folder_that_its_component_made_a_file_is_a_rival_of_others(
     names: tuple[Name, Name],
 ) -> None:
     declared = Declarations()
@@ -80,14 +80,14 @@ def test_a_folder_that_its_own_component_made_a_file_is_a_rival_of_others(
 
 
 @pytest.mark.parametrize("other", [AB, ABC])
-def test_a_rival_is_found_also_right_after_a_neighbour_was_declared(other: Name) -> None:
+def test_rival_is_found_right_after_a_neighbour_was_declared(other: Name) -> None:
     declared = Declarations()
     assert _declare(declared, other, "another", "elsewhere//") == ROOT
     assert _declare(declared, Name("a/c"), "one") == ROOT
     assert _declare(declared, AB, "one") == other
 
 
-def test_a_folder_that_became_a_file_is_a_rival_of_those_who_go_on_below_it() -> None:
+def test_folder_that_became_a_file_is_a_rival_of_files_below_it() -> None:
     declared = Declarations()
     assert _declare(declared, Name("a/y"), "one") == ROOT
     assert _declare(declared, ABC, "two") == ROOT

@@ -1,4 +1,4 @@
-"""Two declarations that can't both be true: an error that names both, until one of them goes."""
+"""Contradicting declarations are an error that names both, until one of them goes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,13 @@ from cocoindex_fsmirror._target.actions import Change, Place
 from cocoindex_fsmirror._target.sink import apply_actions, mirror_at
 from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate
 from tests.support import contents, delete, exact_state
+from tests.target.declaring import declare_sub
 from tests.target.flows import OUT, Flow, memoized, page
 
 MakeFlow = Callable[..., Flow]
 
 
-@coco.fn
-def declare_sub(out: fsmirror.DirTarget, name: str) -> fsmirror.DirTarget[coco.PendingS]:
-    """Declares a directory target below another."""
-    return out.declare_dir_target(name)
-
-
-def test_a_file_and_a_file_below_it_in_one_component_are_an_error_that_names_both(
+def test_file_and_file_below_it_in_one_component_fail_with_both_names(
     flow: Flow,
 ) -> None:
     flow.files = {"a": b"1", "a/b": b"2", "good": b"3"}
@@ -35,7 +30,7 @@ def test_a_file_and_a_file_below_it_in_one_component_are_an_error_that_names_bot
     assert flow.tree == {"good": b"3"}
 
 
-def test_a_file_and_a_file_below_it_in_two_components_are_an_error_that_names_both(
+def test_file_and_file_below_it_in_two_components_fail_with_both_names(
     make_flow: MakeFlow,
 ) -> None:
     flow = make_flow(memoized)
@@ -55,7 +50,7 @@ def test_a_file_and_a_file_below_it_in_two_components_are_an_error_that_names_bo
 
 
 @pytest.mark.parametrize("goes", ["main", "component"])
-def test_a_conflict_of_main_and_a_component_ends_when_either_is_undeclared(
+def test_conflict_of_main_and_a_component_ends_when_either_is_gone(
     make_flow: MakeFlow, goes: str
 ) -> None:
     in_main, in_component = True, False
@@ -80,7 +75,7 @@ def test_a_conflict_of_main_and_a_component_ends_when_either_is_undeclared(
     assert contents(flow.tree) == left
 
 
-def test_a_conflict_ends_when_the_sub_directory_that_lost_it_is_no_longer_declared(
+def test_conflict_ends_when_the_losing_sub_directory_is_undeclared(
     make_flow: MakeFlow,
 ) -> None:
     declared = False
@@ -106,7 +101,7 @@ def test_a_conflict_ends_when_the_sub_directory_that_lost_it_is_no_longer_declar
     assert fsmirror.Mirror(flow.root).verify() == []
 
 
-def test_an_applied_removal_withdraws_the_declaration(tmp_path: Path) -> None:
+def test_applied_removal_withdraws_the_declaration(tmp_path: Path) -> None:
     update = RootUpdate()
     place = Place(RootKey(None, str(tmp_path)), "owner", Options(), update)
     intent = delete("a", container="sub//")

@@ -33,7 +33,7 @@ from tests.target.sources import LARGE, LOCAL, SIZES, SMALL, THEN, Blob, fill
 
 @SIZES
 @pytest.mark.parametrize("given", LOCAL.values(), ids=LOCAL)
-def test_a_copy_has_the_content_and_the_mode_of_its_source(
+def test_copy_has_content_and_mode_of_its_source(
     flow: Flow, wanted: Wanted, source: Path, given: Callable[[Path], object], size: int
 ) -> None:
     content, copied = fill(source, size), given(source)
@@ -46,7 +46,7 @@ def test_a_copy_has_the_content_and_the_mode_of_its_source(
 
 
 @pytest.mark.parametrize("size", [0, 5, SMALL, SMALL + 1, LARGE])
-def test_a_file_of_another_connector_is_read_once_and_not_kept_by_the_engine(
+def test_remote_file_is_read_once_and_not_kept_in_memory(
     flow: Flow, wanted: Wanted, size: int
 ) -> None:
     blob = Blob(os.urandom(size))
@@ -65,12 +65,12 @@ def test_a_file_of_another_connector_is_read_once_and_not_kept_by_the_engine(
 
 @coco.fn(memo=True)
 async def walked(found: localfs.File, out: fsmirror.DirTarget) -> None:
-    """A memoized component that copies a file of a walk."""
+    """Copies a file of a walk, in a memoized component."""
     ran.append(found.file_path.name)
     await out.declare_copy(found.file_path.name, found)
 
 
-def test_a_folder_is_copied_by_a_walk(make_flow: MakeFlow, tmp_path: Path) -> None:
+def test_walk_copies_a_folder(make_flow: MakeFlow, tmp_path: Path) -> None:
     async def main(_: Flow) -> None:
         out = await fsmirror.mount_dir_target(OUT)
         await coco.mount_each(walked, localfs.walk_dir(tmp_path / "from").items(), out)
@@ -102,7 +102,7 @@ def test_a_folder_is_copied_by_a_walk(make_flow: MakeFlow, tmp_path: Path) -> No
     ],
     ids=str,
 )
-def test_what_is_preserved_is_what_was_asked_for(
+def test_copy_preserves_what_was_asked_for(
     flow: Flow, wanted: Wanted, source: Path, options: Any, mode: int | None, has_time: bool
 ) -> None:
     fill(source, 5)
@@ -115,7 +115,7 @@ def test_what_is_preserved_is_what_was_asked_for(
 
 
 @SIZES
-def test_a_copy_and_a_file_with_the_same_content_are_the_same(
+def test_copy_and_file_with_the_same_content_are_interchangeable(
     flow: Flow, wanted: Wanted, source: Path, size: int
 ) -> None:
     content = fill(source, size)
@@ -128,7 +128,7 @@ def test_a_copy_and_a_file_with_the_same_content_are_the_same(
         assert exact_state(flow.root) == before
 
 
-def test_without_a_ledger_the_engine_still_knows_what_was_ours(
+def test_copies_and_links_stay_ours_without_a_ledger(
     flow: Flow, wanted: Wanted, source: Path
 ) -> None:
     fill(source, LARGE)
@@ -143,7 +143,7 @@ def test_without_a_ledger_the_engine_still_knows_what_was_ours(
 
 
 @pytest.mark.parametrize(("step", "is_blob"), [("fingerprint", False), ("spool", True)])
-def test_the_event_loop_stays_free_while_a_source_is_read(
+def test_event_loop_stays_free_while_a_source_is_read(
     make_flow: MakeFlow, source: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_blob: bool
 ) -> None:
     content, begun, ticked = fill(source, LARGE), threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""DriftReport, healed at the next update by running again only those who own the drifted files."""
+"""Drift is healed at the next update by rerunning only the owners of drifted files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._target import declare
 from tests.support import backups, contents, exact_state
 from tests.target import flows
+from tests.target.declaring import declare_sub
 from tests.target.flows import OUT, Flow, memoized, page, plain, ran
 
 MakeFlow = Callable[..., Flow]
@@ -21,25 +22,25 @@ MAINS = pytest.mark.parametrize("main", [plain, memoized])
 
 
 def edit(path: Path) -> None:
-    """Writes something else, of another size."""
+    """Writes other content, of another size."""
     path.write_bytes(path.read_bytes() + b" edited")
 
 
 def replace(path: Path) -> None:
-    """Another file of the same size takes the name."""
+    """Replaces the file by another of its size."""
     other = path.with_name("other")
     other.write_bytes(b"x" * path.stat().st_size)
     other.replace(path)
 
 
 def to_link(path: Path) -> None:
-    """A symbolic link takes the name."""
+    """Replaces the file by a symbolic link."""
     path.unlink()
     path.symlink_to("/etc/passwd")
 
 
 def edit_unseen(path: Path) -> None:
-    """An edit that keeps size, inode and mtime, as ``touch -r`` would."""
+    """Changes the content, and keeps size, inode and mtime, as ``touch -r`` would."""
     seen = path.stat()
     with path.open("r+b") as file:
         file.write(b"X")
@@ -51,7 +52,7 @@ TAMPERS = [edit, replace, to_link, edit_unseen, Path.unlink]
 
 @MAINS
 @pytest.mark.parametrize("tamper", TAMPERS)
-def test_a_tampered_file_comes_back_at_the_next_update(
+def test_tampered_file_comes_back_at_the_next_update(
     make_flow: MakeFlow, main: object, tamper: Callable[[Path], None]
 ) -> None:
     flow = make_flow(main)
@@ -65,7 +66,7 @@ def test_a_tampered_file_comes_back_at_the_next_update(
     assert exact_state(flow.root) == before
 
 
-def test_an_edit_that_is_healed_is_kept_in_the_backup_area(flow: Flow) -> None:
+def test_healed_edit_is_kept_in_the_backup_area(flow: Flow) -> None:
     flow.files = {"a": b"1"}
     flow.update()
     (flow.root / "a").write_bytes(b"precious")
@@ -74,7 +75,7 @@ def test_an_edit_that_is_healed_is_kept_in_the_backup_area(flow: Flow) -> None:
     assert backups(flow.root) == [b"precious"]
 
 
-def test_of_1000_memoized_components_only_those_with_drifted_files_run(
+def test_only_components_with_drifted_files_run_out_of_1000(
     make_flow: MakeFlow,
 ) -> None:
     flow = make_flow(memoized)
@@ -102,12 +103,12 @@ async def with_modes(flow: Flow) -> None:
 
 @coco.fn(memo=True)
 async def page_with_mode(name: str, out: fsmirror.DirTarget) -> None:
-    """A component with one file, whose mode is asked for."""
+    """Declares one file with its mode."""
     ran.append(name)
     out.declare_file(name, b"1", mode=0o640)
 
 
-def test_a_mode_that_was_asked_for_is_restored(make_flow: MakeFlow) -> None:
+def test_declared_mode_is_restored(make_flow: MakeFlow) -> None:
     flow = make_flow(with_modes)
     flow.files = {"a": b"", "b": b"", "c": b""}
     flow.update()
@@ -119,7 +120,7 @@ def test_a_mode_that_was_asked_for_is_restored(make_flow: MakeFlow) -> None:
     assert (flow.root / "b").stat().st_ino == inode
 
 
-def test_a_mode_that_was_not_asked_for_is_the_users(make_flow: MakeFlow) -> None:
+def test_undeclared_mode_is_left_alone(make_flow: MakeFlow) -> None:
     flow = make_flow(memoized)
     flow.files = {"a": b"1"}
     flow.update()
@@ -131,7 +132,7 @@ def test_a_mode_that_was_not_asked_for_is_the_users(make_flow: MakeFlow) -> None
 
 
 @MAINS
-def test_a_root_that_was_deleted_comes_back_whole(make_flow: MakeFlow, main: object) -> None:
+def test_deleted_root_comes_back_whole(make_flow: MakeFlow, main: object) -> None:
     flow = make_flow(main)
     flow.files = {f"d{n % 3}/f{n}": b"%d" % n for n in range(20)}
     flow.update()
@@ -144,12 +145,12 @@ def test_a_root_that_was_deleted_comes_back_whole(make_flow: MakeFlow, main: obj
     assert exact_state(flow.root) == before
 
 
-# The owner can't be told
+# Owners that can't be told
 
 
 @pytest.fixture
 def hidden(make_flow: MakeFlow) -> Flow:
-    """Memoized components that reach the target through a global."""
+    """A flow whose memoized components reach the target through a global."""
 
     async def main(flow: Flow) -> None:
         global _target  # noqa: PLW0603
@@ -169,12 +170,12 @@ _target: fsmirror.DirTarget
 
 @coco.fn(memo=True)
 async def page_by_global(item: flows.Item) -> None:
-    """A memoized component whose target is no argument."""
+    """Declares one file, in a memoized component whose target is no argument."""
     ran.append(item[0])
     _target.declare_file(*item)
 
 
-def test_without_the_target_as_an_argument_healing_takes_one_update_more(
+def test_healing_without_the_target_as_argument_takes_one_update_more(
     hidden: Flow, caplog: pytest.LogCaptureFixture
 ) -> None:
     edit(hidden.root / "b")
@@ -193,7 +194,7 @@ def test_without_the_target_as_an_argument_healing_takes_one_update_more(
         assert ran == []
 
 
-def test_a_deleted_root_comes_back_without_the_target_as_an_argument(hidden: Flow) -> None:
+def test_deleted_root_comes_back_without_the_target_as_argument(hidden: Flow) -> None:
     shutil.rmtree(hidden.root)
     hidden.update()
     assert contents(hidden.tree) == hidden.files
@@ -202,20 +203,14 @@ def test_a_deleted_root_comes_back_without_the_target_as_an_argument(hidden: Flo
 # Sub-directories and owners
 
 
-@coco.fn
-def declare_sub(out: fsmirror.DirTarget, name: str) -> fsmirror.DirTarget[coco.PendingS]:
-    """Declares a directory target below another."""
-    return out.declare_dir_target(name)
-
-
 async def in_sub(flow: Flow) -> None:
-    """Memoized components below a directory target in a directory target."""
+    """A flow with memoized components in a nested directory target."""
     out = await fsmirror.mount_dir_target(OUT)
     sub = await coco.use_mount(declare_sub, out, "sub/dir")
     await coco.mount_each(page, [(n, (n, c)) for n, c in flow.files.items()], sub)
 
 
-def test_in_sub_directory_targets_only_the_owner_runs(make_flow: MakeFlow) -> None:
+def test_only_the_owner_runs_in_sub_directory_targets(make_flow: MakeFlow) -> None:
     flow = make_flow(in_sub)
     flow.files = {"a": b"1", "b/c": b"2", "d": b"3"}
     flow.update()
@@ -231,13 +226,13 @@ def test_in_sub_directory_targets_only_the_owner_runs(make_flow: MakeFlow) -> No
 
 @coco.fn(memo=True)
 async def several(item: tuple[str, tuple[str, ...]], out: fsmirror.DirTarget) -> None:
-    """A memoized component with several files."""
+    """Declares several files, in one memoized component."""
     ran.append(item[0])
     for name in item[1]:
         out.declare_file(name, b"content")
 
 
-def test_after_a_file_moved_to_another_component_only_the_new_owner_runs(
+def test_only_the_new_owner_runs_after_a_file_moved(
     make_flow: MakeFlow,
 ) -> None:
     owners: dict[str, tuple[str, ...]] = {"one": ("a", "moves"), "two": ("b",), "three": ("c",)}
@@ -260,7 +255,7 @@ def test_after_a_file_moved_to_another_component_only_the_new_owner_runs(
     assert contents(flow.tree) == dict.fromkeys(("a", "b", "c", "moves"), b"content")
 
 
-def test_drift_in_the_files_of_one_app_does_not_run_the_components_of_another(
+def test_drift_of_one_app_does_not_run_components_of_another(
     make_flow: MakeFlow,
 ) -> None:
     async def main(flow: Flow) -> None:
@@ -287,7 +282,7 @@ def test_drift_in_the_files_of_one_app_does_not_run_the_components_of_another(
 
 
 def believe(root: Path, name: str) -> None:
-    """Makes the ledger believe in a file as it is: an edit that no ``lstat`` shows."""
+    """Writes the current ``lstat`` of a file into its row, so that an edit stays unseen."""
     import sqlite3
 
     seen = (root / name).lstat()
@@ -302,7 +297,7 @@ def believe(root: Path, name: str) -> None:
 
 
 @MAINS
-def test_verify_content_finds_what_no_stat_shows(make_flow: MakeFlow, main: object) -> None:
+def test_verify_content_finds_an_edit_that_no_stat_shows(make_flow: MakeFlow, main: object) -> None:
     flow = make_flow(main)
     flow.files = {"a": b"1234", "b": b"5678"}
     flow.update()
@@ -318,7 +313,7 @@ def test_verify_content_finds_what_no_stat_shows(make_flow: MakeFlow, main: obje
 
 
 @MAINS
-def test_verify_none_looks_at_nothing(
+def test_verify_none_ignores_drift(
     make_flow: MakeFlow, main: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flow = make_flow(main)

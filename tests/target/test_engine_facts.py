@@ -1,4 +1,4 @@
-"""What we rely on from the engine, shown with handlers that record what they are asked."""
+"""Facts of the engine that we rely on, shown by handlers that record their calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scene(tmp_path: Path) -> Scene:
     return made
 
 
-def test_the_container_is_applied_before_its_children_are_reconciled(scene: Scene) -> None:
+def test_container_is_applied_before_its_children_are_reconciled(scene: Scene) -> None:
     scene.files["a"] = b"2"
     assert scene.update()
     order = [event for event in engine.events if event != "reconcile b"]
@@ -43,7 +43,7 @@ def test_records_are_pending_before_the_sink_and_settled_after_it(scene: Scene) 
     assert engine.asked["a"] == Asked(b"2", [b"1"], may_be_missing=False)
     engine.fails = lambda _: False
     assert scene.update()
-    # Not settled, since the sink failed; and not missing, though there are two.
+    # The sink failed, so nothing is settled; two records do not mean "may be missing".
     previous = engine.asked["a"].previous
     assert (sorted(previous), engine.asked["a"].may_be_missing) == ([b"1", b"2"], False)
     assert engine.batches[-1] == ["write a"]
@@ -62,7 +62,7 @@ def test_each_failed_update_leaves_one_more_record(scene: Scene) -> None:
     assert sorted(engine.asked["a"].previous) == [b"1", b"2", b"3", b"4"]
 
 
-def test_after_a_failed_first_write_the_path_may_be_missing(scene: Scene) -> None:
+def test_path_may_be_missing_after_a_failed_first_write(scene: Scene) -> None:
     scene.files["new"] = b"1"
     engine.fails = lambda actions: "write new" in actions
     assert not scene.update()
@@ -71,7 +71,7 @@ def test_after_a_failed_first_write_the_path_may_be_missing(scene: Scene) -> Non
     assert engine.asked["new"] == Asked(b"1", [b"1"], may_be_missing=True)
 
 
-def test_after_a_failed_deletion_the_path_may_be_missing(scene: Scene) -> None:
+def test_path_may_be_missing_after_a_failed_deletion(scene: Scene) -> None:
     del scene.files["a"]
     engine.fails = lambda actions: "delete a" in actions
     assert not scene.update()
@@ -92,7 +92,7 @@ def test_children_are_not_reconciled_when_their_container_goes(scene: Scene, how
     assert engine.events == ["reconcile the root", "drop"]
 
 
-def test_a_lossy_container_keeps_the_records_and_may_have_lost_the_files(scene: Scene) -> None:
+def test_lossy_container_keeps_records_that_may_be_missing(scene: Scene) -> None:
     engine.invalidation = "lossy"
     assert scene.update()
     assert engine.asked["a"] == Asked(b"1", [b"1"], may_be_missing=True)
@@ -118,11 +118,11 @@ def components(tmp_path: Path) -> Scene:
 
 
 def bodies() -> list[str]:
-    """The components whose body ran, by the end of their path."""
+    """Lists the components whose body ran, by the end of their path."""
     return sorted(path.rpartition("/")[2] for kind, path in engine.contexts if kind == "body")
 
 
-def test_a_component_has_the_same_path_in_its_memo_state_and_in_its_body(
+def test_component_has_the_same_path_in_memo_state_and_body(
     components: Scene,
 ) -> None:
     in_bodies = {path for kind, path in engine.contexts if kind == "body"}
@@ -133,7 +133,7 @@ def test_a_component_has_the_same_path_in_its_memo_state_and_in_its_body(
     assert bodies() == []
 
 
-def test_a_memo_state_that_says_invalid_runs_only_its_own_component(
+def test_invalid_memo_state_runs_only_its_own_component(
     components: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = next(path for kind, path in engine.contexts if kind == "body" and '"b"' in path)
@@ -153,7 +153,7 @@ def test_a_lossy_container_runs_every_memoized_component_again(components: Scene
     assert all(asked.may_be_missing for asked in engine.asked.values())
 
 
-def test_one_exception_fails_its_batch_and_the_other_batches_go_through(
+def test_exception_fails_its_batch_and_other_batches_go_through(
     components: Scene,
 ) -> None:
     components.files = dict.fromkeys(("a", "b", "c"), b"2")
@@ -165,7 +165,7 @@ def test_one_exception_fails_its_batch_and_the_other_batches_go_through(
     assert "b" in engine.asked
 
 
-def test_a_newer_engine_tries_a_failed_batch_again_in_halves_and_tears_no_component(
+def test_newer_engine_retries_halves_of_a_batch_and_tears_no_component(
     tmp_path: Path,
 ) -> None:
     scene = Scene(tmp_path)
@@ -175,7 +175,7 @@ def test_a_newer_engine_tries_a_failed_batch_again_in_halves_and_tears_no_compon
 
     def fails(actions: Sequence[str]) -> bool:
         while sum(event.startswith("reconcile") for event in engine.events) < 41:
-            time.sleep(0.001)  # All of them come; those that are ready are in the next batch.
+            time.sleep(0.001)  # All actions come; those that are ready are in the next batch.
         return len(actions) > 1
 
     scene.files = dict.fromkeys(scene.files, b"2")
@@ -193,7 +193,7 @@ def test_a_newer_engine_tries_a_failed_batch_again_in_halves_and_tears_no_compon
     assert [len(batch) for batch in engine.batches] == [1, 40]
 
 
-def test_a_record_of_an_earlier_release_loads_into_one_with_more_fields(scene: Scene) -> None:
+def test_record_of_an_earlier_release_loads_into_one_with_more_fields(scene: Scene) -> None:
     engine.later = True
     assert scene.update()
     assert engine.previous == [LaterRecord(b"1"), LaterRecord(b"1")]
@@ -214,7 +214,7 @@ def test_a_preview_reconciles_and_never_calls_the_sink(scene: Scene) -> None:
 
 
 @pytest.mark.skipif(not IS_NEW, reason="this engine can't preview containers")
-def test_a_preview_does_not_show_what_goes_with_a_component(components: Scene) -> None:
+def test_preview_does_not_show_files_that_go_with_a_component(components: Scene) -> None:
     del components.files["b"]
     assert components.app.update_blocking(preview=True) == ["mount"]
     components.mounted = False

@@ -38,13 +38,13 @@ Output = coco.TargetReconcileOutput[object, Record, ChildHandler]
 
 @functools.cache
 def _place(*drifted: str) -> Place:
-    """The directory target ``sub`` of a root in which some names drifted, of one update."""
+    """Returns the directory target ``sub`` of a root in which some names drifted."""
     update = RootUpdate(DriftReport(names=frozenset(map(Name, drifted))))
     return Place(KEY, "an-owner", Options(on_conflict="error"), update, Name("sub"), "sub//")
 
 
 def _spec(wanted: Wanted) -> FileSpec | DirSpec | coco.NonExistenceType:
-    """What the flow declares, as the engine takes it."""
+    """Returns a declaration, as the engine takes it."""
     if wanted.content is not None:
         return FileSpec(wanted.content, Attributes(wanted.mode), False, wanted.component)
     return DirSpec(True, wanted.component) if wanted.kind == "dir" else coco.NON_EXISTENCE
@@ -56,7 +56,7 @@ def _reconcile(
     may_be_missing: bool = False,
     drifted: bool = False,
 ) -> Output | None:
-    """Asks a child handler about ``sub/f``."""
+    """Reconciles ``sub/f`` by a child handler."""
     handler = ChildHandler(_place("sub/f") if drifted else _place("f", "other"))
     output = handler.reconcile("f", _spec(wanted), previous, may_be_missing)
     assert output is None or isinstance(output.action, Change)
@@ -64,7 +64,7 @@ def _reconcile(
 
 
 @pytest.mark.parametrize("wanted", DESIRED, ids=str)
-def test_a_child_is_skipped_only_if_every_possible_state_is_the_desired_one(
+def test_child_is_skipped_only_if_every_possible_state_is_desired(
     wanted: Wanted,
 ) -> None:
     for previous, may_be_missing, drifted in histories():
@@ -75,7 +75,7 @@ def test_a_child_is_skipped_only_if_every_possible_state_is_the_desired_one(
 
 
 @pytest.mark.parametrize("wanted", DESIRED, ids=str)
-def test_the_action_says_what_is_wanted_and_which_contents_were_ours(wanted: Wanted) -> None:
+def test_action_has_the_desired_state_and_the_contents_that_were_ours(wanted: Wanted) -> None:
     for previous, may_be_missing, drifted in histories():
         output = _reconcile(wanted, previous, may_be_missing, drifted)
         if output is None:
@@ -89,19 +89,19 @@ def test_the_action_says_what_is_wanted_and_which_contents_were_ours(wanted: Wan
 
 
 def _has(previous: Collection[Record], content: bytes) -> bool:
-    """Whether a content is among the previous records."""
+    """True if a content is among the previous records."""
     return any(record.digest == digest_of(content) for record in previous)
 
 
 def _plain(desired: object) -> tuple[str, int | None]:
-    """The kind and mode of a desired state."""
+    """Returns the kind and mode of a desired state."""
     if isinstance(desired, FileState):
         return "file", desired.attributes.mode
     return ("dir", None) if desired == DirState() else (str(getattr(desired, "value", "?")), None)
 
 
 @pytest.mark.parametrize("wanted", DESIRED, ids=str)
-def test_the_record_that_is_stored_makes_the_next_update_skip(wanted: Wanted) -> None:
+def test_stored_record_makes_the_next_update_skip(wanted: Wanted) -> None:
     output = _reconcile(wanted, [FILE_B], may_be_missing=True)
     assert output is not None
     if wanted.kind == "absent":
@@ -113,7 +113,7 @@ def test_the_record_that_is_stored_makes_the_next_update_skip(wanted: Wanted) ->
 
 
 @pytest.mark.parametrize("wanted", DESIRED, ids=str)
-def test_reconciling_is_repeatable_and_leaves_its_inputs_alone(wanted: Wanted) -> None:
+def test_reconciling_is_repeatable_and_leaves_its_inputs_unchanged(wanted: Wanted) -> None:
     for previous, may_be_missing, drifted in histories():
         records = list(previous)
         first = _reconcile(wanted, records, may_be_missing, drifted)
@@ -126,7 +126,7 @@ def test_reconciling_is_repeatable_and_leaves_its_inputs_alone(wanted: Wanted) -
             assert first.sink is second.sink
 
 
-def test_what_was_declared_in_a_directory_is_given_up_exactly_when_it_stops_being_one() -> None:
+def test_path_closes_its_container_exactly_when_it_stops_being_a_folder() -> None:
     for wanted, (previous, _, _) in itertools.product(DESIRED, histories()):
         output = _reconcile(wanted, previous, drifted=True)
         assert output is not None
@@ -135,7 +135,7 @@ def test_what_was_declared_in_a_directory_is_given_up_exactly_when_it_stops_bein
         assert output.action.closed == expected  # type: ignore[attr-defined]
 
 
-def test_only_a_declared_directory_has_a_place_for_children() -> None:
+def test_only_a_declared_directory_takes_children() -> None:
     for wanted in DESIRED:
         output = _reconcile(wanted, [], may_be_missing=True)
         assert output is not None
@@ -155,7 +155,7 @@ def test_parents_are_made_unless_the_declaration_forbids_it() -> None:
         assert output.action.intent.create_parents is create
 
 
-def test_a_declaration_with_a_rival_is_never_skipped() -> None:
+def test_declaration_with_a_rival_is_never_skipped() -> None:
     for rival in (ROOT, Name("sub")):
         spec = FileSpec(A, UNASKED, True, ONE, rival)
         output = ChildHandler(_place()).reconcile("f", spec, [FILE_A], False)
@@ -181,24 +181,24 @@ def _root(
     previous: Collection[Record],
     may_be_missing: bool = False,
 ) -> Output | None:
-    """Asks the handler of roots."""
+    """Reconciles the root by the handler of roots."""
     return RootHandler().reconcile(  # type: ignore[return-value]
         tuple(KEY), spec, previous, may_be_missing
     )
 
 
 def _dir(update: RootUpdate | None = None) -> DirSpec:
-    """A declared root."""
+    """Returns the declaration of a root."""
     return DirSpec(True, fresh_owner="fresh", update=update)
 
 
 def _owned(record: Record) -> Record:
-    """The record of a root."""
+    """Returns the record of a root."""
     return Record(record.kind, record.digest, record.size, record.mode, record.component, OTHER)
 
 
 @pytest.mark.parametrize("wanted", [w for w in DESIRED if w.content is not None], ids=str)
-def test_a_single_file_is_skipped_only_if_every_possible_state_is_the_desired_one(
+def test_single_file_is_skipped_only_if_every_possible_state_is_desired(
     wanted: Wanted,
 ) -> None:
     assert wanted.content is not None
@@ -230,7 +230,7 @@ def test_a_root_always_acts_and_keeps_its_identity() -> None:
         assert (output.action.was_file is not None) is was_file
 
 
-def test_a_root_that_was_a_file_gives_up_that_file_and_only_bytes_that_were_ours() -> None:
+def test_root_that_was_a_file_gives_up_only_bytes_that_were_ours() -> None:
     output = _root(_dir(), [_owned(FILE_A), _owned(FILE_B)])
     assert output is not None
     assert isinstance(output.action, Mount)
@@ -241,7 +241,7 @@ def test_a_root_that_was_a_file_gives_up_that_file_and_only_bytes_that_were_ours
     assert set(was_file.ours) == {digest_of(A), digest_of(B)}
 
 
-def test_a_root_that_goes_takes_down_what_it_was() -> None:
+def test_undeclared_root_is_torn_down_as_what_it_was() -> None:
     for previous, may_be_missing, _ in histories():
         records = [_owned(record) for record in previous]
         output = _root(coco.NON_EXISTENCE, records, may_be_missing)
@@ -261,7 +261,7 @@ def test_a_root_that_goes_takes_down_what_it_was() -> None:
 @pytest.mark.parametrize("remembered", [True, False])
 @pytest.mark.parametrize("is_known", [True, False])
 @pytest.mark.parametrize("is_stale", [True, False])
-def test_everything_runs_again_only_if_a_look_found_what_nobody_else_can_heal(
+def test_everything_reruns_only_for_drift_that_no_owner_can_heal(
     has_looked: bool, remembered: bool, is_known: bool, is_stale: bool
 ) -> None:
     owner = OTHER if remembered else "fresh"
@@ -300,18 +300,18 @@ def test_reconciling_a_root_is_repeatable() -> None:
 
 
 class _Clock:
-    """A time that passes only where it is said to."""
+    """A clock that only ``sleep`` moves on."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.slept: list[float] = []
 
     def monotonic(self) -> float:
-        """Seconds."""
+        """Returns the time, in seconds."""
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Lets them pass."""
+        """Moves the time on."""
         self.slept.append(seconds)
         self.now += seconds
 
@@ -324,7 +324,7 @@ class _Clock:
         (0.05, 0.5, []),  # not if nobody else is at work
     ],
 )
-def test_a_batch_waits_for_company_only_right_after_another(
+def test_batch_waits_for_more_actions_only_right_after_another(
     monkeypatch: pytest.MonkeyPatch, took: float, pause: float, slept: list[float]
 ) -> None:
     clock, delay = _Clock(), _BatchDelay()

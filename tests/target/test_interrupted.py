@@ -1,4 +1,4 @@
-"""Property: after any history of failed updates, one clean update converges, and a second rests."""
+"""Property: after any history of failed updates, one clean update converges."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Files = dict[str, bytes]
 
 
 def is_possible(files: Files) -> bool:
-    """Whether no file is declared below another."""
+    """True if no file is declared below another."""
     return not any(below.startswith(f"{above}/") for above in files for below in files)
 
 
 class Interruption(NamedTuple):
-    """How an update fails: before or after the sink, or at the k-th change of the disk."""
+    """A failure of an update: before or after the sink, or at the k-th change of the disk."""
 
     where: str = "nowhere"
     step: int = 0
 
     def injected(self) -> AbstractContextManager[None]:
-        """Makes it happen."""
+        """Injects the failure."""
         if self.where == "inside":
             return failing_step(self.step)
         if self.where == "nowhere":
@@ -44,7 +44,7 @@ class Interruption(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One update of a history, and what happens to the disk before it."""
+    """One update of a history, and the edits of the disk before it."""
 
     files: Files
     interruption: Interruption = Interruption()
@@ -77,7 +77,7 @@ class Vandal:
         self.folders: set[str] = set()
 
     def tamper(self, name: str) -> None:
-        """Puts foreign bytes at a path, or takes away what is there, where that is possible."""
+        """Puts foreign bytes at a path, or removes its file, where that is possible."""
         path, number = self._root / name, next(self._serial)
         if path.is_dir() or not path.parent.is_dir():
             return
@@ -90,7 +90,7 @@ class Vandal:
             self.folders |= {str(folder) for folder in Path(name).parents}
 
     def move_away(self, to: Path) -> None:
-        """Takes foreign files out of the way of declared ones, as an error message asks."""
+        """Moves foreign files out of the way of declared ones, as an error message asks."""
         to.mkdir(exist_ok=True)
         for name, content in contents(snapshot(self._root)).items():
             if content in self.written:
@@ -109,7 +109,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @example([Step({"a/c/d": b"1"}), Step({"a": b"1"}, Interruption("after")), Step({"a/b": b""})])
 @example([Step({"a": b"1"}), Step({"a": b"two"}, Interruption("inside", 5), tampered=("a",))])
 @given(history=histories)
-def test_one_clean_update_converges_and_a_second_changes_nothing(
+def test_clean_update_converges_and_a_second_changes_nothing(
     main: Main, places: Iterator[Path], history: list[Step]
 ) -> None:
     at = next(places)
@@ -127,7 +127,7 @@ def test_one_clean_update_converges_and_a_second_changes_nothing(
 
 
 def play(flow: Flow, vandal: Vandal, step: Step) -> None:
-    """Tampers, and updates once."""
+    """Tampers, then updates once."""
     for name in step.tampered:
         vandal.tamper(name)
     if step.restart:
@@ -139,7 +139,7 @@ def play(flow: Flow, vandal: Vandal, step: Step) -> None:
 
 
 def check(flow: Flow, vandal: Vandal, at: Path) -> None:
-    """The tree is what is declared, for good; every foreign byte is still somewhere."""
+    """Asserts that the tree is as declared, for good, and that all foreign bytes are somewhere."""
     folders = {str(folder) for name in flow.files for folder in list(Path(name).parents)[:-1]}
     assert contents(flow.tree) == flow.files
     # A folder that was kept for a foreign file stays when that file is moved away.

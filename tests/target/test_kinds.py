@@ -18,20 +18,20 @@ from tests.target.sources import LARGE, SMALL, THEN, Blob, fill
 
 
 def edited(path: Path) -> None:
-    """A file with other bytes takes the name."""
+    """Replaces the path by a file with other bytes."""
     path.unlink()
     path.write_bytes(b"theirs")
 
 
 def relinked(path: Path) -> None:
-    """A link that leads elsewhere takes the name."""
+    """Replaces the path by a link that leads elsewhere."""
     path.unlink()
     path.symlink_to("theirs")
 
 
 @pytest.mark.parametrize("tamper", [edited, relinked, Path.unlink])
 @pytest.mark.parametrize("name", ["a", "deep/large", "l"])
-def test_what_was_tampered_with_is_healed_by_its_component_alone(
+def test_tampered_file_or_link_is_healed_by_its_component_alone(
     make_flow: MakeFlow, tmp_path: Path, tamper: Callable[[Path], None], name: str
 ) -> None:
     small, large = tmp_path / "small", tmp_path / "large"
@@ -80,7 +80,7 @@ def test_a_preview_lists_copies_and_links_and_changes_nothing(
 
 
 def versions(tmp_path: Path) -> tuple[Wanted, Wanted]:
-    """Two states with nothing in common."""
+    """Returns two states with nothing in common."""
     one, two = tmp_path / "one", tmp_path / "two"
     fill(one, SMALL + 1)
     fill(two, SMALL + 2)
@@ -103,7 +103,7 @@ def versions(tmp_path: Path) -> tuple[Wanted, Wanted]:
 
 
 def told(flow: Flow) -> dict[str, object]:
-    """The tree with its modes, and with the times that were asked for."""
+    """Returns the tree with its modes, and with the times that were declared."""
     found = {name: dress(flow.root / name) for name in flow.tree}
     return {
         name: (flow.tree[name], mode, then if then <= THEN + 1 else "new")
@@ -112,14 +112,14 @@ def told(flow: Flow) -> dict[str, object]:
 
 
 def interruptions() -> Iterator[contextlib.AbstractContextManager[None]]:
-    """Before the sink, after it, and from each of its steps on."""
+    """Yields failures before the sink, after it, and from each of its steps on."""
     yield failing_sink(after=False)
     yield failing_sink(after=True)
     yield from (failing_step(number) for number in itertools.count())
 
 
 @pytest.mark.parametrize("to", [0, 1])
-def test_an_update_that_was_interrupted_anywhere_is_made_up_for(
+def test_interrupted_update_is_made_up_for_by_the_next(
     flow: Flow, wanted: Wanted, tmp_path: Path, to: int
 ) -> None:
     states = versions(tmp_path)
@@ -176,9 +176,7 @@ def test_links_and_copies_go_with_their_declarations(
     assert (tmp_path / "one").read_bytes() == theirs
 
 
-def test_a_link_or_a_copy_that_somebody_changed_stays_at_a_drop(
-    flow: Flow, wanted: Wanted, source: Path
-) -> None:
+def test_edited_copy_and_link_survive_a_drop(flow: Flow, wanted: Wanted, source: Path) -> None:
     fill(source, LARGE)
     wanted.update(copy=copy(source), goes=copy(source), link=link("x"), gone=link("x"))
     flow.update()

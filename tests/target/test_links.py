@@ -44,7 +44,7 @@ def test_links_are_made_changed_and_removed(flow: Flow, wanted: Wanted, source: 
     assert displaced(flow) == []
 
 
-def test_a_path_becomes_a_link_a_copy_a_file_and_a_folder(
+def test_path_becomes_each_kind_after_each_other_kind(
     flow: Flow, wanted: Wanted, source: Path
 ) -> None:
     content = fill(source, LARGE)
@@ -68,7 +68,7 @@ def test_a_path_becomes_a_link_a_copy_a_file_and_a_folder(
 @pytest.mark.parametrize(
     ("chain", "depth"), [((), 0), (("sub",), 1), (("s", "u/b"), 3)], ids=["root", "sub", "nested"]
 )
-def test_a_link_may_climb_to_the_root_but_not_above_it(
+def test_link_may_climb_to_the_root_but_not_above_it(
     make_flow: MakeFlow, chain: tuple[str, ...], depth: int, name: str
 ) -> None:
     climb = "../" * (depth + name.count("/"))

@@ -18,29 +18,29 @@ FILES = {"same": b"1", "deep/same": b"2", "edited": b"3", "orphan": b"4"}
 
 
 def forget_database(flow: Flow) -> None:
-    """The engine's memory is gone."""
+    """Removes the engine's database."""
     shutil.rmtree(flow.database)
 
 
 def forget_ledger(flow: Flow) -> None:
-    """Our memory is gone."""
+    """Removes the ledger."""
     for file in (flow.root / ".fsmirror").glob("ledger*"):
         file.unlink()
 
 
 def forget_own_folder(flow: Flow) -> None:
-    """Our memory is gone, with the folder that held it."""
+    """Removes ``.fsmirror`` whole."""
     shutil.rmtree(flow.root / ".fsmirror")
 
 
 def forget_both(flow: Flow) -> None:
-    """Both memories are gone."""
+    """Removes database and ledger."""
     forget_database(flow)
     forget_ledger(flow)
 
 
 def flip_ledger(flow: Flow) -> None:
-    """The ledger is no database any more."""
+    """Overwrites the ledger with bytes that are no database."""
     ledger = flow.root / ".fsmirror/ledger.sqlite3"
     for log in ledger.parent.glob("*-wal"):
         log.unlink()
@@ -48,7 +48,7 @@ def flip_ledger(flow: Flow) -> None:
 
 
 def truncate_ledger(flow: Flow) -> None:
-    """Half of the ledger is missing."""
+    """Cuts the ledger in half."""
     ledger = flow.root / ".fsmirror/ledger.sqlite3"
     for log in ledger.parent.glob("*-wal"):
         log.unlink()
@@ -66,13 +66,13 @@ LOSSES = [
 
 
 def seen(path: Path) -> tuple[int, int]:
-    """What changes when a file is written."""
+    """Returns the ``lstat`` values that change when a file is written."""
     return path.stat().st_ino, path.stat().st_mtime_ns
 
 
 @MAINS
 @pytest.mark.parametrize("lose", LOSSES)
-def test_identical_files_are_adopted_and_all_else_is_foreign(
+def test_identical_files_are_adopted_and_all_others_are_foreign(
     make_flow: MakeFlow, main: object, lose: Callable[[Flow], None]
 ) -> None:
     flow = make_flow(main)
@@ -100,7 +100,7 @@ def fold_ledgers() -> None:
 
 
 @pytest.mark.parametrize("lose", [forget_ledger, forget_own_folder, flip_ledger])
-def test_without_a_ledger_the_engine_still_knows_what_was_ours(
+def test_engine_records_tell_what_was_ours_without_a_ledger(
     flow: Flow, lose: Callable[[Flow], None]
 ) -> None:
     flow.files = dict(FILES)
@@ -114,9 +114,7 @@ def test_without_a_ledger_the_engine_still_knows_what_was_ours(
 
 
 @pytest.mark.parametrize("lose", [forget_database, forget_both])
-def test_files_that_nobody_remembers_to_have_declared_stay(
-    flow: Flow, lose: Callable[[Flow], None]
-) -> None:
+def test_files_that_no_memory_knows_stay(flow: Flow, lose: Callable[[Flow], None]) -> None:
     flow.files = dict(FILES)
     flow.update()
     flow.close()
@@ -130,7 +128,7 @@ def test_files_that_nobody_remembers_to_have_declared_stay(
     assert backups(flow.root) == [b"3"]
 
 
-def test_a_corrupt_ledger_is_set_aside_and_said_so(
+def test_corrupt_ledger_is_set_aside_and_logged(
     flow: Flow, caplog: pytest.LogCaptureFixture
 ) -> None:
     flow.files = dict(FILES)
@@ -145,9 +143,7 @@ def test_a_corrupt_ledger_is_set_aside_and_said_so(
 
 
 @MAINS
-def test_after_a_loss_only_what_was_adopted_survives_a_drop(
-    make_flow: MakeFlow, main: object
-) -> None:
+def test_adopted_files_survive_a_drop_after_a_loss(make_flow: MakeFlow, main: object) -> None:
     flow = make_flow(main)
     flow.files = dict(FILES)
     flow.update()
@@ -157,5 +153,5 @@ def test_after_a_loss_only_what_was_adopted_survives_a_drop(
     flow.files["edited"] = b"written anew"
     flow.update()
     flow.drop()
-    # What was adopted was there before us, as far as anybody knows.
+    # Adopted files may have been there before us.
     assert contents(flow.tree).keys() == {"same", "deep/same", "orphan"}

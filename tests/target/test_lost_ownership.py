@@ -1,4 +1,4 @@
-"""What we noticed of the engine, and can't mend: a memoized former owner is not asked again.
+"""A limit of the engine: a memoized former owner is not asked again after a cut-off move.
 
 A component takes a file over from another one, and the update ends before that one was
 run. The engine has written down the new owner, and left what it memoized of the former
@@ -30,7 +30,7 @@ async def memoized(files: Files, out: fsmirror.DirTarget) -> None:
 
 
 class Owners:
-    """A flow of two components, one after the other; it may end before the second."""
+    """A flow of two components, one after the other, that may end before the second."""
 
     def __init__(self) -> None:
         self.files = BEFORE
@@ -45,7 +45,7 @@ class Owners:
             await handle.ready()
 
 
-def test_a_file_whose_move_was_cut_off_stays_away_until_everything_is_run_again(
+def test_file_whose_move_was_cut_off_stays_away_until_a_full_rerun(
     tmp_path: Path,
 ) -> None:
     owners = Owners()
@@ -57,14 +57,14 @@ def test_a_file_whose_move_was_cut_off_stays_away_until_everything_is_run_again(
     owners.files, owners.ends_early = BEFORE, False
     flow.update()
     flow.update()
-    assert flow.tree.keys() == {"x"}  # And here "moving" should be as well.
+    assert flow.tree.keys() == {"x"}  # "moving" should be here as well.
     flow.update(reprocess=True)
     assert flow.tree.keys() == {"x", "moving"}
     flow.close()
 
 
 @pytest.mark.parametrize("is_early", [False, True])
-def test_a_move_that_gets_to_both_owners_loses_nothing(tmp_path: Path, is_early: bool) -> None:
+def test_complete_move_between_owners_loses_nothing(tmp_path: Path, is_early: bool) -> None:
     owners = Owners()
     flow = Flow(tmp_path, owners)
     flow.update()

@@ -65,7 +65,7 @@ STEPS: list[tuple[dict[str, str], list[str]]] = [
 """What is declared, by directory target and name, and which components run for it."""
 
 
-def test_folders_keep_mode_and_time_while_other_components_change_what_is_in_them(
+def test_folders_keep_mode_and_time_while_their_contents_change(
     make_flow: MakeFlow,
 ) -> None:
     async def main(_: Flow) -> None:
@@ -93,7 +93,7 @@ def test_folders_keep_mode_and_time_while_other_components_change_what_is_in_the
             assert exact_state(flow.root) == before
 
 
-def test_mode_and_time_of_a_folder_follow_what_is_asked_for(make_flow: MakeFlow) -> None:
+def test_mode_and_time_of_a_folder_follow_the_declaration(make_flow: MakeFlow) -> None:
     async def main(_: Flow) -> None:
         out = await fsmirror.mount_dir_target(OUT)
         sub = await coco.use_mount(declare_sub, out, "sub", *asked)

@@ -40,7 +40,7 @@ FLOW = """
 """
 
 
-# Releases that we don't know
+# Unknown releases
 
 DELETES_ELSEWHERE = """
     functions = [f for f in vars(localfs._target).values() if isinstance(f, types.FunctionType)]
@@ -73,7 +73,7 @@ def _run(
     with_single: bool = True,
     release: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the flow in a process of its own, in a release of the engine that is made up."""
+    """Runs the flow in a process of its own, with a made-up release of the engine."""
     flow = FLOW.format(
         package=package,
         top=str(top),
@@ -104,7 +104,7 @@ def moved(tmp_path: Path) -> Path:
 
 
 def _move(top: Path) -> str:
-    """The same flow with the import swapped."""
+    """Runs the same flow with the import swapped."""
     return _update(top, OURS)
 
 
@@ -123,7 +123,7 @@ def test_moving_over_writes_nothing(moved: Path) -> None:
     assert (now.st_ino, now.st_ctime_ns) == (seen.st_ino, seen.st_ctime_ns)
 
 
-def test_localfs_still_deletes_what_is_in_no_mirror(tmp_path: Path) -> None:
+def test_localfs_still_deletes_files_outside_any_mirror(tmp_path: Path) -> None:
     _update(tmp_path, LOCALFS, with_old=True)
     assert (tmp_path / "out" / "old.txt").exists()
     _update(tmp_path, LOCALFS)
@@ -131,13 +131,13 @@ def test_localfs_still_deletes_what_is_in_no_mirror(tmp_path: Path) -> None:
 
 
 @UNKNOWN
-def test_an_unknown_release_moves_no_directory_over_until_a_known_one_has(
+def test_unknown_release_moves_no_directory_over_before_a_known_one(
     tmp_path: Path, release: str
 ) -> None:
     _run(tmp_path, LOCALFS, with_old=True, with_single=False)
     (tmp_path / "out" / "user.txt").write_text("mine")
     before = contents(snapshot(tmp_path / "out"))
-    for _ in range(2):  # It is asked again.
+    for _ in range(2):  # A failed update is repeated.
         ran = _run(tmp_path, OURS, with_single=False, release=release)
         assert ran.returncode != 0
         assert f"RootError: {tmp_path}/out: may hold what this release of localfs" in ran.stderr
@@ -151,7 +151,7 @@ def test_an_unknown_release_moves_no_directory_over_until_a_known_one_has(
 
 
 @UNKNOWN
-def test_an_unknown_release_moves_no_file_over(moved: Path, release: str) -> None:
+def test_unknown_release_moves_no_file_over(moved: Path, release: str) -> None:
     ran = _run(moved, OURS, with_dir=False, release=release)
     assert ran.returncode != 0
     assert f"RootError: {moved}/single/c.txt: may hold what this release" in ran.stderr
@@ -160,7 +160,7 @@ def test_an_unknown_release_moves_no_file_over(moved: Path, release: str) -> Non
 
 
 @UNKNOWN
-def test_an_unknown_release_works_in_a_new_directory_and_in_a_mirror(
+def test_unknown_release_works_in_a_new_directory_and_in_a_mirror(
     tmp_path: Path, release: str
 ) -> None:
     (tmp_path / "out").mkdir()
@@ -168,11 +168,11 @@ def test_an_unknown_release_works_in_a_new_directory_and_in_a_mirror(
         _update(tmp_path, OURS, with_old=with_old, release=release)
         (tmp_path / "out" / "user.txt").write_text("mine")
         assert (tmp_path / "out" / "old.txt").exists() is with_old
-        assert (tmp_path / "theirs").exists() is with_old  # That is one of localfs.
+        assert (tmp_path / "theirs").exists() is with_old  # A root of localfs.
     assert contents(snapshot(tmp_path / "single")) == {"c.txt": b"C"}
 
 
-def test_a_path_that_is_not_known_yet_is_refused_in_an_unknown_release(
+def test_path_without_a_ledger_is_refused_in_an_unknown_release(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _guard.refuse_to_adopt(None, "key:out")

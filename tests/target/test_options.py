@@ -44,7 +44,7 @@ def make_nested(make_flow: MakeFlow) -> Callable[[Options, Options], Flow]:
 
 
 def _with_a_foreign_file(flow: Flow) -> Flow:
-    """Somebody else's file is where the flow's is declared."""
+    """Puts a foreign file where the flow's is declared."""
     (flow.root / "sub").mkdir(parents=True)
     (flow.root / "sub" / "x").write_bytes(b"foreign")
     return flow
@@ -60,7 +60,7 @@ def _with_a_foreign_file(flow: Flow) -> Flow:
         ({"on_conflict": "error"}, {}, b"foreign", []),
     ],
 )
-def test_what_happens_to_foreign_bytes_is_inherited(
+def test_on_conflict_is_inherited(
     make_nested: Callable[[Options, Options], Flow],
     outer: Options,
     inner: Options,
@@ -107,7 +107,7 @@ def test_an_unknown_value_is_refused_with_the_known_ones(
     assert f"{option}='sometimes' is none of" in flow.attempt()
 
 
-def test_a_switch_is_not_taken_from_text(tmp_path: Path) -> None:
+def test_boolean_option_refuses_text(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="exact='no' is none of False, True"):
         fsmirror.dir_target(tmp_path, exact="no")  # type: ignore[arg-type]
 
@@ -120,13 +120,13 @@ def test_a_switch_is_not_taken_from_text(tmp_path: Path) -> None:
         ({}, {"max_delete": 1}, "max_delete"),
     ],
 )
-def test_an_option_that_is_not_taken_is_refused_by_name(
+def test_unknown_option_is_refused_by_name(
     make_nested: Callable[[Options, Options], Flow], outer: Options, inner: Options, name: str
 ) -> None:
     assert f"there is no option {name!r} here" in make_nested(outer, inner).attempt()
 
 
-def test_a_directory_inside_an_exact_one_may_be_without_a_look_for_drift(
+def test_directory_inside_an_exact_one_may_skip_the_look_for_drift(
     make_nested: Callable[[Options, Options], Flow],
 ) -> None:
     flow = make_nested({"exact": True}, {"verify": "none"})
@@ -138,7 +138,7 @@ def test_a_directory_inside_an_exact_one_may_be_without_a_look_for_drift(
     ("mode", "problem"),
     [(-1, "is not between"), (0o10000, "is not between"), ("644", "not str"), (True, "not bool")],
 )
-def test_what_is_no_mode_is_refused_where_it_is_declared(
+def test_invalid_mode_is_refused_by_the_declaration(
     make_flow: MakeFlow, mode: Any, problem: str
 ) -> None:
     async def main(_: Flow) -> None:
@@ -150,7 +150,7 @@ def test_what_is_no_mode_is_refused_where_it_is_declared(
     assert flow.tree == {}
 
 
-def test_missing_folders_are_an_error_if_none_are_to_be_made(make_flow: MakeFlow) -> None:
+def test_missing_folders_are_an_error_if_none_may_be_made(make_flow: MakeFlow) -> None:
     async def main(_: Flow) -> None:
         out = await fsmirror.mount_dir_target(OUT)
         out.declare_file("x", b"1", create_parent_dirs=False)
@@ -183,7 +183,7 @@ def test_a_context_key_without_a_directory_is_an_error_that_names_it(make_flow: 
     )
 
 
-def test_a_root_that_fails_does_not_hide_another(tmp_path: Path) -> None:
+def test_failing_root_does_not_hide_another(tmp_path: Path) -> None:
     places = (RootKey("tests/target/never-provided", "."), RootKey(None, str(tmp_path)))
     actions = [Change(Place(root, "", Given(), RootUpdate()), write("a", b"1")) for root in places]
     with pytest.raises(fsmirror.RootError, match="never-provided"):
@@ -192,7 +192,7 @@ def test_a_root_that_fails_does_not_hide_another(tmp_path: Path) -> None:
     mirror_at(str(tmp_path)).close()
 
 
-def test_a_file_that_is_declared_by_itself_takes_a_mode_and_a_time(
+def test_file_declared_by_itself_takes_a_mode_and_a_time(
     make_flow: MakeFlow, tmp_path: Path
 ) -> None:
     path = tmp_path / "alone" / "x"

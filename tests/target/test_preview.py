@@ -13,6 +13,7 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from tests.support import exact_state
+from tests.target.declaring import declare_sub
 from tests.target.flows import IS_NEW, OUT, Flow, memoized, plain
 
 MakeFlow = Callable[..., Flow]
@@ -22,13 +23,13 @@ FILES = {"index.html": b"x" * 4200, "guide/a b": b"1", "deep/er/c": b"3", "kept"
 
 
 def lines(flow: Flow) -> list[str]:
-    """The preview, without the line of the root."""
+    """Returns the preview without the line of the root."""
     return [line for line in flow.preview() if not line.startswith("mirror ")]
 
 
 @needs_preview
 @MAINS
-def test_before_the_first_update_the_root_stays_missing(make_flow: MakeFlow, main: object) -> None:
+def test_preview_of_a_first_update_makes_no_root(make_flow: MakeFlow, main: object) -> None:
     flow = make_flow(main)
     flow.files = FILES
     assert lines(flow) == [
@@ -44,13 +45,13 @@ def test_before_the_first_update_the_root_stays_missing(make_flow: MakeFlow, mai
 
 @needs_preview
 @MAINS
-def test_what_is_printed_is_what_the_next_update_does(make_flow: MakeFlow, main: object) -> None:
+def test_preview_prints_the_actions_of_the_next_update(make_flow: MakeFlow, main: object) -> None:
     flow = make_flow(main)
     flow.files = dict(FILES)
     flow.update()
     before = exact_state(flow.root)
     flow.files = {"index.html": b"secret" * 1000, "kept": b"4", "new": b""}
-    # What goes with a whole component is not previewed by the engine (see test_engine_facts).
+    # The engine does not preview removals of a whole component (see test_engine_facts).
     planned = [] if main is memoized else ["delete deep/er/c", "delete guide/a b"]
     planned += ["write index.html (5.9 KiB)", "write new (0 B)"]
     assert lines(flow) == planned
@@ -85,7 +86,7 @@ def test_contents_are_never_shown(flow: Flow) -> None:
 
 
 @needs_preview
-def test_a_root_that_goes_stays_during_a_preview(make_flow: MakeFlow) -> None:
+def test_undeclared_root_stays_during_a_preview(make_flow: MakeFlow) -> None:
     declared = True
 
     async def main(flow: Flow) -> None:
@@ -99,12 +100,6 @@ def test_a_root_that_goes_stays_during_a_preview(make_flow: MakeFlow) -> None:
     declared = False
     assert "write" not in "".join(flow.preview())
     assert exact_state(flow.root) == before
-
-
-@coco.fn
-def declare_sub(out: fsmirror.DirTarget, name: str) -> fsmirror.DirTarget[coco.PendingS]:
-    """Declares a directory target below another."""
-    return out.declare_dir_target(name)
 
 
 @needs_preview
@@ -121,7 +116,7 @@ def test_a_folder_is_listed_as_made_only_while_it_is_missing(make_flow: MakeFlow
 
 
 @pytest.mark.skipif(IS_NEW, reason="this engine previews containers")
-def test_an_older_engine_refuses_and_changes_nothing(flow: Flow) -> None:
+def test_older_engine_refuses_a_preview_and_changes_nothing(flow: Flow) -> None:
     flow.files = {"a": b"1"}
     with pytest.raises(ValueError, match="preview"):
         flow.preview()
@@ -151,7 +146,7 @@ app = coco.App("site", main, files=["index.html", "guide/start.html"])
 
 
 def cocoindex(at: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """The engine's command, run in a folder."""
+    """Runs the engine's command in a folder."""
     quiet = {"COCOINDEX_DISABLE_USAGE_TRACKING": "1", "COCOINDEX_DB": str(at / "db")}
     return subprocess.run(
         [sys.executable, "-c", "from cocoindex.cli import cli; cli()", *args],

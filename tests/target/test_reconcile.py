@@ -18,7 +18,7 @@ from tests.target.reconciling import DESIRED, UNIVERSE, A, B, Wanted, histories,
 
 
 def _record(wanted: Wanted) -> Record | Absent:
-    """The record of a desired state, as the package makes it."""
+    """Returns the record of a desired state, as the package makes it."""
     desired: FileState | DirState | Absent = DirState() if wanted.kind == "dir" else ABSENT
     if wanted.content is not None:
         desired = FileState(digest_of(wanted.content), len(wanted.content), Attributes(wanted.mode))
@@ -26,7 +26,7 @@ def _record(wanted: Wanted) -> Record | Absent:
 
 
 @pytest.mark.parametrize("wanted", DESIRED, ids=str)
-def test_exactly_what_is_certain_is_settled(wanted: Wanted) -> None:
+def test_only_certain_states_are_settled(wanted: Wanted) -> None:
     record, outcomes = _record(wanted), set()
     for previous, may_be_missing, drifted in histories():
         settled = is_settled(record, previous, may_be_missing=may_be_missing, drifted=drifted)
@@ -46,7 +46,7 @@ def test_a_record_of_a_directory_tells_whose_it_is() -> None:
     assert record_of(DirState(), "c", "o") == Record("dir", b"", 0, None, "c", "o")
 
 
-def test_what_is_absent_has_no_record() -> None:
+def test_absent_file_has_no_record() -> None:
     assert record_of(ABSENT, "c", "o") is ABSENT
 
 
@@ -68,30 +68,30 @@ def test_a_record_of_an_older_release_can_still_be_read() -> None:
     assert all(field.default is not msgspec.NODEFAULT for field in fields[1:])
 
 
-def test_every_content_that_may_have_been_written_is_remembered_and_no_directory() -> None:
+def test_every_content_that_may_have_been_written_is_remembered() -> None:
     for previous, _, _ in histories():
         expected = {digest_of(c) for c in (A, B) if any(p.digest == digest_of(c) for p in previous)}
         assert set(remembered_digests(previous)) == expected
 
 
-def test_a_root_keeps_the_identity_that_is_remembered() -> None:
+def test_root_keeps_its_remembered_identity() -> None:
     known, blank = Record("dir", owner="known"), Record("dir")
     for previous in ([known], [known, blank], [blank, known], [known, known]):
         assert owner_of(previous, "fresh") == "known"
 
 
-def test_a_root_that_nobody_remembers_gets_the_fresh_identity() -> None:
+def test_unremembered_root_gets_the_fresh_identity() -> None:
     assert owner_of([], "fresh") == "fresh"
     assert owner_of([Record("dir")], "fresh") == "fresh"
     assert owner_of([], "") == ""
 
 
-def test_which_identity_is_taken_does_not_depend_on_the_order_of_records() -> None:
+def test_identity_does_not_depend_on_the_order_of_records() -> None:
     several = [Record("dir", owner=owner) for owner in ("b", "a", "c")]
     assert owner_of(several, "x") == owner_of(several[::-1], "x") == "a"
 
 
-def test_asking_changes_no_record() -> None:
+def test_reconciling_changes_no_record() -> None:
     previous = list(UNIVERSE)
     for wanted in DESIRED:
         is_settled(_record(wanted), previous, may_be_missing=True, drifted=False)

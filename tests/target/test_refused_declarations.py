@@ -21,7 +21,7 @@ from tests.target.sources import LOCAL
 
 
 def _far(path: Path) -> Path:
-    """The same file, with a time beyond 64 bits of nanoseconds: in 2300."""
+    """Sets the mtime to 2300, beyond 64 bits of nanoseconds; returns the path."""
     os.utime(path, ns=(10_413_792_000 * 10**9,) * 2)
     if path.stat().st_mtime_ns < 1 << 63:
         pytest.skip("this file system holds no such time")
@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Declare], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("make", "kind", "match"), REFUSED.values(), ids=REFUSED)
-def test_what_is_refused_is_refused_by_the_declaration_and_the_flow_can_go_on(
+def test_declaration_refuses_bad_arguments_and_the_flow_goes_on(
     flow: Flow, wanted: Wanted, source: Path, make: Any, kind: type[Exception], match: str
 ) -> None:
     declare, errors = make(source), []
@@ -81,7 +81,7 @@ def test_what_is_refused_is_refused_by_the_declaration_and_the_flow_can_go_on(
 
 
 @pytest.mark.parametrize("given", ["Path", "File"])
-def test_a_fifo_is_refused_and_nobody_waits_for_a_writer(
+def test_fifo_is_refused_without_waiting_for_a_writer(
     flow: Flow, wanted: Wanted, source: Path, given: str
 ) -> None:
     source.unlink()
@@ -104,7 +104,7 @@ def test_a_fifo_is_refused_and_nobody_waits_for_a_writer(
 
 @pytest.mark.parametrize("name", ["../x", "", ".fsmirror/x"])
 @pytest.mark.parametrize("declare", [copy(Path("no")), link("a")], ids=["copy", "link"])
-def test_a_bad_name_is_refused_whatever_it_is_for(
+def test_bad_name_of_a_copy_or_link_is_refused(
     flow: Flow, wanted: Wanted, name: str, declare: Declare
 ) -> None:
     wanted[name] = declare
@@ -114,7 +114,7 @@ def test_a_bad_name_is_refused_whatever_it_is_for(
     assert flow.tree == {}
 
 
-def test_a_source_that_leads_in_circles_is_a_source_error(tmp_path: Path) -> None:
+def test_looping_source_is_a_source_error(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for source in (tmp_path / "loop", localfs.FilePath(tmp_path / "loop")):
         with pytest.raises(fsmirror.SourceError):

@@ -1,6 +1,6 @@
-"""Our roots are answered for as soon as the package and the engine are imported.
+"""The root provider is registered as soon as the package and the engine are imported.
 
-The engine says nothing of what nobody answers for: it leaves the files, and is done.
+Without a provider the engine leaves the files of a root that is gone, and says nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _run(code: str, *arguments: object) -> str:
 
 @pytest.mark.parametrize("ending", ["drop", "declare nothing"])
 @pytest.mark.parametrize("order", _ORDERS)
-def test_a_process_that_names_no_target_removes_what_others_declared(
+def test_process_without_targets_removes_roots_of_earlier_ones(
     tmp_path: Path, order: str, ending: str
 ) -> None:
     flow = _FLOW.format(imports=_ORDERS[order])
@@ -57,8 +57,8 @@ def test_a_process_that_names_no_target_removes_what_others_declared(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_engine_that_is_imported_later_is_none_the_wiser() -> None:
-    """Its module looks as if nobody had waited for it."""
+def test_engine_imported_later_loads_as_usual() -> None:
+    """The engine's module looks as if no hook had waited for it."""
     code = """
 import sys
 before = list(sys.meta_path)
@@ -75,7 +75,7 @@ assert "cocoindex_fsmirror._target.handlers" not in sys.modules
     _run(code)
 
 
-def test_an_engine_that_is_only_looked_for_is_found_as_ever() -> None:
+def test_engine_that_is_only_looked_for_is_found() -> None:
     code = """
 import importlib.util, sys
 import cocoindex_fsmirror
@@ -89,7 +89,7 @@ assert "cocoindex_fsmirror._target.roots" in sys.modules
     _run(code)
 
 
-def test_an_import_that_fails_may_be_repeated(tmp_path: Path) -> None:
+def test_failed_import_may_be_repeated(tmp_path: Path) -> None:
     code = """
 import sys
 from cocoindex_fsmirror._target.hook import when_imported
@@ -116,7 +116,7 @@ except ImportError:
     assert _run(code, tmp_path) == "as ever\n"
 
 
-def test_who_was_asked_before_us_is_not_asked_again(tmp_path: Path) -> None:
+def test_finders_before_ours_are_not_asked_twice(tmp_path: Path) -> None:
     code = """
 import sys
 from cocoindex_fsmirror._target.hook import when_imported

@@ -15,18 +15,18 @@ from tests.support import write
 
 
 def _open(root: Path) -> Mirror:
-    """The mirror of a root, with its ledger open."""
+    """Returns the mirror of a root, with its ledger open."""
     mirror = mirror_at(str(root))
     mirror.create()
     return mirror
 
 
 def _is_open(mirror: Mirror) -> bool:
-    """Whether a mirror holds its ledger."""
+    """True if a mirror holds its ledger."""
     return mirror.session.ledger is not None
 
 
-def test_only_so_many_ledgers_stay_open(tmp_path: Path) -> None:
+def test_number_of_open_ledgers_is_bounded(tmp_path: Path) -> None:
     mirrors = [_open(tmp_path / str(number)) for number in range(_sink.MOST + 5)]
     assert sum(map(_is_open, mirrors)) == _sink.MOST
     mirrors[0].apply([write("a", b"1")])
@@ -35,7 +35,7 @@ def test_only_so_many_ledgers_stay_open(tmp_path: Path) -> None:
         mirror.close()
 
 
-def test_a_forked_child_never_touches_its_parents_ledger(tmp_path: Path) -> None:
+def test_forked_child_never_touches_its_parents_ledger(tmp_path: Path) -> None:
     mirror = _open(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # The child never uses a thread.
@@ -49,7 +49,7 @@ def test_a_forked_child_never_touches_its_parents_ledger(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_closing_them_folds_every_log_into_its_ledger(tmp_path: Path, times: int) -> None:
+def test_closing_the_mirrors_folds_every_log_into_its_ledger(tmp_path: Path, times: int) -> None:
     _open(tmp_path).apply([write("a", b"1")])
     for _ in range(times):
         _sink.close_all()

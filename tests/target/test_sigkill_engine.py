@@ -37,7 +37,7 @@ while True:
 
 
 def declared_in(number: int) -> dict[str, bytes]:
-    """What is declared in one of many updates; files and folders change places."""
+    """Returns the declarations of one of many updates; files and folders change places."""
     chosen = random.Random(number)
     files: dict[str, bytes] = {}
     for n in range(30):
@@ -47,13 +47,13 @@ def declared_in(number: int) -> dict[str, bytes]:
 
 
 def is_whole(content: bytes) -> bool:
-    """Whether these bytes are one version that was declared, from end to end."""
+    """True if a content is one declared version, from end to end."""
     words = content.split(b" ", 3)
     return len(words) > 2 and content in declared_in(int(words[2])).values()
 
 
 def kill_one(at: Path, main: str, number: int, delay: float) -> None:
-    """Lets a child update again and again, and kills it after a while."""
+    """Starts a child that updates again and again, and kills it after a while."""
     repository = str(Path(__file__).parents[2])
     child = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, repository, str(at), main, str(number)],
@@ -77,7 +77,7 @@ def kill_one(at: Path, main: str, number: int, delay: float) -> None:
 
 
 @pytest.mark.parametrize("main", [plain, memoized])
-def test_after_a_sigkill_every_file_is_whole_and_the_next_update_converges(
+def test_files_are_whole_after_sigkill_and_the_next_update_converges(
     tmp_path: Path, main: object
 ) -> None:
     moments = random.Random(4711)

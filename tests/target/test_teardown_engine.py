@@ -12,6 +12,7 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from tests.support import backups, contents, exact_state, snapshot
+from tests.target.declaring import declare_sub
 from tests.target.flows import OUT, Flow, memoized, page, plain
 
 MakeFlow = Callable[..., Flow]
@@ -21,7 +22,7 @@ FILES = {"a": b"1", "deep/b": b"2", "deep/er/c": b"3"}
 
 @pytest.fixture(autouse=True)
 def no_rmtree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever removes a whole tree fails."""
+    """Makes every removal of a whole tree fail."""
 
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("rmtree was called")
@@ -30,13 +31,13 @@ def no_rmtree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged for the user to see."""
+    """Returns the warnings that were logged."""
     ours = [r for r in caplog.records if r.name == "cocoindex_fsmirror"]
     return [r.getMessage() for r in ours if r.levelno >= logging.WARNING]
 
 
 @MAINS
-def test_drop_leaves_nothing_if_all_was_ours(make_flow: MakeFlow, main: object) -> None:
+def test_drop_leaves_nothing_if_everything_was_ours(make_flow: MakeFlow, main: object) -> None:
     flow = make_flow(main)
     flow.files = FILES
     flow.update()
@@ -53,7 +54,7 @@ def test_drop_keeps_a_root_that_the_user_made(flow: Flow) -> None:
 
 
 def spoil(root: Path) -> dict[str, bytes]:
-    """Foreign files beside ours, and an edit; returns what must stay."""
+    """Adds foreign files and edits one of ours; returns what must stay."""
     (root / "mine").write_bytes(b"foreign")
     (root / "deep/er/mine").write_bytes(b"foreign too")
     (root / "deep/b").write_bytes(b"edited")
@@ -61,7 +62,7 @@ def spoil(root: Path) -> dict[str, bytes]:
 
 
 @MAINS
-def test_drop_keeps_what_is_foreign_or_edited_and_names_it_in_one_line(
+def test_drop_keeps_foreign_and_edited_files_and_names_them_in_one_line(
     make_flow: MakeFlow, main: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     flow = make_flow(main)
@@ -77,7 +78,7 @@ def test_drop_keeps_what_is_foreign_or_edited_and_names_it_in_one_line(
     assert not (flow.root / ".fsmirror").exists()
 
 
-def test_after_a_drop_the_same_app_starts_anew(flow: Flow) -> None:
+def test_dropped_app_starts_anew(flow: Flow) -> None:
     flow.files = FILES
     flow.update()
     flow.drop()
@@ -86,7 +87,7 @@ def test_after_a_drop_the_same_app_starts_anew(flow: Flow) -> None:
 
 
 @MAINS
-def test_drop_after_the_root_is_gone_is_no_error(make_flow: MakeFlow, main: object) -> None:
+def test_drop_of_a_missing_root_is_no_error(make_flow: MakeFlow, main: object) -> None:
     flow = make_flow(main)
     flow.files = FILES
     flow.update()
@@ -96,9 +97,7 @@ def test_drop_after_the_root_is_gone_is_no_error(make_flow: MakeFlow, main: obje
     assert contents(snapshot(flow.root.with_name("taken away"))) == FILES
 
 
-def test_a_root_that_is_no_longer_declared_goes(
-    make_flow: MakeFlow, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_undeclared_root_is_removed(make_flow: MakeFlow, caplog: pytest.LogCaptureFixture) -> None:
     declared = True
 
     async def main(flow: Flow) -> None:
@@ -119,7 +118,9 @@ def test_a_root_that_is_no_longer_declared_goes(
     assert backups(flow.root) == [b"edited"]
 
 
-def test_a_renamed_root_leaves_what_is_foreign(make_flow: MakeFlow, tmp_path: Path) -> None:
+def test_renamed_root_leaves_foreign_files_in_the_old_place(
+    make_flow: MakeFlow, tmp_path: Path
+) -> None:
     name = "old"
 
     async def main(flow: Flow) -> None:
@@ -137,14 +138,8 @@ def test_a_renamed_root_leaves_what_is_foreign(make_flow: MakeFlow, tmp_path: Pa
     assert contents(snapshot(tmp_path / "new")) == FILES
 
 
-@coco.fn
-def declare_sub(out: fsmirror.DirTarget, name: str) -> fsmirror.DirTarget[coco.PendingS]:
-    """Declares a directory target below another."""
-    return out.declare_dir_target(name)
-
-
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_sub_directory_that_is_no_longer_declared_goes(
+def test_undeclared_sub_directory_is_removed(
     make_flow: MakeFlow, caplog: pytest.LogCaptureFixture, nested: bool
 ) -> None:
     declared = True
@@ -174,7 +169,7 @@ def test_a_sub_directory_that_is_no_longer_declared_goes(
     assert exact_state(flow.root) == before
 
 
-def test_a_sub_directory_of_ours_alone_goes_with_its_folder(make_flow: MakeFlow) -> None:
+def test_sub_directory_with_only_our_files_is_removed_with_its_folder(make_flow: MakeFlow) -> None:
     declared = True
 
     async def main(flow: Flow) -> None:
@@ -192,7 +187,7 @@ def test_a_sub_directory_of_ours_alone_goes_with_its_folder(make_flow: MakeFlow)
     assert flow.tree == {"keep": b"0"}
 
 
-def test_a_component_that_is_removed_takes_its_files_and_folders(make_flow: MakeFlow) -> None:
+def test_removed_component_takes_its_files_and_folders(make_flow: MakeFlow) -> None:
     flow = make_flow(memoized)
     flow.files = dict(FILES)
     flow.update()
@@ -202,7 +197,7 @@ def test_a_component_that_is_removed_takes_its_files_and_folders(make_flow: Make
     assert flow.tree == {"a": b"1", "deep": "dir", "deep/mine": b"foreign"}
 
 
-def test_a_file_that_was_edited_and_is_no_longer_declared_is_backed_up(flow: Flow) -> None:
+def test_edited_file_is_backed_up_when_it_is_undeclared(flow: Flow) -> None:
     flow.files = {"a": b"1", "b": b"2"}
     flow.update()
     (flow.root / "a").write_bytes(b"edited")

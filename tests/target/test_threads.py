@@ -1,4 +1,4 @@
-"""The engine's threads are none of Python's: what Python knows of one is kept from call to call."""
+"""The PyThreadState of an engine's thread is kept from call to call."""
 
 from __future__ import annotations
 
@@ -114,19 +114,17 @@ def runs(at: Path, *parts: str) -> None:
 @pytest.mark.parametrize(
     ("most", "then"), [(128, KEPT), (0, NOT_KEPT)], ids=["kept", "not kept without us"]
 )
-def test_what_python_knows_of_a_thread_is_kept_from_call_to_call(
-    tmp_path: Path, most: int, then: str
-) -> None:
+def test_thread_state_is_kept_from_call_to_call(tmp_path: Path, most: int, then: str) -> None:
     runs(tmp_path, f"_engine._MOST_ATTACHED = {most}", FLOW, then, FORKED)
 
 
-def test_both_handlers_have_a_thread_keep_it(tmp_path: Path) -> None:
+def test_both_handlers_keep_the_thread_state(tmp_path: Path) -> None:
     runs(tmp_path, ASKED)
 
 
-def test_threads_that_ended_hurt_nobody_and_are_few(tmp_path: Path) -> None:
+def test_states_of_ended_threads_are_harmless_and_few(tmp_path: Path) -> None:
     runs(tmp_path, ENDED, FORKED)
 
 
-def test_a_flow_works_beside_threads_that_ended(tmp_path: Path) -> None:
+def test_flow_works_beside_threads_that_ended(tmp_path: Path) -> None:
     runs(tmp_path, ENDED, FLOW, NOT_KEPT)

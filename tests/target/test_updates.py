@@ -10,6 +10,7 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from tests.support import contents, exact_state
+from tests.target.declaring import declare_sub
 from tests.target.flows import Flow, failing_sink, memoized, plain
 
 MAINS = pytest.mark.parametrize("main", [plain, memoized])
@@ -64,7 +65,7 @@ def test_files_become_folders_and_folders_become_files(
     assert exact_state(flow.root) == before
 
 
-def test_spellings_of_one_name_are_one_file(flow: Flow) -> None:
+def test_equivalent_spellings_of_a_name_are_one_file(flow: Flow) -> None:
     for spelling in ("a//b", "a/./b", "./a/b", "a/b/"):
         flow.files = {spelling: b"1"}
         flow.update()
@@ -78,7 +79,7 @@ def test_an_empty_directory_target_is_an_empty_folder(flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("at", ["key", "root"])
-def test_a_key_becomes_a_file_and_a_directory_target_again(
+def test_key_becomes_a_file_and_a_directory_target_again(
     tmp_path: Path, make_flow: MakeFlow, at: str
 ) -> None:
     kind = "dir"
@@ -108,19 +109,13 @@ def test_a_key_becomes_a_file_and_a_directory_target_again(
 
 @coco.fn
 async def declare_inner(out: fsmirror.DirTarget, content: bytes) -> None:
-    """A directory target below another, with one file."""
+    """Declares a directory target below another, with one file."""
     inner = await coco.use_mount(coco.component_subpath("inner"), declare_sub, out, "k")
     inner.declare_file("x/y", content)
 
 
-@coco.fn
-def declare_sub(out: fsmirror.DirTarget, name: str) -> fsmirror.DirTarget[coco.PendingS]:
-    """Declares a directory target below another."""
-    return out.declare_dir_target(name)
-
-
 @pytest.mark.parametrize("start", [True, False])
-def test_a_file_moves_from_the_root_target_to_a_sub_target_and_back(
+def test_file_moves_from_the_root_target_to_a_sub_target_and_back(
     tmp_path: Path, make_flow: MakeFlow, start: bool
 ) -> None:
     below = start
@@ -145,7 +140,7 @@ def test_a_file_moves_from_the_root_target_to_a_sub_target_and_back(
 
 @coco.fn
 async def declare_one(name: str, content: bytes, out: fsmirror.DirTarget) -> None:
-    """A component with one file."""
+    """Declares one file, in a component."""
     out.declare_file(name, content)
 
 
@@ -193,7 +188,7 @@ def test_renaming_a_root_moves_its_files(tmp_path: Path, make_flow: MakeFlow) ->
 
 
 @MAINS
-def test_a_context_key_that_names_another_root_fills_it(
+def test_changed_context_key_fills_the_new_root(
     make_flow: MakeFlow, main: object, tmp_path: Path
 ) -> None:
     flow = make_flow(main)
@@ -212,7 +207,7 @@ def test_a_context_key_that_names_another_root_fills_it(
 
 
 @MAINS
-def test_one_bad_file_stops_only_itself(make_flow: MakeFlow, main: object) -> None:
+def test_bad_file_stops_only_itself(make_flow: MakeFlow, main: object) -> None:
     flow = make_flow(main)
     for name in ("bad1", "bad2"):
         (flow.root / name).mkdir(parents=True)
@@ -234,7 +229,7 @@ def test_one_bad_file_stops_only_itself(make_flow: MakeFlow, main: object) -> No
     assert flow.tree == {**flow.files, "elsewhere": b"foreign"}
 
 
-def test_an_error_in_the_main_component_is_ours_and_names_every_path(flow: Flow) -> None:
+def test_error_in_the_main_component_is_ours_and_names_every_path(flow: Flow) -> None:
     for name in ("bad1", "bad2"):
         (flow.root / name / "mine").mkdir(parents=True)
     flow.files = {"bad1": b"0", "bad2": b"0", "good": b"1"}
@@ -249,7 +244,7 @@ def test_an_error_in_the_main_component_is_ours_and_names_every_path(flow: Flow)
 
 @pytest.mark.parametrize("after", [False, True])
 @MAINS
-def test_an_update_that_failed_is_made_up_for_by_the_next(
+def test_failed_update_is_made_up_for_by_the_next(
     make_flow: MakeFlow, main: object, after: bool
 ) -> None:
     flow = make_flow(main)
@@ -263,7 +258,7 @@ def test_an_update_that_failed_is_made_up_for_by_the_next(
     assert contents(flow.tree) == flow.files
 
 
-def test_a_wrong_type_of_content_fails_at_the_declaration(make_flow: MakeFlow) -> None:
+def test_wrong_type_of_content_fails_at_the_declaration(make_flow: MakeFlow) -> None:
     async def main(_: Flow) -> None:
         out = await fsmirror.mount_dir_target(flow.root)
         out.declare_file("good", b"1")
@@ -279,12 +274,12 @@ def test_a_wrong_type_of_content_fails_at_the_declaration(make_flow: MakeFlow) -
 def test_a_bad_name_fails_at_the_declaration(make_flow: MakeFlow) -> None:
     async def main(_: Flow) -> None:
         out = await fsmirror.mount_dir_target(flow.root)
-        out.declare_file("../outside", b"1")  # the user's mistake
+        out.declare_file("../outside", b"1")  # A mistake of the user.
 
     flow = make_flow(main)
     with pytest.raises(fsmirror.InvalidNameError, match=r"'\.\./outside'") as caught:
         flow.app.update_blocking()
-    assert any("the user's mistake" in str(entry.statement) for entry in caught.traceback)
+    assert any("# A mistake of the user" in str(entry.statement) for entry in caught.traceback)
     assert not (flow.root.parent / "outside").exists()
 
 
@@ -300,7 +295,7 @@ class _Number(int):
     pass
 
 
-def test_subclasses_of_plain_types_are_as_good_as_these(make_flow: MakeFlow) -> None:
+def test_subclasses_of_plain_types_are_accepted(make_flow: MakeFlow) -> None:
     async def main(_: Flow) -> None:
         out = await fsmirror.mount_dir_target(flow.root)
         mode, mtime_ns = _Number(0o640), _Number(1_000_000_000)
