@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from cocoindex_fsmirror._disk import calls, copying, locks, looks, mounts, roots, staging, tree
+from cocoindex_fsmirror._disk import calls, roots, staging, tree
 from cocoindex_fsmirror._mirror import ledger as _ledger
 from cocoindex_fsmirror._mirror import reader as _reader
 from cocoindex_fsmirror._mirror import session as _session
@@ -32,7 +32,7 @@ LOOKS: Final = frozenset(
     ["open", "stat", "fstat", "lstat", "listdir", "readlink", "getxattr", "fsync", "connect"]
 )
 
-_DISK: Final = (calls, copying, locks, looks, mounts, roots, staging, tree)
+_DISK: Final = (calls, roots, staging, tree)
 
 Before = Callable[[str, tuple[Any, ...]], None]
 Hear = Callable[[str, tuple[Any, ...], dict[str, Any]], None]

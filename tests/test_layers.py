@@ -191,9 +191,15 @@ def test_only_one_room_changes_the_tree(module: str) -> None:
 
 def test_what_copies_changes_only_what_was_opened_for_it() -> None:
     """It fills files, and neither opens nor names any."""
-    calls = {change.rpartition(" ")[2] for change in _changes("_disk/copying")}
-    assert calls == {"os.write", "os.ftruncate"}
-    assert "os.open" not in {ast.unparse(node) for node in ast.walk(SOURCES["_disk/copying"])}
+    functions = [n for n in SOURCES["_disk/calls"].body if isinstance(n, ast.FunctionDef)]
+    used = {f.name: {ast.unparse(n) for n in ast.walk(f)} for f in functions}
+    writers = {name for name, nodes in used.items() if {"os.write", "os.ftruncate"} & nodes}
+    assert writers == {"copy", "write_all"}
+    opening = {"os.open", "open_file", *(f"os.{name}" for name in CHANGES_THE_TREE)}
+    assert {node for name in writers for node in used[name] & opening} == {
+        "os.write",
+        "os.ftruncate",
+    }
 
 
 def test_a_helper_process_writes_to_its_own_pipe_only() -> None:

@@ -11,7 +11,7 @@ from .._core.names import Name
 from .._core.plan import Keep, Plan
 from .._core.rows import Kind
 from .._core.states import DirState, FileState, missing_in
-from .._disk.looks import attributes_of
+from .._disk.calls import attributes_of
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
 from .._mirror.mirror import Mirror

@@ -16,7 +16,7 @@ import msgspec
 from .._core.attributes import UNASKED, Attributes
 from .._core.errors import InvalidNameError, RootError, SourceError
 from .._core.names import RESERVED, Name, check_names, parse_link_target, parse_name
-from .._disk.looks import attributes_of, inode_of
+from .._disk.calls import attributes_of, inode_of
 from .patterns import Filter, UnreadableError
 
 if TYPE_CHECKING:

@@ -14,9 +14,7 @@ from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError, SourceError
 from .._core.signatures import Signature, is_older
 from .._core.states import digest_of
-from .calls import closing, coarse_now_ns
-from .copying import digest_of_file
-from .looks import attributes_of, signature_of
+from .calls import attributes_of, closing, coarse_now_ns, digest_of_file, signature_of
 
 SMALL: Final = 1 << 16
 """The size of the largest files that are read once and held in memory, in bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from typing import Final
@@ -11,13 +12,11 @@ import msgspec
 
 from .._core.attributes import UNASKED, Attributes
 from .._core.errors import SourceChangedError
-from .._core.layout import READY, STAGING, area_of
+from .._core.layout import READY, STAGING, area_of, backups_of
 from .._core.names import Name, leaf, parent
 from .._core.signatures import Signature
 from .._core.states import Actual, Content
-from .calls import closing, move, swap
-from .copying import copy, write_all
-from .looks import look_at, signature_of
+from .calls import closing, copy, move, signature_of, swap, write_all
 from .tree import Tree, set_attributes
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -70,23 +69,19 @@ class Staging:
             fd = self._areas[home] = os.dup(self._tree.folder(area))
         return fd
 
+    def _path(self, slot: Slot) -> Name:
+        """Returns the path of a slot, relative to the root; its area is there then."""
+        self.open(slot.home)
+        return Name(f"{area_of(slot.home, self._called)}/{slot.entry}")
+
     def _at(self, slot: Slot) -> tuple[str, int]:
         """Returns the name of a slot in the folder that holds it, and that folder's descriptor."""
-        inside, _, base = slot.entry.rpartition("/")
-        area = self.open(slot.home)
-        if not inside:
-            return base, area
-        return base, self._tree.folder(self._path(Slot(slot.home, inside)))
-
-    def _path(self, slot: Slot) -> Name:
-        """Returns the path of a slot, relative to the root."""
-        return Name(f"{area_of(slot.home, self._called)}/{slot.entry}")
+        path = self._path(slot)
+        return leaf(path), self._tree.folder(parent(path))
 
     def make_folder(self, slot: Slot) -> None:
         """Makes a folder in a slot, to be filled there; it may exist."""
-        base, above = self._at(slot)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(base, dir_fd=above)
+        self._tree.make_folder(self._path(slot))
 
     def remove_folder(self, slot: Slot) -> None:
         """Removes a staged folder, and those that it is staged in, as far as they are empty."""
@@ -155,7 +150,7 @@ class Staging:
 
     def look(self, slot: Slot, *, digest: bool = False) -> Actual:
         """Returns the actual state of a slot."""
-        return look_at(*self._at(slot), digest=digest)
+        return self._tree.look(self._path(slot), digest=digest)
 
     def put(self, slot: Slot, name: Name) -> None:
         """Moves a slot's file to a path where nothing is.
@@ -163,34 +158,28 @@ class Staging:
         Raises:
             FileExistsError: Something is there, and still is.
         """
-        base, area = self._at(slot)
-        with closing(os.dup(area)) as source:
-            move(base, source, leaf(name), self._tree.folder(parent(name)))
+        self._tree.move(self._path(slot), name)
 
     def exchange(self, slot: Slot, name: Name) -> None:
-        """Swaps a slot's file with what is at a path, in one step.
+        """Swaps a slot's file with the one at a path, in one step.
 
         Raises:
             FileNotFoundError: Nothing is there.
         """
-        base, area = self._at(slot)
-        with closing(os.dup(area)) as source:
-            swap(base, source, leaf(name), self._tree.folder(parent(name)))
+        self._tree.move(self._path(slot), name, swap)
 
     def take(self, slot: Slot, name: Name) -> None:
-        """Moves what is at a path into an empty slot, where a rename has nothing to replace."""
+        """Moves the file at a path into an empty slot, where a rename has nothing to replace."""
         source, area = self._tree.folder(parent(name)), self.open(slot.home)
         os.rename(leaf(name), slot.entry, src_dir_fd=source, dst_dir_fd=area)
 
     def discard(self, slot: Slot) -> None:
-        """Unlinks what lies in a slot; it may be missing."""
-        base, area = self._at(slot)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(base, dir_fd=area)
+        """Unlinks the file in a slot; it may be missing."""
+        self._tree.remove_file(self._path(slot))
 
     def back_up(self, slot: Slot, name: Name, stamp: str) -> Name:
-        """Moves a slot's content to the backup area, as :meth:`.Tree.back_up` does."""
-        return self._tree.back_up(name, stamp, self._at(slot), slot.home)
+        """Moves a slot's file to the backup area, as :func:`back_up` does."""
+        return back_up(self._tree, name, stamp, self._path(slot))
 
     def remove_areas(self) -> bool:
         """Removes the areas that the batch has emptied; false if one of them stays."""
@@ -233,3 +222,67 @@ def remove_area(tree: Tree, area: Name) -> bool:
     if tmp != STAGING:
         tree.remove_folders(tmp, parent(tmp))
     return is_gone
+
+
+def back_up(tree: Tree, name: Name, stamp: str, taken: Name | None = None) -> Name:
+    """Moves the file at a path to the backup area, where it replaces nothing.
+
+    Args:
+        tree: The root.
+        name: The path.
+        stamp: The folder of the backup area, as from :func:`.calls.stamp_now`.
+        taken: The path that it is at now, if it was taken from its own.
+
+    Returns:
+        The path that it is at then, relative to the root.
+    """
+    origin = name if taken is None else taken
+    with closing(os.dup(tree.folder(parent(origin)))) as source:
+        backups = backups_of(mount_of(tree, parent(origin)))
+        tree.make_folders(backups, parent(backups))
+        tree.folder(backups)  # Raises if something else took the name.
+        for attempt in range(10_000):
+            moment = f"{stamp}.{attempt}" if attempt else stamp
+            target = Name(f"{backups}/{moment}/{name}")
+            with contextlib.suppress(FileExistsError, NotADirectoryError):
+                try:
+                    tree.make_folders(parent(target), parent(backups))
+                    move(leaf(origin), source, leaf(target), tree.folder(parent(target)))
+                except OSError:
+                    tree.remove_folders(parent(target), parent(backups))
+                    raise
+                return target
+    raise FileExistsError(errno.EEXIST, "no free name in the backup area", name)
+
+
+def mount_of(tree: Tree, folder: Name) -> Name:
+    """Returns the topmost folder that can be reached from another by renames: as a rule the root.
+
+    No rename crosses a mount point (also of a bind mount, which shares the device number),
+    or the edge of a btrfs subvolume, which is a device of its own.
+    """
+    device = tree.device(folder)
+    while folder and folder not in tree.mounts and tree.device(parent(folder)) == device:
+        folder = parent(folder)
+    return folder
+
+
+def home_of(tree: Tree, folder: Name) -> Name:
+    """Returns the folder whose staging area serves one that exists: the root, or another.
+
+    A default ACL is inherited only where a file is created, so it has to be that of the folder.
+    """
+    top, acl = mount_of(tree, folder), _default_acl(tree, folder)
+    if not acl:
+        return top
+    while folder != top and _default_acl(tree, parent(folder)) == acl:
+        folder = parent(folder)
+    return folder
+
+
+def _default_acl(tree: Tree, folder: Name) -> bytes:
+    """Returns the ACL that new files in a folder inherit; empty if there is none."""
+    try:
+        return os.getxattr(tree.folder(folder), "system.posix_acl_default")
+    except (OSError, AttributeError):
+        return b""

@@ -13,19 +13,24 @@ import resource
 import stat
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from .._core.attributes import Attributes
-from .._core.layout import FOLDER, backups_of
-from .._core.names import ROOT, Folding, Name, ancestors, join, leaf, parent
+from .._core.names import Folding, Name, ancestors, join, leaf, parent
 from .._core.signatures import Signature
-from .._core.states import ABSENT, Actual, DirState
+from .._core.states import ABSENT, Actual, DirState, FileState, LinkState, OtherState
 from . import calls
-from .calls import closing, move, open_file, say_once
-from .copying import write_all
-from .looks import attributes_of, look_at, signature_of
-from .mounts import mounts_below
+from .calls import (
+    attributes_of,
+    closing,
+    digest_of_file,
+    move,
+    open_file,
+    say_once,
+    signature_of,
+    write_all,
+)
 
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _CACHED_FOLDERS: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
@@ -49,10 +54,10 @@ class Tree:
         self._folders: dict[Name, int] = {}
         allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0] % (1 << 63)  # -1 is no limit.
         self._room = min(_CACHED_FOLDERS, allowed // 16)
-        self.fstype, self.mounts = mounts_below(fd)
-        self.can_syncfs = calls.syncfs is not None and not self.fstype.startswith(_NETWORK)
+        fstype, self.mounts = _mounts_below(fd)
+        self.can_syncfs = calls.syncfs is not None and not fstype.startswith(_NETWORK)
         if not self.can_syncfs:
-            kind = f"this file system ({self.fstype or 'of unknown type'})"
+            kind = f"this file system ({fstype or 'of unknown type'})"
             say_once(f"{path}: {kind} has no syncfs to rely on; files are synced one by one")
 
     def close(self) -> None:
@@ -105,7 +110,7 @@ class Tree:
     def look(self, name: Name, *, digest: bool = False) -> Actual:
         """Returns the actual state of a path; an unreadable content has no digest."""
         try:
-            return look_at(leaf(name), self.folder(parent(name)), digest=digest)
+            return _look_at(leaf(name), self.folder(parent(name)), digest=digest)
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return Actual(ABSENT)
@@ -129,40 +134,9 @@ class Tree:
         """Returns the names of the entries of a folder, sorted."""
         return [join(name, Name(entry)) for entry in sorted(os.listdir(self.folder(name)))]
 
-    def home_of(self, folder: Name) -> Name:
-        """Returns the folder whose staging area serves one that exists: the root, or another.
-
-        A rename can't cross mounts (also bind mounts, which share the device
-        number), and a default ACL is inherited only where a file is created.
-        """
-        home, mount = folder, self.mount_of(folder)
-        device, acl = self.device(folder), self._default_acl(folder)
-        while home != mount:
-            above = parent(home)
-            if self.device(above) != device or (acl and self._default_acl(above) != acl):
-                return home
-            home = above
-        return home
-
-    def mount_of(self, folder: Name) -> Name:
-        """Returns the mount point that a folder lies on; the root's own is the root."""
-        holding = (point for point in self.mounts if f"{folder}/".startswith(f"{point}/"))
-        return max(holding, key=len, default=ROOT)
-
-    def is_elsewhere(self, folder: Name) -> bool:
-        """True if no rename leads from a folder to the root."""
-        return self.mount_of(folder) != ROOT or self.device(folder) != self.device(ROOT)
-
     def device(self, folder: Name) -> int:
         """Returns the device of a folder; a subvolume of btrfs is one of its own."""
         return os.fstat(self.folder(folder)).st_dev
-
-    def _default_acl(self, folder: Name) -> bytes:
-        """Returns the ACL that new files in a folder inherit; empty if there is none."""
-        try:
-            return os.getxattr(self.folder(folder), "system.posix_acl_default")
-        except (OSError, AttributeError):
-            return b""
 
     # Changing
 
@@ -212,50 +186,22 @@ class Tree:
 
     def remove_all(self, top: Name) -> None:
         """Removes what is at a path of our own folder, with all that is in it."""
-        folders = [top]
-        if not isinstance(self.look(top).state, DirState):  # A link, for one.
-            self.remove_file(folders.pop())
-        for above in folders:  # It grows meanwhile.
-            for name in self.names_in(above):
-                if isinstance(self.look(name).state, DirState):
-                    folders.append(name)
-                else:
-                    self.remove_file(name)
-        for name in reversed(folders):
-            self.remove_folder(name)
+        found, folders = [top], set[Name]()
+        for name in found:  # It grows meanwhile.
+            if isinstance(self.look(name).state, DirState):
+                folders.add(name)
+                found += self.names_in(name)
+        for name in reversed(found):
+            (self.remove_folder if name in folders else self.remove_file)(name)
 
-    def move(self, name: Name, target: Name) -> None:
-        """Renames without replacing: ``FileExistsError`` if the target exists."""
-        with closing(os.dup(self.folder(parent(name)))) as source:
-            move(leaf(name), source, leaf(target), self.folder(parent(target)))
+    def move(self, name: Name, target: Name, rename: Callable[..., None] = move) -> None:
+        """Renames without replacing, or as :func:`.calls.swap` does.
 
-    def back_up(
-        self, name: Name, stamp: str, taken: tuple[str, int] | None = None, home: Name | None = None
-    ) -> Name:
-        """Moves what is at a path to the backup area, where it replaces nothing.
-
-        Args:
-            name: The path.
-            stamp: The folder of the backup area, as from :func:`.calls.stamp_now`.
-            taken: Where it is now, if it was taken from its path: an entry of an open folder.
-            home: Whose backup area to use if the root's is on another mount.
-
-        Returns:
-            Where it is now, relative to the root.
+        Raises:
+            FileExistsError: The target exists.
         """
-        base, fd = taken or (leaf(name), self.folder(parent(name)))
-        with closing(os.dup(fd)) as source:
-            home = self.home_of(parent(name)) if home is None else home
-            backups = backups_of(home if self.is_elsewhere(home) else ROOT)
-            self.make_folders(backups, parent(backups))
-            self.folder(backups)  # Raises if something else took the name.
-            for attempt in range(10_000):
-                moment = f"{stamp}.{attempt}" if attempt else stamp
-                target = Name(f"{backups}/{moment}/{name}")
-                with contextlib.suppress(FileExistsError, NotADirectoryError):
-                    _move_below(self, parent(backups), base, source, target)
-                    return target
-        raise FileExistsError(errno.EEXIST, "no free name in the backup area", name)
+        with closing(os.dup(self.folder(parent(name)))) as source:
+            rename(leaf(name), source, leaf(target), self.folder(parent(target)))
 
     def sync(self, mounts: Iterable[int], files: Iterable[Name], folders: Iterable[Name]) -> None:
         """Returns when all that was written is on the disk: a barrier.
@@ -306,23 +252,13 @@ def set_attributes(
     return found
 
 
-def _move_below(tree: Tree, top: Name, base: str, source: int, target: Name) -> None:
-    """Moves an entry of an open folder to a path of our own, below folders that are made."""
-    try:
-        tree.make_folders(parent(target), top)
-        move(base, source, leaf(target), tree.folder(parent(target)))
-    except OSError:
-        tree.remove_folders(parent(target), top)
-        raise
-
-
-def folding_of(tree: Tree) -> Folding:
-    """Finds out which names a file system takes for one, by our own folder.
+def folding_of(tree: Tree, known: Name) -> Folding:
+    """Finds out which names a file system takes for one, by a lower-case one that exists.
 
     A file system that folds case also normalises Unicode as a rule, and APFS
     normalises always; where one does not, we are stricter than it is.
     """
-    lower, upper = tree.stat(FOLDER), tree.stat(Name(FOLDER.upper()))
+    lower, upper = tree.stat(known), tree.stat(Name(known.upper()))
     folds = lower is not None and upper is not None and os.path.samestat(lower, upper)
     return Folding(case=folds, unicode=folds or sys.platform == "darwin")
 
@@ -351,3 +287,68 @@ def dress_folder(tree: Tree, name: Name, wanted: Attributes) -> int:
     fd = tree.folder(name)
     missing = wanted.missing_in(attributes_of(os.fstat(fd)))
     return set_attributes(fd, missing).st_mtime_ns
+
+
+def _look_at(base: str, folder: int, *, digest: bool) -> Actual:
+    """Looks at an entry of a folder; with its digest, if asked for, where it is a file.
+
+    The digest stays ``None`` if the file is unreadable or changes while it is read.
+
+    Raises:
+        OSError: It is not there.
+    """
+    found = os.stat(base, dir_fd=folder, follow_symlinks=False)
+    mode = found.st_mode
+    if stat.S_ISREG(mode):
+        return (_read(base, folder) if digest else None) or _file(found, None)
+    if stat.S_ISDIR(mode):
+        return Actual(DirState(attributes_of(found)), signature_of(found))
+    if stat.S_ISLNK(mode):
+        target = os.readlink(base, dir_fd=folder)
+        return Actual(LinkState(target, attributes_of(found)), signature_of(found))
+    return Actual(OtherState(), signature_of(found))
+
+
+def _file(found: os.stat_result, digest: bytes | None) -> Actual:
+    """Returns the actual state of a regular file."""
+    return Actual(FileState(digest, found.st_size, attributes_of(found)), signature_of(found))
+
+
+def _read(base: str, folder: int) -> Actual | None:
+    """Reads a regular file; returns ``None`` if it is unreadable, or changes meanwhile."""
+    try:
+        with closing(open_file(base, folder)) as fd:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):  # A FIFO took the name.
+                return None
+            digest = digest_of_file(fd)
+            is_same = signature_of(os.fstat(fd)) == signature_of(before)
+    except PermissionError:
+        return None
+    return _file(before, digest) if is_same else None
+
+
+def _mounts_below(fd: int) -> tuple[str, frozenset[Name]]:
+    """Returns the type of the root's file system, and the mount points inside the root.
+
+    Where there is no ``/proc`` the type is empty, and no mount point is known.
+    """
+    try:
+        root = os.readlink(f"/proc/self/fd/{fd}")
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+            mounts = [_parse_mount(line) for line in lines]
+    except OSError:
+        return "", frozenset()
+    prefix = root.rstrip("/") + "/"
+    inside = (Name(point.removeprefix(prefix)) for point, _ in mounts if point.startswith(prefix))
+    holding = [(len(p), kind) for p, kind in mounts if prefix.startswith(p.rstrip("/") + "/")]
+    return max(holding, default=(0, ""))[1], frozenset(inside)
+
+
+def _parse_mount(line: str) -> tuple[str, str]:
+    """Returns mount point and type of a line of ``/proc/self/mountinfo``."""
+    before, _, after = line.partition(" - ")
+    point = before.split(" ")[4]
+    for octal, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
+        point = point.replace(f"\\{octal}", character)
+    return point, after.split(" ")[0]

@@ -21,6 +21,7 @@ from .._core.errors import ApplyError, BarrierError, ConflictError, PathError
 from .._core.layout import FOLDER, backups_of
 from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
+from .._disk.staging import mount_of
 from .._disk.tree import Tree
 from .reading import known, opened
 from .session import Session
@@ -100,7 +101,7 @@ def find_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
 def _is_elsewhere(tree: Tree, folder: Name) -> bool:
     """True if the root's own backup area can't serve a folder; else, one there is not ours."""
     try:
-        return tree.is_elsewhere(folder)
+        return mount_of(tree, folder) != ROOT
     except OSError as error:
         if error.errno not in _CLOSED:
             raise

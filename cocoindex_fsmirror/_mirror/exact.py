@@ -11,6 +11,7 @@ from .._core.layout import FOLDER, LEDGER, backups_of
 from .._core.names import ROOT, Name, join, leaf, parent
 from .._core.states import ABSENT, DirState
 from .._disk.calls import stamp_now
+from .._disk.staging import back_up
 from .._disk.tree import Tree
 from .apply import dress_above
 from .ledger import Ledger
@@ -110,7 +111,7 @@ def move_away(
     for name, is_folder in list(_find_foreign(tree, _is_known(ledger, besides))):
         try:
             if not is_folder:
-                outcome.backed_up[name] = tree.back_up(name, stamp)
+                outcome.backed_up[name] = back_up(tree, name, stamp)
             elif not tree.remove_folder(name):
                 tree.names_in(name)  # Raises if that is why something is left in it.
         except OSError as error:

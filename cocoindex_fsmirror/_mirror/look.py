@@ -18,8 +18,7 @@ from .._core.plan import View
 from .._core.rows import Kind, Row
 from .._core.signatures import Signature, proves
 from .._core.states import ABSENT, Absent, Actual, DirState, FileState, OtherState
-from .._disk.calls import coarse_now_ns
-from .._disk.looks import attributes_of, signature_of
+from .._disk.calls import attributes_of, coarse_now_ns, signature_of
 from .._disk.tree import Tree, folding_of
 from .reader import LedgerReader
 
@@ -55,7 +54,7 @@ def view_of(
     asked = {intent.name for intent in intents}
     holding = {parent(name) for name in asked} - {ROOT}
     names = asked | holding | {above for name in holding for above in ancestors(name)}
-    folding = folding_of(tree)
+    folding = folding_of(tree, FOLDER)
     rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
     actual: dict[Name, Actual] = {}
     for name in sorted(names):

@@ -18,8 +18,7 @@ from .._core.layout import FOLDER, GITIGNORE, LEDGER, LEDGER_FILES, LOCK, corrup
 from .._core.names import ROOT, Name, leaf
 from .._core.states import ABSENT
 from .._disk.calls import stamp_now
-from .._disk.locks import hold, lock
-from .._disk.roots import open_root, sync_above
+from .._disk.roots import hold, lock, open_root, sync_above
 from .._disk.tree import Tree
 from .formats import CorruptLedgerError
 from .ledger import Ledger

@@ -21,7 +21,7 @@ from .._core.plan import Plan, Put, Remove, row_of
 from .._core.rows import Kind, Row
 from .._core.signatures import Signature
 from .._core.states import FileState, LinkState
-from .._disk.staging import Slot, Staging
+from .._disk.staging import Slot, Staging, home_of
 from .._disk.tree import Tree
 from .notes import Pending
 from .outcome import Failures
@@ -79,7 +79,7 @@ class Stage:
                 there = parent(there)  # It is to be made, and will inherit.
             else:
                 gid = found.st_gid if found.st_mode & stat.S_ISGID else None
-                self._homes[there] = self._tree.home_of(there), gid
+                self._homes[there] = home_of(self._tree, there), gid
         self._homes[folder] = home
         return home
 

@@ -19,7 +19,7 @@ from .._core.errors import RootError
 from .._core.names import ROOT, Name
 from .._core.rows import Kind, Row
 from .._core.signatures import is_older
-from .._disk.looks import inode_of
+from .._disk.calls import inode_of
 from .._disk.roots import open_root
 from .._disk.tree import Tree
 from .reader import ALL, LedgerReader, Recorded, Span

@@ -20,8 +20,10 @@ from cocoindex_fsmirror._command import wanted as _sources
 from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import sources as _source
+from cocoindex_fsmirror._disk import staging
 from cocoindex_fsmirror._disk import tree as tree_module
 from cocoindex_fsmirror._disk.tree import Tree
+from cocoindex_fsmirror._mirror import exact as _exact
 from tests.command.syncing import CHANGES, state, sync, told
 from tests.support import backups, beside_ours, exact_state, snapshot
 
@@ -101,14 +103,14 @@ def test_exact_that_could_not_be_exact_fails_by_name(
 ) -> None:
     sync(src, dst)
     (dst / "theirs").write_bytes(b"1")
-    real = Tree.back_up
+    real = staging.back_up
 
     def back_up(tree: Tree, name: Name, *more: Any) -> Name:
         if name == "theirs":
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         return real(tree, name, *more)
 
-    monkeypatch.setattr(Tree, "back_up", back_up)
+    monkeypatch.setattr(_exact, "back_up", back_up)
     result = sync(src, dst, "--exact")
     assert result.exit_code == 3
     assert "fsmirror: move away 'theirs': Operation not permitted" in result.stderr

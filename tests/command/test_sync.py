@@ -14,8 +14,8 @@ import pytest
 from cocoindex_fsmirror import Mirror, SourceError
 from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._core.states import Actual
-from cocoindex_fsmirror._disk import looks as _looks
 from cocoindex_fsmirror._disk import sources as _source
+from cocoindex_fsmirror._disk import tree as _tree
 from tests.command.syncing import (
     CHANGES,
     THEN,
@@ -151,13 +151,13 @@ def test_with_checksum_every_file_is_read_on_both_sides(
 ) -> None:
     sync(src, dst)
     read = _opened(monkeypatch)
-    hashed, real = list[str](), _looks._read
+    hashed, real = list[str](), _tree._read
 
     def read_file(base: str, folder: int) -> Actual | None:
         hashed.append(base)
         return real(base, folder)
 
-    monkeypatch.setattr(_looks, "_read", read_file)
+    monkeypatch.setattr(_tree, "_read", read_file)
     assert told(src, dst, "--checksum")["unchanged"] == 7
     assert len(read) == 4
     assert sorted(hashed) == ["index.html", "large", "nasty \n name", "run.sh"]

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._disk.locks import lock
-from cocoindex_fsmirror._disk.roots import open_root
+from cocoindex_fsmirror._disk.roots import lock, open_root
 from tests.command.syncing import sync
 from tests.support import contents, snapshot
 

@@ -11,7 +11,7 @@ import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.states import digest_of
-from cocoindex_fsmirror._disk import copying as _copying
+from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.sources import Source
 from tests.disk.copied import LARGE, LOOKS, WAYS, hide, settled
 from tests.support import copy, failing, snapshot, write
@@ -80,14 +80,14 @@ def test_a_source_that_changes_while_it_is_copied_never_leaves_a_wrong_file(
 ) -> None:
     found = settled(source, look)
     hide(monkeypatch, *hidden)
-    real = _copying.buffer
+    real = _calls.buffer
 
     def edit() -> mmap.mmap:
         with source.open("r+b") as file:
             file.write(b"changed")
         return real()
 
-    monkeypatch.setattr(_copying, "buffer", edit)
+    monkeypatch.setattr(_calls, "buffer", edit)
     with failing("changed while it was read"):
         mirror.apply([copy("x", found)])
     assert snapshot(root) == {}

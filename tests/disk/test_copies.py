@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._disk import copying as _copying
+from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import staging as _staging
 from cocoindex_fsmirror._disk.sources import Source, fingerprint, look_at_source
 from tests.disk.copied import LARGE, LOOKS, SMALL, WAYS, hide, settled
@@ -139,7 +139,7 @@ def test_a_copy_that_died_before_it_was_hashed_claims_nothing_of_others(
 
 def test_files_are_read_to_where_a_page_begins() -> None:
     """To any other place in a page some processors copy far more slowly."""
-    begin = ctypes.c_char.from_buffer(_copying.buffer())
+    begin = ctypes.c_char.from_buffer(_calls.buffer())
     assert ctypes.addressof(begin) % mmap.PAGESIZE == 0
 
 

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._disk import copying as _copying
+from cocoindex_fsmirror._disk import calls as _calls
 from tests.disk.copied import settled
 from tests.support import copy, delete, snapshot, write
 
@@ -22,7 +22,7 @@ def test_it_is_told_of_all_bytes_as_they_are_written(
     if is_sparse:
         os.truncate(source, 1 << 24)
     with (
-        mock.patch.object(_copying, "_CHUNK", 1 << 18),
+        mock.patch.object(_calls, "_CHUNK", 1 << 18),
         Mirror(root, on_bytes=told.append) as mirror,
     ):
         mirror.create()

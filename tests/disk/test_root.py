@@ -19,7 +19,7 @@ from cocoindex_fsmirror import LedgerError, LockedError, Mirror, RootError
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import ROOT
 from cocoindex_fsmirror._core.states import ABSENT
-from cocoindex_fsmirror._disk.locks import lock
+from cocoindex_fsmirror._disk.roots import lock
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._target.actions import Single
 from cocoindex_fsmirror._target.sink import apply_actions

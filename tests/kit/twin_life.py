@@ -23,14 +23,14 @@ os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 import cocoindex as coco
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror._disk import calls, locks, looks, roots, staging, tree
+from cocoindex_fsmirror._disk import calls, roots, staging, tree
 from cocoindex_fsmirror._target import sink as _sink
 from tests.reopening import reopened
 
 Files: TypeAlias = dict[str, dict[str, bytes | None]]
 """What each component declares, by path; ``None`` stands for a folder."""
 
-_DISK = {module.__file__ for module in (calls, locks, looks, roots, staging, tree)}
+_DISK = {module.__file__ for module in (calls, roots, staging, tree)}
 
 
 class Order(NamedTuple):

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._disk.staging import back_up
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror.backups import Backup, find_backups, purge, restore
 from tests.steps import run_with_event
@@ -68,7 +69,7 @@ def displace(mirror: Mirror, *names: str, content: bytes = b"foreign") -> None:
 
 def displace_tree(mirror: Mirror, name: str) -> None:
     """Moves a whole folder to the backup area, as recovery does with what it finds."""
-    locked(mirror, lambda tree: tree.back_up(Name(name), STAMP))
+    locked(mirror, lambda tree: back_up(tree, Name(name), STAMP))
 
 
 def tries(tmp_path: Path) -> Iterator[tuple[int, Path, Mirror, Backup]]:

@@ -70,7 +70,7 @@ def test_another_device_that_no_list_of_mounts_tells_of_is_a_home_too(
 ) -> None:
     """As a subvolume of btrfs is."""
     mount(root / "disk", "-t", "tmpfs", "tmpfs")
-    monkeypatch.setattr(_tree, "mounts_below", lambda _fd: ("tmpfs", frozenset()))
+    monkeypatch.setattr(_tree, "_mounts_below", lambda _fd: ("tmpfs", frozenset()))
     displace(mirror, "disk/x")
     assert [backup.name for backup in files_of(listed(mirror, "disk"))] == ["disk/x"]
 

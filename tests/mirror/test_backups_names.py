@@ -12,6 +12,7 @@ import pytest
 
 from cocoindex_fsmirror import InvalidNameError, Mirror
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._disk.staging import back_up
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror.backups import find
 from tests.disk.test_names_on_disk import NASTY
@@ -40,7 +41,7 @@ def test_nasty_names_are_listed_put_back_and_removed(mirror: Mirror, root: Path)
 
     def act(tree: Tree) -> None:
         for name in UNUSUAL:
-            tree.back_up(Name(name), STAMP)
+            back_up(tree, Name(name), STAMP)
 
     for _ in range(2):
         locked(mirror, act)

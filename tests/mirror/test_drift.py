@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror, RootError
-from cocoindex_fsmirror._disk import copying as _copying
+from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._mirror import reader as _reader
 from cocoindex_fsmirror._mirror.drift import DriftReport, differences, has_drifted
@@ -168,7 +168,7 @@ def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path
         return found
 
     assert asyncio.run(both()).names == set()
-    assert turns >= size // _copying._CHUNK
+    assert turns >= size // _calls._CHUNK
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
