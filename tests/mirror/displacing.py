@@ -1,4 +1,4 @@
-"""Backups made, listed, put back and purged, as the tests of backups do it."""
+"""Makes, lists, restores and purges backups, for the tests of backups."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ AREA = f".fsmirror/backup/{STAMP}"
 
 
 def locked(mirror: Mirror, act: Callable[[Tree], _T]) -> _T:
-    """What comes of something that is done with the root locked."""
+    """Calls a function with the root locked; returns its result."""
     return mirror.session.run(lambda tree, _ledger: act(tree), create=True)
 
 
 def listed(mirror: Mirror, *homes: str) -> list[Backup]:
-    """The backups of a mirror."""
+    """Lists the backups of a mirror."""
     return locked(mirror, lambda tree: find_backups(tree, map(Name, homes)))
 
 
 def put_back(mirror: Mirror, backup: Backup, to: str | None = None) -> None:
-    """Puts a backup back."""
+    """Restores a backup."""
     locked(mirror, lambda tree: restore(tree, backup, backup.name if to is None else Name(to)))
 
 
 def purged(mirror: Mirror, backups: Iterable[Backup]) -> tuple[int, int]:
-    """Removes backups for good."""
+    """Purges backups; returns their number and size."""
     return locked(mirror, lambda tree: purge(tree, backups))
 
 
 def files_of(backups: Iterable[Backup]) -> list[Backup]:
-    """Those that are files, and not folders that a crash or another mount left empty."""
+    """Returns the files among backups, without folders that a crash or another mount left empty."""
     return [backup for backup in backups if backup.kind == "file"]
 
 
 def places(backups: Iterable[Backup]) -> list[str]:
-    """Where backups are, below the backup area."""
+    """Returns the paths of backups below the backup area."""
     return [backup.where.removeprefix(".fsmirror/backup/") for backup in backups]
 
 
 def backup_area(root: Path) -> dict[str, bytes | str]:
-    """What is in the backup area, itself included; it is the only thing of ours that lasts."""
+    """Returns the snapshot of the backup area, itself included."""
     found = snapshot(root, ours=True)
     return {name: state for name, state in found.items() if name.partition("/")[0] == "backup"}
 
 
 def displace(mirror: Mirror, *names: str, content: bytes = b"foreign") -> None:
-    """Has foreign files make way for declared ones."""
+    """Displaces foreign files by declared ones."""
     for name in names:
         path = Path(mirror.root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def displace_tree(mirror: Mirror, name: str) -> None:
 
 
 def tries(tmp_path: Path) -> Iterator[tuple[int, Path, Mirror, Backup]]:
-    """One root with one backup after the other, each with a number."""
+    """Yields numbered roots, each with one backup."""
     for k in itertools.count():
         root = tmp_path / f"root{k}"
         with Mirror(root) as mirror:
@@ -85,7 +85,7 @@ def tries(tmp_path: Path) -> Iterator[tuple[int, Path, Mirror, Backup]]:
 def disturbed(
     mirror: Mirror, act: Callable[[Tree], None], event: Callable[[], object], k: int
 ) -> bool:
-    """Does something with an event before its k-th call; false if it has fewer."""
+    """Calls a function with an event before its k-th system call; false if it has fewer."""
 
     def happen() -> None:
         event()
@@ -94,16 +94,16 @@ def disturbed(
 
 
 def copies_of(root: Path, content: bytes) -> list[str]:
-    """Where a content is, anywhere in a root."""
+    """Returns the paths that hold a content, anywhere in a root."""
     ours = {f".fsmirror/{name}": state for name, state in snapshot(root, ours=True).items()}
     return sorted(n for n, state in (snapshot(root) | ours).items() if state == content)
 
 
 def extend(found: list[Backup], mirror: Mirror) -> None:
-    """Lists the backups, and keeps what was found."""
+    """Adds the backups of a mirror to a list."""
     found += listed(mirror)
 
 
 def call_of(name: str, first: str | None = None) -> Callable[[str, tuple[object, ...]], bool]:
-    """Whether a call is this one, perhaps with this as its first argument."""
+    """Returns a predicate: true if a call has this name and, if given, this first argument."""
     return lambda called, args: called == name and first in (None, args[0])

@@ -9,7 +9,7 @@ from cocoindex_fsmirror._mirror.backups import Backup, find, parse_age
 
 
 def _backup(stamp: str, name: str, home: str = "") -> Backup:
-    """A backup that need not exist; stamps here are numbers of seconds."""
+    """Returns a backup that need not exist; its stamp is a number of seconds."""
     where = f"{home}.fsmirror/backup/{stamp}/{name}"
     time_ns = int(stamp.partition(".")[0]) * 1_000_000_000
     return Backup(Name(where), Name(name), stamp, time_ns, "file", 1)
@@ -36,7 +36,7 @@ ALL = [OTHER, SECOND, NEW, NAMED_LIKE_ONE, OLD]
         ("*", []),
     ],
 )
-def test_a_backup_is_found_by_place_by_time_or_by_name(asked: str, meant: list[Backup]) -> None:
+def test_backup_is_found_by_place_by_time_or_by_name(asked: str, meant: list[Backup]) -> None:
     assert find(ALL, asked) == meant
     assert find(reversed(ALL), asked) == meant
 
@@ -45,19 +45,19 @@ def test_a_backup_is_found_by_place_by_time_or_by_name(asked: str, meant: list[B
     ("text", "seconds"),
     [("90s", 90), ("45m", 2_700), ("12h", 43_200), ("2w", 1_209_600), ("0s", 0), ("07d", 604_800)],
 )
-def test_an_age_is_a_number_and_a_unit(text: str, seconds: int) -> None:
+def test_age_is_a_number_and_a_unit(text: str, seconds: int) -> None:
     assert parse_age(text) == seconds * 10**9
 
 
 @pytest.mark.parametrize(
     "text", ["", "d", "30", "30D", "1.5d", "-1d", " 1d", "1d ", "1d\n", "1 d", "1y", "٣d", "1d2h"]
 )
-def test_anything_else_is_no_age(text: str) -> None:
+def test_malformed_age_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no age: write a whole number and a unit") as error:
         parse_age(text)
     assert repr(text) in str(error.value)
 
 
-def test_an_age_with_very_many_digits_is_refused_in_the_same_words() -> None:
+def test_age_with_very_many_digits_is_refused_in_the_same_words() -> None:
     with pytest.raises(ValueError, match="is no age"):
         parse_age("9" * 5_000 + "d")

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting", "one_moment")
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-def test_a_death_at_any_step_leaves_the_backup_at_one_of_its_two_places(
+def test_death_at_any_step_leaves_the_backup_at_one_of_two_places(
     tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not exchange:
@@ -46,12 +46,12 @@ def test_a_death_at_any_step_leaves_the_backup_at_one_of_its_two_places(
         assert (root / after).read_bytes() == b"foreign%d" % k
         if not more:
             break
-    # Where a link and an unlink take the place of the rename, it has two names for a moment.
+    # A link and an unlink instead of the rename leave two names for a moment.
     between = [] if exchange else [[before, after]]
     assert [places for places, _ in itertools.groupby(seen)] == [[before], *between, [after]]
 
 
-def test_when_it_returns_the_move_is_on_the_disk(mirror: Mirror) -> None:
+def test_restore_returns_once_the_move_is_on_the_disk(mirror: Mirror) -> None:
     if _calls.syncfs is None:
         pytest.skip("this C library has no syncfs")
     displace(mirror, "d/x")
@@ -63,7 +63,7 @@ def test_when_it_returns_the_move_is_on_the_disk(mirror: Mirror) -> None:
     assert names.count("syncfs") == names.count("renameat2") == 1
 
 
-def test_where_folders_are_synced_one_by_one_the_new_name_comes_first(
+def test_new_name_is_synced_first_without_syncfs(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_calls, "syncfs", None)
@@ -87,7 +87,7 @@ def test_where_folders_are_synced_one_by_one_the_new_name_comes_first(
     assert synced[-1] == f"{AREA}/d"
 
 
-def test_a_disk_that_does_not_confirm_is_not_believed(
+def test_failed_sync_is_reported_though_the_file_is_there(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if _calls.syncfs is None:

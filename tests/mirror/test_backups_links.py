@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting", "one_moment")
 
 
 @pytest.mark.parametrize("swapped", ["d", "d/e", "d/e/new", ".fsmirror", ".fsmirror/backup", AREA])
-def test_a_folder_that_becomes_a_link_at_any_step_leads_nowhere(
+def test_folder_that_becomes_a_link_at_any_step_is_not_followed(
     tmp_path: Path, outside: Path, swapped: str
 ) -> None:
     before = exact_state(outside)
@@ -57,7 +57,7 @@ def _swap(root: Path, swapped: str, outside: Path) -> None:
 
 
 @pytest.mark.parametrize("planted", [".fsmirror/backup", AREA, f"{AREA}/d", f"{AREA}/x"])
-def test_a_planted_link_is_not_followed(
+def test_planted_link_is_not_followed(
     mirror: Mirror, root: Path, outside: Path, planted: str
 ) -> None:
     displace(mirror, "x", "d/x")
@@ -79,9 +79,7 @@ def test_a_planted_link_is_not_followed(
     assert exact_state(outside) == before
 
 
-def test_a_link_is_removed_and_not_what_it_leads_to(
-    mirror: Mirror, root: Path, outside: Path
-) -> None:
+def test_purge_removes_a_link_and_not_its_target(mirror: Mirror, root: Path, outside: Path) -> None:
     (root / "link").symlink_to(outside)
     mirror.apply([write("link", b"1")])
     before = exact_state(outside)

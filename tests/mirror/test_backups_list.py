@@ -38,15 +38,13 @@ from tests.support import failing, snapshot, write
 pytestmark = pytest.mark.usefixtures("no_waiting", "one_moment")
 
 
-def test_where_nothing_had_to_make_way_there_is_nothing_to_list(mirror: Mirror) -> None:
+def test_mirror_without_conflicts_lists_no_backups(mirror: Mirror) -> None:
     assert listed(mirror, "no/such") == []
     mirror.apply([write("x", b"1", durable=False)])
     assert listed(mirror) == []
 
 
-def test_whatever_made_way_is_listed_with_all_that_is_known_of_it(
-    mirror: Mirror, root: Path
-) -> None:
+def test_every_displaced_path_is_listed_with_kind_size_and_time(mirror: Mirror, root: Path) -> None:
     (root / "link").symlink_to("no/wheré")
     os.mkfifo(root / "fifo")
     (root / "tree" / "empty").mkdir(parents=True)
@@ -68,9 +66,7 @@ def test_whatever_made_way_is_listed_with_all_that_is_known_of_it(
     ]
 
 
-def test_the_times_that_are_written_are_read(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_listed_time_is_that_of_the_stamp(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_exits, "stamp_now", _calls.stamp_now)
     displace(mirror, "x")
     (backup,) = listed(mirror)
@@ -78,7 +74,7 @@ def test_the_times_that_are_written_are_read(
     assert time.strftime("%Y-%m-%dT%H%M%SZ", seconds) == backup.stamp
 
 
-def test_the_oldest_is_first_and_names_decide_within_one_folder(
+def test_oldest_backup_is_listed_first_then_names_decide(
     mirror: Mirror, at: Callable[[str], None]
 ) -> None:
     for stamp, names in (
@@ -98,7 +94,7 @@ def test_the_oldest_is_first_and_names_decide_within_one_folder(
     ]
 
 
-def test_backups_of_one_path_in_one_second_are_told_apart_and_in_order(
+def test_backups_of_one_path_in_one_second_are_distinct_and_in_order(
     mirror: Mirror, root: Path
 ) -> None:
     for number in range(12):
@@ -115,7 +111,7 @@ def test_backups_of_one_path_in_one_second_are_told_apart_and_in_order(
     assert listed(mirror) == [*found[:10], found[11]]
 
 
-def test_what_we_never_put_into_the_backup_area_is_not_listed_and_stays(
+def test_foreign_files_in_the_backup_area_are_not_listed_and_stay(
     mirror: Mirror, root: Path
 ) -> None:
     area = root / ".fsmirror" / "backup"
@@ -134,9 +130,7 @@ def test_what_we_never_put_into_the_backup_area_is_not_listed_and_stays(
 
 
 @pytest.mark.parametrize("vanishing", [".fsmirror/backup", f"{AREA}/d/e", f"{AREA}/d/e/x"])
-def test_a_listing_survives_that_something_vanishes_at_any_step(
-    tmp_path: Path, vanishing: str
-) -> None:
+def test_listing_survives_a_path_that_vanishes_at_any_step(tmp_path: Path, vanishing: str) -> None:
     for k, root, mirror, _ in tries(tmp_path):
 
         def act(tree: Tree) -> None:
@@ -149,9 +143,7 @@ def test_a_listing_survives_that_something_vanishes_at_any_step(
     assert k > 8
 
 
-def test_a_folder_that_may_not_be_read_is_listed_as_one_and_can_be_put_back(
-    mirror: Mirror, root: Path
-) -> None:
+def test_unreadable_folder_is_listed_as_one_and_can_be_restored(mirror: Mirror, root: Path) -> None:
     (root / "closed" / "in").mkdir(parents=True)
     (root / "closed" / "in" / "x").write_bytes(b"1")
     displace_tree(mirror, "closed")
@@ -165,14 +157,14 @@ def test_a_folder_that_may_not_be_read_is_listed_as_one_and_can_be_put_back(
     assert (root / "closed" / "in" / "x").read_bytes() == b"1"
 
 
-def test_what_may_not_be_looked_at_is_listed_as_of_no_known_kind(mirror: Mirror) -> None:
+def test_path_without_lstat_is_listed_with_kind_other(mirror: Mirror) -> None:
     displace(mirror, "d/x", "y")
     found: list[Backup] = []
     run_failing(partial(extend, found, mirror), call_of("stat", "x"), errno.EACCES)
     assert [(backup.name, backup.kind) for backup in found] == [("d/x", "other"), ("y", "file")]
 
 
-def test_a_disk_that_fails_is_not_taken_for_an_empty_one(mirror: Mirror) -> None:
+def test_failing_disk_is_not_taken_for_an_empty_one(mirror: Mirror) -> None:
     displace(mirror, "d/x")
     with pytest.raises(RootError, match="Input/output error"):
         run_failing(partial(extend, [], mirror), call_of("listdir"), errno.EIO)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting", "one_moment")
 
 @pytest.fixture
 def bound(one_moment: None, mirror: Mirror, root: Path, tmp_path: Path, mount: Mount) -> Path:
-    """A folder of another place that is bound into the root, with a backup of its own."""
+    """A folder from elsewhere, bound into the root, with a backup of its own."""
     (tmp_path / "elsewhere").mkdir()
     point = mount(root / "bound", "--bind", str(tmp_path / "elsewhere"))
     displace(mirror, "bound/d/x", "y")
@@ -37,7 +37,7 @@ def bound(one_moment: None, mirror: Mirror, root: Path, tmp_path: Path, mount: M
 
 @pytest.mark.root
 @pytest.mark.usefixtures("bound")
-def test_a_backup_on_a_mount_inside_the_root_is_listed_if_its_home_is_known(
+def test_backup_on_a_mount_is_listed_if_its_home_is_known(
     mirror: Mirror,
 ) -> None:
     assert [backup.where for backup in files_of(listed(mirror))] == [f"{AREA}/y"]
@@ -49,7 +49,7 @@ def test_a_backup_on_a_mount_inside_the_root_is_listed_if_its_home_is_known(
 
 
 @pytest.mark.root
-def test_a_backup_on_a_mount_is_put_back_there_and_leaves_no_folder_of_ours(
+def test_restore_on_a_mount_leaves_no_folder_of_ours(
     mirror: Mirror, root: Path, bound: Path
 ) -> None:
     (backup,) = find(files_of(listed(mirror, "bound")), "bound/d/x")
@@ -59,16 +59,16 @@ def test_a_backup_on_a_mount_is_put_back_there_and_leaves_no_folder_of_ours(
 
 
 @pytest.mark.root
-def test_purging_on_a_mount_leaves_no_folder_of_ours(mirror: Mirror, bound: Path) -> None:
+def test_purge_on_a_mount_leaves_no_folder_of_ours(mirror: Mirror, bound: Path) -> None:
     assert purged(mirror, find(files_of(listed(mirror, "bound")), "bound/d/x")) == (1, 7)
     assert os.listdir(bound) == ["d"]
 
 
 @pytest.mark.root
-def test_another_device_that_no_list_of_mounts_tells_of_is_a_home_too(
+def test_device_that_is_in_no_list_of_mounts_is_a_home_too(
     mirror: Mirror, root: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a subvolume of btrfs is."""
+    """A subvolume of btrfs is such a device."""
     mount(root / "disk", "-t", "tmpfs", "tmpfs")
     monkeypatch.setattr(_tree, "_mounts_below", lambda _fd: ("tmpfs", frozenset()))
     displace(mirror, "disk/x")
@@ -76,7 +76,7 @@ def test_another_device_that_no_list_of_mounts_tells_of_is_a_home_too(
 
 
 @pytest.mark.root
-def test_the_disk_of_a_mount_is_waited_for_too(mirror: Mirror, root: Path, mount: Mount) -> None:
+def test_restore_on_a_mount_syncs_its_disk_too(mirror: Mirror, root: Path, mount: Mount) -> None:
     if _calls.syncfs is None:
         pytest.skip("this C library has no syncfs")
     mount(root / "disk", "-t", "tmpfs", "tmpfs")
@@ -89,7 +89,7 @@ def test_the_disk_of_a_mount_is_waited_for_too(mirror: Mirror, root: Path, mount
 
 @pytest.mark.root
 @pytest.mark.parametrize(("name", "to"), [("bound/d/x", "new/er/x"), ("y", "bound/new/y")])
-def test_a_backup_does_not_go_to_another_mount(
+def test_backup_does_not_go_to_another_mount(
     mirror: Mirror, root: Path, bound: Path, name: str, to: str
 ) -> None:
     (backup,) = find(files_of(listed(mirror, "bound")), name)
@@ -101,7 +101,7 @@ def test_a_backup_does_not_go_to_another_mount(
 
 
 @pytest.mark.root
-def test_the_backups_of_a_mirror_on_a_mount_are_its_own(mirror: Mirror, bound: Path) -> None:
+def test_mirror_on_a_mount_keeps_its_backups_to_itself(mirror: Mirror, bound: Path) -> None:
     with Mirror(bound) as inner:
         inner.create()
         displace(inner, "theirs")
@@ -110,7 +110,7 @@ def test_the_backups_of_a_mirror_on_a_mount_are_its_own(mirror: Mirror, bound: P
 
 
 @pytest.mark.root
-def test_what_is_mounted_in_the_backup_area_is_neither_entered_nor_removed(
+def test_mount_in_the_backup_area_is_neither_entered_nor_removed(
     mirror: Mirror, root: Path, mount: Mount
 ) -> None:
     (root / "tree" / "point").mkdir(parents=True)

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting", "one_moment")
 UNUSUAL = [*NASTY, os.fsdecode(b"not \xff text"), "d\udcff/x", f"{'n' * 255}.d"[:254] + "/y"]
 
 
-def test_nasty_names_are_listed_put_back_and_removed(mirror: Mirror, root: Path) -> None:
+def test_nasty_names_are_listed_restored_and_purged(mirror: Mirror, root: Path) -> None:
     for name in UNUSUAL:
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"1")
@@ -59,10 +59,10 @@ def test_nasty_names_are_listed_put_back_and_removed(mirror: Mirror, root: Path)
     assert backup_area(root) == {}
 
 
-def test_the_backup_of_another_mirror_is_listed_but_goes_only_where_it_may(
+def test_backup_of_a_nested_mirror_is_not_restored_into_our_own_folder(
     mirror: Mirror, root: Path
 ) -> None:
-    """A whole folder that was a mirror: its own ``.fsmirror`` may not be made anew in ours."""
+    """A displaced mirror has a ``.fsmirror`` that may not be restored under that name."""
     inner = root / "sub" / AREA
     inner.mkdir(parents=True)
     (inner / "x").write_bytes(b"1")
@@ -98,7 +98,7 @@ def test_very_deep_backups_need_neither_frames_nor_descriptors(mirror: Mirror, r
     assert backup_area(root) == {}
 
 
-def test_with_few_descriptors_the_right_file_is_moved(mirror: Mirror, root: Path) -> None:
+def test_right_file_is_moved_with_few_descriptors(mirror: Mirror, root: Path) -> None:
     displace(mirror, "a/b/c/d/x")
     decoys = ["t", "t/u", "t/u/v", "t/u/v/w"]
     (root / decoys[-1]).mkdir(parents=True)
@@ -116,8 +116,8 @@ def test_with_few_descriptors_the_right_file_is_moved(mirror: Mirror, root: Path
     assert {(root / folder / "x").read_bytes() for folder in decoys} == {b"decoy"}
 
 
-def test_the_backups_of_a_mirror_inside_are_its_own(mirror: Mirror, root: Path) -> None:
-    """Even if their paths there could be paths here."""
+def test_mirror_inside_the_root_keeps_its_backups_to_itself(mirror: Mirror, root: Path) -> None:
+    """Paths of backups there could be paths of this mirror."""
     with Mirror(root / "sub") as inner:
         inner.create()
         displace(inner, "sub/x")

@@ -29,7 +29,7 @@ from tests.support import failing, snapshot
 pytestmark = pytest.mark.usefixtures("no_waiting", "one_moment")
 
 
-def test_what_is_removed_is_counted_and_emptied_folders_go(mirror: Mirror, root: Path) -> None:
+def test_purge_counts_its_files_and_removes_emptied_folders(mirror: Mirror, root: Path) -> None:
     (root / "tree" / "a" / "b").mkdir(parents=True)
     (root / "tree" / "c").write_bytes(b"123")
     displace_tree(mirror, "tree")
@@ -47,12 +47,14 @@ def test_what_is_removed_is_counted_and_emptied_folders_go(mirror: Mirror, root:
     assert mirror.verify() == []
 
 
-def test_one_that_is_named_twice_is_counted_once(mirror: Mirror) -> None:
+def test_backup_that_is_named_twice_is_counted_once(mirror: Mirror) -> None:
     displace(mirror, "x", content=b"12")
     assert purged(mirror, listed(mirror) * 2) == (1, 2)
 
 
-def test_only_what_is_older_goes(mirror: Mirror, root: Path, at: Callable[[str], None]) -> None:
+def test_purge_removes_only_older_backups(
+    mirror: Mirror, root: Path, at: Callable[[str], None]
+) -> None:
     stamps = ["2026-10-01T000000Z", "2026-10-31T235959Z", "2026-11-01T000000Z"]
     for number, stamp in enumerate(stamps):
         at(stamp)
@@ -65,7 +67,7 @@ def test_only_what_is_older_goes(mirror: Mirror, root: Path, at: Callable[[str],
 
 
 def _becomes(path: Path, act: Callable[[Path], object]) -> None:
-    """Makes something else of a file."""
+    """Replaces a file by something else."""
     path.unlink()
     act(path)
 
@@ -79,7 +81,7 @@ _CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", _CHANGES)
-def test_what_changed_since_it_was_listed_stays_and_the_others_go(
+def test_backup_that_changed_since_it_was_listed_stays(
     mirror: Mirror, root: Path, change: str
 ) -> None:
     displace(mirror, "a", "b", "c")
@@ -94,9 +96,7 @@ def test_what_changed_since_it_was_listed_stays_and_the_others_go(
     assert os.listdir(root / AREA) == ["b"]
 
 
-def test_a_folder_that_was_empty_stays_if_something_is_in_it_now(
-    mirror: Mirror, root: Path
-) -> None:
+def test_empty_folder_that_was_filled_since_stays(mirror: Mirror, root: Path) -> None:
     (root / "empty").mkdir()
     displace_tree(mirror, "empty")
     found = listed(mirror)
@@ -106,9 +106,7 @@ def test_a_folder_that_was_empty_stays_if_something_is_in_it_now(
     assert (root / AREA / "empty" / "x").read_bytes() == b"1"
 
 
-def test_what_the_system_refuses_to_remove_stays_and_the_others_go(
-    mirror: Mirror, root: Path
-) -> None:
+def test_backup_that_can_not_be_removed_stays_and_the_others_go(mirror: Mirror, root: Path) -> None:
     displace(mirror, "a", "b", "c")
     found = listed(mirror)
 

@@ -28,7 +28,7 @@ from tests.support import exact_state, snapshot, write
 pytestmark = pytest.mark.usefixtures("no_waiting", "one_moment")
 
 
-def test_a_file_is_put_back_as_it_was_and_its_folders_go(mirror: Mirror, root: Path) -> None:
+def test_restored_file_is_as_it_was_and_its_backup_folders_go(mirror: Mirror, root: Path) -> None:
     (root / "docs").mkdir()
     (root / "docs" / "a").write_bytes(b"foreign")
     os.utime(root / "docs" / "a", ns=(1, 1))
@@ -42,11 +42,11 @@ def test_a_file_is_put_back_as_it_was_and_its_folders_go(mirror: Mirror, root: P
     kept = ("st_ino", "st_mtime_ns", "st_mode", "st_size", "st_uid")
     assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
     assert backup_area(root) == {}
-    assert mirror.managed() == mirror.verify() == ["docs/a"]  # It is foreign all the same.
+    assert mirror.managed() == mirror.verify() == ["docs/a"]  # A restored file is foreign.
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-def test_every_kind_is_put_back(
+def test_every_kind_is_restored(
     mirror: Mirror, root: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "d" / "empty").mkdir(parents=True)
@@ -63,7 +63,7 @@ def test_every_kind_is_put_back(
     assert backup_area(root) == {}
 
 
-def test_missing_folders_are_made_as_by_anybody(mirror: Mirror, root: Path) -> None:
+def test_missing_folders_are_made_with_the_usual_mode(mirror: Mirror, root: Path) -> None:
     displace(mirror, "x")
     (backup,) = listed(mirror)
     put_back(mirror, backup, "new/er/y")
@@ -84,7 +84,7 @@ _IN_THE_WAY: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("kind", _IN_THE_WAY)
-def test_nothing_that_is_there_is_replaced(
+def test_restore_replaces_nothing(
     mirror: Mirror, root: Path, kind: str, exchange: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "tree" / "empty").mkdir(parents=True)
@@ -104,12 +104,12 @@ def test_nothing_that_is_there_is_replaced(
 
 
 def _shown(root: Path, name: str) -> dict[str, bytes | str]:
-    """One path as in a snapshot."""
+    """Returns the part of a snapshot that shows one path."""
     return {name: snapshot(root)[name]}
 
 
 @pytest.mark.parametrize("kind", sorted(_IN_THE_WAY.keys() - {"empty folder"}))
-def test_a_folder_is_not_made_where_something_else_is(
+def test_restore_makes_no_folder_in_the_place_of_another_kind(
     mirror: Mirror, root: Path, outside: Path, kind: str
 ) -> None:
     displace(mirror, "x")
@@ -129,7 +129,7 @@ def test_a_folder_is_not_made_where_something_else_is(
 @pytest.mark.parametrize(
     "name", ["", ".fsmirror/x", f"{AREA}/y", "d/.fsmirror/x", "d/.FSMirror", "../x", "d/../../x"]
 )
-def test_a_backup_goes_neither_outside_nor_into_our_own_folder(
+def test_backup_goes_neither_outside_nor_into_our_own_folder(
     mirror: Mirror, root: Path, name: str
 ) -> None:
     displace(mirror, "x")
@@ -140,9 +140,7 @@ def test_a_backup_goes_neither_outside_nor_into_our_own_folder(
     assert exact_state(root.parent) == before
 
 
-def test_a_backup_that_is_gone_is_an_error_that_makes_no_folders(
-    mirror: Mirror, root: Path
-) -> None:
+def test_restore_of_a_purged_backup_fails_and_makes_no_folders(mirror: Mirror, root: Path) -> None:
     displace(mirror, "x")
     (backup,) = listed(mirror)
     purged(mirror, [backup])
@@ -151,9 +149,7 @@ def test_a_backup_that_is_gone_is_an_error_that_makes_no_folders(
     assert snapshot(root).keys() == {"x"}
 
 
-def test_where_the_move_fails_the_folders_that_were_made_for_it_go(
-    mirror: Mirror, root: Path
-) -> None:
+def test_failed_restore_removes_the_folders_that_it_made(mirror: Mirror, root: Path) -> None:
     displace(mirror, "x")
     (root / "there").mkdir()
     (backup,) = listed(mirror)

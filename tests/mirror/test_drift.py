@@ -101,7 +101,7 @@ def test_a_mode_is_drift_only_if_it_was_asked_for(mirror: Mirror, root: Path, x:
     assert mirror.verify() == ["y"]
 
 
-def test_a_touched_file_is_refreshed_and_no_drift(mirror: Mirror, x: Path) -> None:
+def test_touched_file_is_refreshed_and_is_no_drift(mirror: Mirror, x: Path) -> None:
     os.utime(x, ns=(1, 1))
     while coarse_now_ns() <= x.lstat().st_ctime_ns:
         os.sched_yield()  # A touch within this tick of the clock could hide an edit.
@@ -112,7 +112,7 @@ def test_a_touched_file_is_refreshed_and_no_drift(mirror: Mirror, x: Path) -> No
     assert mirror.observe().refreshed == ()
 
 
-def test_the_whole_root_gone_is_drift_of_everything(mirror: Mirror, root: Path, x: Path) -> None:
+def test_deleted_root_is_drift_of_every_path(mirror: Mirror, root: Path, x: Path) -> None:
     (root / "y").unlink()
     before = {"d/x", "y"}
     ledger = root.with_name("ledger")
@@ -127,9 +127,7 @@ def test_the_whole_root_gone_is_drift_of_everything(mirror: Mirror, root: Path, 
     assert not root.joinpath("y").exists()
 
 
-def test_a_declared_folder_that_was_removed_or_replaced_is_drift(
-    mirror: Mirror, root: Path
-) -> None:
+def test_removed_or_replaced_folder_is_drift(mirror: Mirror, root: Path) -> None:
     mirror.apply([folder("d"), folder("e"), write("f/x", b"1")])
     (root / "d").rmdir()
     (root / "e").rmdir()
@@ -150,7 +148,7 @@ def test_an_unfinished_batch_counts_as_drift(mirror: Mirror, root: Path, x: Path
     assert mirror.verify() == []
 
 
-def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path) -> None:
+def test_reading_contents_does_not_block_the_event_loop(mirror: Mirror, root: Path) -> None:
     size = 32 << 20
     mirror.apply([write("large", b"x" * size)])
     turns = 0
@@ -172,7 +170,7 @@ def test_reading_contents_lets_others_have_their_turn(mirror: Mirror, root: Path
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
-def test_a_large_ledger_is_read_some_rows_at_a_time_while_others_write(
+def test_large_ledger_is_read_page_by_page_while_others_write(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     names = [f"d{number}/{number}" for number in range(7)]
@@ -195,7 +193,7 @@ def test_a_large_ledger_is_read_some_rows_at_a_time_while_others_write(
 
 @pytest.mark.parametrize("content", [False, True], ids=["stat", "content"])
 @pytest.mark.parametrize("count", [0, 1, 4095, 4096, 4097])
-def test_every_path_is_looked_at_once(
+def test_every_path_is_looked_at_once_at_page_boundaries(
     mirror: Mirror, root: Path, count: int, content: bool
 ) -> None:
     names = [f"{number:04}" for number in range(count)]
@@ -207,7 +205,7 @@ def test_every_path_is_looked_at_once(
     assert {difference.how for difference in found} <= {"modified"}
 
 
-def test_a_ledger_that_can_t_be_read_is_told_once(
+def test_unreadable_ledger_is_logged_once(
     mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mirror.apply([write("x", b"1"), write("y", b"1")])
@@ -220,7 +218,7 @@ def test_a_ledger_that_can_t_be_read_is_told_once(
             look()
 
 
-def test_an_unsynced_row_that_nobody_writes_anew_makes_its_owner_stale(
+def test_unsynced_row_that_stays_unwritten_makes_its_owner_stale(
     mirror: Mirror, root: Path, x: Path
 ) -> None:
     with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:

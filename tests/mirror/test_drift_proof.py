@@ -1,4 +1,4 @@
-"""What one ``lstat`` proves: when a file counts as unchanged, and when it is read."""
+"""When one ``lstat`` proves that a file is unchanged, and when the file is read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.mirror.drifting import edit_in_place, edit_secretly, pretend_unchange
 from tests.support import OWNER, ledger_rows, write
 
 
-def test_a_refreshed_row_does_not_overwrite_a_newer_one(mirror: Mirror, x: Path) -> None:
+def test_refreshed_row_does_not_overwrite_a_newer_one(mirror: Mirror, x: Path) -> None:
     os.utime(x, ns=(1, 1))
     found = mirror.observe()
     mirror.apply([write("d/x", b"newer")])
@@ -48,7 +48,7 @@ class _Clock:
         return self._path.lstat().st_ctime_ns
 
 
-def test_an_edit_in_the_tick_of_the_record_is_noticed(
+def test_edit_in_the_tick_of_the_record_is_noticed(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, no_waiting: None
 ) -> None:
     mirror.apply([write("x", b"abc")])
@@ -70,7 +70,7 @@ def test_whole_second_stamps_are_believed_only_after_their_second(mirror: Mirror
     assert proves(stamped, stamped, 6 * second)
 
 
-def test_an_edit_that_kept_size_times_and_inode_is_found_by_content(
+def test_edit_that_keeps_size_times_and_inode_is_found_by_content(
     mirror: Mirror, root: Path, x: Path
 ) -> None:
     edit_in_place(x)
@@ -80,7 +80,7 @@ def test_an_edit_that_kept_size_times_and_inode_is_found_by_content(
     assert asyncio.run(asyncio.to_thread(mirror.observe, content=True)).names == {"d/x"}
 
 
-def test_an_edit_is_noticed_by_its_ctime_though_the_clock_was_set_back(
+def test_ctime_shows_an_edit_after_the_clock_was_set_back(
     mirror: Mirror, root: Path, x: Path
 ) -> None:
     pretend_unchanged(root, "d/x", recorded=True)
@@ -89,7 +89,7 @@ def test_an_edit_is_noticed_by_its_ctime_though_the_clock_was_set_back(
     assert mirror.verify() == ["d/x"]
 
 
-def test_an_older_look_does_not_make_a_newer_record_older(mirror: Mirror, x: Path) -> None:
+def test_older_look_does_not_make_a_newer_record_older(mirror: Mirror, x: Path) -> None:
     os.utime(x, ns=(1, 1))
     while coarse_now_ns() <= x.lstat().st_ctime_ns:
         os.sched_yield()
@@ -105,7 +105,7 @@ def test_an_older_look_does_not_make_a_newer_record_older(mirror: Mirror, x: Pat
     assert found == (newer.refreshed[0].recorded_ns,)
 
 
-def test_a_mode_that_was_changed_before_we_looked_again_is_drift(
+def test_mode_changed_between_rename_and_look_is_drift(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record has the ``ctime`` of that change, so that it proves the content only."""
@@ -125,7 +125,7 @@ def test_a_mode_that_was_changed_before_we_looked_again_is_drift(
     assert (root / "asked").stat().st_mode & 0o777 == 0o640
 
 
-def test_by_a_copied_ledger_no_lstat_is_proof(mirror: Mirror, root: Path, x: Path) -> None:
+def test_no_lstat_is_proof_by_a_copied_ledger(mirror: Mirror, root: Path, x: Path) -> None:
     assert mirror.observe().refreshed == ()
     mirror.close()
     ledger = root / ".fsmirror" / "ledger.sqlite3"
@@ -134,9 +134,7 @@ def test_by_a_copied_ledger_no_lstat_is_proof(mirror: Mirror, root: Path, x: Pat
     assert {row.name for row in mirror.observe().refreshed} == {"d/x", "y"}
 
 
-def test_no_lstat_proves_a_row_that_is_unsynced_or_was_seen_to_drift(
-    mirror: Mirror, root: Path, x: Path
-) -> None:
+def test_no_lstat_proves_an_unsynced_or_drifted_row(mirror: Mirror, root: Path, x: Path) -> None:
     row = row_of(mirror.root, "d/x")
     assert row is not None
     with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
@@ -150,9 +148,7 @@ def test_no_lstat_proves_a_row_that_is_unsynced_or_was_seen_to_drift(
             assert _observe.look_at(tree, row.name, doubtful).digest == read
 
 
-def test_a_file_that_was_edited_before_it_was_looked_at_again_proves_nothing(
-    root: Path, mirror: Mirror
-) -> None:
+def test_file_edited_before_the_second_look_proves_nothing(root: Path, mirror: Mirror) -> None:
     mirror.apply([write("x", b"1")])
     row, (tree, _) = ledger_rows(mirror)[0], open_root(str(root))
     with contextlib.closing(tree):

@@ -35,7 +35,7 @@ from tests.support import (
 
 
 def _lay_out(mirror: Mirror, root: Path) -> None:
-    """Managed files and folders, and foreign ones of every kind between them."""
+    """Makes managed files and folders, and foreign ones of every kind between them."""
     mirror.apply([write("a", b"1"), write("d/e/b", b"2"), folder("empty"), link("l", "a")])
     (root / "foreign").write_bytes(b"foreign")
     (root / "d" / "-rf\n").write_bytes(b"nasty")
@@ -45,7 +45,7 @@ def _lay_out(mirror: Mirror, root: Path) -> None:
     os.mkfifo(root / "d" / "fifo")
 
 
-def test_what_is_foreign_is_moved_and_what_is_managed_stays(mirror: Mirror, root: Path) -> None:
+def test_foreign_paths_are_moved_and_managed_ones_stay(mirror: Mirror, root: Path) -> None:
     _lay_out(mirror, root)
     moved = sweep(mirror.session).backed_up
     assert set(moved) == {"foreign", "d/-rf\n", "theirs/deep/file", "theirs/link", "d/fifo"}
@@ -67,13 +67,13 @@ def test_what_is_foreign_is_moved_and_what_is_managed_stays(mirror: Mirror, root
     assert exact_state(root) == before
 
 
-def test_what_other_owners_manage_is_not_foreign(mirror: Mirror, root: Path) -> None:
+def test_paths_of_other_owners_are_not_foreign(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("a", b"1"), write("d/b", b"2", owner="another")])
     assert sweep(mirror.session).backed_up == {}
     assert snapshot(root) == {"a": b"1", "d": "dir", "d/b": b"2"}
 
 
-def test_a_mirror_inside_is_left_alone_with_all_that_is_in_it(mirror: Mirror, root: Path) -> None:
+def test_mirror_inside_the_root_is_left_alone(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("a", b"1")])
     (root / "sub" / "inner").mkdir(parents=True)
     (root / "sub" / "theirs").write_bytes(b"beside")
@@ -88,7 +88,7 @@ def test_a_mirror_inside_is_left_alone_with_all_that_is_in_it(mirror: Mirror, ro
 
 
 @pytest.mark.root
-def test_what_somebody_mounted_is_left_alone(mirror: Mirror, root: Path, mount: Mount) -> None:
+def test_mount_is_left_alone(mirror: Mirror, root: Path, mount: Mount) -> None:
     mirror.apply([write("a", b"1")])
     point = mount(root / "disk", "-t", "tmpfs", "tmpfs")
     (point / "theirs").write_bytes(b"2")
@@ -98,7 +98,7 @@ def test_what_somebody_mounted_is_left_alone(mirror: Mirror, root: Path, mount: 
 
 
 @pytest.mark.root
-def test_on_a_mount_that_holds_files_of_ours_what_is_foreign_goes_to_its_own_backups(
+def test_foreign_files_on_a_mount_with_files_of_ours_stay_on_it(
     mirror: Mirror, root: Path, mount: Mount
 ) -> None:
     point = mount(root / "disk", "-t", "tmpfs", "tmpfs")
@@ -110,7 +110,7 @@ def test_on_a_mount_that_holds_files_of_ours_what_is_foreign_goes_to_its_own_bac
     assert (point / "ours").read_bytes() == b"1"
 
 
-def test_a_link_is_moved_and_not_followed(mirror: Mirror, root: Path, tmp_path: Path) -> None:
+def test_link_is_moved_and_not_followed(mirror: Mirror, root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(b"1")
@@ -121,7 +121,7 @@ def test_a_link_is_moved_and_not_followed(mirror: Mirror, root: Path, tmp_path: 
     assert exact_state(outside) == before
 
 
-def test_a_socket_that_is_listened_at_can_still_be_moved(mirror: Mirror, root: Path) -> None:
+def test_socket_with_a_listener_is_moved(mirror: Mirror, root: Path) -> None:
     mirror.create()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "s"))
@@ -136,10 +136,10 @@ def test_two_sweeps_within_a_second_lose_nothing(mirror: Mirror, root: Path) -> 
     assert backups(root) == [b"0", b"1", b"2"]
 
 
-# What can't go, and what goes later
+# Folders that stay, and sweeps that are delayed
 
 
-def test_what_belongs_there_though_it_is_not_managed_is_left_alone(
+def test_declared_path_that_is_not_managed_is_left_alone(
     mirror: Mirror, root: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
@@ -156,11 +156,11 @@ def test_what_belongs_there_though_it_is_not_managed_is_left_alone(
         (source / name).mkdir()
     besides = known_in(survey(str(source)))
     assert set(sweep(mirror.session, besides).backed_up) == {"d/other", "dd"}
-    # Not the folder where a file belongs; but a file where a folder does may be replaced.
+    # A folder where a file belongs stays; a file where a folder belongs may be replaced.
     assert snapshot(root) == {"d": "dir", "d/theirs": b"1", "empty": "dir", "e": b"1"}
 
 
-def test_a_folder_where_a_file_is_declared_is_foreign(mirror: Mirror, root: Path) -> None:
+def test_folder_where_a_file_is_declared_is_foreign(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("x", b"1"), write("d/y", b"1")])
     (root / "x").unlink()
     (root / "x" / "deep").mkdir(parents=True)
@@ -170,7 +170,7 @@ def test_a_folder_where_a_file_is_declared_is_foreign(mirror: Mirror, root: Path
 
 
 @pytest.mark.parametrize("how", ["swept", "moved away by its owner"])
-def test_a_folder_that_a_foreign_file_kept_goes_when_that_is_gone(
+def test_folder_goes_with_the_foreign_file_that_had_kept_it(
     mirror: Mirror, root: Path, how: str
 ) -> None:
     mirror.apply([write("a", b"1"), write("x/y/f", b"1"), folder("kept"), write("z/g", b"1")])
@@ -189,9 +189,7 @@ def test_a_folder_that_a_foreign_file_kept_goes_when_that_is_gone(
     assert sorted(row.name for row in ledger_rows(mirror)) == ["a", "kept", "z", "z/g"]
 
 
-def test_folders_keep_their_times_when_something_in_them_is_swept_or_pruned(
-    mirror: Mirror, root: Path
-) -> None:
+def test_folders_keep_their_times_through_sweeps_and_prunes(mirror: Mirror, root: Path) -> None:
     mirror.apply([folder("x", mtime_ns=5), write("x/y/f", b"1")])
     (root / "x" / "y" / "mine").write_bytes(b"mine")
     (root / "x" / "mine").write_bytes(b"mine")
@@ -204,7 +202,7 @@ def test_folders_keep_their_times_when_something_in_them_is_swept_or_pruned(
     assert (root / "x").lstat().st_mtime_ns == 5
 
 
-def test_a_folder_that_can_not_be_listed_stays_and_is_named(
+def test_folder_that_can_not_be_listed_stays_and_is_named(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.apply([write("d/a", b"1")])
@@ -233,9 +231,7 @@ def test_a_folder_that_can_not_be_listed_stays_and_is_named(
 # At an update
 
 
-def test_the_first_update_of_an_owner_sweeps_nothing_and_the_next_one_does(
-    mirror: Mirror, root: Path
-) -> None:
+def test_owner_sweeps_from_its_second_update_on(mirror: Mirror, root: Path) -> None:
     (root / "same").write_bytes(b"1")
     (root / "theirs").write_bytes(b"2")
     inode = (root / "same").lstat().st_ino
@@ -249,9 +245,7 @@ def test_the_first_update_of_an_owner_sweeps_nothing_and_the_next_one_does(
     assert backups(root) == [b"2"]
 
 
-def test_an_owner_that_is_new_in_a_mirror_of_others_sweeps_nothing(
-    mirror: Mirror, root: Path
-) -> None:
+def test_new_owner_in_a_mirror_of_others_sweeps_nothing(mirror: Mirror, root: Path) -> None:
     mirror.prepare("another", DriftReport())
     mirror.apply([write("a", b"1", owner="another")])
     (root / "theirs").write_bytes(b"2")
@@ -259,7 +253,7 @@ def test_an_owner_that_is_new_in_a_mirror_of_others_sweeps_nothing(
     assert snapshot(root) == {"a": b"1", "theirs": b"2"}
 
 
-def test_an_owner_that_a_lost_ledger_knew_sweeps_nothing(mirror: Mirror, root: Path) -> None:
+def test_owner_of_a_lost_ledger_sweeps_nothing(mirror: Mirror, root: Path) -> None:
     mirror.prepare(OWNER, DriftReport(), exact=True)
     mirror.apply([write("a", b"1")])
     mirror.close()
@@ -269,7 +263,7 @@ def test_an_owner_that_a_lost_ledger_knew_sweeps_nothing(mirror: Mirror, root: P
     assert snapshot(root) == {"a": b"1"}
 
 
-def test_without_being_asked_nothing_is_swept(mirror: Mirror, root: Path) -> None:
+def test_update_that_is_not_exact_sweeps_nothing(mirror: Mirror, root: Path) -> None:
     (root / "x").write_bytes(b"1")
     for _ in range(2):
         mirror.prepare(OWNER, DriftReport())

@@ -21,7 +21,7 @@ from tests.support import OWNER, delete, failing, ledger_rows, snapshot, write
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
 
-# What is declared by one component, what then takes its place by another.
+# A declaration of one component, and that of another which takes its place.
 CONTESTS: dict[str, tuple[Intent, Intent]] = {
     "a file, and one below it": (
         write("a", b"1", component="/one"),
@@ -44,24 +44,24 @@ CONTESTS: dict[str, tuple[Intent, Intent]] = {
 
 @pytest.fixture(params=CONTESTS)
 def contest(request: pytest.FixtureRequest) -> tuple[Intent, Intent]:
-    """Two declarations that can't both be true."""
+    """Two declarations that contradict each other."""
     return CONTESTS[request.param]
 
 
 def _components(mirror: Mirror) -> set[str]:
-    """The components that are to be run again."""
+    """Returns the components that have to rerun."""
     return {component for _, component in mirror.observe().components}
 
 
 def _apply(root: Path, *intents: Intent) -> None:
-    """Applies a batch in a mirror of its own, which is left open as by a process that dies."""
+    """Applies a batch in a mirror of its own, and leaves it open as a dying process does."""
     Mirror(root).apply(intents)
 
 
-def test_who_gave_way_is_declared_again_wherever_the_batch_was_interrupted(
+def test_component_that_gave_way_reruns_after_any_interruption(
     tmp_path: Path, contest: tuple[Intent, Intent]
 ) -> None:
-    """Else nobody would tell that a declared file is gone: its component is not run again."""
+    """Without the note the declared file would stay away, since its component does not rerun."""
     first, second = contest
     for k in itertools.count():
         root = tmp_path / str(k)
@@ -81,7 +81,7 @@ def test_who_gave_way_is_declared_again_wherever_the_batch_was_interrupted(
     assert k > 5
 
 
-def test_a_refused_declaration_and_its_rival_are_declared_again_until_one_of_them_goes(
+def test_refused_declaration_and_its_rival_rerun_until_one_goes(
     mirror: Mirror,
 ) -> None:
     mirror.apply([write("a", b"1", component="/one")])
@@ -98,7 +98,7 @@ def test_a_refused_declaration_and_its_rival_are_declared_again_until_one_of_the
     assert not found.stale
 
 
-def test_a_note_ends_when_the_declaration_comes_again_though_nothing_is_to_be_done(
+def test_note_ends_with_a_repeated_declaration_that_changes_nothing(
     mirror: Mirror,
 ) -> None:
     mirror.apply([write("a", b"1", component="/one")])
@@ -109,7 +109,7 @@ def test_a_note_ends_when_the_declaration_comes_again_though_nothing_is_to_be_do
     assert _components(mirror) == set()
 
 
-def test_a_note_ends_with_the_directory_target_of_the_declaration(mirror: Mirror) -> None:
+def test_note_ends_with_the_directory_target_of_the_declaration(mirror: Mirror) -> None:
     mirror.apply([write("d/a", b"1", component="/one", container="d//")])
     mirror.apply([write("d/a", b"2", component="/two")])
     assert _components(mirror) == {"/one", "/two"}
@@ -118,7 +118,7 @@ def test_a_note_ends_with_the_directory_target_of_the_declaration(mirror: Mirror
     assert mirror.managed() == ["d/a"]
 
 
-def test_a_declaration_and_one_that_could_not_take_its_place_are_both_declared_again(
+def test_declaration_and_a_failed_rival_both_rerun(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.apply([write("a", b"1", component="/one")])
@@ -134,7 +134,7 @@ def test_a_declaration_and_one_that_could_not_take_its_place_are_both_declared_a
     assert mirror.observe().names == {"a"}
 
 
-def test_a_batch_of_which_all_is_refused_makes_no_barrier(mirror: Mirror) -> None:
+def test_batch_that_is_refused_whole_makes_no_barrier(mirror: Mirror) -> None:
     mirror.apply([write("a", b"1")])
     with recorded() as calls, pytest.raises(ApplyError):
         mirror.apply([write("a/b", b"2", rival=Name("a"))])

@@ -23,7 +23,7 @@ DEEP = "a/b/c/d/e"
 
 
 def _failed(error: pytest.ExceptionInfo[ApplyError]) -> set[str]:
-    """The paths that a group names; all of them conflicts."""
+    """Returns the paths of a group's failures; all must be conflicts."""
     assert all(isinstance(failure, ConflictError) for failure in error.value.exceptions)
     return {
         failure.path for failure in error.value.exceptions if isinstance(failure, ConflictError)
@@ -31,7 +31,7 @@ def _failed(error: pytest.ExceptionInfo[ApplyError]) -> set[str]:
 
 
 def _settles(mirror: Mirror, root: Path, intents: Sequence[Intent]) -> None:
-    """Asserts that doing it again changes nothing in the tree."""
+    """Asserts that the batch, applied again, changes nothing in the tree."""
     before = stamps(root)
     mirror.apply(intents)
     assert stamps(root) == before
@@ -71,7 +71,7 @@ def test_a_deep_part_of_a_tree_becomes_a_file(mirror: Mirror, root: Path) -> Non
     assert contents(snapshot(root)) == {"a/b": b"file", "a/other": b"3"}
 
 
-def test_an_edit_in_a_folder_that_becomes_a_file_is_not_lost(mirror: Mirror, root: Path) -> None:
+def test_edit_in_a_folder_that_becomes_a_file_is_not_lost(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("a/b", b"1"), write("a/c", b"1")])
     (root / "a" / "b").write_bytes(b"edited")
     mirror.apply([write("a", b"file"), delete("a/b"), delete("a/c")])
@@ -79,9 +79,7 @@ def test_an_edit_in_a_folder_that_becomes_a_file_is_not_lost(mirror: Mirror, roo
     assert backups(root) == [b"edited"]
 
 
-def test_an_edit_that_may_not_be_moved_keeps_its_folder_from_becoming_a_file(
-    mirror: Mirror, root: Path
-) -> None:
+def test_edit_that_may_not_be_moved_keeps_its_folder(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("a/b", b"1"), write("a/c", b"1")])
     (root / "a" / "b").write_bytes(b"edited")
     with pytest.raises(ApplyError) as error:
@@ -90,7 +88,7 @@ def test_an_edit_that_may_not_be_moved_keeps_its_folder_from_becoming_a_file(
     assert snapshot(root) == {"a": "dir", "a/b": b"edited"}
 
 
-def test_a_path_and_one_below_it_in_one_batch_are_an_error_that_names_both(
+def test_path_and_one_below_it_in_one_batch_fail_with_both_names(
     mirror: Mirror, root: Path
 ) -> None:
     with pytest.raises(ApplyError) as error:
@@ -124,10 +122,10 @@ def test_a_path_may_be_written_before_the_ones_below_are_deleted(
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b", "a")])
-def test_a_contest_over_several_batches_is_brought_up_at_the_next_look(
+def test_contest_over_several_batches_reruns_both_components(
     mirror: Mirror, root: Path, first: str, second: str
 ) -> None:
-    """Whether both are still declared only the flow can tell: both have to run again."""
+    """Only the flow knows if both are still declared, so both components have to rerun."""
     mirror.apply([write(first, b"1", component="one")])
     mirror.apply([write(second, b"2", component="two")])
     assert contents(snapshot(root)) == {second: b"2"}
@@ -140,7 +138,7 @@ def test_a_contest_over_several_batches_is_brought_up_at_the_next_look(
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b", "a")])
-def test_a_rival_that_is_declared_too_is_an_error_that_names_both_and_changes_nothing(
+def test_known_rival_fails_with_both_names_and_changes_nothing(
     mirror: Mirror, root: Path, first: str, second: str
 ) -> None:
     mirror.apply([write(first, b"1")])
@@ -165,17 +163,13 @@ def test_a_contest_ends_when_one_side_is_undeclared(
 
 
 @pytest.mark.parametrize("content", [b"1", b"2"])
-def test_one_path_from_two_containers_is_an_error(
-    mirror: Mirror, root: Path, content: bytes
-) -> None:
+def test_path_from_two_containers_is_an_error(mirror: Mirror, root: Path, content: bytes) -> None:
     with failing(r"'one'.*'two'"):
         mirror.apply([write("x", b"1", container="one//"), write("x", content, container="two//")])
     assert snapshot(root) == {}
 
 
-def test_one_path_from_two_containers_in_two_batches_is_brought_up_at_the_next_look(
-    mirror: Mirror, root: Path
-) -> None:
+def test_path_from_two_containers_in_two_batches_reruns_both(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("x", b"1", container="one//")])
     mirror.apply([write("x", b"2", container="two//")])
     assert snapshot(root) == {"x": b"2"}
@@ -223,7 +217,7 @@ def test_a_file_moves_to_a_container_while_the_old_one_closes(mirror: Mirror, ro
 
 
 @pytest.mark.parametrize("made_by_us", [True, False])
-def test_a_declared_folder_stays_while_it_is_declared_and_goes_if_we_made_it(
+def test_declared_folder_goes_once_undeclared_if_we_made_it(
     mirror: Mirror, root: Path, made_by_us: bool
 ) -> None:
     if not made_by_us:
@@ -235,17 +229,17 @@ def test_a_declared_folder_stays_while_it_is_declared_and_goes_if_we_made_it(
     assert snapshot(root) == ({} if made_by_us else {"d": "dir"})
 
 
-def test_a_folder_is_declared_where_a_file_of_ours_was(mirror: Mirror, root: Path) -> None:
+def test_declared_folder_replaces_a_file_of_ours(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("d", b"1")])
     mirror.apply([folder("d"), delete("d"), write("d/x", b"2")])
     assert snapshot(root) == {"d": "dir", "d/x": b"2"}
 
 
 @pytest.mark.parametrize("failing", ["a", "a/b"])
-def test_a_folder_of_ours_that_could_not_be_looked_at_stays_ours(
+def test_unreadable_folder_of_ours_stays_ours(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    """It goes, as it would have, once it is no longer declared."""
+    """The folder is removed, as usual, once it is no longer declared."""
     mirror.apply([folder("a/b")])
     real = Tree.look
 

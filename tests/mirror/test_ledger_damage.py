@@ -57,7 +57,7 @@ DAMAGES = [_truncate, _scramble, _head_only, _replace_by_folder, _replace_by_fif
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_corrupt_ledger_is_set_aside_and_said_so_and_the_files_are_adopted(
+def test_corrupt_ledger_is_set_aside_and_the_files_are_adopted(
     ledger: Path, root: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(ledger)
@@ -75,7 +75,7 @@ def test_a_corrupt_ledger_is_set_aside_and_said_so_and_the_files_are_adopted(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_look_at_a_corrupt_ledger_raises_nothing_and_never_hangs(
+def test_look_at_a_corrupt_ledger_raises_nothing_and_never_hangs(
     ledger: Path, root: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(ledger)
@@ -87,17 +87,15 @@ def test_a_look_at_a_corrupt_ledger_raises_nothing_and_never_hangs(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_mirror_with_a_corrupt_ledger_exists(
+def test_mirror_with_a_corrupt_ledger_exists(
     ledger: Path, root: Path, damage: Callable[[Path], None]
 ) -> None:
-    """Else a program that asks first would never get to the update that sets it aside."""
+    """A program that asks ``exists`` first must get to the update that sets the ledger aside."""
     damage(ledger)
     assert exists(str(root))
 
 
-def test_what_was_set_aside_never_replaces_what_was_set_aside_before(
-    ledger: Path, root: Path
-) -> None:
+def test_ledgers_that_are_set_aside_never_replace_each_other(ledger: Path, root: Path) -> None:
     for number in range(3):
         ledger.write_bytes(b"garbage %d" % number * 1_000)
         with Mirror(root) as mirror:
@@ -107,7 +105,7 @@ def test_what_was_set_aside_never_replaces_what_was_set_aside_before(
 
 
 @pytest.mark.parametrize("start", range(0, 8, 2))
-def test_a_flipped_bit_anywhere_loses_nothing_and_never_stops_us(
+def test_flipped_bit_anywhere_loses_nothing_and_stops_nothing(
     ledger: Path, root: Path, start: int
 ) -> None:
     good = ledger.read_bytes()
@@ -129,7 +127,7 @@ def test_a_flipped_bit_anywhere_loses_nothing_and_never_stops_us(
 
 
 def _refusal(mirror: Mirror) -> str | None:
-    """What a mirror has to say against an update; ``None`` if it was applied."""
+    """Returns the error of an update; ``None`` if it was applied."""
     try:
         mirror.apply(INTENTS)
     except FsMirrorError as error:
@@ -137,7 +135,7 @@ def _refusal(mirror: Mirror) -> str | None:
     return None
 
 
-def test_a_name_that_is_no_text_any_more_is_a_corrupt_ledger(ledger: Path, root: Path) -> None:
+def test_ledger_with_a_name_that_is_no_text_is_corrupt(ledger: Path, root: Path) -> None:
     with contextlib.closing(sqlite3.connect(ledger)) as database:
         database.execute("UPDATE rows SET name = CAST(x'ff41' AS TEXT) WHERE name = 'x'")
         database.commit()
@@ -158,7 +156,7 @@ def test_a_name_that_is_no_text_any_more_is_a_corrupt_ledger(ledger: Path, root:
     ],
     ids=["a format that was never released", "no notes", "notes of another kind", "text"],
 )
-def test_what_can_not_be_read_is_set_aside(ledger: Path, root: Path, damage: str) -> None:
+def test_ledger_with_unreadable_notes_is_set_aside(ledger: Path, root: Path, damage: str) -> None:
     with contextlib.closing(sqlite3.connect(ledger)) as database:
         database.execute(damage)
         database.commit()
@@ -170,7 +168,7 @@ def test_what_can_not_be_read_is_set_aside(ledger: Path, root: Path, damage: str
     assert contents(snapshot(root)) == FILES | {"d/theirs": b"foreign"}
 
 
-def test_a_format_from_the_future_is_one_clear_error(ledger: Path, root: Path) -> None:
+def test_newer_format_is_one_clear_error(ledger: Path, root: Path) -> None:
     with contextlib.closing(sqlite3.connect(ledger)) as database:
         database.execute("UPDATE meta SET value = 7 WHERE key = 'format'")
         database.commit()

@@ -70,7 +70,7 @@ def file(root: Path) -> Path:
 
 
 def _opened(root: Path) -> Ledger:
-    """The ledger, opened for writing."""
+    """Opens the ledger for writing."""
     folder = os.open(root / ".fsmirror", os.O_RDONLY)
     try:
         return Ledger.open(str(root), folder, network=False)
@@ -79,20 +79,20 @@ def _opened(root: Path) -> Ledger:
 
 
 def _peeked(root: Path) -> LedgerReader:
-    """The ledger, opened for reading."""
+    """Opens the ledger for reading."""
     ledger = LedgerReader.peek(str(root))
     assert ledger is not None
     return ledger
 
 
 def _rows_of_2(file: Path) -> dict[str, list[Any]]:
-    """The rows as they lie in the database, by name."""
+    """Returns the rows as the database holds them, by name."""
     with contextlib.closing(sqlite3.connect(file)) as ledger:
         return {row[0]: list(row) for row in ledger.execute("SELECT * FROM rows")}
 
 
 def _intents_of_2(file: Path) -> dict[str, list[Any]]:
-    """The packed notes of the unfinished batch, by the name of their row."""
+    """Returns the packed notes of the unfinished batch, by the name of their row."""
     with contextlib.closing(sqlite3.connect(file)) as ledger:
         packed = ledger.execute("SELECT notes FROM intents").fetchall()
     notes = [note for (notes,) in packed for note in msgspec.msgpack.decode(notes)]
@@ -100,7 +100,7 @@ def _intents_of_2(file: Path) -> dict[str, list[Any]]:
 
 
 def _repack(file: Path, owner: str, doubt: int) -> None:
-    """Gives a doubt to the packed row of an owner with one, which the dump does not have."""
+    """Sets the doubt in the packed row of an owner, which the dump does not have."""
     with contextlib.closing(sqlite3.connect(file)) as ledger:
         (packed,) = ledger.execute("SELECT notes FROM intents WHERE owner = ?", (owner,)).fetchone()
         ((*note, row),) = msgspec.msgpack.decode(packed)
@@ -111,14 +111,14 @@ def _repack(file: Path, owner: str, doubt: int) -> None:
 
 
 def _from_2(row: list[Any]) -> Row:
-    """The row that a list of the fields of format 2 stands for."""
+    """Returns the row for a list of the fields of format 2."""
     doubt, target, asked_ns = row[_DOUBT:]
     fields = [*row[:_DOUBT], doubt == 2, doubt == 1, target, asked_ns, 0, 0]
     return Row(**dict(zip(Row.__struct_fields__, fields, strict=True)))
 
 
 @pytest.mark.parametrize("open_ledger", [_opened, _peeked])
-def test_a_ledger_of_format_2_is_read_with_every_value(
+def test_ledger_of_format_2_is_read_with_every_value(
     file: Path, root: Path, open_ledger: Any
 ) -> None:
     _repack(file, "owner-b", doubt=2)
@@ -145,7 +145,7 @@ def test_a_ledger_of_format_2_is_read_with_every_value(
             assert note.row == _from_2(row)
 
 
-def test_a_migrated_ledger_has_the_tables_of_a_new_one(file: Path, root: Path) -> None:
+def test_migrated_ledger_has_the_tables_of_a_new_one(file: Path, root: Path) -> None:
     def columns(ledger: LedgerReader) -> dict[str, list[Any]]:
         tables = ("meta", "rows", "displaced", "intents")
         execute = ledger._connection.execute
@@ -159,7 +159,7 @@ def test_a_migrated_ledger_has_the_tables_of_a_new_one(file: Path, root: Path) -
         assert columns(migrated) == columns(new)
 
 
-def test_a_walk_through_an_older_format_migrates_one_copy(
+def test_walk_through_an_older_format_migrates_one_copy(
     file: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, copies = _formats.migrated_copy, list[int]()
@@ -176,7 +176,7 @@ def test_a_walk_through_an_older_format_migrates_one_copy(
         assert copies == [2]
 
 
-def test_a_peek_at_an_older_format_changes_nothing_on_disk(file: Path, root: Path) -> None:
+def test_peek_at_an_older_format_changes_nothing_on_disk(file: Path, root: Path) -> None:
     before = exact_state(root)
     with contextlib.closing(_peeked(root)) as ledger:
         assert ledger.rows()
@@ -184,8 +184,8 @@ def test_a_peek_at_an_older_format_changes_nothing_on_disk(file: Path, root: Pat
     assert exact_state(root) == before
 
 
-def test_a_migration_that_fails_changes_nothing(file: Path, root: Path) -> None:
-    """The notes of the batch come after the rows."""
+def test_failed_migration_changes_nothing(file: Path, root: Path) -> None:
+    """The bad notes of a batch come after the rows, which are migrated by then."""
     with contextlib.closing(sqlite3.connect(file)) as ledger:
         ledger.execute("UPDATE intents SET notes = x'9194a0a131c293a12f' WHERE owner = ''")
         ledger.commit()
@@ -199,7 +199,7 @@ def test_a_migration_that_fails_changes_nothing(file: Path, root: Path) -> None:
 @pytest.mark.parametrize(
     "notes", ["x'ff'", "x'9194a0a131c293a12f'", "x'9191a0'", "x'9194a0a130c291a178'", "'text'", "5"]
 )
-def test_intents_of_format_2_that_can_not_be_read_are_a_corrupt_ledger(
+def test_unreadable_intents_of_format_2_are_a_corrupt_ledger(
     file: Path, root: Path, notes: str
 ) -> None:
     with contextlib.closing(sqlite3.connect(file)) as ledger:
@@ -233,7 +233,7 @@ def kept(file: Path, root: Path) -> Path:
     return root
 
 
-def test_what_a_release_knew_is_ours_and_what_it_saw_is_remembered(kept: Path) -> None:
+def test_rows_of_an_earlier_release_keep_ownership_and_drift(kept: Path) -> None:
     drift = Mirror(kept).observe()
     unfinished = {"gone.txt", "n", "n/deep.txt", "new.txt", "newlink", "other.txt"}
     assert drift.names == {"seen.txt", "unsynced.txt"} | unfinished
@@ -257,7 +257,7 @@ def test_what_a_release_knew_is_ours_and_what_it_saw_is_remembered(kept: Path) -
 
 
 def _migrate_to_4(file: Path) -> None:
-    """What a newer release may do."""
+    """Migrates the ledger to format 4, as a newer release may do."""
     with contextlib.closing(sqlite3.connect(file)) as ledger:
         ledger.execute("UPDATE meta SET value = 4 WHERE key = 'format'")
         ledger.execute("ALTER TABLE rows RENAME COLUMN made TO created")
@@ -265,7 +265,7 @@ def _migrate_to_4(file: Path) -> None:
 
 
 @pytest.mark.parametrize("open_ledger", [_opened, _peeked])
-def test_a_newer_format_is_refused_by_name_with_what_to_do(
+def test_newer_format_is_refused_by_name_with_a_remedy(
     file: Path, root: Path, open_ledger: Any
 ) -> None:
     _migrate_to_4(file)
@@ -277,9 +277,7 @@ def test_a_newer_format_is_refused_by_name_with_what_to_do(
     assert file.read_bytes() == before
 
 
-def test_a_ledger_that_a_newer_release_migrates_meanwhile_is_not_set_aside(
-    mirror: Mirror, root: Path
-) -> None:
+def test_ledger_migrated_meanwhile_by_a_newer_release_stays(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("x", b"1")])
     _migrate_to_4(root / ".fsmirror" / "ledger.sqlite3")
     with pytest.raises(LedgerError, match="has format 4"):
@@ -290,7 +288,7 @@ def test_a_ledger_that_a_newer_release_migrates_meanwhile_is_not_set_aside(
 
 @pytest.mark.parametrize("change", ["DELETE FROM meta WHERE key = 'format'", "DROP TABLE meta"])
 @pytest.mark.parametrize("open_ledger", [_opened, _peeked])
-def test_a_ledger_without_a_format_is_corrupt(
+def test_ledger_without_a_format_is_corrupt(
     file: Path, root: Path, open_ledger: Any, change: str
 ) -> None:
     with contextlib.closing(sqlite3.connect(file)) as ledger:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-def test_a_ledger_of_no_length_is_carried_on_from(ledger: Path, root: Path, suffix: str) -> None:
+def test_empty_ledger_file_is_filled_again(ledger: Path, root: Path, suffix: str) -> None:
     Path(f"{ledger}{suffix}").write_bytes(b"")
     with Mirror(root) as mirror:
         mirror.apply(INTENTS)
@@ -25,7 +25,7 @@ def test_a_ledger_of_no_length_is_carried_on_from(ledger: Path, root: Path, suff
     assert contents(snapshot(root)) == FILES | {"d/theirs": b"foreign"}
 
 
-def test_after_a_lost_ledger_nothing_counts_as_ours(ledger: Path, root: Path) -> None:
+def test_nothing_counts_as_ours_after_a_lost_ledger(ledger: Path, root: Path) -> None:
     ledger.write_bytes(b"garbage" * 1_000)
     with Mirror(root) as mirror:
         mirror.tear_down(OWNER)
@@ -33,7 +33,7 @@ def test_after_a_lost_ledger_nothing_counts_as_ours(ledger: Path, root: Path) ->
 
 
 @pytest.mark.parametrize("what", ["ledger", "folder"])
-def test_a_deleted_ledger_makes_everything_adopted_and_nothing_ours(
+def test_files_of_a_deleted_ledger_are_adopted_and_stay_at_teardown(
     ledger: Path, root: Path, what: str
 ) -> None:
     ledger.unlink() if what == "ledger" else shutil.rmtree(ledger.parent)
@@ -47,7 +47,7 @@ def test_a_deleted_ledger_makes_everything_adopted_and_nothing_ours(
 
 
 @pytest.mark.parametrize("what", ["ledger", "folder"])
-def test_a_ledger_that_vanishes_while_a_mirror_is_open_is_made_anew(
+def test_ledger_that_vanishes_while_its_mirror_is_open_is_made_anew(
     ledger: Path, root: Path, what: str
 ) -> None:
     with Mirror(root) as mirror:
@@ -63,7 +63,7 @@ def test_a_ledger_that_vanishes_while_a_mirror_is_open_is_made_anew(
         assert other.managed() == sorted([*FILES, "new", "later"])
 
 
-def test_an_edit_is_found_though_the_ledger_was_copied_with_its_root(
+def test_edit_is_found_in_a_root_copied_with_its_ledger(
     ledger: Path, root: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
@@ -78,7 +78,7 @@ def test_an_edit_is_found_though_the_ledger_was_copied_with_its_root(
     assert backups(copy) == [b"7"]
 
 
-def test_a_restored_ledger_is_not_believed_blindly(
+def test_restored_ledger_is_not_believed_blindly(
     ledger: Path, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = ledger.with_name("old")
@@ -97,9 +97,7 @@ def test_a_restored_ledger_is_not_believed_blindly(
     assert set(backups(root)) == {b"newer", b"foreign y"}
 
 
-def test_an_older_ledger_put_back_into_the_same_file_loses_nothing(
-    ledger: Path, root: Path
-) -> None:
+def test_older_ledger_put_back_into_the_same_file_loses_nothing(ledger: Path, root: Path) -> None:
     old = ledger.read_bytes()
     with Mirror(root) as mirror:
         mirror.apply([write("x", b"7"), delete("d/y")])

@@ -56,10 +56,10 @@ def test_no_name_that_leaves_the_root_is_read(
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
-def test_a_file_without_tables_is_no_ledger_yet(
+def test_database_without_tables_is_no_ledger_yet(
     ledger: Path, root: Path, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a process leaves it that ended while it made the ledger."""
+    """A process that ends while it makes the ledger leaves such a file."""
     ledger.unlink()
     with contextlib.closing(sqlite3.connect(ledger)) as database:
         database.execute(f"PRAGMA journal_mode={mode}")
@@ -91,10 +91,10 @@ def test_no_intent_with_a_name_that_leaves_the_root_is_read() -> None:
             opened.pending()
 
 
-def test_a_ledger_that_may_not_be_looked_at_is_not_taken_for_none(
+def test_ledger_without_permission_is_not_taken_for_none(
     ledger: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As that of another user, whose folder is closed."""
+    """Such a ledger belongs to another user, whose folder is closed."""
     real = os.lstat
 
     def lstat(path: str, **more: Any) -> os.stat_result:
@@ -109,7 +109,7 @@ def test_a_ledger_that_may_not_be_looked_at_is_not_taken_for_none(
 
 
 @pytest.mark.parametrize("log", ["no log", "a log", "the log of a dead process"])
-def test_a_peek_changes_nothing_at_all(ledger: Path, root: Path, log: str) -> None:
+def test_peek_changes_nothing(ledger: Path, root: Path, log: str) -> None:
     with contextlib.ExitStack() as stack:
         if log != "no log":
             mirror = stack.enter_context(Mirror(root))
@@ -129,13 +129,13 @@ def test_a_peek_changes_nothing_at_all(ledger: Path, root: Path, log: str) -> No
         assert quiet_state(root) == before
 
 
-def test_a_peek_at_what_is_no_mirror_makes_none(root: Path) -> None:
+def test_peek_at_a_folder_without_a_mirror_makes_none(root: Path) -> None:
     root.mkdir()
     assert LedgerReader.peek(str(root)) is None
     assert list(root.iterdir()) == []
 
 
-def test_one_path_is_looked_at_without_reading_the_others(root: Path) -> None:
+def test_one_row_is_found_without_reading_the_others(root: Path) -> None:
     root.mkdir()
     with Mirror(root) as mirror:
         mirror.apply([write(f"d/{number}") for number in range(2_000)])

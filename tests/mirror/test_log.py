@@ -1,4 +1,4 @@
-"""The log says what was done to each path, if anybody listens."""
+"""The log at DEBUG has a line for each path with its action."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOGGER = "cocoindex_fsmirror"
 
 
 def _told(caplog: pytest.LogCaptureFixture, root: Path) -> list[str]:
-    """Takes what was logged at DEBUG since the last call, without the root, sorted."""
+    """Takes the lines logged at DEBUG since the last call, without the root, sorted."""
     found = [(each.levelno, each.getMessage()) for each in caplog.records]
     caplog.clear()
     debug = [message for level, message in found if level == logging.DEBUG]
@@ -23,7 +23,7 @@ def _told(caplog: pytest.LogCaptureFixture, root: Path) -> list[str]:
     return sorted(message.removeprefix(f"{root}: ") for message in debug)
 
 
-def test_each_path_is_one_line_with_what_was_done(
+def test_each_path_is_one_line_with_its_action(
     mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)
@@ -52,7 +52,7 @@ def test_each_path_is_one_line_with_what_was_done(
     ]
 
 
-def test_paths_that_a_teardown_leaves_are_told_too(
+def test_paths_that_a_teardown_leaves_are_logged_too(
     mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mirror.apply([write("a", b"1"), write("b", b"2"), write("d/c", b"3")])
@@ -62,7 +62,7 @@ def test_paths_that_a_teardown_leaves_are_told_too(
     assert _told(caplog, root) == ["left 'b'", "removed 'a'", "removed 'd'", "removed 'd/c'"]
 
 
-def test_folder_that_gives_way_is_told(
+def test_folder_that_gives_way_is_logged(
     mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mirror.apply([write("a/b/c", b"1")])
@@ -71,7 +71,7 @@ def test_folder_that_gives_way_is_told(
     assert _told(caplog, root) == ["removed 'a/b'", "removed 'a/b/c'", "wrote 'a'"]
 
 
-def test_update_that_changes_nothing_tells_nothing(
+def test_update_that_changes_nothing_logs_nothing(
     mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     wanted = [write("a", b"1"), write("d/b", b"2"), folder("e")]

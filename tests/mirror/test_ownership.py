@@ -1,4 +1,4 @@
-"""Whose bytes are these: what happens to whatever is found at a path."""
+"""Ownership decides the fate of bytes that are found at a path."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ FOREIGN: dict[str, Foreign] = {
 
 
 def _shown(path: Path) -> tuple[object, ...]:
-    """What is at a path, so that it can be recognised elsewhere."""
+    """Returns the state of a path, in a form that is recognised elsewhere."""
     seen = path.lstat()
     target = os.readlink(path) if stat.S_ISLNK(seen.st_mode) else None
     content = path.read_bytes() if stat.S_ISREG(seen.st_mode) else None
@@ -59,14 +59,14 @@ def _shown(path: Path) -> tuple[object, ...]:
 
 
 def _backed_up(root: Path, name: str) -> list[Path]:
-    """Where a path was moved to, over all batches."""
+    """Returns the backup of a path, over all batches."""
     area = root / ".fsmirror" / "backup"
     moments = sorted(area.iterdir()) if area.exists() else []
     return [moment / name for moment in moments if os.path.lexists(moment / name)]
 
 
 def _only_failure(error: pytest.ExceptionInfo[ApplyError]) -> ConflictError:
-    """The single conflict in a group."""
+    """Returns the single conflict in a group."""
     (failure,) = error.value.exceptions
     assert isinstance(failure, ConflictError)
     return failure
@@ -74,7 +74,7 @@ def _only_failure(error: pytest.ExceptionInfo[ApplyError]) -> ConflictError:
 
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("policy", POLICIES)
-def test_what_a_write_does_to_foreign_bytes(
+def test_write_treats_foreign_bytes_by_the_policy(
     mirror: Mirror, root: Path, kind: str, policy: OnConflict
 ) -> None:
     path = root / "d" / "x"
@@ -101,7 +101,7 @@ def test_what_a_write_does_to_foreign_bytes(
 
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("policy", POLICIES)
-def test_what_a_delete_does_to_foreign_bytes_in_the_place_of_ours(
+def test_delete_treats_foreign_bytes_by_the_policy(
     mirror: Mirror, root: Path, kind: str, policy: OnConflict
 ) -> None:
     mirror.apply([write("d/x", b"ours"), write("d/keep", b"1")])
@@ -124,7 +124,7 @@ def test_what_a_delete_does_to_foreign_bytes_in_the_place_of_ours(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_an_edited_file_of_ours_is_foreign(mirror: Mirror, root: Path, policy: OnConflict) -> None:
+def test_edited_file_of_ours_is_foreign(mirror: Mirror, root: Path, policy: OnConflict) -> None:
     mirror.apply([write("x", b"ours")])
     (root / "x").write_bytes(b"edited")
     if policy == "error":
@@ -137,9 +137,7 @@ def test_an_edited_file_of_ours_is_foreign(mirror: Mirror, root: Path, policy: O
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_file_that_was_only_touched_is_ours(
-    mirror: Mirror, root: Path, policy: OnConflict
-) -> None:
+def test_touched_file_is_ours(mirror: Mirror, root: Path, policy: OnConflict) -> None:
     mirror.apply([write("x", b"ours"), write("y", b"ours too")])
     for name in ("x", "y"):
         os.utime(root / name, ns=(1, 1))
@@ -149,7 +147,7 @@ def test_a_file_that_was_only_touched_is_ours(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_file_that_the_engine_remembers_is_ours_without_a_row(
+def test_file_known_to_the_engine_is_ours_without_a_row(
     mirror: Mirror, root: Path, policy: OnConflict
 ) -> None:
     (root / "x").write_bytes(b"earlier")
@@ -165,7 +163,7 @@ def test_a_file_that_the_engine_remembers_is_ours_without_a_row(
     assert backups(root) == []
 
 
-def test_deleting_what_was_never_ours_leaves_it(mirror: Mirror, root: Path) -> None:
+def test_delete_of_a_path_that_was_never_ours_leaves_it(mirror: Mirror, root: Path) -> None:
     (root / "x").write_bytes(b"foreign")
     for policy in POLICIES:
         mirror.apply([delete("x", on_conflict=policy)])
@@ -174,7 +172,7 @@ def test_deleting_what_was_never_ours_leaves_it(mirror: Mirror, root: Path) -> N
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("inside", [[], ["theirs"], ["deep/theirs"]])
-def test_a_foreign_folder_is_an_error_that_names_what_is_in_it(
+def test_foreign_folder_fails_with_the_names_of_its_contents(
     mirror: Mirror, root: Path, policy: OnConflict, inside: list[str]
 ) -> None:
     (root / "x").mkdir()
@@ -189,7 +187,7 @@ def test_a_foreign_folder_is_an_error_that_names_what_is_in_it(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_folder_of_ours_with_a_foreign_file_stays_whole(
+def test_folder_of_ours_with_a_foreign_file_stays_whole(
     mirror: Mirror, root: Path, policy: OnConflict
 ) -> None:
     mirror.apply([write("x/ours", b"1")])
@@ -201,7 +199,7 @@ def test_a_folder_of_ours_with_a_foreign_file_stays_whole(
     assert set(snapshot(root)) <= set(before)
 
 
-def test_a_folder_with_our_files_only_gives_way(mirror: Mirror, root: Path) -> None:
+def test_folder_with_only_our_files_gives_way(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("x/a", b"1"), write("x/deep/b", b"2")])
     mirror.apply([write("x", b"new"), delete("x/a"), delete("x/deep/b")])
     assert snapshot(root) == {"x": b"new"}
@@ -209,7 +207,7 @@ def test_a_folder_with_our_files_only_gives_way(mirror: Mirror, root: Path) -> N
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_an_identical_foreign_file_is_adopted_without_a_write(
+def test_identical_foreign_file_is_adopted_without_a_write(
     mirror: Mirror, root: Path, policy: OnConflict
 ) -> None:
     (root / "x").write_bytes(b"same")
@@ -222,7 +220,7 @@ def test_an_identical_foreign_file_is_adopted_without_a_write(
     assert exact_state(root) == settled
 
 
-def test_the_mode_of_an_adopted_file_is_set_if_one_was_asked(mirror: Mirror, root: Path) -> None:
+def test_declared_mode_of_an_adopted_file_is_set(mirror: Mirror, root: Path) -> None:
     (root / "x").write_bytes(b"same")
     (root / "x").chmod(0o640)
     before = (root / "x").lstat()
@@ -233,7 +231,9 @@ def test_the_mode_of_an_adopted_file_is_set_if_one_was_asked(mirror: Mirror, roo
     assert mirror.verify() == []
 
 
-def test_an_adopted_file_goes_to_the_backup_when_it_is_replaced(mirror: Mirror, root: Path) -> None:
+def test_adopted_file_goes_to_the_backup_area_when_it_is_replaced(
+    mirror: Mirror, root: Path
+) -> None:
     (root / "x").write_bytes(b"theirs")
     digest = write("x", b"theirs").desired.digest  # type: ignore[union-attr]
     mirror.apply([write("x", b"theirs")])
@@ -242,7 +242,7 @@ def test_an_adopted_file_goes_to_the_backup_when_it_is_replaced(mirror: Mirror, 
     assert backups(root) == [b"theirs"]
 
 
-def test_an_adopted_file_stays_at_teardown(mirror: Mirror, root: Path) -> None:
+def test_adopted_file_stays_at_teardown(mirror: Mirror, root: Path) -> None:
     (root / "x").write_bytes(b"theirs")
     mirror.apply([write("x", b"theirs"), write("y", b"ours")])
     mirror.tear_down(OWNER)
@@ -259,7 +259,7 @@ def test_backups_never_replace_each_other(mirror: Mirror, root: Path) -> None:
     )
 
 
-def test_a_backup_of_a_file_and_of_a_path_below_it_do_not_meet(mirror: Mirror, root: Path) -> None:
+def test_backups_of_a_file_and_of_a_path_below_it_do_not_meet(mirror: Mirror, root: Path) -> None:
     (root / "a").write_bytes(b"foreign a")
     mirror.apply([write("a/b", b"1")])
     (root / "a" / "b").write_bytes(b"foreign b")
@@ -272,7 +272,7 @@ def test_a_backup_of_a_file_and_of_a_path_below_it_do_not_meet(mirror: Mirror, r
     assert len(_backed_up(root, "a/b")) == 1
 
 
-def test_bytes_that_could_not_be_backed_up_are_not_lost(mirror: Mirror, root: Path) -> None:
+def test_bytes_that_can_not_be_backed_up_are_not_lost(mirror: Mirror, root: Path) -> None:
     (root / "d").mkdir()
     (root / "d" / "x").write_bytes(b"foreign")
 
@@ -290,5 +290,5 @@ def test_bytes_that_could_not_be_backed_up_are_not_lost(mirror: Mirror, root: Pa
 
 
 def _by_content(paths: list[Path]) -> list[Path]:
-    """Paths in the order of what they hold."""
+    """Sorts paths by their contents."""
     return sorted(paths, key=lambda path: path.read_bytes())

@@ -1,4 +1,4 @@
-"""Others write where we write, at any step of a batch: their bytes survive somewhere."""
+"""Others write at our paths, at any step of a batch: their bytes survive somewhere."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from tests.support import OWNER, backups, contents, delete, failing, snapshot, w
 
 POLICIES: tuple[OnConflict, ...] = ("backup", "overwrite", "error")
 Event = Callable[[Path, bytes], None]
-STEPS = 90  # more than a batch here has calls
+STEPS = 90  # More than a batch here has calls.
 OLD, NEW = b"old", b"new"
 
 
 def _appears(path: Path, foreign: bytes) -> None:
-    """A foreign file is at the path from now on, another file than before."""
+    """Replaces the path by a new foreign file."""
     other = path.with_name(path.name + ".other")
     other.write_bytes(foreign)
     os.replace(other, path)
 
 
 def _appears_old(path: Path, foreign: bytes) -> None:
-    """The same, and the file was last changed long ago."""
+    """Replaces the path by a foreign file with an old mtime."""
     other = path.with_name(path.name + ".other")
     other.write_bytes(foreign[:3])
     os.utime(other, (1, 1))
@@ -43,21 +43,21 @@ def _appears_old(path: Path, foreign: bytes) -> None:
 
 
 def _edited(path: Path, foreign: bytes) -> None:
-    """What is at the path holds foreign bytes now; a new file if nothing is there."""
+    """Writes foreign bytes into the file, or into a new one if none is there."""
     with path.open("r+b" if path.exists() else "wb") as file:
         file.write(foreign)
         file.truncate()
 
 
 def _edited_same_size(path: Path, foreign: bytes) -> None:
-    """The same, and the file is as long as before."""
+    """Writes foreign bytes of the size that the file has."""
     if path.exists():
         assert len(foreign[:3]) == path.stat().st_size
     _edited(path, foreign[:3])
 
 
 def _edited_same_times(path: Path, foreign: bytes) -> None:
-    """The same, and the clock has not ticked since the file was written."""
+    """Writes foreign bytes, and keeps size and times, as if the clock had not ticked."""
     times = path.stat() if path.exists() else None
     _edited_same_size(path, foreign)
     if times is not None:
@@ -65,20 +65,20 @@ def _edited_same_times(path: Path, foreign: bytes) -> None:
 
 
 def _becomes_folder(path: Path, foreign: bytes) -> None:
-    """A folder with a foreign file takes the place."""
+    """Replaces the path by a folder with a foreign file."""
     path.unlink(missing_ok=True)
     path.mkdir()
     (path / "inside").write_bytes(foreign)
 
 
 def _becomes_link(path: Path, foreign: bytes) -> None:
-    """A link takes the place; its text stands for the bytes."""
+    """Replaces the path by a link whose text stands for the bytes."""
     path.unlink(missing_ok=True)
     path.symlink_to(foreign.decode())
 
 
 def _vanishes(path: Path, foreign: bytes) -> None:
-    """Nothing is at the path from now on."""
+    """Removes the path."""
     path.unlink(missing_ok=True)
 
 
@@ -94,14 +94,14 @@ EVENTS: list[Event] = [
 
 
 def _batch(operation: str, name: str, policy: OnConflict) -> list[Intent]:
-    """The intents of an operation on one path."""
+    """Returns the intents of an operation on one path."""
     if operation == "delete":
         return [delete(name, durable=False, on_conflict=policy)]
     return [write(name, NEW, durable=False, on_conflict=policy)]
 
 
 def _everything(root: Path) -> set[bytes]:
-    """All bytes and link texts, in place and in the backup area."""
+    """Returns all bytes and link texts, in place and in the backup area."""
     places = [snapshot(root), snapshot(root, ours=True)]
     return {
         found if isinstance(found, bytes) else found.removeprefix("-> ").encode()
@@ -112,12 +112,12 @@ def _everything(root: Path) -> set[bytes]:
 
 
 def _foreign(event: Event, k: int) -> bytes:
-    """Bytes that tell the step that they appeared at; three are enough for each to be its own."""
+    """Returns three bytes that tell the step at which they appeared."""
     return b"%03d" % k + (b"" if event in (_edited_same_size, _appears_old) else b" foreign")
 
 
 def _prepare(mirror: Mirror, operation: str) -> None:
-    """A folder for each step, with a neighbour, and with the file that the batch is about."""
+    """Makes a folder for each step, with a neighbour and with the file of the batch."""
     for k in range(STEPS):
         (Path(mirror.root) / f"{k}").mkdir()
         (Path(mirror.root) / f"{k}" / "neighbour").touch()
@@ -133,7 +133,7 @@ def _prepare(mirror: Mirror, operation: str) -> None:
     ],
 )
 @pytest.mark.parametrize("operation", ["write new", "replace", "delete"])
-def test_whatever_others_do_at_any_step_their_bytes_survive_and_the_next_run_converges(
+def test_foreign_bytes_at_any_step_survive_and_the_next_run_converges(
     mirror: Mirror, root: Path, operation: str, policy: OnConflict, event: Event
 ) -> None:
     _prepare(mirror, operation)
@@ -161,12 +161,12 @@ def test_whatever_others_do_at_any_step_their_bytes_survive_and_the_next_run_con
 
 
 def _is_right(path: Path) -> bool:
-    """Whether a path holds the desired bytes."""
+    """True if a path holds the desired bytes."""
     return path.is_file() and not path.is_symlink() and path.read_bytes() == NEW
 
 
 def _apply(mirror: Mirror, intents: list[Intent], failed: list[str]) -> None:
-    """Applies, and collects the paths that failed."""
+    """Applies a batch; returns the paths that failed."""
     try:
         mirror.apply(intents)
     except ApplyError as error:
@@ -174,7 +174,7 @@ def _apply(mirror: Mirror, intents: list[Intent], failed: list[str]) -> None:
 
 
 @pytest.mark.parametrize("policy", ["backup", "error"])
-def test_an_edit_within_the_tick_of_our_own_write_is_noticed(
+def test_edit_within_the_tick_of_our_own_write_is_noticed(
     mirror: Mirror, root: Path, policy: OnConflict
 ) -> None:
     _prepare(mirror, "write new")
@@ -186,13 +186,11 @@ def test_an_edit_within_the_tick_of_our_own_write_is_noticed(
             break
         if not failed and not _is_right(root / name) and name not in mirror.observe().names:
             unnoticed.append(k)
-    # Between our rename and the look that follows it nothing could tell.
+    # Nothing could tell a change between our rename and the look that follows.
     assert len(unnoticed) <= 1
 
 
-def test_a_path_that_never_comes_to_rest_is_an_error_that_names_it(
-    mirror: Mirror, root: Path
-) -> None:
+def test_path_that_never_comes_to_rest_fails_by_name(mirror: Mirror, root: Path) -> None:
     def toggle(call: str, _args: tuple[object, ...]) -> None:
         if call == "renameat2":
             if (root / "x").exists():
@@ -205,9 +203,7 @@ def test_a_path_that_never_comes_to_rest_is_an_error_that_names_it(
         mirror.apply([write("x", NEW)])
 
 
-def test_a_folder_that_vanishes_at_any_step_stops_only_what_is_in_it(
-    mirror: Mirror, root: Path
-) -> None:
+def test_folder_that_vanishes_at_any_step_stops_only_its_files(mirror: Mirror, root: Path) -> None:
     start = [write(f"{k}/{name}", OLD) for k in range(STEPS) for name in ("d/x", "e/y")]
     mirror.apply(start)
     for k in range(STEPS):
@@ -225,7 +221,7 @@ def test_a_folder_that_vanishes_at_any_step_stops_only_what_is_in_it(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_folder_that_appears_right_before_an_exchange_stays_where_it_is(
+def test_folder_that_appears_before_an_exchange_stays_in_place(
     mirror: Mirror, root: Path, policy: OnConflict
 ) -> None:
     mirror.apply([write("x", OLD)])
@@ -244,7 +240,7 @@ def test_a_folder_that_appears_right_before_an_exchange_stays_where_it_is(
 @pytest.mark.parametrize(
     ("policy", "event"), [("error", _appears), *((policy, _becomes_folder) for policy in POLICIES)]
 )
-def test_what_appears_where_nothing_was_and_may_not_be_moved_is_not_touched(
+def test_new_foreign_path_that_may_not_be_moved_is_not_touched(
     mirror: Mirror, root: Path, policy: OnConflict, event: Event
 ) -> None:
     mirror.apply([write("y", OLD)])
@@ -262,7 +258,7 @@ def test_what_appears_where_nothing_was_and_may_not_be_moved_is_not_touched(
 
 @pytest.mark.parametrize("policy", [*POLICIES, "keep"])
 @pytest.mark.parametrize("event", [_appears, _becomes_folder])
-def test_what_a_removal_takes_out_instead_goes_the_way_that_the_policy_tells(
+def test_bytes_that_a_removal_takes_out_follow_the_policy(
     mirror: Mirror, root: Path, policy: OnConflict, event: Event
 ) -> None:
     mirror.apply([write("x", OLD)])
@@ -283,7 +279,7 @@ def test_what_a_removal_takes_out_instead_goes_the_way_that_the_policy_tells(
 
 
 @pytest.mark.parametrize("withdrawn", [[], [delete("a")]])
-def test_a_folder_that_appears_where_one_is_needed_is_used(
+def test_folder_that_appears_where_one_is_needed_is_used(
     mirror: Mirror, root: Path, withdrawn: list[Intent]
 ) -> None:
     mirror.apply([write("a", OLD)])
@@ -300,10 +296,10 @@ def test_a_folder_that_appears_where_one_is_needed_is_used(
 
 
 @pytest.mark.parametrize("intent", [write("x", NEW), delete("x")])
-def test_what_comes_out_is_read_if_its_time_proves_nothing(
+def test_displaced_file_is_read_if_its_time_proves_nothing(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch, intent: Intent
 ) -> None:
-    """The plan looked in the very tick, or before, in which the file was last changed."""
+    """The file was last changed in the tick of the plan's look, or later."""
     mirror.apply([write("x", OLD)])
     real, read = Staging.look, list[bool]()
 
@@ -318,7 +314,7 @@ def test_what_comes_out_is_read_if_its_time_proves_nothing(
 
 
 @pytest.mark.parametrize("intent", [write("x", b"new"), delete("x")])
-def test_an_edit_that_puts_size_and_times_back_is_kept(
+def test_edit_that_puts_size_and_times_back_is_kept(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, intent: Intent
 ) -> None:
     mirror.apply([write("x", b"old")])
@@ -338,7 +334,7 @@ def test_an_edit_that_puts_size_and_times_back_is_kept(
 
 
 def _another_alike(path: Path) -> None:
-    """Another file, as long and as old."""
+    """Replaces the file by another of its size and age."""
     other = path.with_name("other")
     other.write_bytes(b"OLD")
     os.utime(other, ns=(1, 1))
@@ -346,14 +342,14 @@ def _another_alike(path: Path) -> None:
 
 
 def _longer(path: Path) -> None:
-    """The same file, as old, and longer."""
+    """Appends to the file, and keeps its mtime."""
     path.write_bytes(b"LONGER")
     os.utime(path, ns=(1, 1))
 
 
 @pytest.mark.parametrize("happens", [_another_alike, _longer])
 @pytest.mark.parametrize("intent", [write("x", b"new"), delete("x")])
-def test_what_comes_after_the_last_look_is_told_by_its_inode_and_its_size(
+def test_change_after_the_last_look_is_told_by_inode_and_size(
     mirror: Mirror,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,

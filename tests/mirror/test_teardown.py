@@ -16,7 +16,7 @@ from tests.support import OWNER, backups, contents, folder, snapshot, write
 OTHER = "owner-b"
 
 
-def test_everything_that_we_made_goes_with_the_root_and_the_parents_that_we_made(
+def test_teardown_removes_files_root_and_parents_that_we_made(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "kept").mkdir()
@@ -27,7 +27,7 @@ def test_everything_that_we_made_goes_with_the_root_and_the_parents_that_we_made
     assert snapshot(tmp_path) == {"kept": "dir"}
 
 
-def test_a_root_that_was_there_stays(mirror: Mirror, root: Path) -> None:
+def test_root_that_was_there_stays(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("d/x", b"1")])
     mirror.tear_down(OWNER)
     assert list(root.iterdir()) == []
@@ -42,7 +42,7 @@ def test_parents_that_others_use_meanwhile_stay(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == {"a": "dir", "a/theirs": b"foreign"}
 
 
-def test_what_is_not_ours_stays_and_is_named_in_one_line(
+def test_foreign_files_stay_and_are_named_in_one_line(
     mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (root / "adopted").write_bytes(b"adopted")
@@ -73,7 +73,7 @@ def test_what_is_not_ours_stays_and_is_named_in_one_line(
     assert "d/x" not in line
 
 
-def test_very_many_foreign_files_make_a_short_line(
+def test_line_about_very_many_foreign_files_is_short(
     mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(300):
@@ -85,7 +85,7 @@ def test_very_many_foreign_files_make_a_short_line(
     assert len(line) < 1_000
 
 
-def test_backups_stay_and_with_them_the_root(tmp_path: Path) -> None:
+def test_root_with_backups_stays(tmp_path: Path) -> None:
     root = tmp_path / "root"
     with Mirror(root) as mirror:
         mirror.create()
@@ -97,7 +97,7 @@ def test_backups_stay_and_with_them_the_root(tmp_path: Path) -> None:
     assert not list((root / ".fsmirror").glob("ledger*"))
 
 
-def test_a_ledger_that_was_set_aside_stays_but_does_no_harm(root: Path) -> None:
+def test_ledger_that_was_set_aside_stays_and_does_no_harm(root: Path) -> None:
     root.mkdir()
     with Mirror(root) as mirror:
         mirror.apply([write("x", b"1")])
@@ -105,10 +105,11 @@ def test_a_ledger_that_was_set_aside_stays_but_does_no_harm(root: Path) -> None:
     with Mirror(root) as mirror:
         mirror.apply([write("y", b"1")])
         mirror.tear_down(OWNER)
+    assert [path for path in (root / ".fsmirror").iterdir() if "corrupt" in path.name]
     assert snapshot(root) == {"x": b"1"}
 
 
-def test_two_owners_do_not_touch_each_others_files(tmp_path: Path) -> None:
+def test_owners_do_not_touch_each_others_files(tmp_path: Path) -> None:
     root = tmp_path / "root"
     with Mirror(root) as mirror, Mirror(root) as other:
         mirror.create()
@@ -122,7 +123,7 @@ def test_two_owners_do_not_touch_each_others_files(tmp_path: Path) -> None:
     assert not root.exists()
 
 
-def test_the_files_of_another_owner_are_foreign(mirror: Mirror, root: Path) -> None:
+def test_files_of_another_owner_are_foreign(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("x", b"1")])
     with pytest.raises(ApplyError, match="'x'"):
         mirror.apply([write("x", b"2", owner=OTHER, on_conflict="error")])
@@ -131,7 +132,7 @@ def test_the_files_of_another_owner_are_foreign(mirror: Mirror, root: Path) -> N
     assert (root / "x").read_bytes() == b"1"
 
 
-def test_a_second_teardown_does_nothing(mirror: Mirror, root: Path) -> None:
+def test_second_teardown_does_nothing(mirror: Mirror, root: Path) -> None:
     (root / "foreign").write_bytes(b"foreign")
     mirror.apply([write("d/x", b"1")])
     mirror.tear_down(OWNER)
@@ -141,14 +142,14 @@ def test_a_second_teardown_does_nothing(mirror: Mirror, root: Path) -> None:
     assert [path.name for path in root.iterdir()] == ["foreign"]
 
 
-def test_a_teardown_of_a_root_that_vanished_makes_nothing(mirror: Mirror, root: Path) -> None:
+def test_teardown_of_a_missing_root_makes_nothing(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("d/x", b"1")])
     shutil.rmtree(root)
     mirror.tear_down(OWNER)
     assert not root.exists()
 
 
-def test_a_teardown_where_nothing_was_ever_written_leaves_no_trace(root: Path) -> None:
+def test_teardown_of_an_unused_mirror_leaves_no_trace(root: Path) -> None:
     root.mkdir()
     (root / "foreign").write_bytes(b"foreign")
     with Mirror(root) as mirror:
@@ -156,7 +157,7 @@ def test_a_teardown_where_nothing_was_ever_written_leaves_no_trace(root: Path) -
     assert [path.name for path in root.iterdir()] == ["foreign"]
 
 
-def test_a_teardown_that_fails_for_a_file_can_be_repeated(mirror: Mirror, root: Path) -> None:
+def test_teardown_that_failed_for_a_file_can_be_repeated(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("x", b"1"), write("y", b"1")])
 
     def tear_down() -> None:

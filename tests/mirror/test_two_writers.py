@@ -1,4 +1,4 @@
-"""Several threads, or processes, on one root take turns, and nothing gets mixed up."""
+"""Threads and processes on one root take turns, and nothing gets mixed up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUNDS = 25
 
 
 def _many_batches(root: Path, who: str, *, shared: bool) -> None:
-    """Small batches that write, replace and delete; at the end every second file is gone."""
+    """Applies small batches that write, replace and delete; half of the files remain."""
     top = "shared" if shared else f"by-{who}"
     with Mirror(root) as mirror:
         for number in range(ROUNDS):
@@ -48,7 +48,7 @@ def _processes(root: Path, shared: bool) -> None:
 
 
 def _assert_rows_match_disk(root: Path) -> None:
-    """The ledger holds exactly what is on the disk, to the last digit of its stamps."""
+    """Asserts that the rows agree with the disk, to the nanosecond."""
     with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
         sql = "SELECT name, inode, size, mtime_ns, ctime_ns FROM rows WHERE kind = 'file'"
         rows = {name: tuple(rest) for name, *rest in ledger.execute(sql)}
@@ -60,7 +60,9 @@ def _assert_rows_match_disk(root: Path) -> None:
 
 
 @pytest.mark.parametrize("writers", [_threads, _processes])
-def test_two_writers_of_different_files(root: Path, writers: Callable[[Path, bool], None]) -> None:
+def test_writers_of_different_files_take_turns(
+    root: Path, writers: Callable[[Path, bool], None]
+) -> None:
     root.mkdir()
     writers(root, False)
     expected = {f"by-{who}/x": who.encode() for who in "ab"}
@@ -72,7 +74,9 @@ def test_two_writers_of_different_files(root: Path, writers: Callable[[Path, boo
 
 
 @pytest.mark.parametrize("writers", [_threads, _processes])
-def test_two_writers_of_the_same_files(root: Path, writers: Callable[[Path, bool], None]) -> None:
+def test_writers_of_the_same_files_take_turns(
+    root: Path, writers: Callable[[Path, bool], None]
+) -> None:
     root.mkdir()
     writers(root, True)
     expected = {f"shared/{n % 5}/{n}": b"shared" for n in range(0, ROUNDS, 2)}
@@ -81,7 +85,7 @@ def test_two_writers_of_the_same_files(root: Path, writers: Callable[[Path, bool
     _assert_rows_match_disk(root)
 
 
-def test_one_mirror_used_by_many_threads(mirror: Mirror, root: Path) -> None:
+def test_threads_that_share_a_mirror_take_turns(mirror: Mirror, root: Path) -> None:
     def act(number: int) -> None:
         mirror.apply([write(f"{number % 3}/{number}", b"1", durable=False)])
         if number % 2:
@@ -93,7 +97,7 @@ def test_one_mirror_used_by_many_threads(mirror: Mirror, root: Path) -> None:
     _assert_rows_match_disk(root)
 
 
-def test_a_teardown_while_another_writes_leaves_only_what_was_written_after_it(
+def test_teardown_leaves_only_files_that_others_wrote_after_it(
     root: Path,
 ) -> None:
     with Mirror(root) as first, Mirror(root) as second:

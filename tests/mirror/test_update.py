@@ -1,4 +1,4 @@
-"""A program declares files by itself: ``with mirror.update() as files``."""
+"""A program declares files without an engine: ``with mirror.update() as files``."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ LARGE = (1 << 16) + 1  # bytes; more than is held in memory
 
 @pytest.fixture
 def outcomes() -> list[Outcome]:
-    """What each batch of the site did."""
+    """The outcomes of the site's batches."""
     return []
 
 
 @pytest.fixture
 def site(root: Path, outcomes: list[Outcome]) -> Mirror:
-    """A mirror that is not there yet."""
+    """A mirror that does not exist yet."""
     return Mirror(root, on_outcome=outcomes.append)
 
 
 @pytest.fixture
 def logo(tmp_path: Path) -> Path:
-    """A source that is too large to be held; long unchanged."""
+    """A source that is too large to be held in memory, and long unchanged."""
     path = tmp_path / "logo.png"
     path.write_bytes(os.urandom(LARGE))
     path.chmod(0o640)
@@ -52,7 +52,7 @@ def logo(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_declared_is_there_and_what_is_not_declared_any_more_goes(
+def test_declared_files_are_written_and_undeclared_ones_removed(
     site: Mirror, root: Path, logo: Path
 ) -> None:
     with site, site.update() as files:
@@ -85,7 +85,7 @@ def test_what_is_declared_is_there_and_what_is_not_declared_any_more_goes(
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_an_exception_inside_the_block_changes_nothing(
+def test_exception_inside_the_block_changes_nothing(
     site: Mirror, root: Path, is_there: bool
 ) -> None:
     if is_there:
@@ -101,7 +101,7 @@ def test_an_exception_inside_the_block_changes_nothing(
 
 
 def _declare(files: Update, logo: Path) -> None:
-    """One of each kind."""
+    """Declares one path of each kind."""
     files.write("a", "1")
     files.write("large", b"x" * LARGE)
     files.copy("logo.png", logo, preserve=("mode", "mtime"))
@@ -110,7 +110,7 @@ def _declare(files: Update, logo: Path) -> None:
     files.write("folder/b", "2")
 
 
-def test_an_update_that_changes_nothing_applies_no_batch_and_reads_no_source(
+def test_unchanged_update_applies_no_batch_and_reads_no_source(
     site: Mirror,
     root: Path,
     logo: Path,
@@ -144,7 +144,7 @@ TAMPERINGS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS)
-def test_what_was_tampered_with_is_healed(
+def test_tampered_paths_are_healed(
     site: Mirror, root: Path, logo: Path, tamper: Callable[[Path], object]
 ) -> None:
     def state() -> dict[str, tuple[int, int]]:
@@ -161,7 +161,7 @@ def test_what_was_tampered_with_is_healed(
 
 
 def _edit_secretly(path: Path) -> None:
-    """Writes as many other bytes, and puts the time back; only the ctime tells."""
+    """Writes other bytes of the same size, and restores the mtime; only the ctime tells."""
     path.write_bytes(os.urandom(LARGE))
     os.utime(path, ns=(5, 5))
 
@@ -175,7 +175,7 @@ EDITS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_a_copy_follows_its_source(
+def test_copy_follows_its_source(
     site: Mirror, root: Path, logo: Path, edit: Callable[[Path], object]
 ) -> None:
     with site, site.update() as files:
@@ -189,7 +189,7 @@ def test_a_copy_follows_its_source(
     assert backups(root) == []
 
 
-def test_an_existing_copy_is_adopted_without_a_write(
+def test_existing_copy_is_adopted_without_a_write(
     site: Mirror, root: Path, logo: Path, outcomes: list[Outcome]
 ) -> None:
     root.mkdir()
@@ -201,9 +201,7 @@ def test_an_existing_copy_is_adopted_without_a_write(
     assert (root / "logo.png").stat().st_ino == inode
 
 
-def test_foreign_files_stay_and_make_way_only_for_what_is_declared(
-    site: Mirror, root: Path
-) -> None:
+def test_foreign_files_make_way_only_for_declared_paths(site: Mirror, root: Path) -> None:
     root.mkdir()
     (root / "mine").write_bytes(b"mine")
     (root / "a").write_bytes(b"in the way")
@@ -213,7 +211,7 @@ def test_foreign_files_stay_and_make_way_only_for_what_is_declared(
     assert backups(root) == [b"in the way"]
 
 
-def test_a_path_that_fails_is_named_and_all_others_are_applied(
+def test_failing_path_is_named_and_all_others_are_applied(
     site: Mirror, root: Path, logo: Path
 ) -> None:
     root.mkdir()
@@ -231,7 +229,7 @@ def test_a_path_that_fails_is_named_and_all_others_are_applied(
     assert snapshot(root) == {"a": b"in the way", "b": b"2"}
 
 
-def test_the_copy_of_a_source_that_vanishes_stays(site: Mirror, root: Path, logo: Path) -> None:
+def test_copy_of_a_vanished_source_stays(site: Mirror, root: Path, logo: Path) -> None:
     content = logo.read_bytes()
     with site, site.update() as files:
         files.copy("logo.png", logo)
@@ -242,18 +240,14 @@ def test_the_copy_of_a_source_that_vanishes_stays(site: Mirror, root: Path, logo
     assert snapshot(root) == {"logo.png": content}
 
 
-def test_a_source_that_can_not_be_opened_is_refused_by_the_declaration(
-    site: Mirror, tmp_path: Path
-) -> None:
+def test_source_that_can_not_be_opened_is_refused_at_once(site: Mirror, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="No such file"), site.update() as files:
         files.copy("a", tmp_path / "none")
     with pytest.raises(SourceError, match="not a regular file"), site.update() as files:
         files.copy("a", tmp_path)
 
 
-def test_of_a_path_that_is_declared_twice_the_last_declaration_counts(
-    site: Mirror, root: Path
-) -> None:
+def test_last_declaration_of_a_path_counts(site: Mirror, root: Path) -> None:
     with site, site.update() as files:
         files.write("a", "1")
         files.symlink("a", "b")
@@ -261,7 +255,7 @@ def test_of_a_path_that_is_declared_twice_the_last_declaration_counts(
     assert snapshot(root) == {"a": b"2"}
 
 
-def test_declarations_that_contradict_each_other_fail_by_name(site: Mirror, root: Path) -> None:
+def test_contradicting_declarations_fail_by_name(site: Mirror, root: Path) -> None:
     with pytest.raises(ApplyError) as caught, site.update() as files:  # noqa: PT012
         files.write("a", "1")
         files.write("a/b", "2")
@@ -282,7 +276,7 @@ def test_programs_that_share_a_mirror_remove_only_their_own_files(site: Mirror, 
     assert [owner.by for owner in owners(site.root)] == ["pages", "feeds"]
 
 
-def test_too_many_removals_stop_before_anything_is_done(site: Mirror, root: Path) -> None:
+def test_too_many_removals_stop_the_update_before_it_begins(site: Mirror, root: Path) -> None:
     with site, site.update() as files:
         for number in range(4):
             files.write(f"{number}", "1")
@@ -310,7 +304,7 @@ REFUSED: dict[str, tuple[Callable[[Update], object], type[Exception]]] = {
 
 
 @pytest.mark.parametrize(("declare", "error"), REFUSED.values(), ids=REFUSED)
-def test_what_can_not_be_declared_is_refused_at_once(
+def test_bad_name_or_mode_is_refused_at_once(
     site: Mirror, root: Path, declare: Callable[[Update], object], error: type[Exception]
 ) -> None:
     with pytest.raises(error), site.update() as files:
@@ -333,13 +327,15 @@ def test_options_are_checked_before_the_block(site: Mirror, options: dict[str, A
         pytest.fail("the block was entered")
 
 
-def test_a_root_that_can_not_be_used_is_one_error(tmp_path: Path) -> None:
+def test_unusable_root_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RootError), Mirror(tmp_path / "file").update() as files:
         files.write("a", "1")
 
 
-def test_what_fits_once_old_versions_are_gone_is_written(tmpfs: Callable[[str], Path]) -> None:
+def test_files_that_fit_once_old_versions_are_gone_are_written(
+    tmpfs: Callable[[str], Path],
+) -> None:
     root = tmpfs("4m") / "root"
     for _ in range(2):
         with Mirror(root) as mirror, mirror.update() as files:
