@@ -14,75 +14,75 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from typing import Generic, NoReturn, TypeVar
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NoReturn, TypeVar
 
-__all__ = ["Helper", "collect_less_garbage"]
+__all__ = ["collect_less_garbage", "helped"]
 
 _T = TypeVar("_T")
 
 
-class Helper(Generic[_T]):
-    """A fork of this process that calls a function.
+@contextlib.contextmanager
+def helped(function: Callable[[], _T]) -> Iterator[Callable[[], _T]]:
+    """Calls a function in a fork of this process, which is gone after the ``with`` block.
 
-    If it can't be forked, as threads are at work already, or if the fork fails, the function is
-    called when the result is asked for.
+    If there can be no fork, or it ends without a result, the function is called here when the
+    result is asked for.
 
     Args:
-        function: What it calls; its result can be pickled.
+        function: The function; its result can be pickled.
+
+    Yields:
+        A function that waits for the result; it raises what the function raises.
     """
+    reading, writing = os.pipe()
+    with open(reading, "rb") as pipe:
+        pid = _fork()
+        if pid == 0:
+            _send(function, pipe, writing)
+        os.close(writing)
 
-    def __init__(self, function: Callable[[], _T]) -> None:
-        self._function = function
-        self._pid, self._pipe = 0, -1
-        if sys.platform == "linux" and threading.active_count() == 1:
-            with contextlib.suppress(OSError):
-                self._fork()
-
-    def _fork(self) -> None:
-        """Forks this process."""
-        self._pipe, writing = os.pipe()
-        try:
-            self._pid = os.fork()
-            if self._pid == 0:
-                os.close(self._pipe)
-                _call(self._function, writing)
-        finally:
-            os.close(writing)
-
-    def result(self) -> _T:
-        """Waits for the result; what the function raises is raised here."""
-        try:
-            with os.fdopen(self._pipe, "rb") as pipe:
-                self._pipe = -1
+        def result() -> _T:
+            try:
                 return pickle.load(pipe)  # type: ignore[no-any-return]  # noqa: S301  # Our own.
-        except (OSError, ValueError, EOFError, pickle.UnpicklingError):
-            return self._function()
+            except (EOFError, pickle.UnpicklingError):
+                return function()
 
-    def close(self) -> None:
-        """Ends the process, whatever it is at."""
-        if self._pipe >= 0:
-            os.close(self._pipe)
-        pid, self._pid, self._pipe = self._pid, 0, -1
-        if pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+        try:
+            yield result
+        finally:
+            if pid is not None:
+                # Where SIGCHLD is ignored, the system has removed it already.
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
 
 
-def collect_less_garbage() -> None:
-    """Looks for cycles less often: the many objects that live long here double the time."""
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+def _fork() -> int | None:
+    """Forks this process; returns ``None`` if the system has no room for that.
+
+    Nor is there a fork while other threads are at work: it would have their locks, and nobody
+    to release them.
+    """
+    if sys.platform == "linux" and threading.active_count() == 1:
+        with contextlib.suppress(OSError):
+            return os.fork()
+    return None
 
 
-def _call(function: Callable[[], object], writing: int) -> NoReturn:
-    """Sends what a function returns, or nothing, and ends this process."""
+def _send(function: Callable[[], object], reading: BinaryIO, writing: int) -> NoReturn:
+    """Sends the result of a function, or nothing if it fails, and ends this process."""
     try:
+        reading.close()  # Else this process would wait for itself, once its parent was killed.
         # Ctrl-C goes to the whole group; the parent decides what becomes of it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with os.fdopen(writing, "wb") as pipe:
             pickle.dump(function(), pipe, pickle.HIGHEST_PROTOCOL)
     finally:
         os._exit(0)
+
+
+def collect_less_garbage() -> None:
+    """Looks for cycles less often: the many objects that live long here double the time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)

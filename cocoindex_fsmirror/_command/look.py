@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from .._mirror.backups import list_backups
 from .._mirror.drift import Difference, differences
 from .._mirror.exact import foreign
 from .._mirror.reader import Span
-from .helper import Helper, collect_less_garbage
+from .helper import collect_less_garbage, helped
 from .output import (
     ExitStatus,
     Figures,
@@ -99,8 +98,8 @@ def _differences(root: str, *, content: bool = False) -> list[Difference]:
     look, middle = partial(differences, root, content=content), reading.middle(root)
     if not middle:
         return look()
-    with contextlib.closing(Helper(partial(look, span=Span(after=middle)))) as helper:
-        return [*look(span=Span(until=middle)), *helper.result()]
+    with helped(partial(look, span=Span(after=middle))) as rest:
+        return [*look(span=Span(until=middle)), *rest()]
 
 
 @click.command()

@@ -19,7 +19,7 @@ from .._mirror.brake import Limit
 from .._mirror.mirror import Mirror
 from .._mirror.suspects import few_suspects
 from .dry_run import dry_run as list_changes
-from .helper import Helper, collect_less_garbage
+from .helper import collect_less_garbage, helped
 from .output import (
     ExitStatus,
     PathType,
@@ -132,10 +132,10 @@ def sync(
         return _follow(run)
     # Forked before a ledger is open, since SQLite forbids to take one along.
     with (
-        contextlib.closing(Helper(partial(few_suspects, dst))) as helper,
+        helped(partial(few_suspects, dst)) as suspects,
         contextlib.closing(run.open()) as syncing,
     ):
-        return run.once(syncing, helper.result)
+        return run.once(syncing, suspects)
 
 
 class _Run(NamedTuple):

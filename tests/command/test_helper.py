@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror._command.helper import Helper
+from cocoindex_fsmirror._command.helper import helped
 from cocoindex_fsmirror._core.names import Name
 from tests.command.syncing import state
 
@@ -21,7 +20,7 @@ from tests.command.syncing import state
 def alone(code: str) -> subprocess.CompletedProcess[str]:
     """Runs code in a process without other threads, in which a helper can be forked."""
     imports = (
-        "import os, signal, sys, time\nfrom cocoindex_fsmirror._command.helper import Helper\n"
+        "import os, signal, sys, time\nfrom cocoindex_fsmirror._command.helper import helped\n"
     )
     command = [sys.executable, "-c", imports + textwrap.dedent(code)]
     return subprocess.run(command, capture_output=True, text=True, check=True)
@@ -29,10 +28,9 @@ def alone(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_function_is_called_by_another_process_that_is_gone_afterwards() -> None:
     alone("""
-        helper = Helper(os.getpid)
-        pid = helper.result()
-        assert pid != os.getpid()
-        helper.close()
+        with helped(os.getpid) as result:
+            pid = result()
+            assert pid != os.getpid()
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -43,9 +41,8 @@ def test_the_function_is_called_by_another_process_that_is_gone_afterwards() -> 
 
 def test_a_result_of_any_size_arrives() -> None:
     alone("""
-        helper = Helper(lambda: list(range(1_000_000)))
-        assert helper.result() == list(range(1_000_000))
-        helper.close()
+        with helped(lambda: list(range(1_000_000))) as result:
+            assert result() == list(range(1_000_000))
     """)
 
 
@@ -61,9 +58,8 @@ def test_a_helper_that_fails_has_the_function_called_by_whoever_asks(how: str) -
             if {how!r} == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             return lambda: None
-        helper = Helper(function)
-        assert helper.result() == "here"
-        helper.close()
+        with helped(function) as result:
+            assert result() == "here"
     """)
 
 
@@ -71,15 +67,14 @@ def test_what_the_function_raises_is_raised_for_whoever_asks() -> None:
     def fail() -> None:
         raise ValueError("as said")
 
-    with contextlib.closing(Helper(fail)) as helper, pytest.raises(ValueError, match="as said"):
-        helper.result()
+    with helped(fail) as result, pytest.raises(ValueError, match="as said"):
+        result()
 
 
 def test_a_helper_that_nobody_asks_is_ended() -> None:
     alone("""
-        helper = Helper(lambda: time.sleep(60))
-        began = time.monotonic()
-        helper.close()
+        with helped(lambda: time.sleep(60)):
+            pass
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
@@ -91,24 +86,27 @@ def test_a_helper_that_nobody_asks_is_ended() -> None:
 def test_ctrl_c_is_for_whoever_asks() -> None:
     alone("""
         reading, writing = os.pipe()
+        told, telling = os.pipe()
         def wait():
+            os.write(telling, b"%d" % os.getpid())
             os.read(reading, 1)
             return os.getpid()
-        helper = Helper(wait)
-        time.sleep(0.2)
-        os.kill(helper._pid, signal.SIGINT)
-        os.write(writing, b"x")
-        assert helper.result() != os.getpid()
-        helper.close()
+        with helped(wait) as result:
+            pid = int(os.read(told, 100))
+            os.kill(pid, signal.SIGINT)
+            os.write(writing, b"x")
+            assert result() == pid
     """)
 
 
 def test_a_helper_ends_when_its_parent_is_killed() -> None:
     code = (
-        "import os, signal, time; from cocoindex_fsmirror._command.helper import Helper\n"
-        "def look():\n    time.sleep(0.5)\n    return 'x' * 10_000_000\n"
-        "helper = Helper(look); print(helper._pid, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal, time; from cocoindex_fsmirror._command.helper import helped\n"
+        "told, telling = os.pipe()\n"
+        "def look():\n    os.write(telling, b'%d' % os.getpid())\n"
+        "    time.sleep(0.5)\n    return 'x' * 10_000_000\n"
+        "with helped(look):\n    print(int(os.read(told, 100)), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -127,8 +125,8 @@ def test_there_is_none_where_threads_are_at_work() -> None:
     thread = threading.Thread(target=end.wait)
     thread.start()
     try:
-        with contextlib.closing(Helper(os.getpid)) as helper:
-            assert helper.result() == os.getpid()
+        with helped(os.getpid) as result:
+            assert result() == os.getpid()
     finally:
         end.set()
         thread.join()
@@ -140,9 +138,8 @@ def test_there_is_none_where_the_system_has_no_room_for_it() -> None:
             raise BlockingIOError
         os.fork = fork
         before = len(os.listdir("/proc/self/fd"))
-        helper = Helper(os.getpid)
-        assert helper.result() == os.getpid()
-        helper.close()
+        with helped(os.getpid) as result:
+            assert result() == os.getpid()
         assert len(os.listdir("/proc/self/fd")) == before
     """)
 
