@@ -14,10 +14,8 @@ from .._core.states import DirState, FileState, missing_in
 from .._disk.calls import attributes_of
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
-from .._mirror.mirror import Mirror
 from .._mirror.reading import noted, preview
-from .survey import Survey
-from .wanted import OWNER, Options, check_survey, declared, known_in
+from .survey import OWNER, Options, known_in, survey
 
 __all__ = ["Change", "dry_run"]
 
@@ -39,7 +37,7 @@ class Change(NamedTuple):
     note: str = ""
 
 
-def dry_run(mirror: Mirror, survey: Survey, options: Options) -> Iterator[Change]:
+def dry_run(options: Options) -> Iterator[Change]:
     """Yields what a run would do, in the order of the paths; reads what seems to have changed.
 
     Raises:
@@ -47,42 +45,34 @@ def dry_run(mirror: Mirror, survey: Survey, options: Options) -> Iterator[Change
         TooManyRemovalsError: The run would stop.
     """
     told: set[tuple[str, str]] = set()
-    for change in _all_changes(mirror, survey, options):
+    for change in _all_changes(options):
         # What makes way for one path may be gone in the source, too.
         if change.action == "fail" or change[:2] not in told:
             told.add(change[:2])
             yield change
 
 
-def _all_changes(mirror: Mirror, survey: Survey, options: Options) -> Iterator[Change]:
+def _all_changes(options: Options) -> Iterator[Change]:
     """Yields what a run would do; a change may come more than once."""
-    check_survey(survey)
-    owner = noted(mirror.root, OWNER) or "new"
-    check_removals(mirror.root, owner, declared(survey), options.max_delete, "--max-delete")
-    yield from (Change("fail", "", note=error) for error in survey.errors)
-    yield from _root_changes(mirror.root, survey)
+    root, found = options.root, survey(options)
+    owner = noted(root, OWNER) or "new"
+    check_removals(root, owner, found.declared(), options.max_delete, "--max-delete")
+    yield from (Change("fail", "", note=error) for error in found.errors)
+    if not os.path.isdir(root):
+        yield Change("make", "./")
+    elif attributes_of(os.stat(root)) != found.attributes:
+        yield Change("update", "./")
     swept: set[Name] = set()
-    if options.exact and os.path.isdir(mirror.root):
-        found = foreign(mirror.root, known_in(survey))
-        swept = {Name(path.removesuffix("/")) for path in found}
-        yield from map(_swept, found)
-    compared = Comparison(mirror.root, owner, options.on_conflict, read=options.checksum)
-    for batch in compared.batches(declared(survey)):
-        plan = preview(mirror.root, batch, swept, read=options.checksum)
+    if options.exact and os.path.isdir(root):
+        moved = foreign(root, known_in(found))
+        swept = {Name(path.removesuffix("/")) for path in moved}
+        yield from map(_swept, moved)
+    compared = Comparison(root, owner, options.on_conflict, read=options.checksum)
+    for batch in compared.batches(found.declared()):
+        plan = preview(root, batch, swept, read=options.checksum)
         yield from _changes(plan, compared.drifted)
     for name, error in compared.unread.items():
         yield Change("fail", name, note=str(error))
-
-
-def _root_changes(root: str, survey: Survey) -> Iterator[Change]:
-    """Yields what would happen to the root itself."""
-    try:
-        found = os.stat(root)
-    except FileNotFoundError:
-        yield Change("make", "./")
-        return
-    if attributes_of(found) != survey.attributes:
-        yield Change("update", "./")
 
 
 def _swept(path: str) -> Change:

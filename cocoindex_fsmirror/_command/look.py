@@ -28,6 +28,7 @@ from .output import (
     reports,
     utc,
 )
+from .survey import OWNER, SOURCE
 
 __all__ = ["status", "verify", "why"]
 
@@ -87,8 +88,8 @@ def _owner_figures(root: str, owner: reading.Owner) -> Figures:
 
 def _owner_name(root: str, owner: reading.Owner) -> str:
     """Returns the name of an owner."""
-    if owner.identity == reading.noted(root, "sync: owner"):
-        return f"fsmirror sync {printable(reading.noted(root, 'sync: source'))}"
+    if owner.identity == reading.noted(root, OWNER):
+        return f"fsmirror sync {printable(reading.noted(root, SOURCE))}"
     return printable(owner.by) or f"an app of which only the identity is known, {owner.identity}"
 
 

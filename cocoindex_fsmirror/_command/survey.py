@@ -1,31 +1,69 @@
-"""Survey: lists a source whole, before anything is done. Reads no file.
+"""Survey: lists a source whole, before anything is done, and what a mirror of it should hold.
 
-A large tree has to fit into memory, so the listing of each folder is packed into bytes
-(about 60 for an entry), and unpacked when the source is walked in the order of the names.
+Reads no file. A large tree has to fit into memory, so the listing of each folder is packed into
+bytes (about 60 for an entry), and unpacked when the source is walked in the order of the names.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from .._core.attributes import UNASKED, Attributes
 from .._core.errors import InvalidNameError, RootError, SourceError
-from .._core.names import RESERVED, Name, check_names, parse_link_target, parse_name
+from .._core.names import RESERVED, Name, check_names, leaf, parent, parse_link_target, parse_name
+from .._core.signatures import Signature
+from .._core.states import DirState, FileState, LinkState
 from .._disk.calls import attributes_of, inode_of
-from .patterns import Filter, UnreadableError
+from .._mirror.brake import Limit
+from .._mirror.comparison import Wanted
+from .._mirror.exact import Known
 
 if TYPE_CHECKING:
     import pathspec
 
-__all__ = ["TOO_FAR", "Entry", "Survey", "survey"]
+__all__ = ["OWNER", "SOURCE", "Entry", "Options", "Survey", "known_in", "patterns", "survey"]
 
-TOO_FAR: Final = "has a time that no mirror can keep; those from 1677 to 2262 can be"
-"""The problem of a file whose time does not fit into the ledger's 64 bits."""
+OWNER: Final = "sync: owner"
+"""The note of the identity under which ``fsmirror sync`` writes to a mirror."""
+SOURCE: Final = "sync: source"
+"""The note of the source that was mirrored last."""
+_TOO_FAR: Final = "has a time that no mirror can keep; those from 1677 to 2262 can be"
+
+
+class Options(NamedTuple):
+    """A source, the root of its mirror, and how the one is mirrored to the other.
+
+    Attributes:
+        source: An absolute path.
+        root: Another one.
+        excluded: What is left out, relative to the source.
+        gitignore: True to leave out what Git would: by the ``.gitignore`` files in the
+            source, and ``.git`` folders.
+        durability: As in :func:`~cocoindex_fsmirror.mount_dir_target`.
+        on_conflict: As there.
+        checksum: True to read every file, in the source and in the mirror.
+        exact: True to move what is not from the source to the backup area.
+        max_delete: How many files may be removed.
+    """
+
+    source: str
+    root: str = ""
+    excluded: pathspec.GitIgnoreSpec | None = None
+    gitignore: bool = False
+    durability: Literal["batch", "none"] = "batch"
+    on_conflict: Literal["backup", "overwrite", "error"] = "backup"
+    checksum: bool = False
+    exact: bool = False
+    max_delete: Limit | None = None
+
 
 Kind: TypeAlias = Literal["file", "link", "dir", "bad"]
 """The kind of an entry; ``"bad"`` exists, but can't be mirrored: a copy of it stays as it is."""
@@ -45,6 +83,16 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     inode: int = 0
     target: str = ""
 
+    def wanted(self, path: str) -> Wanted | None:
+        """Returns what the copy of the entry at a path should hold; ``None`` if it is bad."""
+        if self.kind == "file":
+            mtime_ns = self.attributes.mtime_ns or 0
+            seen = Signature(self.inode, self.size, mtime_ns, self.ctime_ns)
+            return Wanted(FileState(None, self.size, self.attributes), None, path, seen)
+        if self.kind == "dir":
+            return Wanted(DirState(self.attributes))
+        return None if self.kind == "bad" else Wanted(LinkState(self.target, self.attributes))
+
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[Entry]).decode
@@ -57,8 +105,8 @@ class Survey(msgspec.Struct):
         source: The absolute path of the source.
         attributes: Those that the root of the mirror gets.
         folders: The packed entries of each folder, by its path.
-        files: How many files there are.
-        links: How many links.
+        count: The number of entries, folders included.
+        leaves: The number of files and links that can be mirrored.
         skipped: Paths that are neither files, links nor folders.
         unread: Folders that can't be listed, with the reason.
         errors: What can't be mirrored, each as a sentence.
@@ -67,47 +115,36 @@ class Survey(msgspec.Struct):
     source: str
     attributes: Attributes = UNASKED
     folders: dict[str, bytes] = msgspec.field(default_factory=dict)
-    files: int = 0
-    links: int = 0
+    count: int = 0
+    leaves: int = 0
     skipped: list[str] = msgspec.field(default_factory=list)
     unread: list[str] = msgspec.field(default_factory=list)
     errors: list[str] = msgspec.field(default_factory=list)
 
-    @property
-    def count(self) -> int:
-        """The number of entries, folders included."""
-        return self.files + self.links + max(len(self.folders) - 1, 0)
-
-    def entries(self) -> Iterator[tuple[Name, Entry]]:
-        """Yields everything below the source, in the order of the paths as text.
+    def declared(self) -> Iterator[tuple[Name, Wanted | None]]:
+        """Yields what each path of a mirror should hold, in the order of the paths as text.
 
         That is the order of the ledger's rows: ``a-b`` comes before ``a/b``.
         """
-        walks = [self._folder("")]
-        while walks:
-            for path, entry in walks[-1]:
-                if entry is None:
-                    walks.append(self._folder(path))
-                    break
-                yield Name(path), entry
+        prefix = os.path.join(self.source, "")
+        steps = self._steps("")
+        while steps:
+            path, entry = steps.pop()
+            if entry is None:
+                steps += self._steps(path)
             else:
-                walks.pop()
+                yield Name(path), entry.wanted(prefix + path)
 
-    def _folder(self, folder: str) -> Iterator[tuple[str, Entry | None]]:
-        """Yields the entries of a folder; each folder in it twice, as ``None`` to be entered."""
-        prefix = f"{folder}/" if folder else ""
-        entries = self.entries_in(folder)
-        if all(entry.kind != "dir" for entry in entries):
-            for entry in entries:
-                yield prefix + entry.name, entry
-            return
-        steps: list[tuple[str, Entry | None]] = []
-        for entry in entries:
-            steps.append((entry.name, entry))
-            if entry.kind == "dir":
-                steps.append((f"{entry.name}/", None))
-        for name, step in sorted(steps, key=lambda step: step[0]):
-            yield prefix + name.removesuffix("/"), step
+    def _steps(self, folder: str) -> list[tuple[str, Entry | None]]:
+        """Lists a folder, the first path last; ``None`` is the step into a folder in it.
+
+        Args:
+            folder: Its path, with ``/`` at the end.
+        """
+        entries = self.entries_in(folder.removesuffix("/"))
+        steps: list[tuple[str, Entry | None]] = [(folder + each.name, each) for each in entries]
+        inner = [(f"{folder}{each.name}/", None) for each in entries if each.kind == "dir"]
+        return sorted([*steps, *inner], key=itemgetter(0), reverse=True)
 
     def entries_in(self, folder: str) -> list[Entry]:
         """Returns the entries of a folder, by name; none if it is not there."""
@@ -115,39 +152,49 @@ class Survey(msgspec.Struct):
         return [] if packed is None else _decode(packed)
 
 
-def survey(
-    source: str, excluded: pathspec.GitIgnoreSpec | None = None, *, gitignore: bool = False
-) -> Survey:
+def known_in(survey: Survey) -> Known:
+    """Returns a function that tells if a path is in a source, as a folder or as something else."""
+
+    @lru_cache(64)
+    def kinds(folder: Name) -> dict[str, Kind]:
+        return {entry.name: entry.kind for entry in survey.entries_in(folder)}
+
+    def knows(name: Name, is_folder: bool) -> bool:
+        kind = kinds(parent(name)).get(leaf(name))
+        return kind == "dir" or (kind is not None and not is_folder)
+
+    return knows
+
+
+def survey(options: Options) -> Survey:
     """Lists every folder of a source.
 
-    Args:
-        source: Its absolute path.
-        excluded: What to leave out, relative to the source.
-        gitignore: True to leave out what Git would: by the ``.gitignore`` files in
-            the source, and ``.git`` folders.
-
     Raises:
-        RootError: The source is gone.
+        RootError: The source is gone, or can't be listed whole. What can't be seen is not gone:
+            its copies would be removed.
     """
+    source, hint = options.source, "nothing was changed"
     found = Survey(source)
     try:
         there = os.stat(source)
     except OSError as error:
-        hint = "nothing was changed"
         raise RootError(source, f"can't be read: {error.strerror}", hint) from error
     found.attributes = attributes_of(there).of_folder()
     if not _can_be_kept(there.st_mtime_ns):
-        found.unread.append(f"{source}: {TOO_FAR}")
-    waiting = [("", Filter(excluded, gitignore=gitignore))]  # The next one last.
+        found.unread.append(f"{source}: {_TOO_FAR}")
+    waiting = [("", _Filter(options.excluded, gitignore=options.gitignore))]  # The next one last.
     while waiting:
         path, above = waiting.pop()
         try:
             inside = above.entered(source, path)
             folders = _list(found, path, inside)
-        except UnreadableError as error:
+        except _UnreadableError as error:
             found.unread.append(str(error))
         else:
             waiting += [(folder, inside) for folder in reversed(folders)]
+    if found.unread:
+        shown = "; ".join(found.unread[:3])
+        raise RootError(source, f"can't be read whole: {shown}", hint)
     return found
 
 
@@ -156,26 +203,22 @@ def _can_be_kept(time_ns: int) -> bool:
     return -(1 << 63) <= time_ns < 1 << 63
 
 
-def _list(found: Survey, path: str, inside: Filter) -> list[str]:
+def _list(found: Survey, path: str, inside: _Filter) -> list[str]:
     """Lists one folder; returns the folders in it."""
     try:
         with os.scandir(os.path.join(found.source, path)) as listing:
             entries = [entry for entry in listing if entry.name != RESERVED]
     except OSError as error:
-        raise UnreadableError.of(path or found.source, error) from error
+        raise _UnreadableError(path or found.source, error) from error
     entries.sort(key=lambda entry: entry.name)
-    are_names = _are_names([entry.name for entry in entries])
-    listed: list[Entry] = []
-    folders: list[str] = []
-    for entry in entries:
-        inner = f"{path}/{entry.name}" if path else entry.name
-        seen = _look_at(found, entry, inner, inside, is_name=are_names)
-        if seen is not None:
-            listed.append(seen)
-            if seen.kind == "dir":
-                folders.append(inner)
+    is_name = _are_names([entry.name for entry in entries])
+    prefix = f"{path}/" if path else ""
+    looks = (_look_at(found, each, prefix + each.name, inside, is_name) for each in entries)
+    listed = [entry for entry in looks if entry is not None]
     found.folders[path] = _encode(listed)
-    return folders
+    found.count += len(listed)
+    found.leaves += sum(1 for entry in listed if entry.kind in ("file", "link"))
+    return [prefix + entry.name for entry in listed if entry.kind == "dir"]
 
 
 def _are_names(names: list[str]) -> bool:
@@ -188,13 +231,12 @@ def _are_names(names: list[str]) -> bool:
 
 
 def _look_at(
-    found: Survey, entry: os.DirEntry[str], path: str, inside: Filter, *, is_name: bool
+    found: Survey, entry: os.DirEntry[str], path: str, inside: _Filter, is_name: bool
 ) -> Entry | None:
-    """Returns what an entry of a folder is, or ``None`` if it is not to be mirrored."""
+    """Looks at an entry of a folder; returns ``None`` if it is not to be mirrored."""
     try:
         seen = entry.stat(follow_symlinks=False)
-        is_folder = stat.S_ISDIR(seen.st_mode)
-        if inside.leaves_out(path, is_folder=is_folder):
+        if inside.leaves_out(path, is_folder=stat.S_ISDIR(seen.st_mode)):
             return None
         if not is_name:
             parse_name(path)
@@ -209,7 +251,7 @@ def _look_at(
 
 
 def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_result) -> Entry | None:
-    """Makes an entry of what was seen, and counts it."""
+    """Makes an entry of what was seen."""
     kind: Kind = "file"
     target = ""
     if stat.S_ISDIR(seen.st_mode):
@@ -219,14 +261,81 @@ def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_resu
     elif not stat.S_ISREG(seen.st_mode):
         found.skipped.append(path)
         return None
-    found.files += kind == "file"
-    found.links += kind == "link"
     if not _can_be_kept(seen.st_mtime_ns):
         if kind == "dir":  # What is in it could not be told from what is gone.
-            found.unread.append(f"{path}: {TOO_FAR}")
+            found.unread.append(f"{path}: {_TOO_FAR}")
             return None
-        found.errors.append(str(SourceError(os.path.join(found.source, path), TOO_FAR)))
+        found.errors.append(str(SourceError(os.path.join(found.source, path), _TOO_FAR)))
         return Entry(entry.name, "bad")
     ctime_ns = seen.st_ctime_ns if _can_be_kept(seen.st_ctime_ns) else 0
     attributes = attributes_of(seen).of_folder() if kind == "dir" else attributes_of(seen)
     return Entry(entry.name, kind, seen.st_size, attributes, ctime_ns, inode_of(seen), target)
+
+
+# Patterns
+
+
+class _UnreadableError(Exception):
+    """A part of a source can't be read."""
+
+    def __init__(self, path: str, error: Exception) -> None:
+        reason = error.strerror if isinstance(error, OSError) else None
+        super().__init__(f"{path}: {reason or error}")
+
+
+def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
+    """Parses patterns of paths to leave out of a source, in the syntax of ``.gitignore``.
+
+    Raises:
+        ValueError: One can't be parsed; it is quoted.
+    """
+    import pathspec  # noqa: PLC0415  # It takes its time, and most sources are taken whole.
+
+    listed = list(lines)
+    for line in listed:
+        try:
+            pathspec.GitIgnoreSpec.from_lines([line])
+        except (ValueError, re.error) as error:
+            raise ValueError(f"the pattern {line!r} can't be parsed: {error}") from None
+    return pathspec.GitIgnoreSpec.from_lines(listed)
+
+
+class _Filter:
+    """Leaves paths out: by patterns for the whole source, and by ``.gitignore`` files in it."""
+
+    def __init__(self, excluded: pathspec.GitIgnoreSpec | None, *, gitignore: bool) -> None:
+        self._excluded = excluded
+        self._gitignore = gitignore
+        self._inner: list[tuple[str, pathspec.GitIgnoreSpec]] = []
+
+    def entered(self, source: str, path: str) -> _Filter:
+        """Returns the filter for a folder, with what its own ``.gitignore`` adds.
+
+        Raises:
+            _UnreadableError: That file can't be read or parsed.
+        """
+        name = os.path.join(path, ".gitignore")
+        file = os.path.join(source, name)
+        if not self._gitignore or not os.path.isfile(file):
+            return self
+        try:
+            with open(file, "rb") as lines:
+                added = patterns(os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
+        except (OSError, ValueError) as error:
+            raise _UnreadableError(name, error) from error
+        inner = _Filter(self._excluded, gitignore=True)
+        inner._inner = [*self._inner, (path, added)]
+        return inner
+
+    def leaves_out(self, path: str, *, is_folder: bool) -> bool:
+        """True if a path is left out; of several ``.gitignore`` files the innermost decides."""
+        if self._excluded is None and not self._gitignore:
+            return False
+        shown = f"{path}/" if is_folder else path
+        if self._excluded is not None and self._excluded.match_file(shown):
+            return True
+        for folder, spec in reversed(self._inner):
+            verdict = spec.check_file(os.path.relpath(path, folder or ".") + shown[len(path) :])
+            if verdict.include is not None:
+                return bool(verdict.include)
+        return self._gitignore and is_folder and os.path.basename(path) == ".git"

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 import msgspec
@@ -16,7 +16,6 @@ import msgspec
 from .._core.errors import FsMirrorError, counted, readable
 from .._core.names import Name
 from .._mirror.brake import Limit
-from .._mirror.mirror import Mirror
 from .._mirror.suspects import few_suspects
 from .dry_run import dry_run as list_changes
 from .helper import collect_less_garbage, helped
@@ -33,10 +32,8 @@ from .output import (
     tell,
     tell_error,
 )
-from .patterns import patterns
-from .survey import Survey, survey
+from .survey import Options, patterns, survey
 from .syncing import Summary, Syncing
-from .wanted import Options
 
 __all__ = ["sync"]
 
@@ -101,7 +98,7 @@ def sync(
     watch: bool,
     dry_run: bool,
     as_json: bool,
-    **options: Any,
+    **more: Any,
 ) -> int:
     """Mirror what is in SRC into DST.
 
@@ -122,101 +119,96 @@ def sync(
         excluded = patterns(exclude) if exclude else None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    look_at_source = partial(survey, src, excluded, gitignore=gitignore)
+    options = Options(src, dst, excluded, gitignore, **more)
     if dry_run:
-        planned = _planned(Mirror(dst), look_at_source(), Options(**options))
-        return tell(planned, as_json=as_json)
+        return tell(_planned(options), as_json=as_json)
     collect_less_garbage()
-    run = _Run(src, dst, partial(Syncing, dst, Options(**options)), look_at_source, as_json)
     if watch:
-        return _follow(run)
+        return _follow(options, as_json=as_json)
     # Forked before a ledger is open, since SQLite forbids to take one along.
     with (
         helped(partial(few_suspects, dst)) as suspects,
-        contextlib.closing(run.open()) as syncing,
+        contextlib.closing(Syncing(options)) as syncing,
     ):
-        return run.once(syncing, suspects)
+        return _run(syncing, options, suspects, as_json=as_json)
 
 
-class _Run(NamedTuple):
-    """A run of ``sync``, once or again and again."""
-
-    source: str
-    target: str
-    open: Callable[[], Syncing]
-    survey: Callable[[], Survey]
-    as_json: bool
-
-    def once(
-        self, syncing: Syncing, suspects: Callable[[], list[Name] | None] = lambda: None
-    ) -> int:
-        """Mirrors the source, and tells what was done; returns the exit status."""
-        found = self.survey()
-        with progress_bar(0 if self.as_json else found.count) as syncing.on_progress:
-            summary = syncing.run(found, suspects())
-        for line in summary.failures:
-            complain(line)
-        if summary.skipped and not self.as_json:
-            shown = ", ".join(map(printable, summary.skipped[:3]))
-            shown += ", ..." if len(summary.skipped) > 3 else ""
-            complain(f"skipped {counted(len(summary.skipped), 'special file')}: {shown}")
-        return tell(_done(self.source, self.target, summary), as_json=self.as_json)
+def _run(
+    syncing: Syncing,
+    options: Options,
+    suspects: Callable[[], list[Name] | None] = lambda: None,
+    *,
+    as_json: bool,
+) -> int:
+    """Mirrors the source, and tells what was done; returns the exit status."""
+    found = survey(options)
+    with progress_bar(0 if as_json else found.count) as syncing.on_progress:
+        summary = syncing.run(found, suspects())
+    for line in summary.failures:
+        complain(line)
+    if summary.skipped and not as_json:
+        shown = ", ".join(map(printable, summary.skipped[:3]))
+        shown += ", ..." if len(summary.skipped) > 3 else ""
+        complain(f"skipped {counted(len(summary.skipped), 'special file')}: {shown}")
+    return tell(_done(options, summary), as_json=as_json)
 
 
-def _done(source: str, target: str, summary: Summary) -> Report:
+def _done(options: Options, summary: Summary) -> Report:
     """Reports what a run did."""
     done = msgspec.structs.asdict(summary)
     counts = [f"{done[name]:,} {name.replace('_', ' ')}" for name in _COUNTS]
     line = ", ".join([*counts, readable(summary.size), f"{summary.seconds:.1f} s"])
     return Report(
-        {"source": source, "root": target} | done,
-        [f"{printable(target)}: {line}"],
+        {"source": options.source, "root": options.root} | done,
+        [f"{printable(options.root)}: {line}"],
         ExitStatus.FAILED if summary.failures else ExitStatus.IN_ORDER,
     )
 
 
-def _planned(mirror: Mirror, found: Survey, options: Any) -> Report:
+def _planned(options: Options) -> Report:
     """Reports what a run would do."""
-    changes = list(list_changes(mirror, found, options))
-    lines = []
+    changes, lines = list(list_changes(options)), []
     for action, path, size, note in changes:
         more = ", ".join([readable(size)] * bool(size) + [one_line(note)] * bool(note))
         lines.append(f"{coloured(action)} {printable(path)}" + (more and f"  ({more})"))
     count = counted(len(changes), "change")
-    lines.append(f"{printable(mirror.root)}: {count} would be made; nothing was done")
-    figures = {"root": mirror.root, "changes": [change._asdict() for change in changes]}
+    lines.append(f"{printable(options.root)}: {count} would be made; nothing was done")
+    figures = {"root": options.root, "changes": [change._asdict() for change in changes]}
     fails = any(change.action == "fail" for change in changes)
     return Report(figures, lines, ExitStatus.FAILED if fails else ExitStatus.IN_ORDER)
 
 
-def _follow(run: _Run) -> int:
+def _follow(options: Options, *, as_json: bool) -> int:
     """Runs, and runs again whenever something changes, until it is interrupted."""
-    from .watch import Watching  # noqa: PLC0415
+    from .watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
 
-    syncing = run.open()
+    syncing = Syncing(options)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            with contextlib.closing(syncing), Watching(run.source, run.target) as watching:
+            with (
+                contextlib.closing(syncing),
+                Watching(options.source, options.root) as watching,
+            ):
                 while not watching.is_out_of_date():
                     try:
-                        run.once(syncing)
+                        _run(syncing, options, as_json=as_json)
                     except FsMirrorError as error:
-                        tell_error(error, as_json=run.as_json)  # The next change may mend it.
+                        tell_error(error, as_json=as_json)  # The next change may mend it.
                     while not watching.wait(syncing.has_drifted):
                         pass
-            syncing = _opened_again(run)
+            syncing = _opened_again(options, as_json=as_json)
     return ExitStatus.IN_ORDER
 
 
-def _opened_again(run: _Run) -> Syncing:
+def _opened_again(options: Options, *, as_json: bool) -> Syncing:
     """Opens a mirror that was replaced, as soon as that can be done."""
     told = ""
     while True:
         try:
-            return run.open()
+            return Syncing(options)
         except FsMirrorError as error:
             if str(error) != told:
-                tell_error(error, as_json=run.as_json)
+                tell_error(error, as_json=as_json)
             told = str(error)
             time.sleep(_PAUSE)
 

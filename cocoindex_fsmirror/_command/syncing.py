@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import Final
 
 import msgspec
 
-from .._core.errors import FsMirrorError
+from .._core.errors import ApplyError, FsMirrorError, PathError
+from .._core.intents import Intent
 from .._core.names import ROOT, Name
-from .._disk.tree import dress_folder
+from .._disk.tree import Tree, dress_folder
+from .._mirror.apply import apply_intents
 from .._mirror.comparison import Comparison, Declared, check_removals
+from .._mirror.drift import observe
 from .._mirror.exact import foreign, sweep
-from .._mirror.mirror import Mirror
+from .._mirror.ledger import Ledger
 from .._mirror.outcome import Outcome
-from .._mirror.reading import count, noted
-from .._mirror.session import held
+from .._mirror.reading import noted
+from .._mirror.session import Session, held
 from .._mirror.teardown import remove_engine
 from .._mirror.update import apply_all, begin
-from .interrupts import Interrupts
-from .survey import Survey
-from .wanted import OWNER, SOURCE, Options, check_survey, declared, known_in
+from .survey import OWNER, SOURCE, Options, Survey, known_in
 
 __all__ = ["Summary", "Syncing"]
 
@@ -39,7 +41,7 @@ class Summary(msgspec.Struct):
         healed: Put right, because somebody else had changed or removed them.
         deleted: Removed, because they are gone in the source.
         backed_up: Foreign ones that were moved to the backup area.
-        unchanged: All others.
+        unchanged: All others in the source, but for those that failed.
         size: Bytes that were written.
         seconds: How long it took.
         failures: What failed, each as a sentence.
@@ -62,8 +64,7 @@ class Syncing:
     """A source that is mirrored; nobody else can mirror to the same root until it is closed.
 
     Args:
-        root: The root of the mirror; it is made if it is missing.
-        options: How it is mirrored.
+        options: The source, the root of the mirror, which is made if it is missing, and how.
 
     Attributes:
         on_progress: Is told how many entries of the source were compared, and how many more
@@ -74,29 +75,26 @@ class Syncing:
         RootError: The root can't be used.
     """
 
-    def __init__(self, root: str, options: Options) -> None:
-        self.mirror = Mirror(root, on_outcome=self._add, on_bytes=self._go_on)
+    def __init__(self, options: Options) -> None:
         self.on_progress: Callable[[int, int], None] = lambda _seen, _size: None
         self._options = options
-        self._interrupts = Interrupts()
-        self._begin(Survey(""), "")
-        self.mirror.create()
+        self._session = Session(options.root)
+        self._survey = Survey(options.source)
         self._open = contextlib.ExitStack()
-        self._open.enter_context(self.mirror)
-        self._open.enter_context(held(self.mirror.session))
+        self._session.run(_do_nothing, create=True)
+        self._open.callback(self._session.close)
+        self._open.enter_context(held(self._session))
 
     def close(self) -> None:
-        """Releases the root; after a Ctrl-C, completes or undoes what was begun."""
-        if self._interrupts.is_pressed:
-            with contextlib.suppress(FsMirrorError):
-                self.mirror.create()  # It recovers.
+        """Releases the root."""
         self._open.close()
 
     def has_drifted(self) -> bool:
         """True if somebody else has changed the mirror."""
-        if self.mirror.observe().names:
+        root = self._options.root
+        if observe(root).names:
             return True
-        return self._options.exact and bool(foreign(self.mirror.root, known_in(self._survey)))
+        return self._options.exact and bool(foreign(root, known_in(self._survey)))
 
     def run(self, survey: Survey, suspects: Iterable[Name] | None = None) -> Summary:
         """Mirrors what a survey found.
@@ -110,50 +108,61 @@ class Syncing:
             FsMirrorError: The mirror can't be used, or nothing at all may be done.
             KeyboardInterrupt: Ctrl-C was pressed; the next run completes what is missing.
         """
-        started, mirror, options = time.monotonic(), self.mirror, self._options
-        root, limit, is_durable = mirror.root, options.max_delete, options.durability != "none"
-        check_survey(survey)
-        check_removals(root, noted(root, OWNER), declared(survey), limit, "--max-delete")
-        owner = begin(mirror.session, OWNER, _BY, durable=is_durable)
+        started, session, options = time.monotonic(), self._session, self._options
+        root, limit, is_durable = options.root, options.max_delete, options.durability != "none"
+        check_removals(root, noted(root, OWNER), survey.declared(), limit, "--max-delete")
+        owner = begin(session, OWNER, _BY, durable=is_durable)
         if noted(root, SOURCE) != survey.source:
-            mirror.session.run(lambda _tree, ledger: ledger.note(SOURCE, survey.source))
-        self._begin(survey, owner)
-        with self._interrupts:
-            if options.exact:
-                swept = sweep(mirror.session, known_in(survey))
-                self._add(swept)
-                self._failures += map(str, swept.failures)
-            remove_engine(mirror.session)
-            apply = partial(mirror.apply, read=options.checksum)
-            to_do = self._comparison.batches(self._declared(), suspects)
-            self._failures += map(str, apply_all(apply, to_do))
-        mirror.session.run(lambda tree, _ledger: dress_folder(tree, ROOT, survey.attributes))
-        return self._concluded(time.monotonic() - started)
-
-    def _begin(self, survey: Survey, owner: str) -> None:
-        """Resets what is counted for a run."""
-        options = self._options
-        self._survey = survey
-        self._compared = 0
-        self._comparison = Comparison(
-            self.mirror.root,
-            owner,
-            options.on_conflict,
-            durable=options.durability != "none",
-            read=options.checksum,
-        )
+            session.run(lambda _tree, ledger: ledger.note(SOURCE, survey.source))
+        self._survey, self._compared = survey, 0
         self._summary = Summary(skipped=survey.skipped)
-        self._failures = list(survey.errors)
+        self._comparison = Comparison(
+            root, owner, options.on_conflict, durable=is_durable, read=options.checksum
+        )
+        failures: list[FsMirrorError] = []
+        try:
+            with _interruptible() as self._check:
+                if options.exact:
+                    failures += self._add(sweep(session, known_in(survey))).failures
+                remove_engine(session)
+                batches = self._comparison.batches(self._declared(), suspects)
+                failures += apply_all(self._apply, batches)
+        except KeyboardInterrupt:
+            with contextlib.suppress(FsMirrorError):
+                session.run(_do_nothing)  # It recovers: what was begun is completed or undone.
+            raise
+        session.run(lambda tree, _ledger: dress_folder(tree, ROOT, survey.attributes))
+        self._conclude(failures)
+        self._summary.seconds = time.monotonic() - started
+        return self._summary
 
     def _declared(self) -> Declared:
         """Yields what is declared, and counts it; stops after a Ctrl-C."""
-        for each in declared(self._survey):
-            self._interrupts.check()
+        for each in self._survey.declared():
+            self._check()
             self._compared += 1
             yield each
 
-    def _add(self, outcome: Outcome) -> None:
-        """Counts one batch."""
+    def _apply(self, intents: list[Intent]) -> None:
+        """Applies one batch; raises :class:`ApplyError` for paths that failed."""
+        read = self._options.checksum
+        self._go_on(0)
+        outcome = self._session.run(
+            lambda tree, ledger: apply_intents(
+                tree, ledger, intents, read=read, on_bytes=self._go_on
+            )
+        )
+        self._add(outcome)
+        if outcome.failures:
+            raise ApplyError(self._options.root, outcome.failures)
+
+    def _go_on(self, size: int) -> None:
+        """Reports bytes as they are written, and stops after a Ctrl-C."""
+        self.on_progress(self._compared, size)
+        self._check()
+
+    def _add(self, outcome: Outcome) -> Outcome:
+        """Counts what was done."""
         summary = self._summary
         done = [*outcome.written, *outcome.dressed]
         healed = sum(1 for name in done if name in self._comparison.drifted)
@@ -163,17 +172,49 @@ class Syncing:
         summary.deleted += len(outcome.removed)
         summary.backed_up += len(outcome.backed_up)
         summary.size += outcome.size
+        return outcome
 
-    def _go_on(self, size: int) -> None:
-        """Reports bytes as they are written, and stops after a Ctrl-C."""
-        self.on_progress(self._compared, size)
-        self._interrupts.check()
-
-    def _concluded(self, seconds: float) -> Summary:
-        """Completes the summary."""
-        summary = self._summary
-        summary.failures = [*self._failures, *map(str, self._comparison.unread.values())]
+    def _conclude(self, failures: list[FsMirrorError]) -> None:
+        """Adds to the summary what failed and, with that known, what is unchanged."""
+        summary, survey, unread = self._summary, self._survey, self._comparison.unread
+        knows = known_in(survey)
+        failed = {Name(each.path) for each in failures if isinstance(each, PathError)}
+        leaves = [name for name in failed if knows(name, False) and not knows(name, True)]
         done = summary.written + summary.adopted + summary.healed
-        summary.unchanged = max(count(self.mirror.root) - done, 0)
-        summary.seconds = seconds
-        return summary
+        summary.unchanged = survey.leaves - done - len(leaves) - len(unread)
+        summary.failures = [*survey.errors, *map(str, failures), *map(str, unread.values())]
+
+
+def _do_nothing(_tree: Tree, _ledger: Ledger) -> None:
+    """Does nothing with a root that is opened for it."""
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Holds Ctrl-C back until the run can stop without a torn batch.
+
+    A second Ctrl-C ends the process at once.
+
+    Yields:
+        A function that raises KeyboardInterrupt once Ctrl-C was pressed.
+    """
+    is_pressed = False
+
+    def press(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal is_pressed
+        is_pressed = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def check() -> None:
+        if is_pressed:
+            raise KeyboardInterrupt
+
+    # A job in the background ignores Ctrl-C, and goes on to do so.
+    if listens := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield check
+    finally:
+        if listens:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    check()  # It came after the last file; a script has to stop all the same.

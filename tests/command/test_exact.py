@@ -16,8 +16,7 @@ import pytest
 from cocoindex_fsmirror import SourceError
 from cocoindex_fsmirror._command import syncing
 from cocoindex_fsmirror._command import syncing as _sync
-from cocoindex_fsmirror._command import wanted as _sources
-from cocoindex_fsmirror._command.survey import survey
+from cocoindex_fsmirror._command.survey import Options, survey
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk import staging
@@ -80,9 +79,9 @@ def test_exact_leaves_what_it_could_not_put_right(
 def test_what_exact_leaves_is_no_reason_to_run_again(src: Path, dst: Path) -> None:
     dst.mkdir()
     (dst / "index.html").write_bytes(b"foreign")
-    options = _sources.Options(on_conflict="error", exact=True)
-    with contextlib.closing(_sync.Syncing(str(dst), options)) as syncing:
-        assert syncing.run(survey(str(src))).failures
+    options = Options(str(src), str(dst), on_conflict="error", exact=True)
+    with contextlib.closing(_sync.Syncing(options)) as syncing:
+        assert syncing.run(survey(options)).failures
         assert not syncing.has_drifted()
         (dst / "mine").touch()
         assert syncing.has_drifted()

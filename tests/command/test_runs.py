@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, RootError
+from cocoindex_fsmirror import RootError
 from cocoindex_fsmirror._command import syncing
 from cocoindex_fsmirror._command import syncing as _sync
 from cocoindex_fsmirror._core.intents import Intent
@@ -25,6 +25,8 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import tree as tree_module
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import comparison as _comparison
+from cocoindex_fsmirror._mirror.apply import apply_intents
+from cocoindex_fsmirror._mirror.ledger import Ledger
 from cocoindex_fsmirror._mirror.outcome import Outcome
 from tests.command.syncing import state, sync, told
 from tests.support import exact_state, snapshot
@@ -114,13 +116,13 @@ def test_rsync_and_diff_find_no_difference(src: Path, dst: Path) -> None:
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Collects the paths of each batch that is applied."""
-    collected, real = list[list[str]](), Mirror.apply
+    collected, real = list[list[str]](), apply_intents
 
-    def apply(mirror: Mirror, intents: list[Intent], **options: Any) -> Outcome:
+    def apply(tree: Tree, ledger: Ledger, intents: list[Intent], **options: Any) -> Outcome:
         collected.append([intent.name for intent in intents])
-        return real(mirror, intents, **options)
+        return real(tree, ledger, intents, **options)
 
-    monkeypatch.setattr(Mirror, "apply", apply)
+    monkeypatch.setattr(syncing, "apply_intents", apply)
     return collected
 
 

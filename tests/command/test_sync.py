@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import Mirror, SourceError
-from cocoindex_fsmirror._command.survey import survey
+from cocoindex_fsmirror._command import syncing
+from cocoindex_fsmirror._command.survey import Options, survey
 from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk import tree as _tree
+from cocoindex_fsmirror._mirror.apply import apply_intents
+from cocoindex_fsmirror._mirror.outcome import Outcome
 from tests.command.syncing import (
     CHANGES,
     THEN,
@@ -169,7 +172,7 @@ def test_paths_are_compared_in_the_order_of_the_ledger(src: Path, dst: Path) -> 
         path = src / name
         path.mkdir(parents=True, exist_ok=True)
         (path / "file").write_bytes(name.encode())
-    names = [name for name, _ in survey(str(src)).entries()]
+    names = [name for name, _ in survey(Options(str(src))).declared()]
     assert names == sorted(snapshot(src))
     sync(src, dst)
     assert [row.name for row in ledger_rows(Mirror(dst))] == names
@@ -298,14 +301,13 @@ def test_a_source_that_changes_while_it_is_copied_fails_by_name_and_the_next_run
 ) -> None:
     sync(src, dst)
     (src / "docs" / "large").write_bytes(b"1" * 100_000)
-    real = Mirror.apply
 
-    def apply(mirror: Mirror, *args: Any, **options: Any) -> object:
+    def apply(*args: Any, **options: Any) -> Outcome:
         (src / "docs" / "large").write_bytes(b"2" * 100_000)
-        return real(mirror, *args, **options)
+        return apply_intents(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Mirror, "apply", apply)
+        patch.setattr(syncing, "apply_intents", apply)
         result = sync(src, dst)
     assert result.exit_code == 3
     assert "write 'docs/large': its source" in result.stderr

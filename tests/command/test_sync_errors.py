@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import tempfile
 import warnings
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror import SourceError
+from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk.roots import lock, open_root
+from cocoindex_fsmirror._mirror.session import Session
 from tests.command.syncing import sync
 from tests.support import contents, snapshot
 
@@ -87,6 +90,38 @@ def test_a_link_to_the_inside_of_the_source_is_seen_through(pages: Path, dst: Pa
     assert sync(pages, dst).exit_code == 2
 
 
+@pytest.mark.parametrize("more", [(), ("--on-conflict", "error")])
+def test_failed_paths_are_not_counted_as_unchanged(
+    pages: Path, dst: Path, more: tuple[str, ...]
+) -> None:
+    (pages / "other.html").write_bytes(b"other")
+    assert sync(pages, dst).exit_code == 0
+    (dst / "index.html").unlink()
+    (dst / "index.html").mkdir()
+    (dst / "index.html" / "mine").touch()
+    shutil.rmtree(dst / "guide")
+    (dst / "guide").write_bytes(b"mine")
+    result = sync(pages, dst, *more)
+    # The files below the folder fail with it, if what is in its place may not be moved.
+    done = "0 healed, 0 deleted, 0 backed up" if more else "2 healed, 0 deleted, 1 backed up"
+    assert (result.exit_code, f"{done}, 1 unchanged" in result.stdout) == (3, True), result.output
+
+
+def test_file_whose_source_is_unreadable_is_not_counted_as_unchanged(
+    pages: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sync(pages, dst).exit_code == 0
+    (pages / "index.html").write_bytes(b"<p>changed")
+
+    def opened(path: str) -> tuple[int, os.stat_result]:
+        raise SourceError(path, "can't be read: Permission denied")
+
+    monkeypatch.setattr(_source, "_open", opened)
+    result = sync(pages, dst)
+    assert (result.exit_code, "0 written" in result.stdout) == (3, True)
+    assert "2 unchanged" in result.stdout
+
+
 @pytest.fixture
 def locked(dst: Path) -> Iterator[None]:
     """Somebody else holds the destination."""
@@ -102,7 +137,7 @@ def test_a_destination_in_use_is_one_message(
     pages: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "cocoindex_fsmirror._command.syncing.Mirror", lambda *a, **k: Mirror(*a, **k, patience=0)
+        "cocoindex_fsmirror._command.syncing.Session", lambda root: Session(root, patience=0)
     )
     result = sync(pages, dst)
     assert result.exit_code == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror._command.survey import survey
+from cocoindex_fsmirror._command.survey import Options, survey
 from cocoindex_fsmirror._disk import sources as _source
 from tests.command.syncing import sync
 from tests.support import backups, beside_ours, command_environment, contents, snapshot
@@ -134,10 +134,10 @@ def deep(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_source_of_any_depth_is_listed_and_each_folder_before_those_in_it(deep: Path) -> None:
-    found = survey(str(deep))
+    found = survey(Options(str(deep)))
     down = ["/".join(["d"] * depth) for depth in range(1101)]
     up = [f"{path}/e".lstrip("/") for path in reversed(down[:-1])]
-    assert [name for name, _ in found.entries()] == [*down[1:], *up]
+    assert [name for name, _ in found.declared()] == [*down[1:], *up]
     assert (found.unread, found.errors) == ([], [])
 
 

@@ -14,11 +14,11 @@ from unittest import mock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._command.survey import survey
+from cocoindex_fsmirror._command import syncing
+from cocoindex_fsmirror._command.survey import Options, survey
 from cocoindex_fsmirror._command.syncing import Syncing
-from cocoindex_fsmirror._command.wanted import Options
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
+from cocoindex_fsmirror._mirror.apply import apply_intents
 from tests.command.syncing import state
 from tests.support import contents, snapshot
 
@@ -59,16 +59,17 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _run(source: Path, target: Path, options: Options) -> dict[str, Any]:
+def _run(source: Path, target: Path, *, checksum: bool = False) -> dict[str, Any]:
     """Syncs once; returns how many batches there were, and what failed."""
+    options = Options(str(source), str(target), checksum=checksum)
     now_ns = time.time_ns()
     while coarse_now_ns() <= now_ns:
         pass  # What changed in this very tick would be read again by the next run.
     with (
-        contextlib.closing(Syncing(str(target), options)) as syncing,
-        mock.patch.object(Mirror, "apply", autospec=True, side_effect=Mirror.apply) as apply,
+        contextlib.closing(Syncing(options)) as run,
+        mock.patch.object(syncing, "apply_intents", side_effect=apply_intents) as apply,
     ):
-        summary = syncing.run(survey(str(source)))
+        summary = run.run(survey(options))
     return {"batches": apply.call_count, "failures": summary.failures}
 
 
@@ -86,15 +87,15 @@ def test_any_edits_of_both_sides_converge_and_nothing_of_others_is_lost(
                     mark = f"{number:02}{step:02}{'source' if is_source else 'theirs'}".encode()
                     _edit(source if is_source else target, name, kind, mark)
             marks = {c for c in contents(snapshot(target)).values() if b"theirs" in c}
-            if _run(source, target, Options(checksum=checksum))["failures"]:
+            if _run(source, target, checksum=checksum)["failures"]:
                 # A foreign folder in the way is an error by design: its owner moves it away.
                 for path in {*target.iterdir()} - {target / ".fsmirror"}:
                     _remove(path)
                 marks = set()
-                assert not _run(source, target, Options())["failures"]
+                assert not _run(source, target)["failures"]
             kept = {**contents(snapshot(target)), **contents(snapshot(target, ours=True))}
             assert marks <= {*kept.values()}
             expected, found = state(source), state(target)
             assert {name: found.get(name) for name in expected} == expected
-            again = _run(source, target, Options())
+            again = _run(source, target)
             assert again == {"batches": 0, "failures": []}

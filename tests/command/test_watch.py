@@ -266,7 +266,7 @@ run()
 """
 
 
-@pytest.mark.parametrize("module", ["click", "msgspec", "cocoindex_fsmirror._mirror.mirror"])
+@pytest.mark.parametrize("module", ["click", "msgspec", "cocoindex_fsmirror._mirror.session"])
 def test_an_interrupt_before_the_command_has_begun_just_ends_it(dst: Path, module: str) -> None:
     code = _INTERRUPTED_START.format(module=module)
     command = [sys.executable, "-c", code, "status", str(dst)]

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._command.survey import survey
-from cocoindex_fsmirror._command.wanted import known_in
+from cocoindex_fsmirror._command.survey import Options, known_in, survey
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror.drift import DriftReport
@@ -154,7 +153,7 @@ def test_declared_path_that_is_not_managed_is_left_alone(
     (source / "f").touch()
     for name in ("empty", "e"):
         (source / name).mkdir()
-    besides = known_in(survey(str(source)))
+    besides = known_in(survey(Options(str(source))))
     assert set(sweep(mirror.session, besides).backed_up) == {"d/other", "dd"}
     # A folder where a file belongs stays; a file where a folder belongs may be replaced.
     assert snapshot(root) == {"d": "dir", "d/theirs": b"1", "empty": "dir", "e": b"1"}
