@@ -9,8 +9,7 @@ from typing import NamedTuple
 from .._core.attributes import UNASKED
 from .._core.names import Name
 from .._core.plan import Keep, Plan
-from .._core.rows import Kind
-from .._core.states import DirState, FileState, missing_in
+from .._core.states import FileState, Kind
 from .._disk.calls import attributes_of
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
@@ -84,14 +83,14 @@ def _swept(path: str) -> Change:
 
 def _changes(plan: Plan, drifted: set[Name]) -> list[Change]:
     """Lists the steps of a plan, by path."""
-    found = [Change("make", f"{step.row.name}/") for step in plan.folders]
+    found = [Change("make", f"{row.name}/") for row in plan.folders]
     for put in plan.files:
         name = put.intent.name
         action = "heal" if name in drifted else "write"
         note = "what is there goes to the backup area" if put.keep_copy else ""
         size = put.intent.desired.size if isinstance(put.intent.desired, FileState) else 0
         found.append(Change(action, name, size, note))
-    found += [_kept(step) for step in plan.keep if not _is_only_recorded(step)]
+    found += [_kept(step) for step in plan.keep if step.adopts or step.missing != UNASKED]
     for gone in (*plan.clear, *plan.remove):
         found.append(Change("back up" if gone.keep_copy else "delete", gone.name))
     emptied = (name for name, on_behalf in plan.clear_folders if name != on_behalf)
@@ -99,15 +98,6 @@ def _changes(plan: Plan, drifted: set[Name]) -> list[Change]:
     found += [Change("delete", f"{row.name}/", note="if it is empty") for row in plan.prune]
     found += [Change("fail", failure.path, note=str(failure)) for failure in plan.failures]
     return sorted(found, key=lambda change: change.path)
-
-
-def _is_only_recorded(step: Keep) -> bool:
-    """True if nothing but the ledger would change."""
-    if step.adopts:
-        return False
-    if step.row.kind == Kind.DIR:
-        return missing_in(DirState(step.row.attributes), step.actual.state) == UNASKED
-    return step.missing == UNASKED
 
 
 def _kept(step: Keep) -> Change:

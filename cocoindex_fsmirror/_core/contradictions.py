@@ -20,29 +20,35 @@ from .names import Folding, Name, ancestors, parent
 from .rows import Displaced, Row
 from .states import ABSENT, DirState
 
-__all__ = ["Wanted", "coalesce", "declares", "displaced"]
+__all__ = ["Wanted", "coalesce"]
 
 
 class Wanted(msgspec.Struct):
     """The intents of a batch, one a path, without contradictions.
 
     Attributes:
+        asked: The last intent of each declaration in the batch.
         absent: Paths that are no longer declared.
         present: Paths that are declared.
-        given_up: Name, owner and container of each declaration that is withdrawn.
-        displaced: Declarations that are refused because of another one.
+        displaced: Declarations that give way, or are refused because of another one.
         failures: One error for each path of a contradiction.
     """
 
+    asked: dict[tuple[Name, str, str], Intent]
     absent: dict[Name, Intent] = msgspec.field(default_factory=dict)
     present: dict[Name, Intent] = msgspec.field(default_factory=dict)
-    given_up: set[tuple[Name, str, str]] = msgspec.field(default_factory=set)
-    displaced: list[Displaced] = msgspec.field(default_factory=list)
+    displaced: dict[tuple[Name, str, str], Displaced] = msgspec.field(default_factory=dict)
     failures: list[PathError] = msgspec.field(default_factory=list)
 
     def withdraws(self, row: Row) -> bool:
-        """True if the declaration of a row is withdrawn in this batch."""
-        return (row.name, row.owner, row.container) in self.given_up
+        """True if the declaration of a row ends with this batch."""
+        asked = self.asked.get(row.declaration)
+        return asked is not None and asked.desired is ABSENT
+
+    def displace(self, declared: Intent | Row, by: Name) -> None:
+        """Notes that a declaration gives way to another one, or is refused because of it."""
+        note = Displaced(*declared.declaration, declared.component, by)
+        self.displaced.setdefault(declared.declaration, note)
 
     def refuse(self, intent: Intent, problem: str) -> None:
         """Fails a declared path."""
@@ -52,17 +58,14 @@ class Wanted(msgspec.Struct):
 
 def coalesce(intents: Iterable[Intent], rows: Mapping[Name, Row], folding: Folding) -> Wanted:
     """Makes one intent a path, in the order of the names; contradictions fail."""
-    wanted = Wanted()
-    latest: dict[tuple[Name, str, str], Intent] = {}
+    asked: dict[tuple[Name, str, str], Intent] = {}
     for intent in intents:
-        key = intent.name, intent.owner, intent.container
-        known = latest.get(key)
-        latest[key] = replace(intent, ours=intent.ours + known.ours) if known else intent
-        if intent.desired is ABSENT:
-            wanted.given_up.add(key)
-    by_name = attrgetter("name")
-    for name, asked in groupby(sorted(latest.values(), key=by_name), key=by_name):
-        _take_one(wanted, list(asked), rows.get(name))
+        known = asked.get(intent.declaration)
+        latest = replace(intent, ours=intent.ours + known.ours) if known else intent
+        asked[intent.declaration] = latest
+    wanted, by_name = Wanted(asked), attrgetter("name")
+    for name, group in groupby(sorted(asked.values(), key=by_name), key=by_name):
+        _take_one(wanted, list(group), rows.get(name))
     _refuse_below_files(wanted)
     if folding:
         _refuse_folded(wanted, rows.values(), folding)
@@ -81,7 +84,8 @@ def _take_one(wanted: Wanted, intents: list[Intent], row: Row | None) -> None:
         first = present[0] if len(intents) == 1 else replace(present[0], ours=ours)
         wanted.present[first.name] = first
     else:
-        withdrawn = next((i for i in intents if row and declares(i, row)), intents[0])
+        recorded = (i for i in intents if row is not None and i.declaration == row.declaration)
+        withdrawn = next(recorded, intents[0])
         wanted.absent[withdrawn.name] = withdrawn
 
 
@@ -89,17 +93,16 @@ def _refuse_below_files(wanted: Wanted) -> None:
     """Refuses ``a`` as a file together with ``a/b``."""
     present = dict(wanted.present)
     files = {name for name, i in present.items() if not isinstance(i.desired, DirState)}
-    covered = {
-        folder: above
+    above = {
+        folder: next((name for name in (*ancestors(folder), folder) if name in files), None)
         for folder in {parent(name) for name in present}
-        if (above := next((a for a in (*ancestors(folder), folder) if a in files), None))
     }
-    for name, intent in present.items() if covered else ():
-        above = covered.get(parent(name))
-        if above is not None:
-            wanted.refuse(intent, f"{above!r} is declared as a file")
-            if above in wanted.present:  # It fails only once.
-                wanted.refuse(present[above], f"{name!r} is declared below it")
+    for name, intent in present.items():
+        file = above[parent(name)]
+        if file is not None:
+            wanted.refuse(intent, f"{file!r} is declared as a file")
+            if file in wanted.present:  # It fails only once.
+                wanted.refuse(present[file], f"{name!r} is declared below it")
 
 
 def _refuse_folded(wanted: Wanted, rows: Iterable[Row], folding: Folding) -> None:
@@ -121,18 +124,8 @@ def _refuse_folded(wanted: Wanted, rows: Iterable[Row], folding: Folding) -> Non
 def _refuse_rivals(wanted: Wanted) -> None:
     """Refuses a contested path, and has both sides declared again at the next update."""
     for intent in [intent for intent in wanted.present.values() if intent.rival]:
-        wanted.displaced.append(displaced(intent, intent.rival))
+        wanted.displace(intent, intent.rival)
         wanted.refuse(intent, f"{intent.rival!r} is declared too, and both can't be there")
-
-
-def displaced(declared: Intent | Row, by: Name) -> Displaced:
-    """Returns the note that a declaration has to give way."""
-    return Displaced(declared.name, declared.owner, declared.container, declared.component, by)
-
-
-def declares(intent: Intent, row: Row) -> bool:
-    """True if a row stems from the same declaration as an intent."""
-    return (row.owner, row.container) == (intent.owner, intent.container)
 
 
 def _place(intent: Intent) -> str:

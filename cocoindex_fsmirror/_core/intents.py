@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import msgspec
 
 from .names import ROOT, Name
-from .signatures import Signature
-from .states import Content, Desired
+from .ownership import OnConflict
+from .states import Content, Desired, Signature
 
-__all__ = ["Intent", "OnConflict"]
-
-OnConflict: TypeAlias = Literal["backup", "overwrite", "error", "keep"]
-"""The policy for foreign bytes. ``keep`` (leave them, without an error) is for teardown only."""
+__all__ = ["Intent"]
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
@@ -49,6 +44,11 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     durable: bool = True
     rival: Name = ROOT
     source: Signature | None = None
+
+    @property
+    def declaration(self) -> tuple[Name, str, str]:
+        """The identity of the declaration that asks for the state, or that ends with it."""
+        return self.name, self.owner, self.container
 
     def __repr__(self) -> str:
         shown = (field for field in self.__struct_fields__ if field != "content")

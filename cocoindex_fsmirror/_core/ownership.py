@@ -1,21 +1,19 @@
 """Ownership: whose bytes are at a path, and what happens to them. Pure.
 
-:func:`judge` gives a verdict on what is there, and one table turns verdict and policy
-into a fate. The plan uses it for what a look has found; whoever carries out the plan uses
-it again for what a rename has brought out.
+One table turns a verdict and a policy into a fate. The plan uses it for what a look has
+found; whoever carries out the plan uses it again for what a rename has brought out.
+:mod:`.plan` gives the verdicts.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from .intents import Intent, OnConflict
-from .rows import Row
-from .states import ABSENT, Actual, DirState, same_content
+__all__ = ["Fate", "OnConflict", "Verdict", "fate_of"]
 
-__all__ = ["Fate", "Verdict", "fate_of", "judge", "judge_bytes"]
+OnConflict: TypeAlias = Literal["backup", "overwrite", "error", "keep"]
+"""The policy for foreign bytes. ``keep`` (leave them, without an error) is for teardown only."""
 
 
 class Verdict(enum.Enum):
@@ -66,29 +64,3 @@ def fate_of(verdict: Verdict, policy: OnConflict) -> Fate:
         policy: What to do about foreign ones.
     """
     return _FATES_OF_FOREIGN[policy] if verdict is Verdict.FOREIGN else _FATES[verdict]
-
-
-def judge(intent: Intent, row: Row | None, actual: Actual) -> Verdict:
-    """Tells whose bytes are at a path.
-
-    Args:
-        intent: Who asks, and for what.
-        row: The last-written state of this very path, if there is one.
-        actual: What is there; a regular file with its digest, if it could be read.
-    """
-    if actual.state is ABSENT:
-        return Verdict.ABSENT
-    if actual.digest is not None:
-        if same_content(intent.desired, actual.state):
-            return Verdict.RIGHT
-        if row is not None and row.owner == intent.owner and row.digest == actual.digest:
-            return Verdict.OURS if row.made else Verdict.FOREIGN
-    return judge_bytes(actual, intent.ours)
-
-
-def judge_bytes(actual: Actual, ours: Collection[bytes | None]) -> Verdict:
-    """Tells whose bytes these are, by nothing but the digests of what we wrote."""
-    if isinstance(actual.state, DirState):
-        return Verdict.FOLDER
-    is_ours = actual.digest is not None and actual.digest in ours
-    return Verdict.OURS if is_ours else Verdict.FOREIGN

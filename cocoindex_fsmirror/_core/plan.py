@@ -1,24 +1,24 @@
 """Plan: the ordered steps of a batch, as a frozen value that can be printed. Pure.
 
-:func:`.planner.make_plan` makes one. Applying it decides nothing more, except to look once
-more, by the table of :mod:`.ownership`, at what a rename brings out.
+:func:`.planner.make_plan` makes one. Applying it decides nothing more, except to judge once
+more, and by the same table, what a rename brings out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from .attributes import UNASKED, Attributes
 from .errors import PathError
-from .intents import Intent, OnConflict
+from .intents import Intent
 from .names import Folding, Name
-from .ownership import Fate, Verdict, fate_of
-from .rows import Displaced, Row, kind_of
-from .states import Absent, Actual, LinkState
+from .ownership import Fate, OnConflict, Verdict, fate_of
+from .rows import Displaced, Row
+from .states import ABSENT, Absent, Actual, DirState, State, same_content
 
-__all__ = ["Keep", "MakeFolder", "Plan", "Put", "Remove", "View", "row_of"]
+__all__ = ["Keep", "Plan", "Put", "Remove", "View", "judge", "judge_bytes", "row_of"]
 
 
 class View(msgspec.Struct, frozen=True):
@@ -55,12 +55,6 @@ class Remove(msgspec.Struct, frozen=True, gc=False):
         return fate_of(self.verdict, self.policy) is Fate.BACK_UP
 
 
-class MakeFolder(msgspec.Struct, frozen=True, gc=False):
-    """Make a folder; ``row`` is what the ledger will say of it."""
-
-    row: Row
-
-
 class Put(msgspec.Struct, frozen=True, gc=False):
     """Put a file or link in place, with ``attributes``.
 
@@ -82,7 +76,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
 class Keep(msgspec.Struct, frozen=True, gc=False):
     """Record a path that is right on the disk, but for the attributes that are ``missing``.
 
-    ``adopts`` is true if it was not in the ledger.
+    ``adopts`` is true of a file or link that was not in the ledger.
     """
 
     row: Row
@@ -97,7 +91,8 @@ class Plan(msgspec.Struct, frozen=True):
     clear: tuple[Remove, ...] = ()
     clear_folders: tuple[tuple[Name, Name], ...] = ()
     """Folder, and the declared path that it gives way to; the deepest first."""
-    folders: tuple[MakeFolder, ...] = ()
+    folders: tuple[Row, ...] = ()
+    """Folders to be made, as the ledger will record them."""
     files: tuple[Put, ...] = ()
     keep: tuple[Keep, ...] = ()
     remove: tuple[Remove, ...] = ()
@@ -126,7 +121,7 @@ def row_of(intent: Intent, *, made: bool = True) -> Row:
     assert not isinstance(desired, Absent)
     return Row(
         intent.name,
-        kind_of(desired),
+        desired.kind,
         intent.owner,
         intent.container,
         intent.component,
@@ -134,8 +129,35 @@ def row_of(intent: Intent, *, made: bool = True) -> Row:
         desired.size,
         desired.attributes.mode,
         made=made,
-        target=desired.target if isinstance(desired, LinkState) else "",
+        target=desired.target,
         asked_ns=desired.attributes.mtime_ns,
         source_inode=source.inode if source else 0,
         source_ctime_ns=source.ctime_ns if source else 0,
     )
+
+
+def judge(intent: Intent, row: Row | None, actual: Actual) -> Verdict:
+    """Tells whose bytes are at a path.
+
+    Args:
+        intent: Who asks, and for what.
+        row: The last-written state of this very path, if there is one.
+        actual: What is there; a regular file with its digest, if it could be read.
+    """
+    ours: Collection[bytes | None] = intent.ours
+    if row is not None and row.owner == intent.owner:
+        # Adopted bytes are the user's, though the engine remembers their digest, too.
+        ours = (*ours, row.digest) if row.made else {*ours} - {row.digest}
+    return judge_bytes(actual, ours, intent.desired)
+
+
+def judge_bytes(actual: Actual, ours: Collection[bytes | None], desired: State = ABSENT) -> Verdict:
+    """Tells whose bytes these are, by nothing but the digests of what we wrote."""
+    state = actual.state
+    if state is ABSENT:
+        return Verdict.ABSENT
+    if isinstance(state, DirState):
+        return Verdict.FOLDER
+    if same_content(desired, state):
+        return Verdict.RIGHT
+    return Verdict.OURS if state.digest is not None and state.digest in ours else Verdict.FOREIGN

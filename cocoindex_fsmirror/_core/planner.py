@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from .attributes import UNASKED
-from .contradictions import Wanted, coalesce, declares, displaced
+from .contradictions import Wanted, coalesce
 from .errors import ConflictError, PathError
 from .intents import Intent
 from .names import Name, ancestors
-from .ownership import Fate, Verdict, fate_of, judge
-from .plan import Keep, MakeFolder, Plan, Put, Remove, View, row_of
-from .rows import Kind, Row
-from .states import ABSENT, Actual, DirState, FileState, Leaf, missing_in, same
+from .ownership import Fate, Verdict, fate_of
+from .plan import Keep, Plan, Put, Remove, View, judge, row_of
+from .rows import Row
+from .states import ABSENT, Actual, DirState, Kind, same, same_content
 
 __all__ = ["make_plan"]
 
@@ -42,55 +42,45 @@ class _Planner:
     def __init__(self, view: View, wanted: Wanted) -> None:
         self._view = view
         self._wanted = wanted
-        self._removes: dict[Name, Remove] = {}
-        self._cleared: set[Name] = set()  # Those of them that go first.
+        self._clear: dict[Name, Remove] = {}
         self._clear_folders: dict[Name, Name] = {}
-        self._folders: dict[Name, MakeFolder] = {}
+        self._folders: dict[Name, Row] = {}
         self._files: list[Put] = []
         self._keep: list[Keep] = []
+        self._remove: dict[Name, Remove] = {}
         self._prune: dict[Name, Row] = {}
         self._forget: list[Name] = []
         self._left: list[Name] = []
-        self._vacated: set[str] = set()  # Folded names that are cleared and then used.
-        folding, used = view.folding, wanted.present if view.folding else ()
-        self._twins = {folding(part) for name in used for part in (*ancestors(name), name)}
+        self._vacated: set[str] = set()  # folded names
 
     def plan(self, intent: Intent) -> None:
         """Plans to bring a path to its desired state."""
         try:
             if intent.desired is ABSENT:
                 self._plan_absence(intent)
-                return
-            self._clear_way(intent)
-            if isinstance(intent.desired, DirState):
-                self._plan_folder(intent)
             else:
-                self._plan_file(intent)
+                self._plan_presence(intent)
         except PathError as error:
             self._wanted.failures.append(error)
 
     # Absence
 
     def _plan_absence(self, intent: Intent) -> None:
-        """Plans to remove a path that is no longer declared."""
+        """Plans to remove a path that is no longer declared, and folders that this may empty."""
         row = self._view.rows.get(intent.name)
-        if row is not None and not declares(intent, row):
+        if row is not None and row.declaration != intent.declaration:
             return  # Another declaration has taken the path over.
         if row is not None and row.kind == Kind.DIR:
-            self._leave_folder(row)
+            if row.made:  # It goes with its last file.
+                self._prune[row.name] = replace(row, declared=False)
+            else:
+                self._forget.append(row.name)
         elif row is not None or intent.ours:  # Else nothing of ours was ever here.
             self._plan_removal(intent, row)
-        for name in ancestors(intent.name):  # They may be empty now.
+        for name in ancestors(intent.name):
             above = self._view.rows.get(name)
             if above is not None and above.kind == Kind.DIR and above.made and not above.declared:
                 self._prune.setdefault(name, above)
-
-    def _leave_folder(self, row: Row) -> None:
-        """Plans for a directory target that is gone: its folder goes with its last file."""
-        if row.made:
-            self._prune[row.name] = replace(row, declared=False)
-        else:
-            self._forget.append(row.name)
 
     def _plan_removal(self, intent: Intent, row: Row | None) -> None:
         """Plans to remove a file or link, or to forget it."""
@@ -101,11 +91,12 @@ class _Planner:
             problem = "it is no longer declared, but was edited since we wrote it"
             raise ConflictError(name, "remove", problem, "move it away, or restore it")
         if fate in (Fate.DISCARD, Fate.BACK_UP):
-            self._removes[name] = Remove(name, actual, verdict, intent.on_conflict)
-            key = self._view.folding(name)
-            if key in self._twins:  # Removed last, it would take the new file along.
-                self._vacated.add(key)
-                self._cleared.add(name)
+            step = Remove(name, actual, verdict, intent.on_conflict)
+            if self._view.folding:  # Removed last, it would take along a new file with its name.
+                self._clear[name] = step
+                self._vacated.add(self._view.folding(name))
+            else:
+                self._remove[name] = step
             return
         if fate is Fate.LEAVE:
             self._left.append(name)
@@ -114,90 +105,76 @@ class _Planner:
 
     # Presence
 
-    def _clear_way(self, intent: Intent) -> None:
-        """Plans for every folder above a path to be there."""
-        for name in ancestors(intent.name):
-            actual = self._actual(name)
-            if name in self._folders or self._is_folder(name, actual):
-                continue
-            if not intent.create_parents:
-                problem = f"its folder {name!r} does not exist"
-                hint = "declare it, or let create_parent_dirs stand at True"
-                raise PathError(intent.name, "write", problem, hint)
-            self._make_folder(intent, Row(name, Kind.DIR, intent.owner, "", declared=False))
+    def _plan_presence(self, intent: Intent) -> None:
+        """Plans for a declared path, and for every folder above it to be there."""
+        path = (*ancestors(intent.name), intent.name)
+        for folder in path[:-1]:
+            if folder not in self._folders and not self._is_folder(folder):
+                self._make_parent(intent, folder)
+        if not isinstance(intent.desired, DirState):
+            self._plan_leaf(intent)
+        elif self._is_folder(intent.name):
+            self._plan_kept(intent, self._actual(intent.name))
+        else:
+            self._make_folder(intent, row_of(intent))
+        for name in path:
+            self._displace(name, intent)
+
+    def _make_parent(self, intent: Intent, name: Name) -> None:
+        """Plans to make a folder above a path."""
+        if not intent.create_parents:
+            problem = f"its folder {name!r} does not exist"
+            hint = "declare it, or let create_parent_dirs stand at True"
+            raise PathError(intent.name, "write", problem, hint)
+        self._make_folder(intent, Row(name, Kind.DIR, intent.owner, "", declared=False))
 
     def _make_folder(self, intent: Intent, row: Row) -> None:
         """Plans to make a folder, and to remove what stands there."""
         if self._actual(row.name).state is not ABSENT:
             self._clear_file(intent, row.name)
-        self._displace(row.name, intent)
-        self._folders[row.name] = MakeFolder(row)
+        self._folders[row.name] = row
 
-    def _is_folder(self, name: Name, actual: Actual) -> bool:
-        """True if a folder is at a path, and stays."""
-        return isinstance(actual.state, DirState) and name not in self._clear_folders
+    def _is_folder(self, name: Name) -> bool:
+        """True if a folder is at a path."""
+        return isinstance(self._actual(name).state, DirState)
 
-    def _clear_file(self, intent: Intent, name: Name) -> None:
-        """Plans to remove a file first, since a folder, or another kind, should be there."""
-        if name not in self._removes:
-            actual = self._actual(name)
-            verdict = judge(_without(intent, name), self._view.rows.get(name), actual)
-            _check_way(intent, name, verdict)
-            self._removes[name] = Remove(name, actual, verdict, intent.on_conflict, intent.name)
-        self._cleared.add(name)
-
-    def _displace(self, name: Name, intent: Intent) -> None:
-        """Notes that a declaration of the same owner gives way, unless it is withdrawn as well."""
-        row = self._view.rows.get(name)
-        if row is None or not row.declared or row.owner != intent.owner:
-            return
-        if self._wanted.withdraws(row) or (name == intent.name and declares(intent, row)):
-            return
-        stays_folder = isinstance(intent.desired, DirState) or intent.name.startswith(f"{name}/")
-        if row.kind != Kind.DIR or not stays_folder:
-            self._wanted.displaced.append(displaced(row, intent.name))
-
-    def _plan_folder(self, intent: Intent) -> None:
-        """Plans for a declared directory."""
-        row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
-        if not self._is_folder(intent.name, actual):
-            self._make_folder(intent, row_of(intent))
-            return
-        wanted = row_of(intent, made=_made_folder(intent, row))
-        known = row is not None and row.declaration == wanted and same(row.state, actual.state)
-        if not known or not same(intent.desired, actual.state):
-            self._keep.append(Keep(wanted, actual))
-        self._displace(intent.name, intent)
-
-    def _plan_file(self, intent: Intent) -> None:
+    def _plan_leaf(self, intent: Intent) -> None:
         """Plans for a declared file or link."""
         row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
         verdict, made = judge(intent, row, actual), True
-        if verdict is Verdict.RIGHT and row is not None and row.unsynced:
-            verdict, made = Verdict.OURS, row.made  # Written anew.
         if verdict is Verdict.FOLDER:
             self._clear_folder(intent)
             actual, verdict = _NOWHERE, Verdict.ABSENT
+        elif verdict is Verdict.RIGHT and row is not None and row.unsynced:  # Written anew.
+            verdict, made = Verdict.OURS, row.made
         if fate_of(verdict, intent.on_conflict) is Fate.KEEP:
-            self._keep_file(intent, row, actual)
+            self._plan_kept(intent, actual)
             return
         _check_way(intent, intent.name, verdict)
-        self._displace(intent.name, intent)
-        assert isinstance(intent.desired, Leaf)
-        attributes = intent.desired.attributes
-        if isinstance(actual.state, FileState):
-            attributes = attributes.replacing(actual.state.attributes)
+        attributes = intent.desired.attributes.replacing(actual.state.attributes)
         self._files.append(Put(intent, actual, verdict, attributes, made))
 
-    def _keep_file(self, intent: Intent, row: Row | None, actual: Actual) -> None:
-        """Plans to record a file that already holds the desired bytes, unless that is known."""
-        is_known = row is not None and row.owner == intent.owner and row.digest == actual.digest
-        made = row.made if row is not None and is_known else actual.digest in intent.ours
-        kept = row_of(intent, made=made)
-        missing = missing_in(intent.desired, actual.state)
+    def _plan_kept(self, intent: Intent, actual: Actual) -> None:
+        """Plans to record a path that is right but for its attributes, unless all is known."""
+        row, state = self._view.rows.get(intent.name), actual.state
+        mine = row is not None and row.owner == intent.owner and same_content(row.state, state)
+        kept = row_of(intent, made=row.made if row and mine else state.digest in intent.ours)
+        missing = intent.desired.attributes.missing_in(state.attributes)
         if missing != UNASKED or row is None or not _is_recorded(kept, row, actual):
-            self._keep.append(Keep(kept, actual, missing, adopts=row is None))
-            self._displace(intent.name, intent)
+            adopts = row is None and kept.kind != Kind.DIR
+            self._keep.append(Keep(kept, actual, missing, adopts))
+
+    # The way
+
+    def _clear_file(self, intent: Intent, name: Name) -> None:
+        """Plans to remove a file first, since a folder, or another kind, should be there."""
+        step = self._remove.pop(name, None) or self._clear.get(name)
+        if step is None:
+            verdict = self._judge(intent, name)
+            _check_way(intent, name, verdict)
+            policy = intent.on_conflict
+            step = Remove(name, self._actual(name), verdict, policy, intent.name)
+        self._clear[name] = step
 
     def _clear_folder(self, intent: Intent) -> None:
         """Plans to remove a folder where a file should be, if all in it is ours."""
@@ -210,42 +187,57 @@ class _Planner:
             problem = f"a directory is in the way, with what is not ours: {listed}{more}"
             raise ConflictError(intent.name, "write", problem, "move it away")
         for name in sorted((*entries, intent.name), reverse=True):
-            if isinstance(self._actual(name).state, DirState):
+            if self._is_folder(name):
                 self._clear_folders[name] = intent.name
             else:
                 self._clear_file(intent, name)
-            if name != intent.name:
-                self._displace(name, intent)
+            self._displace(name, intent)
 
     def _may_go(self, intent: Intent, name: Name) -> bool:
         """True if an entry of a folder in the way goes anyway, or is ours and unchanged."""
-        row, actual = self._view.rows.get(name), self._actual(name)
-        if isinstance(actual.state, DirState):
-            return _made_folder(intent, row)
-        return name in self._removes or judge(_without(intent, name), row, actual) is Verdict.OURS
+        row = self._view.rows.get(name)
+        if self._is_folder(name):
+            if row is None or row.kind != Kind.DIR:
+                return False
+            return row.made and row.owner == intent.owner
+        return name in self._remove or self._judge(intent, name) is Verdict.OURS
+
+    def _judge(self, intent: Intent, name: Name) -> Verdict:
+        """Tells whose bytes are in the way of a declared path."""
+        ours = intent.ours if name == intent.name else ()
+        nothing = replace(intent, desired=ABSENT, ours=ours)
+        return judge(nothing, self._view.rows.get(name), self._actual(name))
+
+    def _displace(self, name: Name, intent: Intent) -> None:
+        """Notes that a declaration of the same owner gives way, unless the batch is about it."""
+        row = self._view.rows.get(name)
+        if row is None or not row.declared or row.owner != intent.owner:
+            return
+        is_folder = isinstance(intent.desired, DirState) or intent.name.startswith(f"{name}/")
+        stays = row.kind == Kind.DIR and is_folder
+        if not stays and row.declaration not in self._wanted.asked:
+            self._wanted.displace(row, intent.name)
 
     # The result
 
     def finish(self) -> Plan:
         """Returns the plan, with folders from the top and removals from the bottom."""
         stays = {*self._clear_folders, *self._wanted.present}
-        steps = [*(step.row for step in self._folders.values()), *(k.row for k in self._keep)]
+        steps = [*self._folders.values(), *(keep.row for keep in self._keep)]
         folders = {r.name: r for r in (*self._view.rows.values(), *steps) if r.kind == Kind.DIR}
-        removes = [self._removes[name] for name in sorted(self._removes)]
+        prune = sorted(self._prune.keys() - stays, reverse=True)
         return Plan(
-            clear=tuple(step for step in removes if step.name in self._cleared),
+            clear=tuple(self._clear[name] for name in sorted(self._clear)),
             clear_folders=tuple(sorted(self._clear_folders.items(), reverse=True)),
             folders=tuple(self._folders[name] for name in sorted(self._folders)),
             files=tuple(self._files),
             keep=tuple(self._keep),
-            remove=tuple(step for step in removes if step.name not in self._cleared),
-            prune=tuple(
-                self._prune[n] for n in sorted(self._prune, reverse=True) if n not in stays
-            ),
-            dress=tuple(r for r in folders.values() if r.attributes != UNASKED),
+            remove=tuple(self._remove[name] for name in sorted(self._remove)),
+            prune=tuple(self._prune[name] for name in prune),
+            dress=tuple(row for row in folders.values() if row.attributes != UNASKED),
             forget=tuple(self._forget),
             left=tuple(self._left),
-            displaced=tuple(self._wanted.displaced),
+            displaced=tuple(self._wanted.displaced.values()),
             failures=tuple(self._wanted.failures),
         )
 
@@ -265,16 +257,8 @@ def _check_way(intent: Intent, name: Name, verdict: Verdict) -> None:
 
 
 def _is_recorded(kept: Row, row: Row, actual: Actual) -> bool:
-    """True if the ledger's row tells already all that is known of a file."""
-    seen = actual.signature
-    return seen is not None and row == kept.with_signature(seen, row.recorded_ns)
-
-
-def _without(intent: Intent, name: Name) -> Intent:
-    """Returns the intent that nothing is at a path, on behalf of a declared one."""
-    return replace(intent, desired=ABSENT, ours=intent.ours if name == intent.name else ())
-
-
-def _made_folder(intent: Intent, row: Row | None) -> bool:
-    """True if a folder was made by the owner who asks."""
-    return row is not None and row.kind == Kind.DIR and row.owner == intent.owner and row.made
+    """True if the ledger's row tells already all that is known of a path."""
+    # Of a folder only the time is recorded, if one was asked for.
+    seen = None if kept.kind == Kind.DIR else actual.signature
+    is_row = row == kept.with_signature(seen or row.signature, row.recorded_ns)
+    return is_row and same(row.state, actual.state)

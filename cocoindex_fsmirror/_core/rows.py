@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from typing import NamedTuple
 
 import msgspec
@@ -10,25 +9,9 @@ from msgspec.structs import replace
 
 from .attributes import Attributes
 from .names import Name
-from .signatures import Signature
-from .states import DirState, FileState, Leaf, LinkState
+from .states import DirState, FileState, Kind, LinkState, Signature
 
-__all__ = ["Displaced", "Kind", "Row", "kind_of"]
-
-
-class Kind(enum.StrEnum):
-    """The kind of path that a ledger row or a tracking record describes."""
-
-    FILE = "file"
-    LINK = "link"
-    DIR = "dir"
-
-
-def kind_of(desired: Leaf | DirState) -> Kind:
-    """Returns the kind of a state."""
-    if isinstance(desired, LinkState):
-        return Kind.LINK
-    return Kind.FILE if isinstance(desired, FileState) else Kind.DIR
+__all__ = ["Displaced", "Row"]
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -66,6 +49,11 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     source_ctime_ns: int = 0
 
     @property
+    def declaration(self) -> tuple[Name, str, str]:
+        """The identity of the declaration that the path was written for."""
+        return self.name, self.owner, self.container
+
+    @property
     def state(self) -> FileState | LinkState | DirState:
         """The last-written state, with the time that the file system made of the one asked for."""
         attributes = Attributes(self.mode, None if self.asked_ns is None else self.mtime_ns)
@@ -84,12 +72,6 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     def signature(self) -> Signature:
         """The signature that the file had when the row was recorded."""
         return Signature(self.inode, self.size, self.mtime_ns, self.ctime_ns)
-
-    @property
-    def declaration(self) -> Row:
-        """The row without what was seen on the disk: who declared what."""
-        unseen = self.with_signature(Signature(0, 0, 0, 0), 0)
-        return replace(unseen, unsynced=False, seen=False, source_inode=0, source_ctime_ns=0)
 
     def with_signature(self, signature: Signature, recorded_ns: int) -> Row:
         """Returns the row with the signature of its file, and the time of that look."""

@@ -13,7 +13,6 @@ import msgspec
 import xxhash
 
 from .attributes import UNASKED, Attributes
-from .signatures import Signature
 
 __all__ = [
     "ABSENT",
@@ -23,29 +22,28 @@ __all__ = [
     "Desired",
     "DirState",
     "FileState",
+    "Kind",
     "Leaf",
     "LinkState",
     "OtherState",
-    "digest_in",
+    "Signature",
     "digest_of",
-    "missing_in",
+    "is_older",
+    "proves",
     "same",
     "same_content",
 ]
 
+_NS: Final = 1_000_000_000
 _OF_LINKS: Final = 1  # Another seed than that of contents, which is 0.
 
 
-class Absent(enum.Enum):
-    """Non-existence as a value."""
+class Kind(enum.StrEnum):
+    """The kind of path that a ledger row or a tracking record describes."""
 
-    ABSENT = "absent"
-
-    def __repr__(self) -> str:
-        return "ABSENT"
-
-
-ABSENT: Final = Absent.ABSENT
+    FILE = "file"
+    LINK = "link"
+    DIR = "dir"
 
 
 # A large batch makes hundreds of thousands of these values. Structs are made faster than
@@ -62,6 +60,8 @@ class FileState(msgspec.Struct, frozen=True, gc=False):
     digest: bytes | None
     size: int
     attributes: Attributes = UNASKED
+    kind: ClassVar[Kind] = Kind.FILE
+    target: ClassVar[str] = ""
 
 
 class LinkState(msgspec.Struct, frozen=True, gc=False):
@@ -74,30 +74,48 @@ class LinkState(msgspec.Struct, frozen=True, gc=False):
 
     target: str
     attributes: Attributes = UNASKED
+    kind: ClassVar[Kind] = Kind.LINK
 
     @property
     def digest(self) -> bytes:
         """A fingerprint of the target, never that of a file."""
-        target = self.target.encode(errors="surrogateescape")
-        return xxhash.xxh3_128_digest(target, seed=_OF_LINKS)
+        return xxhash.xxh3_128_digest(self._encoded, seed=_OF_LINKS)
 
     @property
     def size(self) -> int:
         """The length of the target, in bytes."""
-        return len(self.target.encode(errors="surrogateescape"))
+        return len(self._encoded)
+
+    @property
+    def _encoded(self) -> bytes:
+        return self.target.encode(errors="surrogateescape")
 
 
 class DirState(msgspec.Struct, frozen=True, gc=False):
     """A directory; attributes as of a file."""
 
     attributes: Attributes = UNASKED
+    kind: ClassVar[Kind] = Kind.DIR
     digest: ClassVar[None] = None
     size: ClassVar[int] = 0
+    target: ClassVar[str] = ""
 
 
 class OtherState(msgspec.Struct, frozen=True, gc=False):
     """A FIFO, socket or device."""
 
+    digest: ClassVar[None] = None
+    attributes: ClassVar[Attributes] = UNASKED
+
+
+class Absent(msgspec.Struct, frozen=True, gc=False):
+    """Non-existence as a value: :data:`ABSENT`."""
+
+    digest: ClassVar[None] = None
+    attributes: ClassVar[Attributes] = UNASKED
+
+
+ABSENT: Final = Absent()
 
 State: TypeAlias = FileState | LinkState | DirState | OtherState | Absent
 Leaf: TypeAlias = FileState | LinkState
@@ -113,29 +131,49 @@ def digest_of(content: bytes) -> bytes:
 
 def same(desired: State, actual: State) -> bool:
     """True if an actual state satisfies a desired (or last-written) one."""
-    if isinstance(desired, Absent | OtherState):
-        return desired == actual
-    return same_content(desired, actual) and missing_in(desired, actual) == UNASKED
+    missing = desired.attributes.missing_in(actual.attributes)
+    return missing == UNASKED and same_content(desired, actual)
 
 
 def same_content(desired: State, actual: State) -> bool:
-    """True if two states agree, whatever their attributes."""
-    if isinstance(desired, DirState):
-        return isinstance(actual, DirState)
-    digest = digest_in(desired)
-    return digest is not None and digest == digest_in(actual)
+    """True if two states agree but for their attributes; a file that was not read never does."""
+    if desired.digest is None:
+        return type(desired) is type(actual) and not isinstance(desired, FileState)
+    return desired.digest == actual.digest
 
 
-def digest_in(state: State) -> bytes | None:
-    """Returns the digest of a file that was read, or of a link."""
-    return None if isinstance(state, Absent | OtherState) else state.digest
+class Signature(msgspec.Struct, frozen=True, gc=False):
+    """The identity of a file according to ``lstat``; times in nanoseconds."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    def is_like(self, other: Signature) -> bool:
+        """True if both may be of one file that was renamed meanwhile, which changes its ctime."""
+        mine = self.inode, self.size, self.mtime_ns
+        return mine == (other.inode, other.size, other.mtime_ns)
 
 
-def missing_in(desired: State, actual: State) -> Attributes:
-    """Returns the attributes that a desired state asks for, and that are still to be set."""
-    if isinstance(desired, Absent | OtherState) or isinstance(actual, Absent | OtherState):
-        return UNASKED
-    return desired.attributes.missing_in(actual.attributes)
+def proves(signature: Signature, recorded: Signature, recorded_ns: int) -> bool:
+    """True if an unchanged signature proves an unchanged content.
+
+    The file's last change must be strictly older than the record, by the clock that
+    stamps files: a later change within the same tick would leave the same times. (The
+    "racy git" problem; see git's ``Documentation/technical/racy-git.txt``.)
+    """
+    return signature == recorded and is_older(signature.ctime_ns, recorded_ns)
+
+
+def is_older(stamp_ns: int, than_ns: int) -> bool:
+    """True if a file's stamp is from an earlier tick than a time.
+
+    A file system that keeps whole seconds has a tick of a second.
+    """
+    if stamp_ns % _NS == 0:
+        return stamp_ns < than_ns // _NS * _NS
+    return stamp_ns < than_ns
 
 
 class Actual(msgspec.Struct, frozen=True, gc=False):
@@ -143,11 +181,6 @@ class Actual(msgspec.Struct, frozen=True, gc=False):
 
     state: State
     signature: Signature | None = None
-
-    @property
-    def digest(self) -> bytes | None:
-        """The digest of a file that was read, or of a link."""
-        return digest_in(self.state)
 
 
 class Content(Protocol):

@@ -22,7 +22,7 @@ from typing import Any, Final
 import xxhash
 
 from .._core.attributes import Attributes
-from .._core.signatures import Signature
+from .._core.states import Signature
 
 _NOREPLACE: Final = 1  # renameat2(2)
 _EXCHANGE: Final = 2

@@ -12,8 +12,7 @@ import msgspec
 
 from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError, SourceError
-from .._core.signatures import Signature, is_older
-from .._core.states import digest_of
+from .._core.states import Signature, digest_of, is_older
 from .calls import attributes_of, closing, coarse_now_ns, digest_of_file, signature_of
 
 SMALL: Final = 1 << 16

@@ -14,8 +14,7 @@ from .._core.attributes import UNASKED, Attributes
 from .._core.errors import SourceChangedError
 from .._core.layout import READY, STAGING, area_of, backups_of
 from .._core.names import Name, leaf, parent
-from .._core.signatures import Signature
-from .._core.states import Actual, Content
+from .._core.states import Actual, Content, Signature
 from .calls import closing, copy, move, signature_of, swap, write_all
 from .tree import Tree, set_attributes
 

@@ -18,8 +18,7 @@ from typing import Final
 
 from .._core.attributes import Attributes
 from .._core.names import Folding, Name, ancestors, join, leaf, parent
-from .._core.signatures import Signature
-from .._core.states import ABSENT, Actual, DirState, FileState, LinkState, OtherState
+from .._core.states import ABSENT, Actual, DirState, FileState, LinkState, OtherState, Signature
 from . import calls
 from .calls import (
     attributes_of,

@@ -6,6 +6,8 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterable
 
+from msgspec.structs import replace
+
 from .._core.intents import Intent
 from .._core.names import Name, ancestors
 from .._core.plan import Plan
@@ -98,7 +100,7 @@ def _note_displaced(ledger: Ledger, plan: Plan, intents: Iterable[Intent]) -> No
     """
     notes = ledger.displaced()
     if plan.displaced or notes:  # As a rule there are none.
-        about = {(intent.name, intent.owner, intent.container) for intent in intents}
+        about = {intent.declaration for intent in intents}
         ledger.set_displaced(plan.displaced, [note for note in notes if note[:3] in about])
 
 
@@ -139,4 +141,5 @@ def _is_current(refreshed: Row, current: dict[Name, Row]) -> bool:
     row = current.get(refreshed.name)
     if row is None or row.recorded_ns > refreshed.recorded_ns:
         return False
-    return row.declaration == refreshed.declaration
+    now = row.with_signature(refreshed.signature, refreshed.recorded_ns)
+    return replace(now, seen=False) == refreshed

@@ -13,7 +13,7 @@ import threading
 
 from .._core.errors import TooManyRemovalsError
 from .._core.names import Name
-from .._core.rows import Kind
+from .._core.states import Kind
 from .reader import LedgerReader
 
 __all__ = ["Brake", "Limit", "allowance", "check_limit"]

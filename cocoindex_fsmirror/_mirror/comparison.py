@@ -15,11 +15,11 @@ import msgspec
 
 from .._core.attributes import PRESERVED, UNASKED, Attributes
 from .._core.errors import SourceError, TooManyRemovalsError
-from .._core.intents import Intent, OnConflict
+from .._core.intents import Intent
 from .._core.names import Name
-from .._core.rows import Kind, Row, kind_of
-from .._core.signatures import Signature
-from .._core.states import ABSENT, Absent, Content, Desired, DirState, FileState
+from .._core.ownership import OnConflict
+from .._core.rows import Row
+from .._core.states import ABSENT, Absent, Content, Desired, DirState, FileState, Kind, Signature
 from .._disk.sources import Source, fingerprint, look_at_source
 from .brake import Limit, allowance
 from .suspects import LastWritten, last_written, rows
@@ -61,7 +61,7 @@ class Wanted(msgspec.Struct, frozen=True, gc=False):
         if row.attributes != desired.attributes:
             return False
         if source is None:
-            return row.digest == desired.digest and row.kind == kind_of(desired)
+            return row.digest == desired.digest and row.kind == desired.kind
         return (
             row.kind == Kind.FILE
             and row.size == source.size

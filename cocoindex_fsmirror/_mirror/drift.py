@@ -12,9 +12,8 @@ from msgspec.structs import replace
 
 from .._core.errors import LedgerError
 from .._core.names import Name
-from .._core.rows import Kind, Row
-from .._core.signatures import proves
-from .._core.states import ABSENT, Actual, same, same_content
+from .._core.rows import Row
+from .._core.states import ABSENT, Actual, Kind, proves, same, same_content
 from .._disk.calls import coarse_now_ns
 from .look import look_at
 from .reader import ALL, LedgerReader, Span

@@ -10,9 +10,9 @@ import logging
 from msgspec.structs import replace
 
 from .._core.names import Name
-from .._core.ownership import Fate, Verdict, judge_bytes
-from .._core.signatures import is_older
-from .._core.states import ABSENT, Actual
+from .._core.ownership import Fate, Verdict
+from .._core.plan import judge_bytes
+from .._core.states import ABSENT, Actual, is_older
 from .._disk.calls import stamp_now
 from .._disk.staging import Slot, Staging
 from .._disk.tree import Tree
@@ -57,7 +57,7 @@ class Exits:
             return judge_bytes(self._staging.look(slot), ())
         if self._is_unchanged(slot, expected):
             return Verdict.OURS
-        return judge_bytes(self._staging.look(slot, digest=True), (expected.digest, *ours))
+        return judge_bytes(self._staging.look(slot, digest=True), (expected.state.digest, *ours))
 
     def _is_unchanged(self, slot: Slot, expected: Actual) -> bool:
         """True if the signature alone proves that this is what the plan had seen.

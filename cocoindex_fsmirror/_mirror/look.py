@@ -15,9 +15,18 @@ from .._core.intents import Intent
 from .._core.layout import FOLDER
 from .._core.names import ROOT, Name, ancestors, parent
 from .._core.plan import View
-from .._core.rows import Kind, Row
-from .._core.signatures import Signature, proves
-from .._core.states import ABSENT, Absent, Actual, DirState, FileState, OtherState
+from .._core.rows import Row
+from .._core.states import (
+    ABSENT,
+    Absent,
+    Actual,
+    DirState,
+    FileState,
+    Kind,
+    OtherState,
+    Signature,
+    proves,
+)
 from .._disk.calls import attributes_of, coarse_now_ns, signature_of
 from .._disk.tree import Tree, folding_of
 from .reader import LedgerReader

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from .._core.attributes import check_choice
 from .._core.errors import ApplyError
 from .._core.intents import Intent
-from .._core.rows import Kind
+from .._core.states import Kind
 from .._disk.tree import Tree
 from .apply import apply_intents, ending_of, prepare
 from .backups import Backup, list_backups

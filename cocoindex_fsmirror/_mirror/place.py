@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from .._core.attributes import UNASKED
 from .._core.errors import ConflictError, PathError
 from .._core.names import ROOT, Name, ancestors, parent
-from .._core.ownership import Fate, fate_of, judge_bytes
-from .._core.plan import Keep, MakeFolder, Put, Remove
-from .._core.rows import Kind, Row
-from .._core.states import ABSENT, Actual, OtherState
+from .._core.ownership import Fate, fate_of
+from .._core.plan import Keep, Put, Remove, judge_bytes
+from .._core.rows import Row
+from .._core.states import ABSENT, Actual, Kind, OtherState
 from .._disk.calls import coarse_now_ns
 from .._disk.staging import Slot
 from .._disk.tree import Tree, dress, dress_folder
@@ -85,14 +85,13 @@ class Placement:
 
     def make_folders(self) -> None:
         """Makes the folders that are needed, from the top."""
-        for step in self._plan.folders:
-            name = step.row.name
-            if name in self._stage.needed and name not in self._failures.names:
-                self._failures.attempt(name, "make", self._make_folder, step)
+        for row in self._plan.folders:
+            if row.name in self._stage.needed and row.name not in self._failures.names:
+                self._failures.attempt(row.name, "make", self._make_folder, row)
 
-    def _make_folder(self, step: MakeFolder) -> None:
+    def _make_folder(self, row: Row) -> None:
         """Places a folder whole, or makes it where that fails, and remembers that we did."""
-        row, name = step.row, step.row.name
+        name = row.name
         since_ns = self.moved.get(parent(name)) or self._move_folder(name)
         is_new = self._tree.make_folder(name)
         if since_ns is not None:
@@ -195,7 +194,7 @@ class Placement:
     def _keep(self, step: Keep) -> None:
         """Records one path."""
         name, seen = step.row.name, step.actual.signature
-        is_dressed = step.missing != UNASKED
+        is_dressed = step.missing != UNASKED and step.row.kind != Kind.DIR  # That comes last.
         if step.row.kind != Kind.DIR and seen is not None:
             if is_dressed:
                 seen = dress(self._tree, name, step.missing, seen)

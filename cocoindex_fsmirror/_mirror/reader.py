@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple, Self, TypeAlias
 from .._core.errors import InvalidNameError, LedgerError
 from .._core.layout import LEDGER
 from .._core.names import ROOT, Name, check_names
-from .._core.rows import Displaced, Kind, Row
+from .._core.rows import Displaced, Row
+from .._core.states import Kind
 from .formats import FORMAT, SCHEMA, CorruptLedgerError, check_format, migrated_copy
 from .notes import Pending, unpacked
 

@@ -9,9 +9,10 @@ from .._core.errors import BarrierError
 from .._core.intents import Intent
 from .._core.layout import READY, area_of
 from .._core.names import ROOT, Name, ancestors, leaf, parent
-from .._core.ownership import Verdict, judge
-from .._core.rows import Kind, Row
-from .._core.states import ABSENT, DirState, FileState, same_content
+from .._core.ownership import Verdict
+from .._core.plan import judge
+from .._core.rows import Row
+from .._core.states import ABSENT, DirState, FileState, Kind, same_content
 from .._disk.calls import coarse_now_ns, stamp_now
 from .._disk.staging import Slot, Staging, remove_area
 from .._disk.tree import Tree

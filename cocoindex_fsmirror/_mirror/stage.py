@@ -18,9 +18,8 @@ from msgspec.structs import replace
 
 from .._core.names import Name, ancestors, leaf, parent
 from .._core.plan import Plan, Put, Remove, row_of
-from .._core.rows import Kind, Row
-from .._core.signatures import Signature
-from .._core.states import FileState, LinkState
+from .._core.rows import Row
+from .._core.states import FileState, Kind, LinkState, Signature
 from .._disk.staging import Slot, Staging, home_of
 from .._disk.tree import Tree
 from .notes import Pending
@@ -49,7 +48,7 @@ class Stage:
         self._numbers = map(str, itertools.count())
         self._made: set[Name] = set()  # Folders of the staging area.
         self._late: set[Name] = set()  # Files that were hashed while they were staged.
-        self.rows: dict[Name, Row] = {step.row.name: step.row for step in plan.folders}
+        self.rows: dict[Name, Row] = {row.name: row for row in plan.folders}
         self.rows |= {put.intent.name: row_of(put.intent, made=put.made) for put in plan.files}
         self.slots: dict[Name, Slot] = {}
         self.whole: set[Name] = set()
@@ -95,9 +94,9 @@ class Stage:
 
     def fill(self) -> None:
         """Writes every content; what fails leaves nothing."""
-        for step in self.plan.folders:
-            if step.row.declared:
-                self.failures.attempt(step.row.name, "make", self._make_folder, step.row.name)
+        for row in self.plan.folders:
+            if row.declared:
+                self.failures.attempt(row.name, "make", self._make_folder, row.name)
         for put in self.plan.files:
             self.failures.attempt(put.intent.name, "write", self._write, put)
         for gone in (*self.plan.clear, *self.plan.remove):
@@ -153,7 +152,7 @@ class Stage:
     def needed(self) -> set[Name]:
         """Lists the folders of what is staged or declared; more than one file may need one."""
         holding = {parent(name) for name in self.written}
-        holding |= {step.row.name for step in self.plan.folders if step.row.declared}
+        holding |= {row.name for row in self.plan.folders if row.declared}
         return holding | {folder for name in holding for folder in ancestors(name)}
 
     def discard(self, placed: Iterable[Name]) -> None:

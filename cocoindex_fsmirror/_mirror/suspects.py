@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from .._core.errors import RootError
 from .._core.names import ROOT, Name
-from .._core.rows import Kind, Row
-from .._core.signatures import is_older
+from .._core.rows import Row
+from .._core.states import Kind, is_older
 from .._disk.calls import inode_of
 from .._disk.roots import open_root
 from .._disk.tree import Tree

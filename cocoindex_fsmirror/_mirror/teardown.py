@@ -12,8 +12,8 @@ from .._core.errors import ApplyError
 from .._core.intents import Intent
 from .._core.layout import FOLDER, GITIGNORE, LEDGER_FILES, LOCK, STAGING, backups_of, is_engine
 from .._core.names import ROOT, Name, parent
-from .._core.rows import Kind, Row
-from .._core.states import DirState
+from .._core.rows import Row
+from .._core.states import DirState, Kind
 from .._disk.roots import is_there, remove_root
 from .._disk.tree import Tree
 from .apply import apply_intents, ending

@@ -10,8 +10,9 @@ from typing import Literal
 
 from .._core.attributes import checked_attributes, checked_content, checked_preserve
 from .._core.errors import ApplyError, FsMirrorError, PathError
-from .._core.intents import Intent, OnConflict
+from .._core.intents import Intent
 from .._core.names import Name, parse_link_target, parse_name
+from .._core.ownership import OnConflict
 from .._core.states import DirState, FileState, LinkState, digest_of
 from .._disk.sources import spool, unread_source
 from .._disk.tree import Tree

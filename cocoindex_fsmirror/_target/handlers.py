@@ -14,8 +14,7 @@ import cocoindex as coco
 
 from .._core.intents import Intent
 from .._core.names import ROOT, Name, join
-from .._core.rows import Kind
-from .._core.states import ABSENT, Absent, Desired, DirState
+from .._core.states import ABSENT, Absent, Desired, DirState, Kind
 from .actions import Action, Change, Drop, Mount, Place, Single
 from .engine import make_sink, stay_attached
 from .records import Record, is_settled, owner_of, record_of, remembered_digests

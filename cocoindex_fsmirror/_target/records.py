@@ -11,8 +11,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from .._core.rows import Kind, kind_of
-from .._core.states import ABSENT, Absent, Desired
+from .._core.states import ABSENT, Absent, Desired, Kind
 
 __all__ = ["Record", "is_settled", "owner_of", "record_of", "remembered_digests"]
 
@@ -46,7 +45,7 @@ def record_of(desired: Desired, component: str, owner: str = "") -> Record | Abs
     if isinstance(desired, Absent):
         return ABSENT
     return Record(
-        kind_of(desired).value,
+        desired.kind.value,
         desired.digest or b"",
         desired.size,
         desired.attributes.mode,

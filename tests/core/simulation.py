@@ -19,15 +19,16 @@ from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Folding, Name
 from cocoindex_fsmirror._core.plan import Plan, Put, Remove, View
 from cocoindex_fsmirror._core.planner import make_plan
-from cocoindex_fsmirror._core.rows import Displaced, Kind, Row
-from cocoindex_fsmirror._core.signatures import Signature
+from cocoindex_fsmirror._core.rows import Displaced, Row
 from cocoindex_fsmirror._core.states import (
     ABSENT,
     Actual,
     DirState,
     FileState,
+    Kind,
     LinkState,
     OtherState,
+    Signature,
     digest_of,
 )
 
@@ -85,10 +86,10 @@ class _Run:
             del self.disk[folder]
             self.gone.append(folder)
         for made in plan.folders:
-            self.needs_folder_above(made.row.name)
-            assert made.row.name not in self.disk, f"{made.row.name} is taken"
-            self.disk[made.row.name] = "dir"
-            self.done[made.row.name] = made.row
+            self.needs_folder_above(made.name)
+            assert made.name not in self.disk, f"{made.name} is taken"
+            self.disk[made.name] = "dir"
+            self.done[made.name] = made
         for put in plan.files:
             self.put(put)
         for keep in plan.keep:

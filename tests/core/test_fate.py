@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from cocoindex_fsmirror._core import ownership as _ownership
-from cocoindex_fsmirror._core.intents import Intent, OnConflict
-from cocoindex_fsmirror._core.ownership import Fate, Verdict, fate_of
+from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._core.ownership import Fate, OnConflict, Verdict, fate_of
 from tests.core.simulation import World
 from tests.core.test_plan_one_path import DISKS, ROWS, one_path_intents, one_path_world
 

@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from cocoindex_fsmirror._core.intents import Intent
-from cocoindex_fsmirror._core.ownership import Verdict, judge
+from cocoindex_fsmirror._core.ownership import Verdict
+from cocoindex_fsmirror._core.plan import judge
 from cocoindex_fsmirror._core.rows import Row
 from tests.core.simulation import Node, dir_row, file_row, seen
 from tests.support import delete, folder, write

@@ -140,7 +140,7 @@ def test_a_folder_made_for_a_neighbour_is_there_for_a_file_that_makes_no_parents
 
 def test_folders_are_made_from_the_top_and_removed_from_the_bottom() -> None:
     plan = World().plan(write("a/b/c", b"1"), folder("a/b"), write("a-x/y", b"2"))
-    assert [step.row.name for step in plan.folders] == ["a", "a-x", "a/b"]
+    assert [row.name for row in plan.folders] == ["a", "a-x", "a/b"]
     rows = {**named(["a", "a/b"]), "a/b/c": file_row("a/b/c", b"1")}
     plan = World({"a": "dir", "a/b": "dir", "a/b/c": b"1"}, rows).plan(delete("a/b/c"))
     assert [row.name for row in plan.prune] == ["a/b", "a"]

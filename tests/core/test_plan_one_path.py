@@ -8,8 +8,10 @@ from typing import NamedTuple
 import pytest
 from msgspec.structs import replace
 
-from cocoindex_fsmirror._core.intents import Intent, OnConflict
+from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._core.rows import Row
+from cocoindex_fsmirror._core.states import ABSENT
 from tests.core.simulation import Disk, Node, World, dir_row, file_row, seen
 from tests.support import delete, folder, write
 
@@ -114,7 +116,7 @@ def _asks(intent: Intent) -> str:
     """What an intent is about."""
     if intent.content is not None:
         return "file"
-    return "absent" if getattr(intent.desired, "value", "") == "absent" else "dir"
+    return "absent" if intent.desired is ABSENT else "dir"
 
 
 def one_path_intents(remembers: bool) -> list[Intent]:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from cocoindex_fsmirror._core.intents import Intent, OnConflict
+from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._core.plan import Plan
 from cocoindex_fsmirror._core.rows import Row
 from cocoindex_fsmirror._core.states import ABSENT, DirState
@@ -189,7 +190,7 @@ def test_no_step_contradicts_another_and_folders_come_in_order(
     plan = world.plan(*batch)
     put, kept = [p.intent.name for p in plan.files], [k.row.name for k in plan.keep]
     cleared, removed = [c.name for c in plan.clear], [r.name for r in plan.remove]
-    made, pruned = [f.row.name for f in plan.folders], [row.name for row in plan.prune]
+    made, pruned = [row.name for row in plan.folders], [row.name for row in plan.prune]
     for group in (cleared, removed, put, kept, made, pruned):
         assert len(set(group)) == len(group)
     assert not set(removed) & {*put, *cleared, *kept, *made}

@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
-from cocoindex_fsmirror._core.intents import Intent, OnConflict
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.steps import crashes, overheard

@@ -62,7 +62,7 @@ def test_edit_in_the_tick_of_the_record_is_noticed(
 
 
 def test_whole_second_stamps_are_believed_only_after_their_second(mirror: Mirror) -> None:
-    from cocoindex_fsmirror._core.signatures import Signature, proves
+    from cocoindex_fsmirror._core.states import Signature, proves
 
     second = 1_000_000_000
     stamped = Signature(1, 3, 5 * second, 5 * second)
@@ -143,9 +143,9 @@ def test_no_lstat_proves_an_unsynced_or_drifted_row(mirror: Mirror, root: Path, 
     assert [(row.name, row.seen) for row in mirror.observe().refreshed] == [("d/x", False)]
     with contextlib.closing(open_root(str(root))[0]) as tree:
         stale, read = replace(row, digest=b"stale"), digest_of(x.read_bytes())
-        assert _observe.look_at(tree, row.name, stale).digest == b"stale"
+        assert _observe.look_at(tree, row.name, stale).state.digest == b"stale"
         for doubtful in (replace(stale, unsynced=True), replace(stale, seen=True)):
-            assert _observe.look_at(tree, row.name, doubtful).digest == read
+            assert _observe.look_at(tree, row.name, doubtful).state.digest == read
 
 
 def test_file_edited_before_the_second_look_proves_nothing(root: Path, mirror: Mirror) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.rows import Kind, Row
+from cocoindex_fsmirror._core.rows import Row
+from cocoindex_fsmirror._core.states import Kind
 from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._mirror.formats import CorruptLedgerError
 from cocoindex_fsmirror._mirror.ledger import Ledger

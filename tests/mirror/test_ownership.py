@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, ConflictError, Mirror
-from cocoindex_fsmirror._core.intents import OnConflict
+from cocoindex_fsmirror._core.ownership import OnConflict
 from tests.steps import identity, run_failing
 from tests.support import OWNER, backups, contents, delete, exact_state, failing, snapshot, write
 
@@ -152,7 +152,7 @@ def test_file_known_to_the_engine_is_ours_without_a_row(
 ) -> None:
     (root / "x").write_bytes(b"earlier")
     (root / "y").write_bytes(b"earlier")
-    ours = (write("x", b"earlier").desired.digest,)  # type: ignore[union-attr]
+    ours = (write("x", b"earlier").desired.digest,)
     mirror.apply(
         [
             write("x", b"new", ours=ours, on_conflict=policy),
@@ -235,7 +235,7 @@ def test_adopted_file_goes_to_the_backup_area_when_it_is_replaced(
     mirror: Mirror, root: Path
 ) -> None:
     (root / "x").write_bytes(b"theirs")
-    digest = write("x", b"theirs").desired.digest  # type: ignore[union-attr]
+    digest = write("x", b"theirs").desired.digest
     mirror.apply([write("x", b"theirs")])
     mirror.apply([write("x", b"new", ours=(digest,))])
     assert snapshot(root) == {"x": b"new"}

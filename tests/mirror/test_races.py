@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
-from cocoindex_fsmirror._core.intents import Intent, OnConflict
+from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk.staging import Slot, Staging
 from cocoindex_fsmirror._mirror import apply as apply_module

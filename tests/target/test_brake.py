@@ -12,7 +12,8 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.rows import Kind, Row
+from cocoindex_fsmirror._core.rows import Row
+from cocoindex_fsmirror._core.states import Kind
 from cocoindex_fsmirror._mirror.brake import Brake, allowance
 from cocoindex_fsmirror._mirror.reader import LedgerReader
 from cocoindex_fsmirror._target import sink as _sink

@@ -97,7 +97,7 @@ def _plain(desired: object) -> tuple[str, int | None]:
     """Returns the kind and mode of a desired state."""
     if isinstance(desired, FileState):
         return "file", desired.attributes.mode
-    return ("dir", None) if desired == DirState() else (str(getattr(desired, "value", "?")), None)
+    return ("absent" if desired is ABSENT else "dir" if desired == DirState() else "?"), None
 
 
 @pytest.mark.parametrize("wanted", DESIRED, ids=str)
