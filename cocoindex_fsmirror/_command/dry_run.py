@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .._core.attributes import UNASKED
 from .._core.names import Name
-from .._core.plan import Keep, Plan
+from .._core.plan import Plan
 from .._core.states import FileState, Kind
 from .._disk.calls import attributes_of
 from .._mirror.comparison import Comparison, check_removals
@@ -36,19 +36,18 @@ class Change(NamedTuple):
     note: str = ""
 
 
-def dry_run(options: Options) -> Iterator[Change]:
-    """Yields what a run would do, in the order of the paths; reads what seems to have changed.
+def dry_run(options: Options) -> list[Change]:
+    """Lists what a run would do; reads what seems to have changed.
 
     Raises:
         RootError: The root is there, and can't be read; or the source can't be listed whole.
         TooManyRemovalsError: The run would stop.
     """
-    told: set[tuple[str, str]] = set()
+    told: dict[tuple[str, str], Change] = {}
     for change in _all_changes(options):
         # What makes way for one path may be gone in the source, too.
-        if change.action == "fail" or change[:2] not in told:
-            told.add(change[:2])
-            yield change
+        told.setdefault((change.action, change.path or change.note), change)
+    return [*told.values()]
 
 
 def _all_changes(options: Options) -> Iterator[Change]:
@@ -63,44 +62,35 @@ def _all_changes(options: Options) -> Iterator[Change]:
         yield Change("update", "./")
     swept: set[Name] = set()
     if options.exact and os.path.isdir(root):
-        moved = foreign(root, known_in(found))
-        swept = {Name(path.removesuffix("/")) for path in moved}
-        yield from map(_swept, moved)
+        for path in foreign(root, known_in(found)):
+            swept.add(Name(path.removesuffix("/")))
+            is_folder = path.endswith("/")
+            action, note = ("delete", "; if it is empty") if is_folder else ("back up", "")
+            yield Change(action, path, note=f"not managed{note}")
     compared = Comparison(root, owner, options.on_conflict, read=options.checksum)
     for batch in compared.batches(found.declared()):
         plan = preview(root, batch, swept, read=options.checksum)
-        yield from _changes(plan, compared.drifted)
-    for name, error in compared.unread.items():
-        yield Change("fail", name, note=str(error))
+        yield from sorted(_changes(plan, compared.drifted), key=lambda change: change.path)
+    yield from (Change("fail", name, note=str(each)) for name, each in compared.unread.items())
 
 
-def _swept(path: str) -> Change:
-    """Tells what would happen to what is not managed."""
-    if path.endswith("/"):
-        return Change("delete", path, note="not managed; if it is empty")
-    return Change("back up", path, note="not managed")
-
-
-def _changes(plan: Plan, drifted: set[Name]) -> list[Change]:
-    """Lists the steps of a plan, by path."""
-    found = [Change("make", f"{row.name}/") for row in plan.folders]
+def _changes(plan: Plan, drifted: set[Name]) -> Iterator[Change]:
+    """Yields the steps of a plan."""
     for put in plan.files:
-        name = put.intent.name
-        action = "heal" if name in drifted else "write"
+        name, desired = put.intent.name, put.intent.desired
         note = "what is there goes to the backup area" if put.keep_copy else ""
-        size = put.intent.desired.size if isinstance(put.intent.desired, FileState) else 0
-        found.append(Change(action, name, size, note))
-    found += [_kept(step) for step in plan.keep if step.adopts or step.missing != UNASKED]
+        size = desired.size if isinstance(desired, FileState) else 0
+        yield Change("heal" if name in drifted else "write", name, size, note)
+    for step in plan.keep:
+        if step.adopts or step.missing != UNASKED:
+            slash = "/" if step.row.kind == Kind.DIR else ""
+            yield Change("adopt" if step.adopts else "update", step.row.name + slash)
+        # Else only the ledger would change.
     for gone in (*plan.clear, *plan.remove):
-        found.append(Change("back up" if gone.keep_copy else "delete", gone.name))
-    emptied = (name for name, on_behalf in plan.clear_folders if name != on_behalf)
-    found += [Change("delete", f"{name}/") for name in emptied]
-    found += [Change("delete", f"{row.name}/", note="if it is empty") for row in plan.prune]
-    found += [Change("fail", failure.path, note=str(failure)) for failure in plan.failures]
-    return sorted(found, key=lambda change: change.path)
-
-
-def _kept(step: Keep) -> Change:
-    """Tells of a path that holds the right bytes already."""
-    slash = "/" if step.row.kind == Kind.DIR else ""
-    return Change("adopt" if step.adopts else "update", step.row.name + slash)
+        yield Change("back up" if gone.keep_copy else "delete", gone.name)
+    for name, on_behalf in plan.clear_folders:
+        if name != on_behalf:
+            yield Change("delete", f"{name}/")
+    yield from (Change("make", f"{row.name}/") for row in plan.folders)
+    yield from (Change("delete", f"{row.name}/", note="if it is empty") for row in plan.prune)
+    yield from (Change("fail", failure.path, note=str(failure)) for failure in plan.failures)

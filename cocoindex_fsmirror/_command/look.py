@@ -50,8 +50,8 @@ def status(root: str) -> Report:
     with reading.mirrored(root) as ledger:
         _, files, folders, size, updated_ns = ledger.figures()
     drifted, backups, updated = len(_differences(root)), len(list_backups(root)), utc(updated_ns)
-    owners = reading.owners(root)
-    orphans = sum(owner.files for owner in owners if owner.is_lost)
+    mirrors = [_owner_figures(root, owner) for owner in reading.owners(root)]
+    orphans = sum(each["files"] for each in mirrors if each["lost"])
     figures = {
         "root": root,
         "files": files,
@@ -61,7 +61,7 @@ def status(root: str) -> Report:
         "drifted": drifted,
         "backups": backups,
         "orphans": orphans,
-        "mirrors": [_owner_figures(root, owner) for owner in owners],
+        "mirrors": mirrors,
     }
     leaves, inside = counted(files, "file or link", "files and links"), counted(folders, "folder")
     lines = [
@@ -71,10 +71,9 @@ def status(root: str) -> Report:
         f"  drifted      {drifted:,}" + ("  (fsmirror verify lists them)" if drifted else ""),
         f"  backups      {backups:,}" + ("  (fsmirror backups lists them)" if backups else ""),
     ]
-    for owner in owners:
-        by, since = _owner_name(root, owner), utc(owner.since_ns)
-        lost = ", whose database was lost" if owner.is_lost else ""
-        lines.append(f"  mirrored by  {by}, {counted(owner.files, 'file')}, since {since}{lost}")
+    for by, since, files, is_lost in map(dict.values, mirrors):
+        lost = ", whose database was lost" if is_lost else ""
+        lines.append(f"  mirrored by  {by}, {counted(files, 'file')}, since {since}{lost}")
     if orphans:
         lines.append(f"  orphans      {orphans:,}, of a database that was lost")
     return Report(figures, lines, ExitStatus.DIFFERS if drifted or orphans else ExitStatus.IN_ORDER)

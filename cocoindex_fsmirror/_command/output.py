@@ -33,7 +33,6 @@ __all__ = [
     "complain",
     "json_option",
     "mirror_argument",
-    "one_line",
     "printable",
     "progress_bar",
     "reports",
@@ -149,7 +148,7 @@ def tell_error(error: Exception, *, as_json: bool) -> None:
     if isinstance(error, ApplyError):
         parts = [f"  {part}" for part in error.exceptions]
         lines = [f"{error.where}: {len(parts)} failed", *parts]
-    lines = [one_line(line) for line in lines]
+    lines = [printable(line) for line in lines]
     complain(*lines)
     if as_json:
         _print(json.dumps({"error": "\n".join(lines)}), sys.stdout)
@@ -157,7 +156,7 @@ def tell_error(error: Exception, *, as_json: bool) -> None:
 
 def complain(*lines: str) -> None:
     """Prints a message on standard error."""
-    _print(click.style("fsmirror: " + "\n".join(map(one_line, lines)), fg="red"), sys.stderr)
+    _print(click.style("fsmirror: " + "\n".join(map(printable, lines)), fg="red"), sys.stderr)
 
 
 class LogHandler(logging.Handler):
@@ -165,7 +164,7 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
-        _print(f"fsmirror: {one_line(record.getMessage())}", sys.stderr)
+        _print(f"fsmirror: {printable(record.getMessage())}", sys.stderr)
 
 
 def _print(line: str, stream: TextIO) -> None:
@@ -174,8 +173,8 @@ def _print(line: str, stream: TextIO) -> None:
     click.echo(line, stream, color=False if os.environ.get("NO_COLOR") else None)
 
 
-def one_line(text: str) -> str:
-    """Escapes what would break the line or the terminal, as names in a message may."""
+def printable(text: str) -> str:
+    """Escapes what would break a line or the terminal, as names may."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -190,11 +189,6 @@ _COLOURS: Final = {
 def coloured(word: str) -> str:
     """Colours the word for a change or a difference, and fills it up to a column."""
     return click.style(f"{word:8}", fg=_COLOURS[word])
-
-
-def printable(path: str) -> str:
-    """Escapes a path that would break a line or a terminal."""
-    return path if path.isprintable() else repr(path)
 
 
 def utc(time_ns: int) -> str:

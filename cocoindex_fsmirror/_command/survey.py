@@ -181,16 +181,17 @@ def survey(options: Options) -> Survey:
     found.attributes = attributes_of(there).of_folder()
     if not _can_be_kept(there.st_mtime_ns):
         found.unread.append(f"{source}: {_TOO_FAR}")
-    waiting = [("", _Filter(options.excluded, gitignore=options.gitignore))]  # The next one last.
+    waiting = [("", _Filter(options.excluded, options.gitignore))]  # The next one last.
     while waiting:
         path, above = waiting.pop()
+        where = os.path.join(path, ".gitignore")
         try:
             inside = above.entered(source, path)
-            folders = _list(found, path, inside)
-        except _UnreadableError as error:
-            found.unread.append(str(error))
-        else:
-            waiting += [(folder, inside) for folder in reversed(folders)]
+            where = path or source
+            waiting += [(folder, inside) for folder in reversed(_list(found, path, inside))]
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            found.unread.append(f"{where}: {reason}")
     if found.unread:
         shown = "; ".join(found.unread[:3])
         raise RootError(source, f"can't be read whole: {shown}", hint)
@@ -204,11 +205,8 @@ def _can_be_kept(time_ns: int) -> bool:
 
 def _list(found: Survey, path: str, inside: _Filter) -> list[str]:
     """Lists one folder; returns the folders in it."""
-    try:
-        with os.scandir(os.path.join(found.source, path)) as listing:
-            entries = [entry for entry in listing if entry.name != RESERVED]
-    except OSError as error:
-        raise _UnreadableError(path or found.source, error) from error
+    with os.scandir(os.path.join(found.source, path)) as listing:
+        entries = [entry for entry in listing if entry.name != RESERVED]
     entries.sort(key=lambda entry: entry.name)
     is_name = _are_names([entry.name for entry in entries])
     prefix = f"{path}/" if path else ""
@@ -274,14 +272,6 @@ def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_resu
 # Patterns
 
 
-class _UnreadableError(Exception):
-    """A part of a source can't be read."""
-
-    def __init__(self, path: str, error: Exception) -> None:
-        reason = error.strerror if isinstance(error, OSError) else None
-        super().__init__(f"{path}: {reason or error}")
-
-
 def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
     """Parses patterns of paths to leave out of a source, in the syntax of ``.gitignore``.
 
@@ -299,42 +289,36 @@ def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
     return pathspec.GitIgnoreSpec.from_lines(listed)
 
 
-class _Filter:
+class _Filter(NamedTuple):
     """Leaves paths out: by patterns for the whole source, and by ``.gitignore`` files in it."""
 
-    def __init__(self, excluded: pathspec.GitIgnoreSpec | None, *, gitignore: bool) -> None:
-        self._excluded = excluded
-        self._gitignore = gitignore
-        self._inner: list[tuple[str, pathspec.GitIgnoreSpec]] = []
+    excluded: pathspec.GitIgnoreSpec | None
+    gitignore: bool
+    inner: tuple[tuple[str, pathspec.GitIgnoreSpec], ...] = ()
 
     def entered(self, source: str, path: str) -> _Filter:
         """Returns the filter for a folder, with what its own ``.gitignore`` adds.
 
         Raises:
-            _UnreadableError: That file can't be read or parsed.
+            OSError: That file can't be read.
+            ValueError: It can't be parsed.
         """
-        name = os.path.join(path, ".gitignore")
-        file = os.path.join(source, name)
-        if not self._gitignore or not os.path.isfile(file):
+        file = os.path.join(source, path, ".gitignore")
+        if not self.gitignore or not os.path.isfile(file):
             return self
-        try:
-            with open(file, "rb") as lines:
-                added = patterns(os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
-        except (OSError, ValueError) as error:
-            raise _UnreadableError(name, error) from error
-        inner = _Filter(self._excluded, gitignore=True)
-        inner._inner = [*self._inner, (path, added)]
-        return inner
+        with open(file, "rb") as lines:
+            added = patterns(os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
+        return self._replace(inner=(*self.inner, (path, added)))
 
     def leaves_out(self, path: str, *, is_folder: bool) -> bool:
         """True if a path is left out; of several ``.gitignore`` files the innermost decides."""
-        if self._excluded is None and not self._gitignore:
+        if self.excluded is None and not self.gitignore:
             return False
         shown = f"{path}/" if is_folder else path
-        if self._excluded is not None and self._excluded.match_file(shown):
+        if self.excluded is not None and self.excluded.match_file(shown):
             return True
-        for folder, spec in reversed(self._inner):
+        for folder, spec in reversed(self.inner):
             verdict = spec.check_file(os.path.relpath(path, folder or ".") + shown[len(path) :])
             if verdict.include is not None:
                 return bool(verdict.include)
-        return self._gitignore and is_folder and os.path.basename(path) == ".git"
+        return self.gitignore and is_folder and os.path.basename(path) == ".git"

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -26,7 +27,6 @@ from .output import (
     coloured,
     complain,
     json_option,
-    one_line,
     printable,
     progress_bar,
     tell,
@@ -167,9 +167,9 @@ def _done(options: Options, summary: Summary) -> Report:
 
 def _planned(options: Options) -> Report:
     """Reports what a run would do."""
-    changes, lines = list(list_changes(options)), []
+    changes, lines = list_changes(options), []
     for action, path, size, note in changes:
-        more = ", ".join([readable(size)] * bool(size) + [one_line(note)] * bool(note))
+        more = ", ".join([readable(size)] * bool(size) + [printable(note)] * bool(note))
         lines.append(f"{coloured(action)} {printable(path)}" + (more and f"  ({more})"))
     count = counted(len(changes), "change")
     lines.append(f"{printable(options.root)}: {count} would be made; nothing was done")
@@ -215,19 +215,13 @@ def _opened_again(options: Options, *, as_json: bool) -> Syncing:
 
 def _check_places(source: str, target: str) -> None:
     """Refuses a source and a target that make no sense together."""
-    above = target
-    while not os.path.lexists(above):
-        above = os.path.dirname(above)
-    for problem, is_so in {
-        f"{target}: the destination lies below a file": not os.path.isdir(above),
-        f"{target}: source and destination are the same directory": source == target,
-        f"{target}: the destination lies inside the source": _is_inside(target, source),
-        f"{source}: the source lies inside the destination": _is_inside(source, target),
-    }.items():
+    here, there = Path(source), Path(target)
+    above = next(path for path in (there, *there.parents) if os.path.lexists(path))
+    for is_so, problem in (
+        (not above.is_dir(), f"{target}: the destination lies below a file"),
+        (here == there, f"{target}: source and destination are the same directory"),
+        (there.is_relative_to(here), f"{target}: the destination lies inside the source"),
+        (here.is_relative_to(there), f"{source}: the source lies inside the destination"),
+    ):
         if is_so:
             raise click.UsageError(problem)
-
-
-def _is_inside(path: str, folder: str) -> bool:
-    """True if a path lies in a folder, or is it."""
-    return os.path.commonpath([path, folder]) == folder

@@ -14,12 +14,11 @@ import msgspec
 from .._core.errors import ApplyError, FsMirrorError, PathError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name
-from .._disk.tree import Tree, dress_folder
+from .._disk.tree import dress_folder
 from .._mirror.apply import apply_intents
 from .._mirror.comparison import Comparison, Declared, check_removals
 from .._mirror.drift import observe
 from .._mirror.exact import foreign, sweep
-from .._mirror.ledger import Ledger
 from .._mirror.outcome import Outcome
 from .._mirror.reading import noted
 from .._mirror.session import Session, held
@@ -81,7 +80,7 @@ class Syncing:
         self._session = Session(options.root)
         self._survey = Survey(options.source)
         self._open = contextlib.ExitStack()
-        self._session.run(_do_nothing, create=True)
+        self._session.run(lambda _tree, _ledger: None, create=True)
         self._open.callback(self._session.close)
         self._open.enter_context(held(self._session))
 
@@ -129,7 +128,8 @@ class Syncing:
                 failures += apply_all(self._apply, batches)
         except KeyboardInterrupt:
             with contextlib.suppress(FsMirrorError):
-                session.run(_do_nothing)  # It recovers: what was begun is completed or undone.
+                # It recovers: what was begun is completed or undone.
+                session.run(lambda _tree, _ledger: None)
             raise
         session.run(lambda tree, _ledger: dress_folder(tree, ROOT, survey.attributes))
         self._conclude(failures)
@@ -183,10 +183,6 @@ class Syncing:
         done = summary.written + summary.adopted + summary.healed
         summary.unchanged = survey.leaves - done - len(leaves) - len(unread)
         summary.failures = [*survey.errors, *map(str, failures), *map(str, unread.values())]
-
-
-def _do_nothing(_tree: Tree, _ledger: Ledger) -> None:
-    """Does nothing with a root that is opened for it."""
 
 
 @contextlib.contextmanager
