@@ -17,7 +17,7 @@ SMALL, LARGE = 1 << 16, (1 << 20) + 17
 
 
 def settled(path: Path, look: Callable[[str], Source] = fingerprint) -> Source:
-    """Looks at a source once the clock that stamps files has gone on."""
+    """Looks at a source after the clock that stamps files has ticked."""
     while _calls.coarse_now_ns() <= path.stat().st_ctime_ns:
         pass
     found = look(str(path))
@@ -28,17 +28,13 @@ def settled(path: Path, look: Callable[[str], Source] = fingerprint) -> Source:
 LOOKS = [fingerprint, look_at_source]
 
 
-def hide(patch: pytest.MonkeyPatch, *names: str) -> None:
-    """Takes ways to copy away."""
-    if "clone" in names:
-        real = fcntl.ioctl
+def refuse_clones(patch: pytest.MonkeyPatch) -> None:
+    """Makes every clone fail, as on a file system that can't share blocks."""
+    real = fcntl.ioctl
 
-        def ioctl(fd: int, request: int, *rest: Any) -> Any:
-            if request == _calls._FICLONE:
-                raise OSError(errno.EOPNOTSUPP, "no clones here")
-            return real(fd, request, *rest)
+    def ioctl(fd: int, request: int, *rest: Any) -> Any:
+        if request == _calls._FICLONE:
+            raise OSError(errno.EOPNOTSUPP, "no clones here")
+        return real(fd, request, *rest)
 
-        patch.setattr(fcntl, "ioctl", ioctl)
-
-
-WAYS = [("clone",), ()]
+    patch.setattr(fcntl, "ioctl", ioctl)

@@ -1,4 +1,4 @@
-"""Two barriers a batch, each in its place; a failed one is never believed."""
+"""A batch has two barriers, each in its place; a failed one is never believed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import contents, delete, folder, snapshot, write
 
 @pytest.fixture(autouse=True)
 def _needs_syncfs(mirror: Mirror) -> None:
-    """The ledger is made, and its own writes are over."""
+    """Makes the ledger first, so that its own syncs are over; skips without syncfs."""
     if _calls.syncfs is None:
         pytest.skip("this C library has no syncfs")
     mirror.apply([write("earlier", b"0"), write("gone", b"0"), write("kind/x", b"0")])
@@ -45,13 +45,13 @@ def fail_barrier(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def _batch(files: int) -> list[Intent]:
-    """A batch that does a bit of everything."""
+    """Returns a batch that does a bit of everything."""
     many = [write(f"d{n % 7}/{n}", b"%d" % n) for n in range(files)]
     return [*many, write("earlier", b"1"), delete("gone"), write("kind", b"1"), delete("kind/x")]
 
 
 @pytest.mark.parametrize("files", [0, 1, 300])
-def test_a_batch_makes_two_barriers_whatever_its_size(mirror: Mirror, files: int) -> None:
+def test_batch_of_any_size_makes_two_barriers(mirror: Mirror, files: int) -> None:
     with recorded() as calls:
         mirror.apply(_batch(files))
     names = [name for name, _ in calls]
@@ -59,27 +59,27 @@ def test_a_batch_makes_two_barriers_whatever_its_size(mirror: Mirror, files: int
     assert names.count("fsync") == 0
 
 
-def test_nothing_to_do_makes_no_barrier(mirror: Mirror) -> None:
+def test_batch_without_work_makes_no_barrier(mirror: Mirror) -> None:
     mirror.apply(_batch(5))
     with recorded() as calls:
         mirror.apply([write("earlier", b"1")])
     assert not (CHANGES - {"mkdir"}) & {name for name, _ in calls}
 
 
-def test_a_batch_that_need_not_be_durable_makes_no_barrier(mirror: Mirror, root: Path) -> None:
+def test_batch_without_durability_makes_no_barrier(mirror: Mirror, root: Path) -> None:
     with recorded() as calls:
         mirror.apply([write("a", b"1", durable=False), delete("gone", durable=False)])
     assert not {"syncfs", "fsync"} & {name for name, _ in calls}
     assert contents(snapshot(root)).keys() == {"a", "earlier", "kind/x"}
 
 
-def test_one_durable_path_makes_the_whole_batch_durable(mirror: Mirror) -> None:
+def test_durable_path_makes_the_whole_batch_durable(mirror: Mirror) -> None:
     with recorded() as calls:
         mirror.apply([write("a", b"1", durable=False), write("b", b"1")])
     assert [name for name, _ in calls].count("syncfs") == 2
 
 
-def test_the_steps_of_a_batch_happen_in_their_order(mirror: Mirror) -> None:
+def test_steps_of_a_batch_happen_in_order(mirror: Mirror) -> None:
     with recorded() as calls:
         mirror.apply([*_batch(20), folder("declared")])
     names = [name for name, _ in calls]
@@ -94,9 +94,7 @@ def test_the_steps_of_a_batch_happen_in_their_order(mirror: Mirror) -> None:
     assert not changes & set(names[second:])
 
 
-def test_the_barrier_is_on_a_descriptor_that_is_older_than_the_first_write(
-    mirror: Mirror, root: Path
-) -> None:
+def test_barrier_is_on_a_descriptor_older_than_the_first_write(mirror: Mirror, root: Path) -> None:
     with recorded() as calls:
         mirror.apply(_batch(3))
     opened = [args[0] for name, args in calls if name == "open" and str(args[0]) == str(root)]
@@ -104,7 +102,7 @@ def test_the_barrier_is_on_a_descriptor_that_is_older_than_the_first_write(
     assert calls[[name for name, _ in calls].index("open")][1][0] == str(root)
 
 
-def test_after_a_failed_first_barrier_nothing_is_in_place(
+def test_nothing_is_in_place_after_a_failed_first_barrier(
     mirror: Mirror, root: Path, fail_barrier: Callable[[int], None]
 ) -> None:
     before = snapshot(root)
@@ -118,7 +116,7 @@ def test_after_a_failed_first_barrier_nothing_is_in_place(
     assert (root / "d3" / "3").read_bytes() == b"3"
 
 
-def test_after_a_failed_second_barrier_the_bytes_are_written_anew(
+def test_bytes_are_written_anew_after_a_failed_second_barrier(
     mirror: Mirror, root: Path, fail_barrier: Callable[[int], None]
 ) -> None:
     fail_barrier(2)
@@ -137,7 +135,7 @@ def test_after_a_failed_second_barrier_the_bytes_are_written_anew(
     assert {name: identity(root / name) for name in names} == settled
 
 
-def test_a_failed_barrier_is_still_not_believed_by_the_next_process(
+def test_failed_barrier_is_not_believed_by_the_next_process(
     mirror: Mirror, root: Path, fail_barrier: Callable[[int], None]
 ) -> None:
     fail_barrier(2)
@@ -151,7 +149,7 @@ def test_a_failed_barrier_is_still_not_believed_by_the_next_process(
     assert (root / "a").lstat().st_ino != before
 
 
-def test_a_failed_barrier_makes_nothing_foreign_ours(
+def test_failed_barrier_makes_nothing_foreign_ours(
     mirror: Mirror, root: Path, fail_barrier: Callable[[int], None]
 ) -> None:
     (root / "theirs").write_bytes(b"same")
@@ -164,6 +162,6 @@ def test_a_failed_barrier_makes_nothing_foreign_ours(
 
 
 def _backed_up(root: Path) -> set[bytes]:
-    """What is in the backup area."""
+    """Returns the contents of the backup area."""
     found = contents(snapshot(root, ours=True))
     return {content for name, content in found.items() if name.startswith("backup/")}

@@ -13,18 +13,18 @@ from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.states import digest_of
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.sources import Source
-from tests.disk.copied import LARGE, LOOKS, WAYS, hide, settled
+from tests.disk.copied import LARGE, LOOKS, refuse_clones, settled
 from tests.support import copy, failing, snapshot, write
 
 
 def _edit_secretly(path: Path) -> None:
-    """As many other bytes, with the time put back."""
+    """Writes other bytes of the same size, and restores the mtime."""
     path.write_bytes(os.urandom(LARGE))
     os.utime(path, ns=(5, 5))
 
 
 def _becomes(path: Path, make: Callable[[Path], None]) -> None:
-    """A file gives way to something else."""
+    """Replaces a file by something else."""
     path.unlink()
     make(path)
 
@@ -42,22 +42,23 @@ EDITS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("hidden", [(), ("clone",)])
+@pytest.mark.parametrize("clones", [True, False], ids=["clones", "no clones"])
 @pytest.mark.parametrize("look", LOOKS, ids=["hashed", "not read yet"])
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_a_source_that_changed_fails_its_file_by_name_and_nothing_else(
+def test_changed_source_fails_only_its_file_by_name(
     mirror: Mirror,
     root: Path,
     source: Path,
     monkeypatch: pytest.MonkeyPatch,
     edit: Callable[[Path], object],
     look: Callable[[str], Source],
-    hidden: tuple[str, ...],
+    clones: bool,
 ) -> None:
     mirror.apply([write("x", b"old")])
     found = settled(source, look)
     edit(source)
-    hide(monkeypatch, *hidden)
+    if not clones:
+        refuse_clones(monkeypatch)
     ours = (digest_of(b"old"),)
     with pytest.raises(ApplyError) as caught:
         mirror.apply([copy("x", found, ours=ours), write("y", b"neighbour")])
@@ -68,18 +69,16 @@ def test_a_source_that_changed_fails_its_file_by_name_and_nothing_else(
     assert mirror.verify(content=True) == []
 
 
-@pytest.mark.parametrize("hidden", WAYS[:-1])  # A clone is made in one step.
 @pytest.mark.parametrize("look", LOOKS, ids=["hashed", "not read yet"])
-def test_a_source_that_changes_while_it_is_copied_never_leaves_a_wrong_file(
+def test_source_that_changes_during_the_copy_leaves_no_wrong_file(
     mirror: Mirror,
     root: Path,
     source: Path,
     monkeypatch: pytest.MonkeyPatch,
     look: Callable[[str], Source],
-    hidden: tuple[str, ...],
 ) -> None:
     found = settled(source, look)
-    hide(monkeypatch, *hidden)
+    refuse_clones(monkeypatch)  # A clone is made in one step.
     real = _calls.buffer
 
     def edit() -> mmap.mmap:

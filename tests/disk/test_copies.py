@@ -18,7 +18,7 @@ from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import staging as _staging
 from cocoindex_fsmirror._disk.sources import Source, fingerprint, look_at_source
-from tests.disk.copied import LARGE, LOOKS, SMALL, WAYS, hide, settled
+from tests.disk.copied import LARGE, LOOKS, SMALL, refuse_clones, settled
 from tests.support import (
     Elsewhere,
     Mount,
@@ -33,20 +33,21 @@ from tests.support import (
 )
 
 
-@pytest.mark.parametrize("hidden", WAYS)
+@pytest.mark.parametrize("clones", [True, False], ids=["clones", "no clones"])
 @pytest.mark.parametrize("look", LOOKS, ids=["hashed", "not read yet"])
 @pytest.mark.parametrize("size", [0, 1, SMALL + 1, LARGE])
-def test_a_copy_holds_what_its_source_held(
+def test_copy_holds_the_bytes_of_its_source(
     mirror: Mirror,
     root: Path,
     source: Path,
     monkeypatch: pytest.MonkeyPatch,
-    hidden: tuple[str, ...],
+    clones: bool,
     look: Callable[[str], Source],
     size: int,
 ) -> None:
     source.write_bytes(source.read_bytes()[:size])
-    hide(monkeypatch, *hidden)
+    if not clones:
+        refuse_clones(monkeypatch)
     mirror.apply([copy("d/x", look(str(source)), mtime_ns=7)])
     assert (root / "d" / "x").read_bytes() == source.read_bytes()
     assert (root / "d" / "x").stat().st_mtime_ns == 7
@@ -56,26 +57,27 @@ def test_a_copy_holds_what_its_source_held(
     assert exact_state(root) == before
 
 
-@pytest.mark.parametrize("hidden", WAYS)
-def test_a_sparse_file_stays_sparse(
+@pytest.mark.parametrize("clones", [True, False], ids=["clones", "no clones"])
+def test_sparse_file_stays_sparse(
     mirror: Mirror,
     root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    hidden: tuple[str, ...],
+    clones: bool,
 ) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.write(b"front")
         file.seek(8 << 20)
         file.write(b"middle")
         file.truncate(16 << 20)
-    hide(monkeypatch, *hidden)
+    if not clones:
+        refuse_clones(monkeypatch)
     mirror.apply([copy("x", fingerprint(str(tmp_path / "sparse")))])
     assert (root / "x").read_bytes() == (tmp_path / "sparse").read_bytes()
     assert (root / "x").stat().st_blocks * 512 <= 2 << 20  # Two chunks hold data.
 
 
-def test_a_copy_that_no_longer_fits_fails_alone_and_the_old_version_stays(
+def test_copy_that_does_not_fit_fails_alone_and_keeps_the_old_one(
     tmpfs: Callable[[str], Path], source: Path
 ) -> None:
     with Mirror(tmpfs("2m") / "root") as mirror:
@@ -90,7 +92,7 @@ def test_a_copy_that_no_longer_fits_fails_alone_and_the_old_version_stays(
 
 @pytest.mark.root
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
-def test_a_clone_shares_its_blocks(mount: Mount, tmp_path: Path, kind: str) -> None:
+def test_clone_shares_its_blocks(mount: Mount, tmp_path: Path, kind: str) -> None:
     if shutil.which(f"mkfs.{kind}") is None:
         pytest.skip(f"mkfs.{kind} is not installed")
     image = tmp_path / "image"
@@ -109,7 +111,7 @@ def test_a_clone_shares_its_blocks(mount: Mount, tmp_path: Path, kind: str) -> N
         assert mirror.verify(content=True) == []
 
 
-def test_a_large_file_is_never_held_in_memory(mirror: Mirror, root: Path, tmp_path: Path) -> None:
+def test_large_file_is_never_held_in_memory(mirror: Mirror, root: Path, tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as file:
         for _ in range(64):
             file.write(os.urandom(1 << 20))
@@ -122,7 +124,7 @@ def test_a_large_file_is_never_held_in_memory(mirror: Mirror, root: Path, tmp_pa
     assert (root / "x").stat().st_size == 64 << 20
 
 
-def test_a_copy_that_died_before_it_was_hashed_claims_nothing_of_others(
+def test_copy_cut_off_before_its_hash_claims_no_foreign_file(
     mirror: Mirror, root: Path, tmp_path: Path, source: Path
 ) -> None:
     mirror.create()
@@ -131,22 +133,20 @@ def test_a_copy_that_died_before_it_was_hashed_claims_nothing_of_others(
         with mock.patch.object(_staging, "_copy", side_effect=lambda *_: os._exit(42)):
             mirror.apply([copy("x", look_at_source(str(source)))])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
-    os.mkfifo(root / "x")  # It has no digest either.
+    os.mkfifo(root / "x")  # A fifo has no digest either.
     mirror.create()
     assert ledger_rows(mirror) == []
     assert os.listdir(root / ".fsmirror" / "tmp") == []
 
 
-def test_files_are_read_to_where_a_page_begins() -> None:
-    """To any other place in a page some processors copy far more slowly."""
+def test_copy_buffer_begins_at_a_page() -> None:
+    """Some processors copy far more slowly to any other place in a page."""
     begin = ctypes.c_char.from_buffer(_calls.buffer())
     assert ctypes.addressof(begin) % mmap.PAGESIZE == 0
 
 
-def test_a_copy_that_was_hashed_while_it_was_staged_is_known_after_a_death(
-    mirror: Mirror, root: Path
-) -> None:
-    """Its digest is noted before it is placed, so that recovery can tell that it was."""
+def test_copy_hashed_while_staged_is_known_after_a_death(mirror: Mirror, root: Path) -> None:
+    """The digest is noted before the file is placed, so that recovery recognises it."""
 
     def dies(*_args: object) -> None:
         raise KeyboardInterrupt

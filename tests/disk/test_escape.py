@@ -1,4 +1,4 @@
-"""Nothing outside the root changes, whatever is a link, and whenever it becomes one."""
+"""Nothing outside the root changes, whatever is a link or becomes one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cocoindex_fsmirror._core.intents import Intent
 from tests.steps import run_with_event
 from tests.support import OWNER, delete, exact_state, folder, snapshot, write
 
-STEPS = 250  # more than a batch here has calls
+STEPS = 250  # More than a batch here has calls.
 NAMES = ["x", "replaced", "removed", "new/y", "kind", "kind/z", "edited", "edited-removed"]
 
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting")
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder next to the root that holds files under the names that are written."""
+    """A folder beside the root, with files under the names that are written."""
     top = tmp_path / "outside"
     for name in NAMES:
         path = top / name
@@ -36,13 +36,13 @@ def outside(tmp_path: Path) -> Path:
 
 
 def _first(top: str, owner: str = OWNER) -> list[Intent]:
-    """Files of an earlier update, below a folder."""
+    """Returns the files of an earlier update, below a folder."""
     names = ["replaced", "removed", "edited", "edited-removed", "kind/z", "e/x"]
     return [write(f"{top}/{name}", b"1", durable=False, owner=owner) for name in names]
 
 
 def _second(top: str) -> list[Intent]:
-    """A batch that does everything that a batch can do."""
+    """Returns a batch with every kind of work."""
     writes = ["x", "replaced", "new/y", "kind", "edited", "e/x"]
     deletes = ["removed", "kind/z", "edited-removed"]
     return [
@@ -52,7 +52,7 @@ def _second(top: str) -> list[Intent]:
 
 
 def _prepare(mirror: Mirror, *owners: str) -> None:
-    """Files of ours in a folder for each step, two of which were edited."""
+    """Makes our files in a folder for each step; two of them are edited."""
     tops = {k: f"{k}/d" for k in range(STEPS)}
     mirror.apply(
         [i for k, top in tops.items() for i in _first(top, owners[k] if owners else OWNER)]
@@ -77,7 +77,7 @@ def _swap_back(path: Path, aside: Path) -> None:
         aside.rename(path)
 
 
-def test_a_linked_folder_is_not_followed_but_moved_to_the_backup(
+def test_linked_folder_is_moved_to_the_backup_area_not_followed(
     mirror: Mirror, root: Path, outside: Path
 ) -> None:
     (root / "d").symlink_to(outside)
@@ -89,7 +89,7 @@ def test_a_linked_folder_is_not_followed_but_moved_to_the_backup(
     assert exact_state(outside) == before
 
 
-def test_a_linked_folder_is_an_error_if_links_may_not_be_moved(
+def test_linked_folder_is_an_error_if_links_may_not_be_moved(
     mirror: Mirror, root: Path, outside: Path
 ) -> None:
     (root / "d").symlink_to(outside)
@@ -119,7 +119,9 @@ def test_files_behind_a_link_in_the_place_of_a_folder_are_not_removed(
 
 
 @pytest.mark.parametrize("inner", ["", "tmp", "backup", "ledger.sqlite3"])
-def test_our_own_folder_is_not_followed_elsewhere(root: Path, outside: Path, inner: str) -> None:
+def test_planted_link_in_our_own_folder_is_not_followed(
+    root: Path, outside: Path, inner: str
+) -> None:
     root.mkdir()
     with Mirror(root) as mirror:
         _prepare(mirror)
@@ -135,9 +137,7 @@ def test_our_own_folder_is_not_followed_elsewhere(root: Path, outside: Path, inn
         assert exact_state(outside) == before
 
 
-def test_our_own_folder_that_is_a_link_is_an_error_that_names_the_root(
-    root: Path, outside: Path
-) -> None:
+def test_own_folder_that_is_a_link_is_an_error_with_the_root(root: Path, outside: Path) -> None:
     root.mkdir()
     (root / ".fsmirror").symlink_to(outside)
     with Mirror(root) as mirror, pytest.raises(RootError, match=str(root)):
@@ -145,7 +145,7 @@ def test_our_own_folder_that_is_a_link_is_an_error_that_names_the_root(
 
 
 @pytest.mark.parametrize("swapped", ["d", "d/kind"])
-def test_a_folder_that_becomes_a_link_at_any_step_leads_nowhere(
+def test_folder_that_becomes_a_link_at_any_step_is_not_followed(
     mirror: Mirror, root: Path, outside: Path, swapped: str
 ) -> None:
     _prepare(mirror)
@@ -161,7 +161,7 @@ def test_a_folder_that_becomes_a_link_at_any_step_leads_nowhere(
 
 
 @pytest.mark.parametrize("swapped", [".fsmirror", ".fsmirror/tmp"])
-def test_our_own_folder_that_becomes_a_link_at_any_step_leads_nowhere(
+def test_own_folder_that_becomes_a_link_at_any_step_is_not_followed(
     root: Path, outside: Path, swapped: str
 ) -> None:
     root.mkdir()
@@ -181,7 +181,7 @@ def test_our_own_folder_that_becomes_a_link_at_any_step_leads_nowhere(
 
 
 @pytest.mark.parametrize("swapped", ["d", "d/e"])
-def test_a_teardown_that_meets_a_fresh_link_at_any_step_takes_nothing_behind_it(
+def test_teardown_removes_nothing_behind_a_link_of_any_step(
     mirror: Mirror, root: Path, outside: Path, swapped: str
 ) -> None:
     mirror.apply([write("keep", b"1")])
@@ -198,7 +198,7 @@ def test_a_teardown_that_meets_a_fresh_link_at_any_step_takes_nothing_behind_it(
 
 
 def _suppressed(act: Callable[[], object]) -> Callable[[], None]:
-    """The same, where our own errors, and only those, are fine."""
+    """Runs a batch, and ignores our own errors only."""
 
     def batch() -> None:
         with contextlib.suppress(FsMirrorError):
@@ -208,7 +208,7 @@ def _suppressed(act: Callable[[], object]) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("name", ["../outside/x", "d/../../outside/x", "/etc/hostname"])
-def test_a_ledger_with_a_name_that_leaves_the_root_is_not_obeyed(
+def test_ledger_with_a_name_that_leaves_the_root_is_refused(
     root: Path, outside: Path, name: str
 ) -> None:
     root.mkdir()

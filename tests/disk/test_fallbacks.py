@@ -1,4 +1,4 @@
-"""A system without renameat2, or without syncfs: everything still works, and we say so."""
+"""Everything works without renameat2 or syncfs, and the lack is logged."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def _refuses(*_args: object) -> None:
 
 @pytest.fixture(params=["missing", "refuses"])
 def no_exchange(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The C library has no renameat2, or the file system refuses its flags."""
+    """Removes renameat2 from the C library, or makes the file system refuse its flags."""
     monkeypatch.setattr(_calls, "renameat2", None if request.param == "missing" else _refuses)
     _calls.say_once.cache_clear()
 
 
 @pytest.fixture
 def no_syncfs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The C library has no syncfs."""
+    """Removes syncfs from the C library."""
     monkeypatch.setattr(_calls, "syncfs", None)
     _calls.say_once.cache_clear()
 
@@ -45,7 +45,7 @@ FIRST = [write("x", b"1"), write("gone", b"1"), write("edited", b"1"), write("ki
 
 
 def _second(policy: OnConflict = "backup") -> list[Intent]:
-    """A batch that does everything, with foreign bytes in its way."""
+    """Returns a batch with every kind of work, with foreign bytes in its way."""
     writes = [write(name, b"2", on_conflict=policy) for name in ("x", "d/new", "edited", "kind")]
     return [*writes, delete("gone"), delete("kind/z")]
 
@@ -54,7 +54,7 @@ AFTER = {"x": b"2", "d/new": b"2", "edited": b"2", "kind": b"2"}
 
 
 @pytest.mark.usefixtures("no_exchange")
-def test_without_an_exchange_a_batch_does_all_the_same(mirror: Mirror, root: Path) -> None:
+def test_batch_is_applied_without_an_exchange(mirror: Mirror, root: Path) -> None:
     mirror.apply(FIRST)
     (root / "edited").write_bytes(b"foreign")
     mirror.apply(_second())
@@ -70,9 +70,7 @@ def test_without_an_exchange_a_batch_does_all_the_same(mirror: Mirror, root: Pat
 
 
 @pytest.mark.usefixtures("no_exchange")
-def test_without_an_exchange_foreign_bytes_are_refused_all_the_same(
-    mirror: Mirror, root: Path
-) -> None:
+def test_foreign_bytes_are_refused_without_an_exchange(mirror: Mirror, root: Path) -> None:
     mirror.apply(FIRST)
     (root / "edited").write_bytes(b"foreign")
     with pytest.raises(ApplyError, match="'edited'"):
@@ -80,7 +78,7 @@ def test_without_an_exchange_foreign_bytes_are_refused_all_the_same(
     assert contents(snapshot(root)) == AFTER | {"edited": b"foreign"}
 
 
-def test_without_an_exchange_a_crash_at_any_step_loses_nothing(
+def test_crash_at_any_step_loses_nothing_without_an_exchange(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_calls, "renameat2", None)
@@ -102,17 +100,17 @@ def test_without_an_exchange_a_crash_at_any_step_loses_nothing(
 
 
 def _below(k: int, intent: Intent) -> Intent:
-    """The same in a folder, without barriers, which a crash of a process does not need."""
+    """Moves intents below a folder; without barriers, which a crash of a process does not need."""
     return msgspec.structs.replace(intent, name=Name(f"{k}/{intent.name}"), durable=False)
 
 
 def _apply_in(root: Path, intents: list[Intent]) -> None:
-    """Applies with a mirror of its own."""
+    """Applies a batch with a mirror of its own."""
     with Mirror(root) as mirror:
         mirror.apply(intents)
 
 
-def test_the_lack_of_an_exchange_is_said_once(
+def test_lack_of_an_exchange_is_logged_once(
     mirror: Mirror, no_exchange: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "cocoindex_fsmirror"):
@@ -122,7 +120,7 @@ def test_the_lack_of_an_exchange_is_said_once(
     assert len(caplog.messages) == 1
 
 
-def test_the_lack_of_syncfs_is_said_once_and_names_the_root(
+def test_lack_of_syncfs_is_logged_once_with_the_root(
     root: Path, no_syncfs: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "cocoindex_fsmirror"), Mirror(root) as mirror:
@@ -135,7 +133,7 @@ def test_the_lack_of_syncfs_is_said_once_and_names_the_root(
 
 
 class _Disk:
-    """What a disk without syncfs was told to keep, by path, as the calls come in."""
+    """A record of the paths that a disk without syncfs was told to keep."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -144,7 +142,7 @@ class _Disk:
         self.too_early: list[str] = []
 
     def hear(self, name: str, args: tuple[Any, ...], folders: dict[str, int | None]) -> None:
-        """Takes note of one call; ``folders`` are the descriptors that it names folders with."""
+        """Records one call; ``folders`` are the descriptors of its folders."""
         if name == "write":
             self.unsynced_files.add(_path_of(args[0]))
         elif name == "fsync":
@@ -158,21 +156,19 @@ class _Disk:
             self._touch(folders["dir_fd"])
 
     def _touch(self, fd: int | None) -> None:
-        """A folder changed; what is staged there need not last."""
+        """Records that a folder changed, unless it is in the staging area, which need not last."""
         path = _path_of(fd)
         if not path.startswith(f"{self._root}/.fsmirror/tmp"):
             self.touched.add(path)
 
 
 def _path_of(fd: int | None) -> str:
-    """The path of an open file."""
+    """Returns the path of an open file."""
     return os.readlink(f"/proc/self/fd/{fd}")
 
 
 @pytest.mark.usefixtures("no_syncfs")
-def test_without_syncfs_every_file_and_every_touched_folder_is_synced_in_time(
-    mirror: Mirror, root: Path
-) -> None:
+def test_files_and_touched_folders_are_synced_without_syncfs(mirror: Mirror, root: Path) -> None:
     mirror.apply([*FIRST, write("old/x", b"1")])
     (root / "edited").write_bytes(b"foreign")
     disk = _Disk(root)
@@ -186,7 +182,7 @@ def test_without_syncfs_every_file_and_every_touched_folder_is_synced_in_time(
 
 
 @pytest.mark.usefixtures("no_syncfs")
-def test_without_syncfs_a_batch_does_all_the_same(mirror: Mirror, root: Path) -> None:
+def test_batch_is_applied_without_syncfs(mirror: Mirror, root: Path) -> None:
     mirror.apply(FIRST)
     (root / "edited").write_bytes(b"foreign")
     mirror.apply(_second())
@@ -195,7 +191,7 @@ def test_without_syncfs_a_batch_does_all_the_same(mirror: Mirror, root: Path) ->
 
 
 @pytest.mark.usefixtures("no_syncfs")
-def test_without_syncfs_the_folders_in_which_a_root_was_made_are_synced(tmp_path: Path) -> None:
+def test_folders_above_a_new_root_are_synced_without_syncfs(tmp_path: Path) -> None:
     synced: list[str] = []
 
     def hear(name: str, args: tuple[Any, ...], _: dict[str, Any]) -> None:
@@ -207,7 +203,7 @@ def test_without_syncfs_the_folders_in_which_a_root_was_made_are_synced(tmp_path
     assert {str(tmp_path), str(tmp_path / "new"), str(tmp_path / "new" / "root")} <= set(synced)
 
 
-def test_where_a_folder_cannot_be_locked_a_batch_goes_on_and_says_so_once(
+def test_lack_of_locks_is_logged_once_and_stops_no_batch(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_lock(*_args: object) -> None:

@@ -1,4 +1,4 @@
-"""No room, limits, immutable files: old versions stay whole, and room is all it takes."""
+"""Full disks, limits, immutable files: old versions stay whole, and room alone heals."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Tmpfs = Callable[[str], Path]
 
 
 def _content(name: str, version: int) -> bytes:
-    """Two pages that tell the file and its version."""
+    """Returns two pages that tell the file and its version."""
     return f"{name} {version}\n".encode().ljust(2 * PAGE, name[-1].encode())
 
 
 def _fill(disk: Path, leave: int) -> Path:
-    """Takes all room of a file system but some pages."""
+    """Fills a file system up to some pages."""
     filler = disk / "filler"
     with filler.open("wb") as file:
         room = os.fstatvfs(file.fileno()).f_bavail
@@ -36,13 +36,13 @@ def _fill(disk: Path, leave: int) -> Path:
 
 
 def _staged(root: Path) -> list[str]:
-    """What is left in the staging area."""
+    """Returns the paths that are left in the staging area."""
     return [name for name in snapshot(root, ours=True) if name.startswith("tmp/")]
 
 
 @pytest.mark.root
-def test_at_every_level_of_a_full_disk_old_versions_are_whole_and_room_heals(tmpfs: Tmpfs) -> None:
-    disk = tmpfs("8m")  # SQLite lets its log grow to 4 MiB
+def test_old_versions_are_whole_on_a_disk_that_is_full_at_any_level(tmpfs: Tmpfs) -> None:
+    disk = tmpfs("8m")  # SQLite lets its log grow to 4 MiB.
     root = disk / "root"
     root.mkdir()
     failures, named = 0, 0
@@ -74,7 +74,7 @@ def test_at_every_level_of_a_full_disk_old_versions_are_whole_and_room_heals(tmp
 
 
 def _failures(mirror: Mirror, intents: list[Intent]) -> tuple[set[str] | None, list[str]]:
-    """The paths that an update names as failed, ``None`` if all of it failed; and what it says."""
+    """Returns the failed paths of an update (``None`` for all) and its message."""
     try:
         mirror.apply(intents)
     except ApplyError as error:
@@ -86,7 +86,7 @@ def _failures(mirror: Mirror, intents: list[Intent]) -> tuple[set[str] | None, l
 
 
 @pytest.mark.root
-def test_what_fits_is_applied_though_a_neighbour_does_not_fit(tmpfs: Tmpfs) -> None:
+def test_file_that_fits_is_applied_beside_one_that_does_not(tmpfs: Tmpfs) -> None:
     disk = tmpfs("1m")
     root = disk / "root"
     root.mkdir()
@@ -103,7 +103,9 @@ def test_what_fits_is_applied_though_a_neighbour_does_not_fit(tmpfs: Tmpfs) -> N
 
 
 @pytest.mark.root
-def test_without_inodes_old_versions_are_whole(mount: Callable[..., Path], tmp_path: Path) -> None:
+def test_old_versions_are_whole_on_a_disk_without_inodes(
+    mount: Callable[..., Path], tmp_path: Path
+) -> None:
     disk = mount(tmp_path / "disk", "-t", "tmpfs", "-o", "nr_inodes=24", "tmpfs")
     root = disk / "root"
     root.mkdir()
@@ -138,7 +140,7 @@ with Mirror(sys.argv[1]) as mirror:
 """
 
 
-def test_a_limit_on_the_size_of_files_stops_only_the_file_that_is_too_large(root: Path) -> None:
+def test_size_limit_stops_only_the_file_that_is_too_large(root: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", LIMITED, str(root)], capture_output=True, text=True, check=False
     )
@@ -154,7 +156,7 @@ _GET, _SET, _IMMUTABLE = 0x80086601, 0x40086602, 0x10  # ioctl_iflags(2)
 
 
 def _set_immutable(path: Path, wanted: bool) -> None:
-    """Sets or clears what ``chattr +i`` sets."""
+    """Sets or clears the flag that ``chattr +i`` sets."""
     fd = os.open(path, os.O_RDONLY)
     try:
         (flags,) = struct.unpack("i", fcntl.ioctl(fd, _GET, b"\0" * 4))
@@ -183,7 +185,7 @@ def immutable() -> Iterator[Callable[[Path], None]]:
 
 @pytest.mark.root
 @pytest.mark.parametrize("what", ["replaced", "removed"])
-def test_an_immutable_file_stops_only_itself(
+def test_immutable_file_stops_only_itself(
     mirror: Mirror, root: Path, immutable: Callable[[Path], None], what: str
 ) -> None:
     mirror.apply([write("x", b"1"), write("y", b"1")])
@@ -203,7 +205,7 @@ def test_an_immutable_file_stops_only_itself(
 
 
 @pytest.mark.root
-def test_an_immutable_folder_stops_only_what_is_in_it(
+def test_immutable_folder_stops_only_its_files(
     mirror: Mirror, root: Path, immutable: Callable[[Path], None]
 ) -> None:
     mirror.apply([write("d/x", b"1"), write("y", b"1")])

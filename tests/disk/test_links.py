@@ -13,9 +13,7 @@ from tests.support import backups, delete, exact_state, failing, folder, link, s
 
 
 @pytest.mark.parametrize("target", ["a", "../x/y", "/abs", "no such", "a\nb", "é", "x" * 1000])
-def test_a_link_is_made_and_recorded_as_it_was_declared(
-    mirror: Mirror, root: Path, target: str
-) -> None:
+def test_link_is_made_and_recorded_as_declared(mirror: Mirror, root: Path, target: str) -> None:
     mirror.apply([link("deep/l", target)])
     assert os.readlink(root / "deep" / "l") == target
     assert mirror.managed() == ["deep/l"]
@@ -25,9 +23,7 @@ def test_a_link_is_made_and_recorded_as_it_was_declared(
     assert exact_state(root) == before
 
 
-def test_a_link_that_changed_is_replaced_and_a_deleted_one_comes_back(
-    mirror: Mirror, root: Path
-) -> None:
+def test_changed_link_is_replaced_and_deleted_one_comes_back(mirror: Mirror, root: Path) -> None:
     mirror.apply([link("l", "old"), link("m", "m")])
     (root / "m").unlink()
     assert mirror.verify() == ["m"]
@@ -38,9 +34,7 @@ def test_a_link_that_changed_is_replaced_and_a_deleted_one_comes_back(
     assert snapshot(root) == {}
 
 
-def test_a_link_that_somebody_else_pointed_elsewhere_is_drift_and_theirs_is_kept(
-    mirror: Mirror, root: Path
-) -> None:
+def test_foreign_change_of_a_link_is_drift_and_is_backed_up(mirror: Mirror, root: Path) -> None:
     mirror.apply([link("l", "ours")])
     (root / "l").unlink()
     (root / "l").symlink_to("theirs")
@@ -50,9 +44,7 @@ def test_a_link_that_somebody_else_pointed_elsewhere_is_drift_and_theirs_is_kept
     assert os.readlink(root / outcome.backed_up[next(iter(outcome.backed_up))]) == "theirs"
 
 
-def test_a_link_of_somebody_else_that_is_right_is_adopted_and_stays_at_teardown(
-    mirror: Mirror, root: Path
-) -> None:
+def test_right_foreign_link_is_adopted_and_stays_at_teardown(mirror: Mirror, root: Path) -> None:
     (root / "l").symlink_to("x")
     before = (root / "l").lstat()
     outcome = mirror.apply([link("l", "x"), link("made", "x")])
@@ -83,7 +75,7 @@ def test_a_path_becomes_another_kind_without_a_trace(
     assert mirror.verify(content=True) == []
 
 
-def test_what_a_link_leads_to_is_never_touched(mirror: Mirror, root: Path, tmp_path: Path) -> None:
+def test_target_of_a_link_is_never_touched(mirror: Mirror, root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(b"theirs")
@@ -97,7 +89,7 @@ def test_what_a_link_leads_to_is_never_touched(mirror: Mirror, root: Path, tmp_p
     assert exact_state(outside) == before
 
 
-def test_a_link_keeps_the_time_that_was_asked_for(mirror: Mirror, root: Path) -> None:
+def test_link_keeps_its_declared_time(mirror: Mirror, root: Path) -> None:
     mirror.apply([link("l", "x", mtime_ns=1_234_567_890_123_456_789)])
     assert (root / "l").lstat().st_mtime_ns == 1_234_567_890_123_456_789
     os.utime(root / "l", ns=(7, 7), follow_symlinks=False)

@@ -19,13 +19,13 @@ from tests.support import OWNER, Elsewhere, Mount, contents, copy, delete, folde
 
 
 def _mode(path: Path) -> int:
-    """The permission bits of a path."""
+    """Returns the permission bits of a path."""
     return stat.S_IMODE(path.lstat().st_mode)
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A umask for the length of a test."""
+    """Sets a umask for the length of a test."""
     before = os.umask(request.param)
     yield int(request.param)
     os.umask(before)
@@ -37,15 +37,13 @@ def test_new_files_and_folders_respect_the_umask(mirror: Mirror, root: Path, uma
     assert _mode(root / "d") == 0o777 & ~umask
 
 
-def test_a_mode_that_was_asked_for_does_not_depend_on_the_umask(
-    mirror: Mirror, root: Path, umask: int
-) -> None:
+def test_declared_mode_does_not_depend_on_the_umask(mirror: Mirror, root: Path, umask: int) -> None:
     mirror.apply([write("x", b"1", mode=0o775)])
     assert _mode(root / "x") == 0o775
 
 
 @pytest.mark.parametrize("content", [b"ours", b"foreign"])
-def test_the_mode_of_an_existing_file_is_kept(mirror: Mirror, root: Path, content: bytes) -> None:
+def test_mode_of_an_existing_file_is_kept(mirror: Mirror, root: Path, content: bytes) -> None:
     mirror.apply([write("x", b"ours")])
     (root / "x").write_bytes(content)
     (root / "x").chmod(0o604)
@@ -56,7 +54,7 @@ def test_the_mode_of_an_existing_file_is_kept(mirror: Mirror, root: Path, conten
 
 
 @pytest.mark.parametrize("content", [b"ours", b"foreign"])
-def test_a_folder_that_takes_the_place_of_a_file_gets_its_mode_and_time(
+def test_folder_in_the_place_of_a_file_gets_its_mode_and_time(
     mirror: Mirror, root: Path, content: bytes
 ) -> None:
     mirror.apply([write("x", b"ours")])
@@ -66,9 +64,7 @@ def test_a_folder_that_takes_the_place_of_a_file_gets_its_mode_and_time(
     assert mirror.verify() == []
 
 
-def test_a_privilege_of_an_existing_file_is_not_given_to_new_bytes(
-    mirror: Mirror, root: Path
-) -> None:
+def test_new_bytes_do_not_inherit_setuid(mirror: Mirror, root: Path) -> None:
     (root / "x").write_bytes(b"foreign")
     (root / "x").chmod(0o6755)
     mirror.apply([write("x", b"new")])
@@ -76,7 +72,7 @@ def test_a_privilege_of_an_existing_file_is_not_given_to_new_bytes(
 
 
 @pytest.mark.parametrize("content", [b"1", b"2"])
-def test_an_asked_mode_that_was_changed_is_drift_and_is_healed(
+def test_changed_declared_mode_is_drift_and_is_healed(
     mirror: Mirror, root: Path, content: bytes
 ) -> None:
     mirror.apply([write("x", b"1", mode=0o640)])
@@ -87,7 +83,7 @@ def test_an_asked_mode_that_was_changed_is_drift_and_is_healed(
     assert mirror.verify() == []
 
 
-def test_healing_a_mode_writes_no_bytes(mirror: Mirror, root: Path) -> None:
+def test_healed_mode_writes_no_bytes(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("x", b"1", mode=0o640)])
     (root / "x").chmod(0o666)
     before = (root / "x").lstat()
@@ -96,7 +92,7 @@ def test_healing_a_mode_writes_no_bytes(mirror: Mirror, root: Path) -> None:
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_setgid_folder_gives_its_group(mirror: Mirror, root: Path) -> None:
+def test_setgid_folder_gives_its_group(mirror: Mirror, root: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("giving a folder to another group needs root")
     (root / "team").mkdir()
@@ -114,7 +110,7 @@ def test_a_setgid_folder_gives_its_group(mirror: Mirror, root: Path) -> None:
 
 
 USER = 4343
-_FEW = 96  # descriptors; fewer than the test has folders
+_FEW = 96  # Descriptors; fewer than the test has folders.
 
 
 def _give_default_acl(path: Path) -> None:
@@ -130,7 +126,7 @@ def _give_default_acl(path: Path) -> None:
 
 
 def _acl(path: Path) -> bytes:
-    """The access ACL of a path as the kernel tells it; empty if it has none."""
+    """Returns the access ACL of a path in the kernel's format; empty if it has none."""
     try:
         return os.getxattr(path, "system.posix_acl_access")
     except OSError as error:
@@ -140,7 +136,7 @@ def _acl(path: Path) -> bytes:
 
 
 def _residue(root: Path) -> set[str]:
-    """Our folders anywhere but at the top, and what is staged."""
+    """Returns our folders anywhere but at the top, and staged paths."""
     inner = {
         os.path.join(at, ".fsmirror")
         for at, folders, _ in os.walk(root)
@@ -158,7 +154,7 @@ def shared(root: Path, mirror: Mirror) -> Path:
     return root / "shared"
 
 
-def test_files_in_a_folder_with_a_default_acl_get_the_acl_that_a_plain_write_gives(
+def test_files_get_the_default_acl_of_their_folder(
     mirror: Mirror, shared: Path, root: Path
 ) -> None:
     (shared / "plain").write_bytes(b"0")
@@ -171,7 +167,7 @@ def test_files_in_a_folder_with_a_default_acl_get_the_acl_that_a_plain_write_giv
     assert _residue(root) == set()
 
 
-def test_files_of_ours_in_a_folder_with_a_default_acl_go_with_their_folders(
+def test_files_below_a_default_acl_are_removed_with_their_folders(
     mirror: Mirror, shared: Path, root: Path
 ) -> None:
     mirror.apply([write("shared/new/er/x", b"1"), write("shared/new/y", b"2")])
@@ -180,7 +176,7 @@ def test_files_of_ours_in_a_folder_with_a_default_acl_go_with_their_folders(
     assert _residue(root) == set()
 
 
-def test_a_folder_below_a_default_acl_becomes_a_file(
+def test_folder_below_a_default_acl_becomes_a_file(
     mirror: Mirror, shared: Path, root: Path
 ) -> None:
     mirror.apply([write("shared/new/er/x", b"1")])
@@ -189,7 +185,7 @@ def test_a_folder_below_a_default_acl_becomes_a_file(
     assert _residue(root) == set()
 
 
-def test_very_many_folders_with_default_acls_are_no_trouble(
+def test_many_default_acls_fit_into_few_descriptors(
     mirror: Mirror, shared: Path, root: Path
 ) -> None:
     was = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -207,13 +203,13 @@ def test_very_many_folders_with_default_acls_are_no_trouble(
 
 @pytest.fixture
 def bound(mirror: Mirror, root: Path, tmp_path: Path, mount: Mount) -> Path:
-    """A folder of another place that is bound into the root."""
+    """A folder from elsewhere, bound into the root."""
     (tmp_path / "elsewhere").mkdir()
     return mount(root / "bound", "--bind", str(tmp_path / "elsewhere"))
 
 
 @pytest.mark.root
-def test_a_mount_inside_the_root_is_written_to_and_deleted_from(
+def test_mount_inside_the_root_is_written_to_and_deleted_from(
     mirror: Mirror, root: Path, bound: Path
 ) -> None:
     mirror.apply([write("bound/x", b"1"), write("bound/new/y", b"2"), write("z", b"3")])
@@ -240,7 +236,7 @@ def test_foreign_bytes_on_a_mount_inside_the_root_are_backed_up_there(
 
 
 @pytest.mark.root
-def test_a_mount_below_another_mount_inside_the_root(
+def test_mount_below_another_mount_is_written_to(
     mirror: Mirror, root: Path, bound: Path, tmp_path: Path, mount: Mount
 ) -> None:
     inner = mount(bound / "in ner", "-t", "tmpfs", "tmpfs")
@@ -253,7 +249,7 @@ def test_a_mount_below_another_mount_inside_the_root(
 
 
 @pytest.mark.root
-def test_a_subvolume_inside_the_root_is_written_to(tmp_path: Path, mount: Mount) -> None:
+def test_subvolume_inside_the_root_is_written_to(tmp_path: Path, mount: Mount) -> None:
     if shutil.which("mkfs.btrfs") is None:
         pytest.skip("btrfs-progs are not installed")
     image = tmp_path / "image"

@@ -1,4 +1,4 @@
-"""Names that are unusual but fine; deep trees; many files; few descriptors."""
+"""Unusual names, deep trees, many files and few descriptors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NASTY = [
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Iterator[Mirror]:
-    """A mirror whose deep tree is removed without recursion, which tmp_path's cleaning needs."""
+    """A mirror whose deep tree is removed without recursion, since pytest would recurse."""
     (tmp_path / "root").mkdir()
     with Mirror(tmp_path / "root") as opened:
         yield opened
@@ -55,7 +55,7 @@ def deep(tmp_path: Path) -> Iterator[Mirror]:
 
 
 def _read_deep(root: Path, name: str) -> bytes:
-    """Reads a file whose path is longer than one system call takes."""
+    """Reads a file whose path is too long for one system call."""
     at = os.open(root, os.O_RDONLY)
     try:
         for part in name.split("/"):
@@ -95,7 +95,7 @@ def test_nasty_names_are_backed_up_under_their_own_names(mirror: Mirror, root: P
     assert contents(snapshot(moment)) == {name: name.encode() for name in NASTY}
 
 
-def test_a_path_longer_than_4096_bytes_is_written_replaced_and_removed(deep: Mirror) -> None:
+def test_path_longer_than_4096_bytes_is_written_and_removed(deep: Mirror) -> None:
     root, name = Path(deep.root), "/".join(["p" * 250] * 18) + "/file"
     for content in (b"1", b"2"):
         deep.apply([write(name, content, durable=False)])
@@ -105,7 +105,7 @@ def test_a_path_longer_than_4096_bytes_is_written_replaced_and_removed(deep: Mir
     assert snapshot(root) == {}
 
 
-def test_a_path_may_have_more_folders_than_python_has_frames(deep: Mirror) -> None:
+def test_path_may_have_more_folders_than_python_has_frames(deep: Mirror) -> None:
     name, usual = "d/" * 300 + "file", sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 250)
     try:
@@ -118,7 +118,7 @@ def test_a_path_may_have_more_folders_than_python_has_frames(deep: Mirror) -> No
     assert snapshot(Path(deep.root)) == {}
 
 
-def test_a_foreign_file_at_a_path_longer_than_4096_bytes_is_backed_up(deep: Mirror) -> None:
+def test_foreign_file_at_a_path_beyond_4096_bytes_is_backed_up(deep: Mirror) -> None:
     root, name = Path(deep.root), "/".join(["p" * 250] * 18)
     deep.apply([write(f"{name}/file", b"1", durable=False)])
     at = os.open(root, os.O_RDONLY)
@@ -135,7 +135,7 @@ def test_a_foreign_file_at_a_path_longer_than_4096_bytes_is_backed_up(deep: Mirr
     assert _read_deep(root, f"{name}/file") == b"2"
 
 
-def test_two_thousand_files_in_one_batch(mirror: Mirror, root: Path) -> None:
+def test_batch_writes_two_thousand_files(mirror: Mirror, root: Path) -> None:
     names = [f"{number % 90:02}/{number:04}" for number in range(2_000)]
     mirror.apply([write(name, name.encode()) for name in names])
     assert contents(snapshot(root)) == {name: name.encode() for name in names}
@@ -165,7 +165,7 @@ print("done")
 """
 
 
-def test_a_low_limit_on_descriptors_is_enough(root: Path) -> None:
+def test_batch_works_with_few_descriptors(root: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > FEW
     command = [sys.executable, "-c", SCRIPT, str(root), str(FEW)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -173,7 +173,7 @@ def test_a_low_limit_on_descriptors_is_enough(root: Path) -> None:
     assert contents(snapshot(root)) == {f"{number}/a/b/file": b"2" for number in range(100)}
 
 
-def test_a_batch_leaves_no_descriptor_open(mirror: Mirror) -> None:
+def test_batch_leaves_no_descriptor_open(mirror: Mirror) -> None:
     def opened() -> int:
         return len(os.listdir("/proc/self/fd"))
 
@@ -185,7 +185,7 @@ def test_a_batch_leaves_no_descriptor_open(mirror: Mirror) -> None:
     assert opened() == before
 
 
-def test_a_deep_folder_is_opened_with_two_descriptors_to_spare(mirror: Mirror, root: Path) -> None:
+def test_deep_folder_is_opened_with_two_descriptors_to_spare(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("a/b/c/d/e/f/g", b"1")])
     tree, _ = open_root(str(root))
     was = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""A folder that is new is staged with all in it, and put in place by one rename."""
+"""A new folder is staged with its contents, and placed by one rename."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support import (
     write,
 )
 
-STEPS = 60  # more than a batch here has calls
+STEPS = 60  # More than a batch here has calls.
 INTENTS = [
     write("top/a", b"1"),
     write("top/sub/b", b"1"),
@@ -49,24 +49,24 @@ MADE = {
 
 
 def _staged(root: Path) -> list[str]:
-    """What is left in the staging area."""
+    """Returns the paths that are left in the staging area."""
     return os.listdir(root / ".fsmirror" / "tmp")
 
 
-def test_it_takes_one_rename_whatever_is_in_it(mirror: Mirror, root: Path) -> None:
+def test_new_folder_is_placed_by_one_rename(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("earlier")])
     with recorded() as calls:
         mirror.apply(INTENTS)
     names = [name for name, _ in calls]
     assert snapshot(root) == {**MADE, "earlier": b""}
-    assert names.count("renameat2") == 2  # of the folder, and of the file beside it
+    assert names.count("renameat2") == 2  # Of the folder, and of the file beside it.
     assert _staged(root) == []
     assert mirror.verify(content=True) == []
     assert mirror.status().folders == 3
     assert count(mirror.root) == mirror.status().files == len(mirror.managed()) == 5
 
 
-def test_nothing_of_it_is_in_place_before_all_of_it_is(mirror: Mirror, root: Path) -> None:
+def test_new_folder_is_placed_whole(mirror: Mirror, root: Path) -> None:
     seen: list[list[str]] = []
 
     def look(name: str, args: tuple[Any, ...]) -> None:
@@ -81,10 +81,10 @@ def test_nothing_of_it_is_in_place_before_all_of_it_is(mirror: Mirror, root: Pat
     ]
 
 
-def test_the_time_of_the_look_is_from_before_anybody_else_could_edit_it(
+def test_look_at_a_staged_file_proves_its_content(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file is looked at while it is staged; of its own tick that look would prove nothing."""
+    """The look happens while the file is staged; a look in the file's own tick proves nothing."""
     real, could_edit = coarse_now_ns, list[bool]()
 
     def clock() -> int:
@@ -119,7 +119,7 @@ def _folder_appears_with_all_in_it(path: Path) -> None:
     "event",
     [_folder_appears, _folder_appears_with_our_name_in_it, _folder_appears_with_all_in_it],
 )
-def test_a_folder_that_appears_at_any_step_is_written_to_and_loses_nothing(
+def test_folder_that_appears_at_any_step_is_filled_and_loses_nothing(
     tmp_path: Path, event: Callable[[Path], None]
 ) -> None:
     for k in range(STEPS):
@@ -141,7 +141,7 @@ def test_a_folder_that_appears_at_any_step_is_written_to_and_loses_nothing(
             assert _staged(root) == []
 
 
-def test_a_file_of_it_that_fails_leaves_the_others_whole(mirror: Mirror, root: Path) -> None:
+def test_failed_file_of_a_new_folder_leaves_the_others_whole(mirror: Mirror, root: Path) -> None:
     long = "n" * 255
     real = Staging.write
 
@@ -160,7 +160,7 @@ def test_a_file_of_it_that_fails_leaves_the_others_whole(mirror: Mirror, root: P
     assert mirror.verify(content=True) == []
 
 
-def test_one_that_can_t_be_staged_whole_is_made_in_place(
+def test_new_folder_that_can_not_be_staged_is_made_in_place(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Staging.put
@@ -177,10 +177,10 @@ def test_one_that_can_t_be_staged_whole_is_made_in_place(
     assert mirror.verify(content=True) == []
 
 
-def test_where_the_way_could_not_be_cleared_none_is_put_in_place(
+def test_new_folder_is_not_placed_if_its_way_can_not_be_cleared(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if what was in the way went by itself: what is in place, but not noted, would stay."""
+    """Even if the obstacle goes by itself: a placed folder that is not noted would stay."""
     mirror.apply([write("top", b"1")])
     real = Staging.take
 
@@ -198,7 +198,7 @@ def test_where_the_way_could_not_be_cleared_none_is_put_in_place(
     assert snapshot(root) == {}
 
 
-def test_without_room_for_descriptors_one_is_made_in_place_all_the_same(
+def test_new_folder_is_made_in_place_without_descriptors(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_fs, "_CACHED_FOLDERS", 1)
@@ -218,7 +218,7 @@ def test_without_room_for_descriptors_one_is_made_in_place_all_the_same(
     assert mirror.verify(content=True) == []
 
 
-def test_what_others_put_into_the_staging_area_is_kept(mirror: Mirror, root: Path) -> None:
+def test_foreign_files_in_the_staging_area_are_kept(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("x", b"1")])
     theirs = root / ".fsmirror" / "tmp" / ("a" * 32) / "theirs"
     theirs.mkdir(parents=True)
@@ -228,9 +228,7 @@ def test_what_others_put_into_the_staging_area_is_kept(mirror: Mirror, root: Pat
     assert _staged(root) == []
 
 
-def test_what_a_power_cut_left_of_one_is_thrown_away_though_its_note_is_lost(
-    mirror: Mirror, root: Path
-) -> None:
+def test_remains_of_a_staged_folder_go_though_its_note_is_lost(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("x", b"1")])
     torn = root / ".fsmirror" / "tmp" / ("a" * 32) / "0" / "sub"
     torn.mkdir(parents=True)

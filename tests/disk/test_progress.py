@@ -15,7 +15,7 @@ from tests.support import copy, delete, snapshot, write
 
 
 @pytest.mark.parametrize("is_sparse", [False, True], ids=["full", "sparse"])
-def test_it_is_told_of_all_bytes_as_they_are_written(
+def test_on_bytes_is_called_with_all_bytes_as_they_are_written(
     root: Path, source: Path, is_sparse: bool
 ) -> None:
     told: list[int] = []
@@ -33,7 +33,7 @@ def test_it_is_told_of_all_bytes_as_they_are_written(
     assert len(told) > 5
 
 
-def test_what_it_raises_ends_the_batch_before_anything_is_in_place(
+def test_error_of_on_bytes_ends_the_batch_before_anything_is_placed(
     root: Path, source: Path
 ) -> None:
     class StoppedError(Exception):

@@ -1,4 +1,4 @@
-"""A root that can't be used is one error that names it and says what to do."""
+"""An unusable root is one error that names it and says what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support import OWNER, Mount, snapshot, told_by, write
 
 
 def _without_privileges(act: Callable[[], object]) -> str:
-    """Runs something in a process that no permission is waived for; tells what it raised."""
+    """Calls a function in a process without root's privileges; returns its error."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Threads of others are not used.
@@ -54,12 +54,12 @@ def _without_privileges(act: Callable[[], object]) -> str:
 
 
 def _write_in(root: Path) -> None:
-    """A batch with a mirror of its own."""
+    """Applies a batch with a mirror of its own."""
     with Mirror(root) as mirror:
         mirror.apply([write("x", b"2"), write("d/y", b"2"), write("open/z", b"2")])
 
 
-def test_a_root_that_is_a_file(root: Path) -> None:
+def test_root_that_is_a_file_is_an_error(root: Path) -> None:
     root.write_bytes(b"file")
     for act in ("create", "verify"):
         with Mirror(root) as mirror, pytest.raises(RootError, match=f"{root}: .*") as error:
@@ -70,20 +70,20 @@ def test_a_root_that_is_a_file(root: Path) -> None:
     assert root.read_bytes() == b"file"
 
 
-def test_a_root_below_a_file(root: Path) -> None:
+def test_root_below_a_file_is_an_error(root: Path) -> None:
     root.write_bytes(b"file")
     with Mirror(root / "below") as mirror, pytest.raises(RootError, match="not a directory"):
         mirror.create()
 
 
-def test_a_root_whose_parent_is_missing_may_not_be_made_without_parents(root: Path) -> None:
+def test_root_without_its_parent_is_an_error_if_none_may_be_made(root: Path) -> None:
     with Mirror(root / "below") as mirror, pytest.raises(RootError, match="missing"):
         mirror.prepare(OWNER, mirror.observe(), parents=False)
     assert not root.exists()
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o500, 0o300])
-def test_a_root_without_permission(root: Path, mode: int) -> None:
+def test_root_without_permission_is_an_error(root: Path, mode: int) -> None:
     root.mkdir(mode=mode)
     said = _without_privileges(lambda: _write_in(root))
     assert said.startswith(f"RootError: {root}: ")
@@ -91,7 +91,7 @@ def test_a_root_without_permission(root: Path, mode: int) -> None:
     assert list(root.iterdir()) == []
 
 
-def test_our_folder_in_the_root_may_not_be_written(root: Path) -> None:
+def test_own_folder_without_permission_is_an_error(root: Path) -> None:
     root.mkdir()
     with Mirror(root) as mirror:
         mirror.apply([write("x", b"1")])
@@ -103,7 +103,7 @@ def test_our_folder_in_the_root_may_not_be_written(root: Path) -> None:
     assert (root / "x").read_bytes() == b"1"
 
 
-def test_a_folder_without_permission_stops_only_what_is_in_it(root: Path) -> None:
+def test_folder_without_permission_stops_only_its_files(root: Path) -> None:
     root.mkdir()
     with Mirror(root) as mirror:
         mirror.apply([write("x", b"1"), write("d/y", b"1"), write("open/z", b"1")])
@@ -116,7 +116,7 @@ def test_a_folder_without_permission_stops_only_what_is_in_it(root: Path) -> Non
     assert [(root / name).read_bytes() for name in ("x", "d/y", "open/z")] == [b"2", b"1", b"2"]
 
 
-def test_an_unreadable_file_in_the_way_is_moved_all_the_same(root: Path) -> None:
+def test_unreadable_file_in_the_way_is_moved(root: Path) -> None:
     root.mkdir()
     (root / "x").write_bytes(b"secret")
     (root / "x").chmod(0o000)
@@ -127,7 +127,7 @@ def test_an_unreadable_file_in_the_way_is_moved_all_the_same(root: Path) -> None
 
 
 @pytest.mark.root
-def test_a_root_that_became_read_only(mount: Mount, tmp_path: Path) -> None:
+def test_read_only_root_is_an_error(mount: Mount, tmp_path: Path) -> None:
     disk = mount(tmp_path / "disk", "-t", "tmpfs", "tmpfs")
     (disk / "root").mkdir()
     with Mirror(disk / "root") as mirror:
@@ -154,7 +154,7 @@ sys.stdin.read()
 """
 
 
-def test_a_root_that_another_process_holds_is_waited_for_and_then_an_error(
+def test_root_that_another_process_holds_is_an_error_after_a_wait(
     mirror: Mirror, root: Path
 ) -> None:
     command = [sys.executable, "-c", HOLDER, str(root)]
@@ -168,7 +168,7 @@ def test_a_root_that_another_process_holds_is_waited_for_and_then_an_error(
     assert snapshot(root) == {"x": b"1"}
 
 
-def test_a_root_that_is_replaced_while_we_wait_is_opened_again(
+def test_root_that_is_replaced_during_the_wait_is_opened_again(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swaps = [root.with_name("moved")]
@@ -185,7 +185,7 @@ def test_a_root_that_is_replaced_while_we_wait_is_opened_again(
     assert snapshot(root.with_name("moved")) == {}
 
 
-def test_whatever_the_system_refuses_is_one_error_that_names_the_root(
+def test_refused_system_call_is_one_error_that_names_the_root(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_args: object, **_options: object) -> None:
@@ -197,10 +197,10 @@ def test_whatever_the_system_refuses_is_one_error_that_names_the_root(
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
-def test_a_root_of_which_nothing_can_be_told_is_not_gone(
+def test_root_that_can_not_be_looked_at_is_not_gone(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """Else its files would stay, and be forgotten."""
+    """A root that counts as gone would be forgotten, and its files would stay."""
     mirror.apply([write("x", b"1")])
     real = os.stat
 
@@ -217,13 +217,13 @@ def test_a_root_of_which_nothing_can_be_told_is_not_gone(
     mirror.tear_down(OWNER)
     assert snapshot(root) == {}
     root.rmdir()
-    mirror.tear_down(OWNER)  # It is gone, which is fine.
+    mirror.tear_down(OWNER)  # A root that is gone is fine.
 
 
-def test_what_is_asked_of_a_root_of_which_nothing_can_be_told_fails(
+def test_batch_on_a_root_that_can_not_be_looked_at_fails(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A single file would stay."""
+    """A removal that is skipped would leave a single file behind."""
     mirror.apply([write("x", b"1")])
     real = os.stat
 
@@ -240,7 +240,7 @@ def test_what_is_asked_of_a_root_of_which_nothing_can_be_told_fails(
     assert snapshot(root) == {"x": b"1"}
 
 
-def test_a_ledger_whose_log_can_t_be_looked_at_is_not_read_without_it(
+def test_ledger_is_not_read_without_a_log_that_may_be_there(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.apply([write("x", b"1")])

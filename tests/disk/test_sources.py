@@ -20,9 +20,7 @@ from tests.support import copy
 
 
 @pytest.mark.parametrize("size", [0, 1, SMALL - 1, SMALL, SMALL + 1, LARGE])
-def test_a_fingerprint_is_that_of_the_content_and_only_small_ones_are_carried(
-    tmp_path: Path, size: int
-) -> None:
+def test_fingerprint_holds_the_content_of_small_files_only(tmp_path: Path, size: int) -> None:
     content = os.urandom(size)
     (tmp_path / "x").write_bytes(content)
     (tmp_path / "x").chmod(0o641)
@@ -33,7 +31,7 @@ def test_a_fingerprint_is_that_of_the_content_and_only_small_ones_are_carried(
     assert found.held == (content if size <= SMALL else None)
 
 
-def test_what_is_carried_along_has_a_limit_that_is_given_back(tmp_path: Path) -> None:
+def test_memory_for_held_contents_is_bounded_and_released(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x" * SMALL)
     carried = [fingerprint(str(tmp_path / "x")) for _ in range(_source._HELD // SMALL + 3)]
     assert [each.held is None for each in carried].count(True) >= 3
@@ -44,9 +42,7 @@ def test_what_is_carried_along_has_a_limit_that_is_given_back(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "socket", "loop"])
-def test_what_can_not_be_read_is_refused_by_name_and_nothing_hangs(
-    tmp_path: Path, kind: str
-) -> None:
+def test_unreadable_source_is_refused_by_name_without_hanging(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x"
     match kind:
         case "folder":
@@ -64,7 +60,7 @@ def test_what_can_not_be_read_is_refused_by_name_and_nothing_hangs(
     assert not isinstance(caught.value, SourceChangedError)
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(
+def test_file_that_changes_while_it_is_read_is_refused(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def edit(fd: int) -> bytes:
@@ -78,7 +74,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 
 
 @pytest.mark.parametrize("size", [0, 5, SMALL, SMALL + 1, LARGE])
-def test_what_comes_from_elsewhere_waits_in_a_file_without_a_name(
+def test_remote_content_waits_in_a_file_without_a_name(
     mirror: Mirror, root: Path, size: int
 ) -> None:
     content = os.urandom(size)
@@ -93,7 +89,7 @@ def test_what_comes_from_elsewhere_waits_in_a_file_without_a_name(
             (root / "x").unlink()
 
 
-def test_where_no_more_files_can_be_opened_what_comes_from_elsewhere_waits_in_memory(
+def test_remote_content_waits_in_memory_without_descriptors(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full() -> None:
@@ -104,6 +100,6 @@ def test_where_no_more_files_can_be_opened_what_comes_from_elsewhere_waits_in_me
 
 
 @pytest.mark.parametrize("path", ["/nul\0", "/surrogate\udfff"])
-def test_a_path_that_no_system_takes_is_a_source_error(path: str) -> None:
+def test_impossible_path_is_a_source_error(path: str) -> None:
     with pytest.raises(SourceError, match="can't be read"):
         fingerprint(path)

@@ -1,4 +1,4 @@
-"""Modes and times that were asked for, of files and of folders, also after later changes."""
+"""Declared modes and times of files and folders, also after later changes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ THEN = 1_000_000_000_987_654_321
 
 
 def _mtime(path: Path) -> int:
-    """The time of the last change, in nanoseconds."""
+    """Returns the mtime, in nanoseconds."""
     return path.lstat().st_mtime_ns
 
 
 @pytest.mark.parametrize("then", [THEN, 0, -5_000_000_000, 2**33 * 10**9])
-def test_a_file_has_the_time_that_was_asked_for_and_a_second_run_changes_nothing(
+def test_file_has_its_declared_time_and_a_second_run_changes_nothing(
     mirror: Mirror, root: Path, then: int
 ) -> None:
     mirror.apply([write("a", b"1", mtime_ns=then), write("b", b"1")])
@@ -34,9 +34,7 @@ def test_a_file_has_the_time_that_was_asked_for_and_a_second_run_changes_nothing
     assert exact_state(root) == before
 
 
-def test_a_file_that_was_touched_is_drift_only_if_a_time_was_asked_for(
-    mirror: Mirror, root: Path
-) -> None:
+def test_touched_file_is_drift_only_if_its_time_was_declared(mirror: Mirror, root: Path) -> None:
     intents = [write("asked", b"1", mtime_ns=THEN), write("free", b"1")]
     mirror.apply(intents)
     for name in ("asked", "free"):
@@ -50,10 +48,10 @@ def test_a_file_that_was_touched_is_drift_only_if_a_time_was_asked_for(
     assert mirror.verify() == []
 
 
-def test_an_edit_that_comes_with_the_old_time_is_not_dressed_as_ours(
+def test_edit_with_the_old_time_is_not_dressed_as_ours(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the plan's look and the change of the time."""
+    """The edit happens between the plan's look and the change of the time."""
     mirror.apply([write("a", b"1", mtime_ns=THEN)])
     os.utime(root / "a", ns=(5, 5))
     real = os.open
@@ -81,12 +79,12 @@ def test_an_edit_that_comes_with_the_old_time_is_not_dressed_as_ours(
     assert mirror.verify() == ["a"]
 
 
-def test_a_changed_time_alone_is_set_without_a_write(mirror: Mirror, root: Path) -> None:
+def test_changed_time_alone_is_set_without_a_write(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("a", b"1", mtime_ns=THEN)])
     before = (root / "a").stat().st_ino
     assert mirror.apply([write("a", b"1", mtime_ns=THEN + 1)]).kept == ["a"]
     assert (_mtime(root / "a"), (root / "a").stat().st_ino) == (THEN + 1, before)
-    assert mirror.apply([write("a", b"1")]).kept == ["a"]  # No time is asked for any more.
+    assert mirror.apply([write("a", b"1")]).kept == ["a"]  # No time is declared any more.
     os.utime(root / "a")
     assert mirror.verify() == []
 
@@ -94,14 +92,12 @@ def test_a_changed_time_alone_is_set_without_a_write(mirror: Mirror, root: Path)
 # Folders
 
 
-def test_a_folder_has_its_mode_and_time_also_after_later_changes_in_it(
-    mirror: Mirror, root: Path
-) -> None:
+def test_folder_keeps_mode_and_time_through_later_changes_in_it(mirror: Mirror, root: Path) -> None:
     mirror.apply([folder("d", mode=0o750, mtime_ns=THEN), write("d/a", b"1"), write("d/e/b", b"1")])
     changes = [
         [write("d/a", b"2"), write("d/new", b"1")],
         [delete("d/new")],
-        [delete("d/e/b")],  # Its folder goes.
+        [delete("d/e/b")],  # The folder goes.
         [write("d/e/f/g", b"1")],
         [folder("d/inner", mode=0o711, mtime_ns=THEN + 1)],
     ]
@@ -114,9 +110,7 @@ def test_a_folder_has_its_mode_and_time_also_after_later_changes_in_it(
     assert stat.S_IMODE((root / "d" / "inner").stat().st_mode) == 0o711
 
 
-def test_a_folder_whose_mode_or_time_somebody_changed_is_drift_and_is_healed(
-    mirror: Mirror, root: Path
-) -> None:
+def test_changed_mode_or_time_of_a_folder_is_healed(mirror: Mirror, root: Path) -> None:
     asked, free = folder("asked", mode=0o750, mtime_ns=THEN), folder("free")
     mirror.apply([asked, free])
     for name in ("asked", "free"):
@@ -133,7 +127,7 @@ def test_a_folder_whose_mode_or_time_somebody_changed_is_drift_and_is_healed(
     assert exact_state(root) == before
 
 
-def test_a_folder_that_is_no_longer_declared_is_left_alone(mirror: Mirror, root: Path) -> None:
+def test_undeclared_folder_keeps_its_mode_and_time(mirror: Mirror, root: Path) -> None:
     mirror.apply([folder("d", mode=0o750, mtime_ns=THEN), write("d/a", b"1")])
     mirror.apply([delete("d")])
     mirror.apply([write("d/a", b"2")])
@@ -143,7 +137,7 @@ def test_a_folder_that_is_no_longer_declared_is_left_alone(mirror: Mirror, root:
 
 
 @pytest.mark.root
-def test_where_times_are_kept_in_whole_seconds_nothing_drifts(mount: Mount, tmp_path: Path) -> None:
+def test_whole_second_times_cause_no_drift(mount: Mount, tmp_path: Path) -> None:
     image = tmp_path / "image"
     with image.open("wb") as file:
         file.truncate(16 << 20)
