@@ -1,4 +1,4 @@
-"""Runs ``fsmirror sync``, and what its tests share."""
+"""Runs ``fsmirror sync``, and changes sources, for its tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THEN: Final = 1_234_567_890_123_456_789
 
 
 def sync(*arguments: object) -> Result:
-    """Runs the command in this process."""
+    """Runs ``fsmirror sync`` in this process."""
     return CliRunner().invoke(main, ["sync", *map(str, arguments)])
 
 
@@ -43,7 +43,7 @@ def state(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 def relink(path: Path, target: str) -> None:
-    """Puts a link in a place."""
+    """Replaces a file or link by a link."""
     path.unlink()
     path.symlink_to(target)
 
@@ -70,14 +70,14 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 def edit_secretly(path: Path) -> None:
-    """Writes as many other bytes, and puts the time back; only the ctime tells."""
+    """Writes other bytes of the same size, and restores the mtime; only the ctime tells."""
     before = path.stat()
     path.write_bytes(b"INDEX<p>")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _become_folder(path: Path) -> None:
-    """Puts a folder that is not as others in the place of a file."""
+    """Replaces a file by a folder with an unusual mode and time."""
     path.unlink()
     path.mkdir(mode=0o700)
     (path / "inner").write_bytes(b"inner")
@@ -85,12 +85,12 @@ def _become_folder(path: Path) -> None:
 
 
 def become_file(path: Path) -> None:
-    """Puts a file in the place of a folder."""
+    """Replaces a folder by a file."""
     shutil.rmtree(path)
     path.write_bytes(b"a file")
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Puts another file in the place of a file or link."""
+    """Replaces a file or link by a new file."""
     path.unlink()
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What ``fsmirror why`` says of an adopted file is what becomes of it."""
+"""An adopted file fares as ``fsmirror why`` says."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def adopted(
     return flow.root, undeclare_in_flow
 
 
-def test_an_adopted_file_goes_to_the_backup_area_once_it_is_undeclared_as_why_says(
+def test_undeclared_adopted_file_is_backed_up_as_why_says(
     adopted: tuple[Path, Callable[[], object]],
 ) -> None:
     root, undeclare = adopted
@@ -54,7 +54,7 @@ def test_an_adopted_file_goes_to_the_backup_area_once_it_is_undeclared_as_why_sa
     assert backups(root) == [b"a"]
 
 
-def test_an_adopted_file_stays_when_its_mirror_is_dropped_as_why_says(
+def test_adopted_file_survives_a_drop_as_why_says(
     adopted: tuple[Path, Callable[[], object]],
 ) -> None:
     root, _ = adopted

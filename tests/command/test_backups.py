@@ -21,7 +21,7 @@ def test_backups_are_listed_the_oldest_first(edited: Path) -> None:
     assert lines[0].endswith("Z/a") or lines[0].endswith("/a")
 
 
-def test_a_backup_is_restored_to_another_path_and_replaces_nothing(edited: Path) -> None:
+def test_backup_is_restored_to_another_path_and_replaces_nothing(edited: Path) -> None:
     result = run("backups", edited, "restore", "a")
     assert result.exit_code == 3
     assert "something is there already" in result.stderr
@@ -35,7 +35,7 @@ def test_a_backup_is_restored_to_another_path_and_replaces_nothing(edited: Path)
 
 
 @pytest.mark.parametrize("path", ["nothing", "../a", "/etc/passwd", ""])
-def test_a_backup_that_is_not_there_is_one_line(edited: Path, path: str) -> None:
+def test_restore_of_a_missing_backup_is_one_line(edited: Path, path: str) -> None:
     result = run("backups", edited, "restore", path)
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
@@ -74,7 +74,7 @@ def test_old_backups_are_purged(edited: Path) -> None:
         *((words, "purge [OPTIONS] DST") for words in ("purge", "dst purge")),
     ],
 )
-def test_each_command_of_backups_has_help_of_its_own_on_either_side_of_the_directory(
+def test_subcommand_has_its_own_help_on_either_side_of_the_directory(
     words: str, usage: str, option: str
 ) -> None:
     result = run("backups", *words.split(), option)
@@ -83,7 +83,7 @@ def test_each_command_of_backups_has_help_of_its_own_on_either_side_of_the_direc
 
 
 @pytest.mark.parametrize("words", ["list dst", "--json dst", "dst --json", "-- dst", "./dst list"])
-def test_backups_are_listed_whatever_the_order_of_the_words(
+def test_backups_are_listed_in_any_order_of_the_words(
     edited: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     monkeypatch.chdir(edited.parent)
@@ -95,7 +95,7 @@ def test_backups_are_listed_whatever_the_order_of_the_words(
         assert len(result.stdout.splitlines()) == 3
 
 
-def test_a_command_of_backups_stands_before_or_behind_the_directory(edited: Path) -> None:
+def test_subcommand_stands_before_or_behind_the_directory(edited: Path) -> None:
     assert told("backups", edited, "restore", "a", "--to", "b")["to"] == "b"
     assert told("backups", "restore", edited, "a", "--to", "c")["to"] == "c"
     assert told("backups", "purge", edited, "--older-than", "1d")["purged"] == 0
@@ -103,7 +103,7 @@ def test_a_command_of_backups_stands_before_or_behind_the_directory(edited: Path
     assert asked.stderr == "fsmirror: list: there is no such backup\n"
 
 
-def test_a_mirror_that_is_called_as_a_command_of_backups_is_found(
+def test_mirror_named_like_a_subcommand_is_found(
     edited: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edited.rename(edited.with_name("restore"))

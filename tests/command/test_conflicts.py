@@ -1,4 +1,4 @@
-"""A conflict is told once: in the exception of a flow, or by the command."""
+"""A conflict is shown once: by the exception or log of a flow, or by the command."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FOREIGN = "write 'a': foreign bytes are in the way, at 'a'"
 
 @coco.fn
 async def declare(name: str, out: fsmirror.DirTarget) -> None:
-    """A component with one file."""
+    """Declares one file, in a component."""
     out.declare_file(name, b"declared")
 
 
 @pytest.fixture
 def update(tmp_path: Path) -> Iterator[Callable[[bool], None]]:
-    """Runs a flow in whose way there is a folder, with its file in a component or without."""
+    """Runs a flow whose file, in a component or not, meets a foreign folder."""
     (tmp_path / "root" / "a").mkdir(parents=True)
     (tmp_path / "root" / "a" / "mine").touch()
 
@@ -43,7 +43,7 @@ def update(tmp_path: Path) -> Iterator[Callable[[bool], None]]:
         coco.App(coco.AppConfig("app", environment=env), flow).update_blocking()
 
     yield run
-    gc.collect()  # It closes the database.
+    gc.collect()  # Closes the database.
 
 
 def test_conflict_in_the_main_component_is_told_by_its_exception_once(
@@ -82,6 +82,6 @@ def test_conflict_is_told_by_the_command_once(
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 3
     assert sentence in result.output
-    assert "failed" not in result.stderr  # Nor is there a line for the batch.
+    assert "failed" not in result.stderr  # The batch has no line of its own.
     assert result.stdout.count("in the way") <= 1
     assert result.stderr.count("in the way") <= 1

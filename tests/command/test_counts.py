@@ -42,7 +42,7 @@ def one(tmp_path: Path) -> Path:
         ("drop dst", "Remove 1 file from"),
     ],
 )
-def test_one_of_a_kind_is_counted_in_the_singular(
+def test_single_item_is_counted_in_the_singular(
     one: Path, monkeypatch: pytest.MonkeyPatch, command: str, shown: str
 ) -> None:
     monkeypatch.chdir(one)
@@ -56,7 +56,7 @@ def test_one_of_a_kind_is_counted_in_the_singular(
     assert shown.format(here=one) in run(*command.split()).output
 
 
-def test_many_of_a_kind_are_counted_in_the_plural() -> None:
+def test_several_items_are_counted_in_the_plural() -> None:
     assert counted(1, "file") == "1 file"
     assert [counted(count, "file") for count in (0, 2, 1000)] == [
         "0 files",

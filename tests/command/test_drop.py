@@ -25,7 +25,7 @@ def test_drop_asks_first(target: Path) -> None:
     assert not target.exists()
 
 
-def test_drop_removes_what_was_mirrored_and_only_that(source: Path, target: Path) -> None:
+def test_drop_removes_mirrored_files_and_only_those(source: Path, target: Path) -> None:
     (target / "mine").write_bytes(b"mine")
     (target / "d" / "b").write_bytes(b"edited")
     found = told("drop", target, "--yes")
@@ -37,7 +37,7 @@ def test_drop_removes_what_was_mirrored_and_only_that(source: Path, target: Path
     assert (target / "a").read_bytes() == b"a"
 
 
-def test_drop_names_what_stays_of_several_mirrors_and_only_that(
+def test_drop_names_files_of_several_mirrors_that_stay(
     source: Path, target: Path, make_flow: Callable[..., Flow]
 ) -> None:
     flow = make_flow()

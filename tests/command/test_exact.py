@@ -29,7 +29,9 @@ from tests.support import backups, beside_ours, exact_state, snapshot
 # Exact, and the brake
 
 
-def test_exact_moves_what_is_not_from_the_source_to_the_backups(src: Path, dst: Path) -> None:
+def test_exact_moves_files_that_are_not_from_the_source_to_the_backups(
+    src: Path, dst: Path
+) -> None:
     sync(src, dst)
     (dst / "mine").write_bytes(b"mine")
     (dst / "docs" / "mine too").write_bytes(b"mine too")
@@ -43,7 +45,7 @@ def test_exact_moves_what_is_not_from_the_source_to_the_backups(src: Path, dst: 
     assert backups(dst) == [b"mine", b"mine too"]
 
 
-def test_exact_over_an_existing_copy_adopts_what_is_right(src: Path, dst: Path) -> None:
+def test_exact_adopts_the_right_files_of_an_existing_copy(src: Path, dst: Path) -> None:
     shutil.copytree(src, dst, symlinks=True)
     (dst / "mine").write_bytes(b"mine")
     figures = told(src, dst, "--exact")
@@ -51,10 +53,10 @@ def test_exact_over_an_existing_copy_adopts_what_is_right(src: Path, dst: Path) 
     assert state(dst) == state(src)
 
 
-def test_exact_leaves_what_it_could_not_put_right(
+def test_exact_leaves_files_that_it_could_not_put_right(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Foreign bytes at a path of the source are not from elsewhere."""
+    """Foreign bytes at a path of the source are not swept."""
     dst.mkdir()
     (dst / "index.html").write_bytes(b"foreign")
     (dst / "mine").write_bytes(b"mine")
@@ -76,7 +78,7 @@ def test_exact_leaves_what_it_could_not_put_right(
     assert backups(dst) == [b"foreign", b"mine"]
 
 
-def test_what_exact_leaves_is_no_reason_to_run_again(src: Path, dst: Path) -> None:
+def test_files_that_exact_leaves_cause_no_rerun(src: Path, dst: Path) -> None:
     dst.mkdir()
     (dst / "index.html").write_bytes(b"foreign")
     options = Options(str(src), str(dst), on_conflict="error", exact=True)
@@ -87,7 +89,7 @@ def test_what_exact_leaves_is_no_reason_to_run_again(src: Path, dst: Path) -> No
         assert syncing.has_drifted()
 
 
-def test_exact_clears_a_foreign_folder_out_of_the_way_in_one_run(src: Path, dst: Path) -> None:
+def test_exact_clears_a_foreign_folder_away_in_one_run(src: Path, dst: Path) -> None:
     (dst / "index.html" / "theirs").mkdir(parents=True)
     (dst / "index.html" / "theirs" / "mine").write_bytes(b"mine")
     assert sync(src, dst).exit_code == 3
@@ -97,7 +99,7 @@ def test_exact_clears_a_foreign_folder_out_of_the_way_in_one_run(src: Path, dst:
     assert backups(dst) == [b"mine"]
 
 
-def test_exact_that_could_not_be_exact_fails_by_name(
+def test_incomplete_exact_run_fails_by_name(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(src, dst)
@@ -117,7 +119,7 @@ def test_exact_that_could_not_be_exact_fails_by_name(
     assert told(src, dst, "--exact")["backed_up"] == 1
 
 
-def test_exact_takes_the_folders_that_a_foreign_file_had_kept(src: Path, dst: Path) -> None:
+def test_exact_removes_folders_that_a_foreign_file_had_kept(src: Path, dst: Path) -> None:
     sync(src, dst)
     (dst / "docs" / "deep" / "mine").write_bytes(b"mine")
     shutil.rmtree(src / "docs")
@@ -128,7 +130,7 @@ def test_exact_takes_the_folders_that_a_foreign_file_had_kept(src: Path, dst: Pa
 
 
 @pytest.mark.parametrize(("limit", "allowed"), [("0", 0), ("2", 2), ("40%", 2)])
-def test_too_many_removals_stop_before_anything_is_done(
+def test_too_many_removals_stop_the_run_before_it_begins(
     src: Path, dst: Path, limit: str, allowed: int
 ) -> None:
     sync(src, dst)
@@ -147,7 +149,7 @@ def test_too_many_removals_stop_before_anything_is_done(
     assert state(dst) == state(src)
 
 
-def test_the_brake_holds_after_a_first_run_that_was_cut_off(
+def test_brake_holds_after_a_cut_off_first_run(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut_off(tree: Tree, name: Name, *dress: Any) -> int:
@@ -183,7 +185,7 @@ def test_an_impossible_limit_is_one_line(src: Path, dst: Path, limit: str) -> No
     assert result.stderr.count("\n") == 1
 
 
-def test_a_limit_that_is_no_number_for_python_is_one_line(src: Path, dst: Path) -> None:
+def test_limit_beyond_the_digits_of_an_int_is_one_line(src: Path, dst: Path) -> None:
     result = sync(src, dst, f"--max-delete={'9' * 5000}")
     assert result.exit_code == 2
     assert "neither a count nor a percentage" in result.stderr
@@ -195,7 +197,7 @@ def test_a_limit_that_is_no_number_for_python_is_one_line(src: Path, dst: Path) 
 # Dry runs
 
 
-def test_a_dry_run_lists_what_the_run_then_does_and_changes_nothing(src: Path, dst: Path) -> None:
+def test_dry_run_lists_the_actions_of_the_run_and_changes_nothing(src: Path, dst: Path) -> None:
     figures = told(src, dst, "--dry-run")
     assert not dst.exists()
     listed = {(change["action"], change["path"]) for change in figures["changes"]}
@@ -220,7 +222,7 @@ def test_a_dry_run_lists_what_the_run_then_does_and_changes_nothing(src: Path, d
 
 
 def _lay_foreign(dst: Path) -> None:
-    """What others may have put into a mirror."""
+    """Puts foreign files into a mirror."""
     (dst / "mine" / "deep").mkdir(parents=True)
     (dst / "mine" / "deep" / "file").write_bytes(b"mine")
     (dst / "docs" / "mine").write_bytes(b"mine")
@@ -230,7 +232,7 @@ def _lay_foreign(dst: Path) -> None:
 @pytest.mark.parametrize("foreign", [lambda _dst: None, _lay_foreign], ids=["clean", "foreign"])
 @pytest.mark.parametrize("more", [(), ("--exact",)], ids=["plain", "exact"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_dry_run_lists_every_path_that_then_changes_and_no_other(
+def test_dry_run_lists_every_path_that_changes_and_no_other(
     src: Path,
     dst: Path,
     change: Callable[[Path], object],
@@ -245,7 +247,7 @@ def test_a_dry_run_lists_every_path_that_then_changes_and_no_other(
     result = sync(src, dst, *more, "--json")
     after, figures = state(dst), json.loads(result.stdout)
     differing = {path for path in {*before, *after} if before.get(path) != after.get(path)}
-    # Of a folder that stays in place for somebody else's file nobody can say more before.
+    # A dry run can't know if a foreign file will keep a folder in place.
     stays = {c["path"].rstrip("/") for c in listed if "if it is empty" in c["note"]} & {*after}
     stays |= {c["path"] for c in listed if c["action"] == "fail"}
     assert {c["path"].rstrip("/") for c in listed} - stays == differing - stays
@@ -257,11 +259,11 @@ def test_a_dry_run_lists_every_path_that_then_changes_and_no_other(
 
 
 def _count(listed: list[dict[str, Any]], action: str) -> int:
-    """How many files or links are listed with an action."""
+    """Counts the files and links that are listed with an action."""
     return sum(1 for c in listed if c["action"] == action and not c["path"].endswith("/"))
 
 
-def test_a_dry_run_that_goes_on_is_refused(src: Path, dst: Path) -> None:
+def test_dry_run_with_watch_is_refused(src: Path, dst: Path) -> None:
     result = sync(src, dst, "-n", "--watch")
     assert result.exit_code == 2
     assert result.stderr == "fsmirror: --watch and --dry-run can't be given together\n"

@@ -1,4 +1,4 @@
-"""A helper process: its result, and what becomes of it whatever happens."""
+"""A helper process: its result, and its end in every case."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def alone(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True)
 
 
-def test_the_function_is_called_by_another_process_that_is_gone_afterwards() -> None:
+def test_helper_calls_the_function_in_a_process_and_ends() -> None:
     alone("""
         with helped(os.getpid) as result:
             pid = result()
@@ -47,7 +47,7 @@ def test_a_result_of_any_size_arrives() -> None:
 
 
 @pytest.mark.parametrize("how", ["raises", "dies", "result can't be pickled"])
-def test_a_helper_that_fails_has_the_function_called_by_whoever_asks(how: str) -> None:
+def test_failing_helper_leaves_the_call_to_its_parent(how: str) -> None:
     alone(f"""
         parent = os.getpid()
         def function():
@@ -63,7 +63,7 @@ def test_a_helper_that_fails_has_the_function_called_by_whoever_asks(how: str) -
     """)
 
 
-def test_what_the_function_raises_is_raised_for_whoever_asks() -> None:
+def test_error_of_the_function_is_raised_in_the_parent() -> None:
     def fail() -> None:
         raise ValueError("as said")
 
@@ -71,7 +71,7 @@ def test_what_the_function_raises_is_raised_for_whoever_asks() -> None:
         result()
 
 
-def test_a_helper_that_nobody_asks_is_ended() -> None:
+def test_helper_whose_result_is_not_taken_is_ended() -> None:
     alone("""
         with helped(lambda: time.sleep(60)):
             pass
@@ -83,7 +83,7 @@ def test_a_helper_that_nobody_asks_is_ended() -> None:
     """)
 
 
-def test_ctrl_c_is_for_whoever_asks() -> None:
+def test_ctrl_c_interrupts_the_parent_not_the_helper() -> None:
     alone("""
         reading, writing = os.pipe()
         told, telling = os.pipe()
@@ -111,16 +111,22 @@ def test_a_helper_ends_when_its_parent_is_killed() -> None:
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     pid, deadline = int(run.stdout), time.monotonic() + 30
-    while Path(f"/proc/{pid}/stat").exists() and time.monotonic() < deadline:
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            break  # Nobody here is its parent, who would take it off the list.
+    while _is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
-    else:
-        assert time.monotonic() < deadline
+    assert not _is_running(pid)
 
 
-def test_there_is_none_where_threads_are_at_work() -> None:
-    """A fork would have their locks, and nobody to release them."""
+def _is_running(pid: int) -> bool:
+    """True if a process exists and is no zombie, which its dead parent can't reap."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_no_helper_is_forked_beside_threads() -> None:
+    """A fork would inherit their locks, with nobody to release them."""
     end = threading.Event()
     thread = threading.Thread(target=end.wait)
     thread.start()
@@ -132,7 +138,7 @@ def test_there_is_none_where_threads_are_at_work() -> None:
         thread.join()
 
 
-def test_there_is_none_where_the_system_has_no_room_for_it() -> None:
+def test_no_helper_is_used_where_fork_fails() -> None:
     alone("""
         def fork():
             raise BlockingIOError
@@ -144,7 +150,7 @@ def test_there_is_none_where_the_system_has_no_room_for_it() -> None:
     """)
 
 
-# As the command uses it
+# Used by the command
 
 
 def _command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -153,7 +159,7 @@ def _command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_command_looks_in_two_processes_with_the_same_result(src: Path, dst: Path) -> None:
+def test_verify_finds_the_same_in_two_processes_as_in_one(src: Path, dst: Path) -> None:
     for number in range(300):
         (src / "docs" / f"{number}").write_bytes(b"%d" % number)
     first = _command("sync", src, dst)
@@ -177,7 +183,7 @@ def test_the_command_looks_in_two_processes_with_the_same_result(src: Path, dst:
     assert _command("verify", dst).returncode == 0
 
 
-def test_more_suspects_than_can_be_held_are_looked_for_again(
+def test_more_suspects_than_fit_are_looked_for_again(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cocoindex_fsmirror._mirror import suspects as _suspects

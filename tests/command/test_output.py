@@ -1,4 +1,4 @@
-"""Where the output of ``fsmirror`` goes: to a full disk, to nobody, or to a terminal of ASCII."""
+"""Output of ``fsmirror`` to a full disk, a closed pipe, or a terminal of ASCII."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_reader_that_has_left_ends_the_command_quietly(here: Path, command: str)
             cwd=here,
             env=command_environment(),
         )
-    assert (ran.returncode, ran.stderr) == (141, b"")  # 128 + SIGPIPE, as shells have it.
+    assert (ran.returncode, ran.stderr) == (141, b"")  # 128 + SIGPIPE, as in shells.
 
 
 def test_first_line_of_a_long_list_is_shown_without_noise(here: Path) -> None:
@@ -108,8 +108,8 @@ run()
 """
 
 
-def test_no_file_of_ours_takes_the_place_of_output_that_is_closed() -> None:
-    """Libraries may log to it."""
+def test_closed_output_is_replaced_by_dev_null() -> None:
+    """Libraries may log to standard output, and must not write into a file of ours."""
     command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", _SHOW_OUTPUT]
     ran = subprocess.run(
         command, capture_output=True, text=True, check=False, env=command_environment()
@@ -117,7 +117,7 @@ def test_no_file_of_ours_takes_the_place_of_output_that_is_closed() -> None:
     assert (ran.returncode, ran.stderr) == (0, "/dev/null\n")
 
 
-# Where the locale has no letters but those of ASCII
+# A locale of ASCII
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -160,14 +160,14 @@ def test_names_outside_ascii_are_escaped_and_change_no_exit_status(
     assert (ran.stdout + ran.stderr).isascii()
 
 
-def test_a_mirror_made_with_an_ascii_locale_is_in_order_with_another(accented: Path) -> None:
+def test_mirror_made_with_an_ascii_locale_is_in_order_with_another(accented: Path) -> None:
     assert run_command("sync", "é", "õ", cwd=accented, **ASCII).returncode == 0
     assert snapshot(accented / "õ") == snapshot(accented / "é")
     assert run_command("verify", "õ", cwd=accented, LC_ALL="C.UTF-8").returncode == 0
 
 
-def test_process_that_forces_ascii_names_is_not_started_again_and_again() -> None:
-    """``-X`` outranks what the environment says of UTF-8."""
+def test_process_that_forces_ascii_names_is_not_restarted_forever() -> None:
+    """``-X`` outranks the environment, so that a restart would change nothing."""
     code = "from cocoindex_fsmirror._command.process import run; run()"
     ran = subprocess.run(
         [sys.executable, "-X", "utf8=0", "-c", code, "--version"],

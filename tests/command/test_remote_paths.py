@@ -13,7 +13,7 @@ from tests.support import snapshot
 
 @pytest.fixture
 def src(tmp_path: Path) -> Path:
-    """A source."""
+    """A source with one file."""
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a").write_bytes(b"a")
     return tmp_path / "src"
@@ -54,10 +54,10 @@ def test_colon_behind_a_slash_is_part_of_a_local_name(
     assert snapshot(Path("dst")) == snapshot(src)
 
 
-def test_source_that_exists_is_taken_whatever_its_name_and_a_target_is_not(
+def test_existing_source_with_a_colon_is_taken_and_a_target_is_not(
     src: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A target may have been made by the mistake itself."""
+    """An earlier mistake may have made the target."""
     monkeypatch.chdir(src.parent)
     src.rename("web1:www")
     assert run("sync", "web1:www", "dst").exit_code == 0

@@ -34,7 +34,7 @@ from tests.support import exact_state, snapshot
 # Several at once, and interruptions
 
 
-def test_a_second_run_on_the_same_mirror_says_who_holds_it(src: Path, dst: Path) -> None:
+def test_second_run_on_the_same_mirror_says_who_holds_it(src: Path, dst: Path) -> None:
     dst.mkdir()
     code = (
         "import sys, time; from cocoindex_fsmirror import Mirror\n"
@@ -55,11 +55,11 @@ def test_a_second_run_on_the_same_mirror_says_who_holds_it(src: Path, dst: Path)
 
 
 def _staged(dst: Path) -> int:
-    """How many files wait to be put in place."""
+    """Counts the staged files."""
     return sum(len(files) for _, _, files in os.walk(dst / ".fsmirror" / "tmp"))
 
 
-# What is there when the process dies: of a run over 3,000 files.
+# Moments at which a run over 3,000 files is killed.
 MOMENTS: dict[str, Callable[[Path], bool]] = {
     "the ledger is there": lambda dst: (dst / ".fsmirror" / "ledger.sqlite3").exists(),
     "a file is staged": lambda dst: _staged(dst) > 0,
@@ -69,14 +69,14 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 
 
 @pytest.mark.parametrize("is_reached", MOMENTS.values(), ids=MOMENTS)
-def test_a_run_that_is_killed_is_completed_by_the_next(
+def test_killed_run_is_completed_by_the_next(
     src: Path, dst: Path, is_reached: Callable[[Path], bool]
 ) -> None:
     (src / "many").mkdir()
     for number in range(3000):
         (src / "many" / f"{number}").write_bytes(b"%d" % number)
     command = [str(Path(sys.executable).with_name("fsmirror")), "sync", str(src), str(dst)]
-    for _ in range(5):  # On a busy machine we may be too late.
+    for _ in range(5):  # On a busy machine the kill may come too late.
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             while process.poll() is None and not is_reached(dst):
                 time.sleep(0.001)
@@ -90,7 +90,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next(
     assert [name for name in snapshot(dst, ours=True) if name.startswith("tmp/")] == []
 
 
-# Compared by others
+# Compared by rsync and diff
 
 
 @pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
@@ -126,7 +126,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return collected
 
 
-def test_where_nothing_changed_no_batch_is_applied_and_the_ledger_stays_as_it_is(
+def test_unchanged_run_applies_no_batch_and_keeps_the_ledger(
     src: Path, dst: Path, batches: list[list[str]]
 ) -> None:
     assert sync(src, dst).exit_code == 0
@@ -140,7 +140,7 @@ def test_where_nothing_changed_no_batch_is_applied_and_the_ledger_stays_as_it_is
     assert {path for path in changed if ".fsmirror" not in path} == set()
 
 
-def test_a_batch_has_a_bound(
+def test_batches_are_bounded_in_paths_and_bytes(
     src: Path, dst: Path, batches: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(100):
@@ -158,12 +158,12 @@ def test_a_batch_has_a_bound(
 
 
 def _touch(path: Path) -> None:
-    """Gives a file another time, long ago."""
+    """Sets an old mtime."""
     os.utime(path, ns=(5, 5))
 
 
 def _rename(path: Path, to: Path) -> None:
-    """Gives a folder another name, and the one above it the time that it had."""
+    """Renames a folder, and restores the mtime of the folder above."""
     found = path.parent.stat()
     path.rename(to)
     os.utime(path.parent, ns=(found.st_atime_ns, found.st_mtime_ns))
@@ -191,13 +191,13 @@ REASONS: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_what_differs_on_either_side_is_put_right_once(
+def test_difference_on_either_side_is_put_right_in_one_batch(
     src: Path, dst: Path, batches: list[list[str]], reason: str
 ) -> None:
     assert sync(src, dst).exit_code == 0
     batches.clear()
     REASONS[reason](src, dst)
-    time.sleep(0.05)  # What was touched in the very tick of a look is left to the next.
+    time.sleep(0.05)  # A change in the tick of a look would be left to the next run.
     assert sync(src, dst).exit_code == 0
     assert len(batches) == 1
     assert state(dst) == state(src)
@@ -206,9 +206,7 @@ def test_what_differs_on_either_side_is_put_right_once(
     assert state(dst) == state(src)
 
 
-def test_another_source_is_followed_without_a_copy_of_what_is_the_same(
-    src: Path, dst: Path
-) -> None:
+def test_another_source_is_followed_without_rewriting_equal_files(src: Path, dst: Path) -> None:
     assert sync(src, dst).exit_code == 0
     inodes = {path: path.lstat().st_ino for path in dst.rglob("*") if ".fsmirror" not in str(path)}
     shutil.copytree(src, other := src.parent / "other", symlinks=True)
@@ -220,7 +218,7 @@ def test_another_source_is_followed_without_a_copy_of_what_is_the_same(
     assert state(dst) == state(other)
 
 
-def test_a_run_that_was_cut_off_is_not_forgotten_when_the_source_changes_back(
+def test_cut_off_run_is_made_up_for_when_the_source_changes_back(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(tree: Tree, name: Name, *dress: Any) -> int:
@@ -243,7 +241,7 @@ def test_a_run_that_was_cut_off_is_not_forgotten_when_the_source_changes_back(
     assert state(dst) == state(src) == state(before)
 
 
-def test_what_failed_is_tried_again_though_nothing_changed(src: Path, dst: Path) -> None:
+def test_failed_file_is_tried_again_though_nothing_changed(src: Path, dst: Path) -> None:
     (dst / "index.html" / "theirs").mkdir(parents=True)
     assert sync(src, dst).exit_code == 3
     assert sync(src, dst).exit_code == 3
@@ -252,7 +250,7 @@ def test_what_failed_is_tried_again_though_nothing_changed(src: Path, dst: Path)
     assert state(dst) == state(src)
 
 
-def test_a_folder_that_could_not_go_goes_though_nothing_changed(src: Path, dst: Path) -> None:
+def test_folder_that_had_to_stay_goes_though_nothing_changed(src: Path, dst: Path) -> None:
     assert sync(src, dst).exit_code == 0
     (dst / "docs" / "mine").touch()
     shutil.rmtree(src / "docs")
@@ -262,10 +260,10 @@ def test_a_folder_that_could_not_go_goes_though_nothing_changed(src: Path, dst: 
     assert not (dst / "docs").exists()
 
 
-# What the command needs
+# Imports
 
 
-def test_the_command_never_imports_the_engine(src: Path, dst: Path) -> None:
+def test_sync_never_imports_the_engine(src: Path, dst: Path) -> None:
     code = (
         "import sys\nfrom cocoindex_fsmirror._command.main import main\n"
         "try:\n    main(['sync', *sys.argv[1:]])\n"
@@ -278,11 +276,11 @@ def test_the_command_never_imports_the_engine(src: Path, dst: Path) -> None:
     assert not (dst / ".fsmirror" / "engine").exists()
 
 
-# A mirror of an earlier release, and what it kept beside the ledger
+# A mirror of an earlier release
 
 
 def _age(dst: Path) -> None:
-    """Makes a mirror look like one that release 0.1 made with the engine."""
+    """Makes a mirror look like one of release 0.1, which used the engine."""
     with contextlib.closing(sqlite3.connect(dst / ".fsmirror" / "ledger.sqlite3")) as ledger:
         for column in ("seen", "source_inode", "source_ctime_ns"):
             ledger.execute(f"ALTER TABLE rows DROP COLUMN {column}")
@@ -301,7 +299,7 @@ def _age(dst: Path) -> None:
         (dst / ".fsmirror" / folder / "mdb" / "data.mdb").write_bytes(b"x" * 8192)
 
 
-def test_a_mirror_of_an_earlier_release_goes_on_with_its_rows(src: Path, dst: Path) -> None:
+def test_mirror_of_an_earlier_release_keeps_its_rows(src: Path, dst: Path) -> None:
     sync(src, dst)
     inodes = {path: path.lstat().st_ino for path in dst.rglob("*") if ".fsmirror" not in str(path)}
     _age(dst)
@@ -325,7 +323,7 @@ def test_a_mirror_of_an_earlier_release_goes_on_with_its_rows(src: Path, dst: Pa
 
 
 @pytest.mark.parametrize("where", ["engine", "engine/mdb"])
-def test_the_folder_of_the_engine_is_removed_without_following_a_link(
+def test_old_engine_folder_is_removed_without_following_a_link(
     src: Path, dst: Path, where: str
 ) -> None:
     sync(src, dst)
@@ -343,7 +341,7 @@ def test_the_folder_of_the_engine_is_removed_without_following_a_link(
 # Full disks
 
 
-def test_what_fits_once_old_versions_are_gone_is_written_in_the_same_run(
+def test_files_that_fit_once_old_ones_are_gone_are_written_in_one_run(
     src: Path, tmpfs: Callable[[str], Path]
 ) -> None:
     dst = tmpfs("6m") / "dst"
@@ -358,7 +356,7 @@ def test_what_fits_once_old_versions_are_gone_is_written_in_the_same_run(
     assert state(dst) == state(src)
 
 
-def test_a_disk_that_is_full_is_one_failure_a_file_and_the_run_ends(
+def test_full_disk_is_one_failure_a_file_and_the_run_ends(
     src: Path, tmpfs: Callable[[str], Path]
 ) -> None:
     dst = tmpfs("4m") / "dst"

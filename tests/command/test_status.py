@@ -15,7 +15,7 @@ from tests.support import exact_state
 from tests.target.flows import Flow
 
 
-def test_looking_changes_nothing(target: Path) -> None:
+def test_status_verify_why_and_backups_change_nothing(target: Path) -> None:
     before = exact_state(target)
     for command in (("status",), ("verify",), ("verify", "--content", "--exact"), ("backups",)):
         assert run(command[0], target, *command[1:]).exit_code == 0
@@ -23,9 +23,7 @@ def test_looking_changes_nothing(target: Path) -> None:
     assert exact_state(target) == before
 
 
-def test_status_tells_who_mirrors_how_much_and_what_is_to_be_known(
-    source: Path, target: Path
-) -> None:
+def test_status_counts_owners_files_drift_and_backups(source: Path, target: Path) -> None:
     found = told("status", target)
     (mirror,) = found.pop("mirrors")
     assert mirror.pop("since") <= found.pop("updated")
@@ -47,18 +45,18 @@ def test_status_tells_who_mirrors_how_much_and_what_is_to_be_known(
     assert told("status", target)["backups"] == 1
 
 
-def test_status_counts_what_verify_lists_also_while_a_batch_is_under_way(target: Path) -> None:
+def test_status_and_verify_agree_during_a_batch(target: Path) -> None:
     with Mirror(target) as mirror:
         row = row_of(mirror.root, "a")
         assert row is not None
         note = Pending("batch", ROOT, "0", False, row)
         mirror.session.run(lambda _tree, ledger: ledger.begin([note], durable=False))
-        assert mirror.verify() == ["a"]  # Nobody knows whether it is to be believed.
+        assert mirror.verify() == ["a"]  # The row of an unfinished batch proves nothing.
     assert told("status", target)["drifted"] == 0
     assert told("verify", target)["differences"] == []
 
 
-def test_status_names_the_database_of_a_flow_and_the_orphans_of_one_that_was_lost(
+def test_status_names_databases_and_orphans_of_a_lost_one(
     make_flow: Callable[..., Flow],
 ) -> None:
     flow = make_flow()
@@ -68,7 +66,7 @@ def test_status_names_the_database_of_a_flow_and_the_orphans_of_one_that_was_los
     assert mirror["by"] == f"{flow.database} tests/target/out"
     flow.close()
     shutil.rmtree(flow.database)
-    flow.files = {"a": b"1"}  # Nobody declares b any more.
+    flow.files = {"a": b"1"}  # Nothing declares b any more.
     flow.update()
     found = told("status", flow.root)
     assert found["orphans"] == 1

@@ -1,4 +1,4 @@
-"""What ``fsmirror sync`` copies, leaves out, and does about what it can't read."""
+"""``fsmirror sync`` copies, leaves out by pattern, and names files that it can't read."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._mirror.apply import apply_intents
 from cocoindex_fsmirror._mirror.outcome import Outcome
+from tests.command.commands import edit_unseen
 from tests.command.syncing import (
     CHANGES,
     THEN,
@@ -31,7 +32,7 @@ from tests.command.syncing import (
 )
 from tests.support import backups, beside_ours, contents, ledger_rows, snapshot
 
-# What is mirrored
+# Files that are mirrored
 
 
 def test_files_links_and_folders_come_with_their_modes_and_times(src: Path, dst: Path) -> None:
@@ -84,9 +85,7 @@ TAMPERINGS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS)
-def test_what_was_tampered_with_is_healed(
-    src: Path, dst: Path, tamper: Callable[[Path], object]
-) -> None:
+def test_tampered_mirror_is_healed(src: Path, dst: Path, tamper: Callable[[Path], object]) -> None:
     sync(src, dst)
     tamper(dst)
     figures = told(src, dst)
@@ -95,23 +94,16 @@ def test_what_was_tampered_with_is_healed(
     assert sum(figures[name] for name in ("healed", "unchanged")) == 7
 
 
-def test_a_tampered_content_with_its_times_put_back_is_found_by_checksum(
-    src: Path, dst: Path
-) -> None:
+def test_checksum_finds_an_edit_of_the_mirror_that_no_lstat_shows(src: Path, dst: Path) -> None:
     sync(src, dst)
-    path = dst / "index.html"
-    _tamper_below_the_clock(path)
-    assert told(src, dst, "--checksum")["healed"] == 1
+    edit_unseen(dst, "index.html", b"INDEX<p>")
+    assert told(src, dst)["unchanged"] == 7
+    figures = told(src, dst, "--checksum")
+    assert (figures["written"] + figures["healed"], figures["backed_up"]) == (1, 1)
     assert state(dst) == state(src)
 
 
-def _tamper_below_the_clock(path: Path) -> None:
-    """Other bytes, whatever ``lstat`` says: as if the record had been made just now."""
-    path.write_bytes(b"INDEX<p>")
-    os.utime(path, ns=(THEN, path.lstat().st_mtime_ns))
-
-
-def test_an_edit_of_the_source_that_keeps_size_and_time_is_noticed(src: Path, dst: Path) -> None:
+def test_source_edit_that_keeps_size_and_time_is_noticed(src: Path, dst: Path) -> None:
     sync(src, dst)
     edit_secretly(src / "index.html")
     assert [change["path"] for change in told(src, dst, "-n")["changes"]] == ["index.html"]
@@ -119,10 +111,10 @@ def test_an_edit_of_the_source_that_keeps_size_and_time_is_noticed(src: Path, ds
     assert state(dst) == state(src)
 
 
-def test_an_edit_of_the_source_within_the_tick_of_its_reading_is_noticed(
+def test_source_edit_within_the_tick_of_its_reading_is_noticed(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its ctime could be the same after another edit, so it is no proof."""
+    """Another edit could leave the same ctime, so it is no proof."""
     now_ns = (src / "index.html").stat().st_ctime_ns
     with monkeypatch.context() as patch:
         patch.setattr(_source, "coarse_now_ns", lambda: now_ns)
@@ -149,7 +141,7 @@ def _opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return opened
 
 
-def test_with_checksum_every_file_is_read_on_both_sides(
+def test_checksum_reads_every_file_on_both_sides(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(src, dst)
@@ -167,7 +159,7 @@ def test_with_checksum_every_file_is_read_on_both_sides(
 
 
 def test_paths_are_compared_in_the_order_of_the_ledger(src: Path, dst: Path) -> None:
-    """``a-b`` comes before ``a/b``, but a walk would meet it after all that is in ``a``."""
+    """``a-b`` comes before ``a/b``, but a walk would meet it after the contents of ``a``."""
     for name in ("a/b", "a/b/c", "a-b", "a.d", "a0", "a/b0/x", "a/b-/x", "\u00e9", "z/\U0001f600"):
         path = src / name
         path.mkdir(parents=True, exist_ok=True)
@@ -189,7 +181,7 @@ def test_an_existing_copy_is_adopted(src: Path, dst: Path) -> None:
     assert state(dst) == state(src)
 
 
-# What is left out
+# Files that are left out
 
 
 def test_patterns_leave_out_files_and_folders(src: Path, dst: Path) -> None:
@@ -201,7 +193,7 @@ def test_patterns_leave_out_files_and_folders(src: Path, dst: Path) -> None:
     assert state(dst) == state(src)
 
 
-def test_gitignore_files_are_heard_if_asked(src: Path, dst: Path) -> None:
+def test_gitignore_files_are_obeyed_if_asked(src: Path, dst: Path) -> None:
     (src / ".gitignore").write_bytes(b"*.log\n/empty/\n")
     (src / ".git").mkdir()
     (src / ".git" / "HEAD").touch()
@@ -217,7 +209,7 @@ def test_gitignore_files_are_heard_if_asked(src: Path, dst: Path) -> None:
     assert set(snapshot(src)) - set(snapshot(dst)) == gone
 
 
-def test_what_git_itself_would_list_is_what_is_mirrored(tmp_path: Path, dst: Path) -> None:
+def test_gitignore_option_mirrors_the_files_that_git_lists(tmp_path: Path, dst: Path) -> None:
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     src = tmp_path / "repository"
@@ -246,7 +238,7 @@ def test_what_git_itself_would_list_is_what_is_mirrored(tmp_path: Path, dst: Pat
 
 
 @pytest.mark.parametrize("folder", ["", "docs/"])
-def test_a_gitignore_file_with_a_bad_pattern_is_named(src: Path, dst: Path, folder: str) -> None:
+def test_gitignore_file_with_a_bad_pattern_is_named(src: Path, dst: Path, folder: str) -> None:
     (src / f"{folder}.gitignore").write_bytes(b"*.log\n[z-a]\n")
     result = sync(src, dst, "--gitignore")
     assert result.exit_code == 3
@@ -267,10 +259,10 @@ def test_a_pattern_that_does_not_parse_is_one_line(src: Path, dst: Path, pattern
     assert not dst.exists()
 
 
-# What can't be read
+# Files that can't be read
 
 
-def test_an_unreadable_file_fails_by_name_its_copy_stays_and_the_rest_goes_on(
+def test_unreadable_file_fails_by_name_and_its_copy_stays(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(src, dst)
@@ -291,12 +283,12 @@ def test_an_unreadable_file_fails_by_name_its_copy_stays_and_the_rest_goes_on(
     assert result.stderr.count("\n") == 1
     assert (dst / "index.html").read_bytes() == b"<p>index"
     assert (dst / "new").read_bytes() == b"new"
-    assert sync(src, dst).exit_code == 0  # Though the listing is the same.
+    assert sync(src, dst).exit_code == 0  # The listing is unchanged.
     assert state(dst) == state(src)
     assert told(src, dst)["written"] == 0
 
 
-def test_a_source_that_changes_while_it_is_copied_fails_by_name_and_the_next_run_is_right(
+def test_source_that_changes_during_the_copy_fails_by_name_once(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(src, dst)
@@ -321,7 +313,7 @@ FAR: int = 10_413_792_000 * 10**9  # 2300-01-01, beyond 64 bits of nanoseconds
 
 
 def _sends_far(path: Path) -> None:
-    """Gives something a time that the ledger can't keep."""
+    """Sets an mtime that the ledger can't keep."""
     try:
         os.utime(path, ns=(FAR, FAR), follow_symlinks=False)
     except OSError:
@@ -330,7 +322,7 @@ def _sends_far(path: Path) -> None:
         pytest.skip("this file system holds no such time")
 
 
-def test_a_time_that_cannot_be_kept_fails_by_name_its_copy_stays_and_the_rest_goes_on(
+def test_file_with_an_impossible_time_fails_by_name_and_its_copy_stays(
     src: Path, dst: Path
 ) -> None:
     sync(src, dst)
@@ -362,9 +354,7 @@ def test_a_time_that_cannot_be_kept_fails_by_name_its_copy_stays_and_the_rest_go
 
 
 @pytest.mark.parametrize("folder", ["", "docs"])
-def test_the_time_of_a_folder_that_cannot_be_kept_changes_nothing(
-    src: Path, dst: Path, folder: str
-) -> None:
+def test_folder_with_an_impossible_time_stops_the_run(src: Path, dst: Path, folder: str) -> None:
     sync(src, dst)
     (src / "index.html").unlink()
     _sends_far(src / folder)

@@ -1,4 +1,4 @@
-"""``fsmirror sync`` fails by name: of a path, or of what it was given."""
+"""``fsmirror sync`` fails by name of a path or of an argument."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_special_files_are_skipped_and_counted(pages: Path, dst: Path) -> None:
     assert snapshot(dst).keys() == snapshot(pages).keys() - {"pipe", "socket"}
 
 
-def test_a_name_that_is_no_text_fails_by_name_and_the_rest_goes_on(pages: Path, dst: Path) -> None:
+def test_name_that_is_no_text_fails_and_the_rest_goes_on(pages: Path, dst: Path) -> None:
     bad = os.fsencode(pages) + b"/bad\xff"
     with open(bad, "wb"):
         pass
@@ -85,7 +85,7 @@ def test_bad_input_is_one_message_and_exit_code_2(
     assert snapshot(pages.parent) == before
 
 
-def test_a_link_to_the_inside_of_the_source_is_seen_through(pages: Path, dst: Path) -> None:
+def test_destination_that_links_into_the_source_is_refused(pages: Path, dst: Path) -> None:
     dst.symlink_to(pages / "guide")
     assert sync(pages, dst).exit_code == 2
 
@@ -124,7 +124,7 @@ def test_file_whose_source_is_unreadable_is_not_counted_as_unchanged(
 
 @pytest.fixture
 def locked(dst: Path) -> Iterator[None]:
-    """Somebody else holds the destination."""
+    """Locks the destination, as another process would."""
     dst.mkdir()
     tree, _ = open_root(str(dst))
     lock(tree, 0)
@@ -133,7 +133,7 @@ def locked(dst: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("locked")
-def test_a_destination_in_use_is_one_message(
+def test_destination_in_use_is_one_message(
     pages: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -146,12 +146,12 @@ def test_a_destination_in_use_is_one_message(
 
 
 def _as_nobody(act: Callable[[], str]) -> str:
-    """What a function returns to a user without rights, in a process of its own."""
-    # Who has no rights may not read the folders of Python either: what an error needs is there.
+    """Calls a function in a process of a user without rights; returns its result."""
+    # Without rights Python's folders are unreadable too, so import all that an error needs.
     assert sync("/dev/null/none", "/dev/null/none").exit_code == 2
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # The child never touches a thread.
+        warnings.simplefilter("ignore", DeprecationWarning)  # The child never uses a thread.
         child = os.fork()
     if child == 0:
         try:
@@ -176,7 +176,7 @@ def _let_everybody_reach(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_a_destination_without_permission_is_one_message(pages: Path, tmp_path: Path) -> None:
+def test_destination_without_permission_is_one_message(pages: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become a user who may not write")
     closed = tmp_path / "closed"
@@ -190,7 +190,7 @@ def test_a_destination_without_permission_is_one_message(pages: Path, tmp_path: 
     assert _as_nobody(told).startswith(f"3 fsmirror: {closed / 'dst'}: may not be opened")
 
 
-def test_a_source_that_cannot_be_read_whole_changes_nothing(
+def test_source_that_can_not_be_read_whole_changes_nothing(
     pages: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(pages, dst)
@@ -211,7 +211,7 @@ def test_a_source_that_cannot_be_read_whole_changes_nothing(
 
 
 @pytest.mark.root
-def test_a_source_without_permission_is_one_message(pages: Path, dst: Path, tmp_path: Path) -> None:
+def test_source_without_permission_is_one_message(pages: Path, dst: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become a user who may not read")
     _let_everybody_reach(tmp_path)

@@ -16,7 +16,7 @@ from tests.command.syncing import sync
 from tests.support import backups, beside_ours, command_environment, contents, snapshot
 
 
-def test_the_first_run_mirrors_everything(pages: Path, dst: Path) -> None:
+def test_first_run_mirrors_everything(pages: Path, dst: Path) -> None:
     result = sync(pages, dst)
     assert result.exit_code == 0, result.output
     assert snapshot(dst) == snapshot(pages)
@@ -27,7 +27,7 @@ def test_the_first_run_mirrors_everything(pages: Path, dst: Path) -> None:
     )
 
 
-def test_a_second_run_reads_and_writes_nothing(
+def test_second_run_reads_and_writes_nothing(
     pages: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(pages, dst)
@@ -46,10 +46,10 @@ def test_a_second_run_reads_and_writes_nothing(
     assert beside_ours(dst) == before
     assert read == []
     sync(pages, dst, "--checksum")
-    assert len(read) == 3  # So it would have been seen.
+    assert len(read) == 3  # The patch does see reads.
 
 
-def test_a_changed_a_new_and_a_deleted_file_follow(pages: Path, dst: Path) -> None:
+def test_changed_new_and_deleted_files_follow(pages: Path, dst: Path) -> None:
     sync(pages, dst)
     (pages / "index.html").write_bytes(b"<p>changed")
     (pages / "new").mkdir()
@@ -62,7 +62,7 @@ def test_a_changed_a_new_and_a_deleted_file_follow(pages: Path, dst: Path) -> No
     assert snapshot(dst) == snapshot(pages)
 
 
-def test_a_tampered_and_a_deleted_output_come_back(pages: Path, dst: Path) -> None:
+def test_tampered_and_deleted_outputs_come_back(pages: Path, dst: Path) -> None:
     sync(pages, dst)
     (dst / "index.html").write_bytes(b"tampered")
     (dst / "guide" / "one.html").unlink()
@@ -72,7 +72,7 @@ def test_a_tampered_and_a_deleted_output_come_back(pages: Path, dst: Path) -> No
     assert backups(dst) == [b"tampered"]
 
 
-def test_the_mode_of_a_file_follows(pages: Path, dst: Path) -> None:
+def test_mode_of_a_file_follows(pages: Path, dst: Path) -> None:
     (pages / "index.html").chmod(0o750)
     sync(pages, dst)
     assert (dst / "index.html").stat().st_mode & 0o7777 == 0o750
@@ -95,7 +95,7 @@ def test_an_empty_folder_is_mirrored_and_removed(pages: Path, dst: Path) -> None
     assert snapshot(dst) == snapshot(pages)
 
 
-def test_a_file_that_becomes_a_folder_and_back(pages: Path, dst: Path) -> None:
+def test_file_becomes_a_folder_and_a_file_again(pages: Path, dst: Path) -> None:
     sync(pages, dst)
     (pages / "index.html").unlink()
     (pages / "index.html").mkdir()
@@ -109,7 +109,7 @@ def test_a_file_that_becomes_a_folder_and_back(pages: Path, dst: Path) -> None:
     assert snapshot(dst) == snapshot(pages)
 
 
-def test_what_was_never_mirrored_stays(pages: Path, dst: Path) -> None:
+def test_foreign_file_stays(pages: Path, dst: Path) -> None:
     dst.mkdir()
     (dst / "mine.txt").write_bytes(b"mine")
     sync(pages, dst)
@@ -130,10 +130,10 @@ def deep(tmp_path: Path) -> Iterator[Path]:
         os.close(above)
     os.close(at)
     yield source
-    subprocess.run(["rm", "-rf", source], check=True)  # What pytest uses can't.
+    subprocess.run(["rm", "-rf", source], check=True)  # pytest's own removal would recurse.
 
 
-def test_a_source_of_any_depth_is_listed_and_each_folder_before_those_in_it(deep: Path) -> None:
+def test_very_deep_source_is_listed_folder_before_contents(deep: Path) -> None:
     found = survey(Options(str(deep)))
     down = ["/".join(["d"] * depth) for depth in range(1101)]
     up = [f"{path}/e".lstrip("/") for path in reversed(down[:-1])]
@@ -169,7 +169,7 @@ def test_the_installed_command_runs(pages: Path, dst: Path) -> None:
     assert snapshot(dst) == snapshot(pages)
 
 
-def test_a_mirror_can_be_mirrored_without_its_own_folder(pages: Path, dst: Path) -> None:
+def test_mirror_is_mirrored_without_its_own_folder(pages: Path, dst: Path) -> None:
     sync(pages, dst)
     result = sync(dst, dst.with_name("second"))
     assert result.exit_code == 0, result.output

@@ -22,14 +22,14 @@ from cocoindex_fsmirror._mirror.apply import apply_intents
 from tests.command.syncing import state
 from tests.support import contents, snapshot
 
-# So few names that edits meet: a name is a file, a link, or a folder that holds the others.
+# Few names, so that edits meet; a name is a file, a link, or a folder with the others.
 NAMES = st.sampled_from(["a", "a-b", "b", "a/b", "a/c", "b/a", "b/a/c", "a0"])
 KINDS = st.sampled_from(["file", "same size", "folder", "link", "gone", "touched", "mode"])
 EDITS = st.lists(st.tuples(st.booleans(), NAMES, KINDS), max_size=6)
 
 
 def _edit(root: Path, name: str, kind: str, mark: bytes) -> None:
-    """Makes one edit; what stands in the way of it goes."""
+    """Makes one edit, and removes obstacles in its way."""
     path = root / name
     if kind in ("touched", "mode"):
         if path.exists() and not path.is_symlink():
@@ -60,11 +60,11 @@ def _remove(path: Path) -> None:
 
 
 def _run(source: Path, target: Path, *, checksum: bool = False) -> dict[str, Any]:
-    """Syncs once; returns how many batches there were, and what failed."""
+    """Syncs once; returns the number of batches, and the failures."""
     options = Options(str(source), str(target), checksum=checksum)
     now_ns = time.time_ns()
     while coarse_now_ns() <= now_ns:
-        pass  # What changed in this very tick would be read again by the next run.
+        pass  # A change in this tick would be read again by the next run.
     with (
         contextlib.closing(Syncing(options)) as run,
         mock.patch.object(syncing, "apply_intents", side_effect=apply_intents) as apply,
@@ -74,7 +74,7 @@ def _run(source: Path, target: Path, *, checksum: bool = False) -> dict[str, Any
 
 
 @given(rounds=st.lists(EDITS, min_size=1, max_size=4), checksum=st.booleans())
-def test_any_edits_of_both_sides_converge_and_nothing_of_others_is_lost(
+def test_random_edits_of_both_sides_converge_and_lose_nothing(
     rounds: list[list[tuple[bool, str, str]]], checksum: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from tests.support import command_environment
 
 
 def as_a_terminal_shows_it(*arguments: object, **environment: str) -> tuple[int, str]:
-    """Status and output of a command whose output is a terminal."""
+    """Runs a command on a terminal; returns its status and output."""
     import pty
 
     shown = bytearray()
@@ -27,10 +27,8 @@ def as_a_terminal_shows_it(*arguments: object, **environment: str) -> tuple[int,
     return os.waitstatus_to_exitcode(status), shown.decode()
 
 
-def test_on_a_terminal_there_is_a_progress_bar_and_the_summary_is_on_stdout(
-    source: Path, tmp_path: Path
-) -> None:
-    """The bar goes to standard error, and is gone in the end."""
+def test_terminal_shows_a_progress_bar_and_the_summary(source: Path, tmp_path: Path) -> None:
+    """The bar goes to standard error, and is erased in the end."""
     (source / "large").write_bytes(os.urandom(3_000_000))
     status, text = as_a_terminal_shows_it("sync", source, tmp_path / "seen")
     assert status == 0

@@ -1,4 +1,4 @@
-"""Help, bad input and errors, as every command has them."""
+"""Help, bad input and errors of every command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.command.commands import run
 from tests.support import exact_state, snapshot
 
-PLAIN = ("status", "verify", "why", "drop", "backups")  # Those that take one path.
+PLAIN = ("status", "verify", "why", "drop", "backups")  # Commands that take one path.
 
 
 @pytest.mark.parametrize("command", ["sync", "status", "verify", "why", "backups", "drop"])
@@ -25,7 +25,7 @@ def test_every_command_has_help_with_its_exit_codes_and_json(command: str) -> No
     assert "--json" in shown
 
 
-def test_the_help_lists_commands_in_the_order_of_their_use() -> None:
+def test_help_lists_commands_in_the_order_of_their_use() -> None:
     listed = run("--help").stdout.partition("Commands:\n")[2].splitlines()
     names = [line.split()[0] for line in listed if line[2:3].strip()]
     assert names[:6] == ["sync", "status", "verify", "why", "backups", "drop"]
@@ -57,7 +57,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize("arguments", [(), ("backups",)])
-def test_asked_for_nothing_it_shows_its_help(arguments: tuple[str, ...]) -> None:
+def test_call_without_arguments_shows_the_help(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -75,7 +75,7 @@ def test_asked_for_nothing_it_shows_its_help(arguments: tuple[str, ...]) -> None
     ],
 )
 @pytest.mark.usefixtures("target")
-def test_programs_are_told_of_what_is_used_wrongly(
+def test_json_shows_the_error_of_a_wrong_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,7 +85,7 @@ def test_programs_are_told_of_what_is_used_wrongly(
     assert run(*arguments).stdout == ""
 
 
-def test_what_is_called_as_the_option_is_not_the_option() -> None:
+def test_path_named_like_an_option_is_no_option() -> None:
     result = run("status", "--", "--json")
     assert (result.exit_code, result.stdout) == (2, "")
     assert (
@@ -103,7 +103,7 @@ def test_what_is_called_as_the_option_is_not_the_option() -> None:
         (("drop", "dst"), "n\n"),
     ],
 )
-def test_programs_are_told_of_what_failed(
+def test_json_shows_the_error_of_a_failed_run(
     source: Path,
     target: Path,
     tmp_path: Path,
@@ -126,7 +126,7 @@ NASTY = "na\nsty\x1b[31m:smile:"
 SHOWN = NASTY.encode("unicode_escape").decode()
 
 
-def test_no_name_breaks_a_line_or_a_terminal(tmp_path: Path) -> None:
+def test_nasty_name_breaks_neither_a_line_nor_a_terminal(tmp_path: Path) -> None:
     source, target = tmp_path / NASTY, tmp_path / f"{NASTY}2"
     (source / NASTY).mkdir(parents=True)
     (source / f"{NASTY}3").symlink_to(NASTY)
@@ -144,12 +144,12 @@ def test_no_name_breaks_a_line_or_a_terminal(tmp_path: Path) -> None:
         assert result.exception is None or isinstance(result.exception, SystemExit)
         told = result.output.replace("Remove 1 file from", "fsmirror: ")
         assert SHOWN in told
-        assert NASTY[-7:] in told  # And is no picture.
+        assert NASTY[-7:] in told  # The name is not rendered as an emoji.
         assert all(line.isprintable() for line in told.splitlines())
         assert "sty" not in {line[:3] for line in told.splitlines()}
 
 
-def test_what_is_logged_breaks_no_line(source: Path, tmp_path: Path) -> None:
+def test_nasty_name_breaks_no_line_of_the_log(source: Path, tmp_path: Path) -> None:
     target = tmp_path / NASTY
     run("sync", source, target)
     (target / "a").write_bytes(b"tampered")

@@ -7,11 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
-from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._mirror.reading import row as row_of
-from tests.command.commands import run, told
+from tests.command.commands import edit_unseen, run, told
 
 TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other bytes": (lambda target: (target / "a").write_bytes(b"tampered"), "modified"),
@@ -25,7 +22,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def _becomes(path: Path, make: Callable[[Path], object]) -> None:
-    """A file gives way to something else."""
+    """Replaces a file by something else."""
     path.unlink()
     make(path)
 
@@ -42,7 +39,7 @@ def test_verify_tells_how_a_file_differs(
     assert result.stdout.splitlines()[-1] == f"{target}: 1 path differs (3 files)"
 
 
-def test_verify_is_silent_of_what_is_foreign_unless_it_is_to_be_exact(target: Path) -> None:
+def test_verify_lists_foreign_paths_only_if_exact(target: Path) -> None:
     (target / "mine").touch()
     os.utime(target, ns=(5, 5))
     assert run("verify", target).exit_code == 0
@@ -51,13 +48,6 @@ def test_verify_is_silent_of_what_is_foreign_unless_it_is_to_be_exact(target: Pa
 
 
 def test_verify_finds_an_edit_that_hides_its_time_only_by_content(target: Path) -> None:
-    with Mirror(target) as mirror:
-        row = row_of(mirror.root, "a")
-        assert row is not None
-        (target / "a").write_bytes(b"x")
-        os.utime(target / "a", ns=(row.mtime_ns, row.mtime_ns))
-        there = (target / "a").lstat()
-        hidden = replace(row, ctime_ns=there.st_ctime_ns, recorded_ns=there.st_ctime_ns + 10**10)
-        mirror.session.run(lambda _tree, ledger: ledger.commit([hidden], ()))
+    edit_unseen(target, "a", b"x")
     assert run("verify", target).exit_code == 0
     assert told("verify", target, "--content")["differences"] == [{"path": "a", "how": "modified"}]

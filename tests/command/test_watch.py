@@ -1,4 +1,4 @@
-"""``fsmirror sync --watch``, in a process of its own; and what Ctrl-C does."""
+"""``fsmirror sync --watch``, and Ctrl-C, in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support import backups, command_environment, contents, snapshot
 
 COMMAND = [str(Path(sys.executable).with_name("fsmirror")), "sync"]
 INTERRUPTED = "\nfsmirror: interrupted; nothing is lost, run it again to complete it\n"
-PATIENCE = 60.0  # seconds, on a machine that is busy
+PATIENCE = 60.0  # Seconds, on a busy machine.
 
 
 class Follower:
@@ -45,7 +45,7 @@ class Follower:
         self._process.communicate()
 
     def run(self) -> dict[str, Any]:
-        """What the next run did."""
+        """Returns the figures of the next run."""
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
         assert ready, "nothing happened"
@@ -53,7 +53,7 @@ class Follower:
         return figures
 
     def runs_until(self, is_so: Callable[[], bool]) -> int:
-        """How many runs it takes until something is so; on a busy machine a burst may be split."""
+        """Counts the runs until a condition holds; a busy machine may split a burst."""
         count = 0
         while not is_so():
             self.run()
@@ -61,7 +61,7 @@ class Follower:
         return count
 
     def waits_for(self, message: str) -> None:
-        """Reads standard error until something is said."""
+        """Reads standard error until a text appears."""
         assert self._process.stderr is not None
         told = ""
         while message not in told:
@@ -70,7 +70,7 @@ class Follower:
             told += os.read(self._process.stderr.fileno(), 65536).decode()
 
     def rest(self) -> tuple[int, list[str], str]:
-        """Ctrl-C: the exit status, the runs that were not read, and standard error."""
+        """Sends Ctrl-C; returns exit status, unread runs, and standard error."""
         self._process.send_signal(signal.SIGINT)
         shown, errors = self._process.communicate(timeout=PATIENCE)
         return self._process.returncode, shown.splitlines(), errors
@@ -78,7 +78,7 @@ class Follower:
 
 @pytest.fixture
 def src(tmp_path: Path) -> Path:
-    """A source."""
+    """A small source."""
     source = tmp_path / "src"
     (source / "d").mkdir(parents=True)
     (source / "a").write_bytes(b"a")
@@ -87,19 +87,19 @@ def src(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dst(tmp_path: Path) -> Path:
-    """Where the mirror is made."""
+    """The path of a mirror that is not made yet."""
     return tmp_path / "dst"
 
 
 @pytest.fixture
 def follower(src: Path, dst: Path) -> Iterator[Follower]:
-    """One that has mirrored the source once."""
+    """A follower that has mirrored the source once."""
     with Follower(src, dst) as running:
         assert running.run()["written"] == 1
         yield running
 
 
-def test_changes_of_the_source_follow_and_a_burst_is_taken_together(
+def test_changes_follow_and_a_burst_is_taken_together(
     src: Path, dst: Path, follower: Follower
 ) -> None:
     def is_mirrored() -> bool:
@@ -116,23 +116,23 @@ def test_changes_of_the_source_follow_and_a_burst_is_taken_together(
     assert (status, errors) == (0, "")
 
 
-def test_a_tampered_mirror_is_healed_and_our_own_work_is_no_change(
+def test_tampered_mirror_is_healed_and_own_writes_cause_no_run(
     dst: Path, follower: Follower
 ) -> None:
     (dst / "a").write_bytes(b"tampered")
     assert follower.run()["healed"] == 1
-    (dst / "mine").touch()  # Not our business.
+    (dst / "mine").touch()  # Not mirrored, so no reason to run.
     shutil.rmtree(dst / "d")
     assert follower.run()["unchanged"] == 1
     assert snapshot(dst) == {"a": b"a", "d": "dir", "mine": b""}
     assert backups(dst) == [b"tampered"]
     status, runs, _ = follower.rest()
     assert status == 0
-    assert len(runs) <= 1  # Our own work would be followed by a run for each; a late event may be.
+    assert len(runs) <= 1  # Own writes would cause a run each; one late event may cause one.
     assert all(json.loads(run)["healed"] == json.loads(run)["written"] == 0 for run in runs)
 
 
-def test_a_source_that_goes_and_comes_back_changes_nothing_meanwhile(
+def test_source_that_goes_and_comes_back_changes_nothing_meanwhile(
     src: Path, dst: Path, follower: Follower
 ) -> None:
     src.rename(src.with_name("away"))
@@ -140,7 +140,7 @@ def test_a_source_that_goes_and_comes_back_changes_nothing_meanwhile(
     assert follower.run() == {
         "error": f"{src}: can't be read: No such file or directory (nothing was changed)"
     }
-    (dst / "d").rmdir()  # So that it looks.
+    (dst / "d").rmdir()  # Makes the follower look.
     time.sleep(1)
     assert (dst / "a").read_bytes() == b"a"
     (src.with_name("away") / "a").write_bytes(b"changed")
@@ -154,13 +154,13 @@ def test_a_source_that_goes_and_comes_back_changes_nothing_meanwhile(
 
 
 def _remade(path: Path) -> None:
-    """Another folder takes a place; it may get the same inode number."""
+    """Replaces a folder by a new one, which may get the same inode number."""
     shutil.rmtree(path)
     path.mkdir()
 
 
 def _exchanged(path: Path) -> None:
-    """Another folder takes a place, with the old one still there."""
+    """Replaces a folder by a new one, and keeps the old one elsewhere."""
     path.with_name("other").mkdir()
     path.rename(path.with_name("old"))
     path.with_name("other").rename(path)
@@ -170,7 +170,7 @@ REPLACEMENTS = {"removed and made again": _remade, "exchanged for another": _exc
 
 
 @pytest.mark.parametrize("replace", REPLACEMENTS.values(), ids=REPLACEMENTS)
-def test_a_source_that_is_replaced_is_followed(
+def test_replaced_source_is_followed(
     src: Path, dst: Path, follower: Follower, replace: Callable[[Path], None]
 ) -> None:
     for content in (b"new", b"newer"):
@@ -187,7 +187,7 @@ def test_a_source_that_is_replaced_is_followed(
 
 
 @pytest.mark.parametrize("replace", [shutil.rmtree, *REPLACEMENTS.values()])
-def test_a_mirror_that_is_replaced_is_filled_and_followed(
+def test_replaced_mirror_is_filled_and_followed(
     src: Path, dst: Path, follower: Follower, replace: Callable[[Path], None]
 ) -> None:
     replace(dst)
@@ -202,7 +202,7 @@ def test_a_mirror_that_is_replaced_is_filled_and_followed(
     assert "Traceback" not in errors
 
 
-def test_a_mirror_whose_place_is_taken_by_a_file_is_filled_when_that_is_gone(
+def test_mirror_replaced_by_a_file_is_filled_once_that_is_gone(
     src: Path, dst: Path, follower: Follower
 ) -> None:
     dst.rename(dst.with_name("old"))
@@ -219,7 +219,7 @@ def _run(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False, env=clean)
 
 
-def test_while_one_follows_another_run_says_who_holds_the_mirror(
+def test_run_beside_a_watching_one_says_who_holds_the_mirror(
     src: Path, dst: Path, follower: Follower
 ) -> None:
     other = _run(*COMMAND, src, dst)
@@ -230,7 +230,7 @@ def test_while_one_follows_another_run_says_who_holds_the_mirror(
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.3])
-def test_a_run_that_is_interrupted_says_so_and_the_next_completes_it(
+def test_interrupted_run_says_so_and_the_next_completes_it(
     src: Path, dst: Path, delay: float
 ) -> None:
     for number in range(3000):
@@ -244,7 +244,7 @@ def test_a_run_that_is_interrupted_says_so_and_the_next_completes_it(
             process.wait(delay)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE)
-    # It was at work, or had said all, or had ended already.
+    # The run was at work, or had printed all, or had ended already.
     assert (process.returncode, errors) in {(130, INTERRUPTED), (-signal.SIGINT, ""), (0, "")}
     run = _run(*COMMAND, src, dst)
     assert (run.returncode, run.stderr) == (0, "")
@@ -267,28 +267,28 @@ run()
 
 
 @pytest.mark.parametrize("module", ["click", "msgspec", "cocoindex_fsmirror._mirror.session"])
-def test_an_interrupt_before_the_command_has_begun_just_ends_it(dst: Path, module: str) -> None:
+def test_interrupt_before_the_command_has_begun_just_ends_it(dst: Path, module: str) -> None:
     code = _INTERRUPTED_START.format(module=module)
     command = [sys.executable, "-c", code, "status", str(dst)]
     run = _run(*command)
     assert (run.returncode, run.stdout, run.stderr) == (-signal.SIGINT, "", "")
 
 
-def test_an_interrupt_is_heard_once_the_command_has_begun(src: Path, dst: Path) -> None:
+def test_interrupt_is_heard_once_the_command_has_begun(src: Path, dst: Path) -> None:
     code = _INTERRUPTED_START.format(module="pathspec")
     command = [sys.executable, "-c", code, "sync", "--exclude=x", str(src), str(dst)]
     run = _run(*command)
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
 
 
-def test_an_interrupt_that_is_ignored_stays_so(src: Path, dst: Path) -> None:
+def test_ignored_interrupt_stays_ignored(src: Path, dst: Path) -> None:
     code = _INTERRUPTED_START.format(module="click")
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-c", code]
     assert _run(*ignoring, "sync", src, dst).returncode == 0
     assert snapshot(dst) == snapshot(src)
 
 
-def test_the_command_is_installed_by_the_entry_that_knows_little() -> None:
+def test_installed_entry_point_imports_little() -> None:
     with open(Path(__file__).parents[2] / "pyproject.toml", "rb") as file:
         scripts = tomllib.load(file)["project"]["scripts"]
     assert scripts == {"fsmirror": "cocoindex_fsmirror._command.process:run"}
@@ -311,7 +311,7 @@ run()
 """
 
 
-def test_an_interrupt_while_a_module_is_imported_is_not_lost(src: Path, dst: Path) -> None:
+def test_interrupt_during_an_import_is_not_lost(src: Path, dst: Path) -> None:
     command = [sys.executable, "-c", _INTERRUPTED_IMPORT, "sync", "--exclude=x", str(src), str(dst)]
     run = _run(*command)
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
@@ -347,14 +347,12 @@ run()
 """
 
 
-def test_an_interrupt_after_the_last_file_is_not_lost(src: Path, dst: Path) -> None:
+def test_interrupt_after_the_last_file_is_not_lost(src: Path, dst: Path) -> None:
     run = _run(sys.executable, "-c", _INTERRUPTED_END, "sync", src, dst)
     assert (run.returncode, run.stderr) == (130, INTERRUPTED)
 
 
-def test_an_interrupt_stops_before_anything_more_is_in_place_and_cleans_up(
-    src: Path, dst: Path
-) -> None:
+def test_interrupt_stops_before_anything_more_is_placed_and_cleans_up(src: Path, dst: Path) -> None:
     for number in range(300):
         (src / "d" / f"{number}").write_bytes(b"%d" % number)
     code = _INTERRUPTED_WRITE.format(times=1)
@@ -368,7 +366,7 @@ def test_an_interrupt_stops_before_anything_more_is_in_place_and_cleans_up(
     assert snapshot(dst) == snapshot(src)
 
 
-def test_a_second_interrupt_ends_the_process_at_once(src: Path, dst: Path) -> None:
+def test_second_interrupt_ends_the_process_at_once(src: Path, dst: Path) -> None:
     code = _INTERRUPTED_WRITE.format(times=2)
     command = [sys.executable, "-c", code, "sync", str(src), str(dst)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)

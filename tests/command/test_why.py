@@ -1,4 +1,4 @@
-"""``fsmirror why`` says where a path comes from, and whether it differs."""
+"""``fsmirror why`` says where a path comes from, and how it differs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.command.commands import run, told
 
 
-def test_why_tells_who_declared_a_path_when_and_what_differs(source: Path, target: Path) -> None:
+def test_why_shows_owner_time_and_difference_of_a_path(source: Path, target: Path) -> None:
     found = told("why", target / "d" / "b")
     assert found.pop("written").endswith(" UTC")
     assert len(found.pop("fingerprint")) == 32
@@ -65,7 +65,7 @@ def test_why_knows_the_mirror_itself_and_our_own_folder(
         assert told("why", target / name) == {"root": str(target), "path": name, "state": "ours"}
 
 
-def test_why_takes_a_path_as_the_system_does(source: Path, target: Path, tmp_path: Path) -> None:
+def test_why_resolves_a_path_as_the_system_does(source: Path, target: Path, tmp_path: Path) -> None:
     for path in (f"{target}/d/../a", f"{target}/d/./../a", tmp_path / "src" / ".." / "dst" / "a"):
         assert "a: managed, a file" in run("why", path).stdout
     (source / "to a mirror").symlink_to(tmp_path / "other")
