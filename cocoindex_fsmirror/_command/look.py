@@ -46,7 +46,7 @@ _SHOWN: Final = ("by", "component", "target", "written", "fingerprint")
 @mirror_argument
 @reports
 def status(root: str) -> Report:
-    """Show who mirrors DST, how much, what has drifted, and how many backups there are."""
+    """Show who mirrors DST, how much, and how many paths have drifted."""
     with reading.mirrored(root) as ledger:
         _, files, folders, size, updated_ns = ledger.figures()
     drifted, backups, updated = len(_differences(root)), len(list_backups(root)), utc(updated_ns)
@@ -110,8 +110,9 @@ def _differences(root: str, *, content: bool = False) -> list[Difference]:
 def verify(root: str, content: bool, exact: bool) -> Report:
     """List what differs from what was written to DST; change nothing.
 
-    Each path is modified (other bytes), missing, mode (only its mode or time
-    differs) or foreign (of another kind; with --exact also what is not managed).
+    Each path is modified (other bytes, or another target of a link), missing,
+    mode (only its mode or time differs) or foreign (of another kind; with
+    --exact also what is not managed).
     """
     found = [(each.name, each.how) for each in _differences(root, content=content)]
     if exact:

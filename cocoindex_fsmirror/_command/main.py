@@ -55,22 +55,26 @@ def _wants_json(args: Sequence[str] | None) -> bool:
 
 @click.group(
     cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
     epilog=_STATUSES.format(_LOOKED),
 )
 @click.version_option(__version__, prog_name="fsmirror")
 def main() -> None:
     """Keep directories in their desired state.
 
-    What fsmirror writes is replaced in one step and survives a power cut; what
-    others changed comes back, and nothing of theirs is ever lost.
+    A file is replaced in one step, and a finished run survives a power cut. What
+    others changed comes back; unless told otherwise, their versions are kept.
 
     \b
       fsmirror sync docs /srv/docs           mirror a folder, and again to update it
       fsmirror sync docs /srv/docs --watch   go on, and follow every change
       fsmirror verify /srv/docs              exit status 1 if anybody changed it
       fsmirror why /srv/docs/index.html      whose file it is, and what differs
-      fsmirror backups /srv/docs             what others had there, and is kept
+      fsmirror backups /srv/docs             what others had there, and was kept
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
     logging.getLogger("cocoindex_fsmirror").handlers[:] = [LogHandler()]
 

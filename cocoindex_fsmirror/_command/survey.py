@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
@@ -23,7 +23,6 @@ from .._core.states import DirState, FileState, LinkState, Signature
 from .._disk.calls import attributes_of, inode_of
 from .._mirror.brake import Limit
 from .._mirror.comparison import Wanted
-from .._mirror.exact import Known
 
 if TYPE_CHECKING:
     import pathspec
@@ -151,7 +150,7 @@ class Survey(msgspec.Struct):
         return [] if packed is None else _decode(packed)
 
 
-def known_in(survey: Survey) -> Known:
+def known_in(survey: Survey) -> Callable[[Name, bool], bool]:
     """Returns a function that tells if a path is in a source, as a folder or as something else."""
 
     @lru_cache(64)

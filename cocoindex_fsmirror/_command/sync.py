@@ -63,7 +63,7 @@ def _limit(text: str) -> Limit:
     "--gitignore", is_flag=True, help="Leave out what the .gitignore files in SRC name, and .git."
 )
 @click.option(
-    "--watch", is_flag=True, help="Go on, and follow what changes in either, until Ctrl-C."
+    "--watch", is_flag=True, help="Go on, and follow the changes of SRC and DST, until Ctrl-C."
 )
 @click.option("--exact", is_flag=True, help="Move what is not from SRC to the backup area.")
 @click.option("-n", "--dry-run", is_flag=True, help="List what would be done, and do nothing.")
@@ -72,15 +72,13 @@ def _limit(text: str) -> Limit:
     "--durability",
     type=click.Choice(["batch", "none"]),
     default="batch",
-    show_default=True,
-    help="Whether what was done survives a power cut.",
+    help="batch: a finished run survives a power cut. none: that is left to the system.",
 )
 @click.option(
     "--on-conflict",
     type=click.Choice(["backup", "overwrite", "error"]),
     default="backup",
-    show_default=True,
-    help="What happens to files of others that are in the way.",
+    help="Move files of others that are in the way to the backup area, overwrite them, or fail.",
 )
 @click.option(
     "--max-delete",
@@ -102,12 +100,12 @@ def sync(
 ) -> int:
     """Mirror what is in SRC into DST.
 
-    Files, folders and symbolic links, with their modes and times. What changed
-    is replaced in one step, what is gone in SRC is removed, and what others
-    changed or removed in DST comes back; their versions go to the backup area.
-    What was never mirrored stays as it is, unless --exact is given. All state
-    is kept in DST/.fsmirror. A folder of that name in SRC is left out. A file
-    whose name is not UTF-8 can't be mirrored: it fails, and is named.
+    Files, folders and symbolic links are mirrored with their modes and times.
+    What changed is replaced in one step, what is gone in SRC is removed, and
+    what others changed or removed in DST comes back. What was never mirrored
+    stays as it is, unless --exact is given or it is in the way. All state is
+    kept in DST/.fsmirror; a folder of that name in SRC is left out. A file whose
+    name is not UTF-8 can't be mirrored: it fails, and is named.
 
     With --watch, Ctrl-C ends the command with exit status 0; with --json as
     well, there is one object, on a line, for each run.
@@ -124,23 +122,20 @@ def sync(
         return tell(_planned(options), as_json=as_json)
     collect_less_garbage()
     if watch:
-        return _follow(options, as_json=as_json)
+        return _follow(options, as_json)
     # Forked before a ledger is open, since SQLite forbids to take one along.
     with (
         helped(partial(few_suspects, dst)) as suspects,
         contextlib.closing(Syncing(options)) as syncing,
     ):
-        return _run(syncing, options, suspects, as_json=as_json)
+        return _run(syncing, as_json, suspects)
 
 
 def _run(
-    syncing: Syncing,
-    options: Options,
-    suspects: Callable[[], list[Name] | None] = lambda: None,
-    *,
-    as_json: bool,
+    syncing: Syncing, as_json: bool, suspects: Callable[[], list[Name] | None] = lambda: None
 ) -> int:
     """Mirrors the source, and tells what was done; returns the exit status."""
+    options = syncing.options
     found = survey(options)
     with progress_bar(0 if as_json else found.count) as syncing.on_progress:
         summary = syncing.run(found, suspects())
@@ -178,7 +173,7 @@ def _planned(options: Options) -> Report:
     return Report(figures, lines, ExitStatus.FAILED if fails else ExitStatus.IN_ORDER)
 
 
-def _follow(options: Options, *, as_json: bool) -> int:
+def _follow(options: Options, as_json: bool) -> int:
     """Runs, and runs again whenever something changes, until it is interrupted."""
     from .watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
 
@@ -191,16 +186,16 @@ def _follow(options: Options, *, as_json: bool) -> int:
             ):
                 while not watching.is_out_of_date():
                     try:
-                        _run(syncing, options, as_json=as_json)
+                        _run(syncing, as_json)
                     except FsMirrorError as error:
                         tell_error(error, as_json=as_json)  # The next change may mend it.
                     while not watching.wait(syncing.has_drifted):
                         pass
-            syncing = _opened_again(options, as_json=as_json)
+            syncing = _opened_again(options, as_json)
     return ExitStatus.IN_ORDER
 
 
-def _opened_again(options: Options, *, as_json: bool) -> Syncing:
+def _opened_again(options: Options, as_json: bool) -> Syncing:
     """Opens a mirror that was replaced, as soon as that can be done."""
     told = ""
     while True:

@@ -66,8 +66,9 @@ class Syncing:
         options: The source, the root of the mirror, which is made if it is missing, and how.
 
     Attributes:
-        on_progress: Is told how many entries of the source were compared, and how many more
-            bytes were written.
+        options: As they were given.
+        on_progress: Called with the number of entries of the source that were compared, and
+            the number of bytes that were written since the last call.
 
     Raises:
         LockedError: Another process is doing it; the message says which.
@@ -76,7 +77,7 @@ class Syncing:
 
     def __init__(self, options: Options) -> None:
         self.on_progress: Callable[[int, int], None] = lambda _seen, _size: None
-        self._options = options
+        self.options = options
         self._session = Session(options.root)
         self._survey = Survey(options.source)
         self._open = contextlib.ExitStack()
@@ -90,10 +91,10 @@ class Syncing:
 
     def has_drifted(self) -> bool:
         """True if somebody else has changed the mirror."""
-        root = self._options.root
+        root = self.options.root
         if observe(root).names:
             return True
-        return self._options.exact and bool(foreign(root, known_in(self._survey)))
+        return self.options.exact and bool(foreign(root, known_in(self._survey)))
 
     def run(self, survey: Survey, suspects: Iterable[Name] | None = None) -> Summary:
         """Mirrors what a survey found.
@@ -107,7 +108,7 @@ class Syncing:
             FsMirrorError: The mirror can't be used, or nothing at all may be done.
             KeyboardInterrupt: Ctrl-C was pressed; the next run completes what is missing.
         """
-        started, session, options = time.monotonic(), self._session, self._options
+        started, session, options = time.monotonic(), self._session, self.options
         root, limit, is_durable = options.root, options.max_delete, options.durability != "none"
         check_removals(root, noted(root, OWNER), survey.declared(), limit, "--max-delete")
         owner = begin(session, OWNER, _BY, durable=is_durable)
@@ -145,7 +146,7 @@ class Syncing:
 
     def _apply(self, intents: list[Intent]) -> None:
         """Applies one batch; raises :class:`ApplyError` for paths that failed."""
-        read = self._options.checksum
+        read = self.options.checksum
         self._go_on(0)
         outcome = self._session.run(
             lambda tree, ledger: apply_intents(
@@ -154,7 +155,7 @@ class Syncing:
         )
         self._add(outcome)
         if outcome.failures:
-            raise ApplyError(self._options.root, outcome.failures)
+            raise ApplyError(self.options.root, outcome.failures)
 
     def _go_on(self, size: int) -> None:
         """Reports bytes as they are written, and stops after a Ctrl-C."""
