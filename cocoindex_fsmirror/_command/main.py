@@ -55,11 +55,7 @@ def _wants_json(args: Sequence[str] | None) -> bool:
 
 @click.group(
     cls=_Commands,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 100,
-        "show_default": True,
-    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_STATUSES.format(_LOOKED),
 )
 @click.version_option(__version__, prog_name="fsmirror")

@@ -72,12 +72,14 @@ def _limit(text: str) -> Limit:
     "--durability",
     type=click.Choice(["batch", "none"]),
     default="batch",
+    show_default=True,
     help="batch: a finished run survives a power cut. none: that is left to the system.",
 )
 @click.option(
     "--on-conflict",
     type=click.Choice(["backup", "overwrite", "error"]),
     default="backup",
+    show_default=True,
     help="Move files of others that are in the way to the backup area, overwrite them, or fail.",
 )
 @click.option(

@@ -17,7 +17,7 @@ from .._core.names import ROOT, Name
 from .._disk.tree import dress_folder
 from .._mirror.apply import apply_intents
 from .._mirror.comparison import Comparison, Declared, check_removals
-from .._mirror.drift import observe
+from .._mirror.drift import find_drift
 from .._mirror.exact import foreign, sweep
 from .._mirror.outcome import Outcome
 from .._mirror.reading import noted
@@ -90,11 +90,13 @@ class Syncing:
         self._open.close()
 
     def has_drifted(self) -> bool:
-        """True if somebody else has changed the mirror."""
-        root = self.options.root
-        if observe(root).names:
-            return True
-        return self.options.exact and bool(foreign(root, known_in(self._survey)))
+        """True if somebody else has changed the mirror, or if that can't be told."""
+        root, is_exact = self.options.root, self.options.exact
+        try:
+            drift = find_drift(root).names
+            return bool(drift or (is_exact and foreign(root, known_in(self._survey))))
+        except FsMirrorError:
+            return True  # The next run will say what is wrong.
 
     def run(self, survey: Survey, suspects: Iterable[Name] | None = None) -> Summary:
         """Mirrors what a survey found.

@@ -23,7 +23,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from .._core.errors import FsMirrorError, RootError
+from .._core.errors import RootError
 from .._core.names import RESERVED
 
 __all__ = ["Watching"]
@@ -40,36 +40,28 @@ _READ_ONLY: Final = (EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE)
 _Identity: TypeAlias = tuple[int, int] | None  # device and inode; None if there is no folder
 
 
-class _Handler(FileSystemEventHandler):
-    """Notes that something changed."""
-
-    def __init__(self, changes: queue.SimpleQueue[bool], *, is_source: bool, ours: str) -> None:
-        self._changes = changes
-        self._is_source = is_source
-        self._ours = ours
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Takes an event of anything below a folder, except in our own folder."""
-        if event.event_type in _READ_ONLY:
-            return
-        paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or b""))
-        if not any(f"{path}/".startswith(self._ours) for path in paths):
-            self._changes.put(self._is_source)
-
-
-class _Folder:
+class _Folder(FileSystemEventHandler):
     """A folder that is watched, as long as it is the same one.
 
     Args:
-        path: Where it is.
-        handler: Hears of what changes in it.
-        inside: A folder in it that is to stay the same as well.
+        path: Its absolute path.
+        changes: Gets an item for each change of anything in it, except in our own folder.
+        is_source: The item. In a mirror, our own folder has to stay the same one as well.
     """
 
-    def __init__(self, path: str, handler: FileSystemEventHandler, inside: str = "") -> None:
+    def __init__(self, path: str, changes: queue.SimpleQueue[bool], *, is_source: bool) -> None:
         self._path = path
-        self._handler = handler
-        self._inside = inside
+        self._ours = os.path.join(path, RESERVED)
+        self._changes = changes
+        self._is_source = is_source
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Notes that something changed."""
+        if event.event_type in _READ_ONLY:
+            return
+        paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or b""))
+        if not any(f"{path}/".startswith(f"{self._ours}/") for path in paths):
+            self._changes.put(self._is_source)
 
     def watch(self) -> None:
         """Watches the folder that is there now; does nothing if it is missing.
@@ -79,7 +71,7 @@ class _Folder:
         """
         self._observer = Observer()
         self._seen = self._look()  # First: what comes in between is found by the next look.
-        self._observer.schedule(self._handler, self._path, recursive=True)
+        self._observer.schedule(self, self._path, recursive=True)
         try:
             if self._seen[0]:
                 self._observer.start()
@@ -107,8 +99,8 @@ class _Folder:
         return (not self.is_missing() and has_ended) or self._look() != self._seen
 
     def _look(self) -> tuple[_Identity, _Identity]:
-        """Returns the identities of the folder and of the one inside."""
-        return _identity(self._path), _identity(os.path.join(self._path, self._inside))
+        """Returns the identities of the folder and, in a mirror, of our own one."""
+        return _identity(self._path), None if self._is_source else _identity(self._ours)
 
 
 def _identity(path: str) -> _Identity:
@@ -133,13 +125,8 @@ class Watching:
 
     def __init__(self, source: str, target: str) -> None:
         self._changes: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._source = _Folder(source, self._handler(source, is_source=True))
-        self._target = _Folder(target, self._handler(target, is_source=False), RESERVED)
-
-    def _handler(self, path: str, *, is_source: bool) -> _Handler:
-        """Returns a handler that puts the changes of a folder into the queue."""
-        ours = os.path.join(path, RESERVED, "")
-        return _Handler(self._changes, is_source=is_source, ours=ours)
+        self._source = _Folder(source, self._changes, is_source=True)
+        self._target = _Folder(target, self._changes, is_source=False)
 
     def __enter__(self) -> Self:
         self._source.watch()
@@ -155,10 +142,10 @@ class Watching:
         return self._target.is_missing() or self._target.is_replaced()
 
     def wait(self, has_drifted: Callable[[], bool]) -> bool:
-        """Waits for changes, and for their end; returns true if there is something to do.
+        """Waits for a burst of changes to end; returns true if there is something to do.
 
         Args:
-            has_drifted: Asked if only the mirror changed, as it does by our own work.
+            has_drifted: Called if only the mirror changed, as it does by our own work.
 
         Raises:
             RootError: The system doesn't let us watch a source that is new.
@@ -174,7 +161,7 @@ class Watching:
             self._source.end()
             self._source.watch()
             return True
-        return in_source or self.is_out_of_date() or _asked(has_drifted)
+        return in_source or self.is_out_of_date() or has_drifted()
 
     def _first(self) -> bool:
         """Waits for a change; returns true if it is a known one of the source."""
@@ -184,11 +171,3 @@ class Watching:
             except queue.Empty:
                 if self._source.is_replaced() or self.is_out_of_date():
                     return False
-
-
-def _asked(has_drifted: Callable[[], bool]) -> bool:
-    """True if the mirror has drifted, or if that can't be told."""
-    try:
-        return has_drifted()
-    except FsMirrorError:
-        return True  # The run will say what is wrong with it.
