@@ -1,4 +1,4 @@
-"""What every test shares."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from cocoindex_fsmirror._mirror import look
 from cocoindex_fsmirror.testing import PROFILES
 from tests.support import Mount
 
-# The profiles of the kit, with fewer examples where all tests of this package share the time.
+# The profiles of the kit, with fewer examples, since all tests of the package share the time.
 _EXAMPLES = {"dev": 50, "ci": 100, "nightly": 2_000}
 for _name, _profile in PROFILES.items():
     settings.register_profile(_name, _profile, max_examples=_EXAMPLES[_name])
-# As few as in ``dev``, and the same in every run.
+# As few examples as in ``dev``, and equal ones in every run.
 settings.register_profile("brief", PROFILES["ci"], max_examples=_EXAMPLES["dev"])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
 
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Where a mirror may be made; it does not exist yet."""
+    """The path of a root that does not exist yet."""
     return tmp_path / "root"
 
 
@@ -73,7 +73,7 @@ def mirror(root: Path) -> Iterator[Mirror]:
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No batch waits for the next tick of the clock; the next look reads files instead."""
+    """Keeps batches from waiting for the next tick; the next look reads files instead."""
     monkeypatch.setattr(look, "time", SimpleNamespace(sleep=lambda _seconds: None))
 
 
@@ -106,7 +106,7 @@ def tmpfs(mount: Mount, tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where everything is installed, only what an engine lacks may be skipped."""
+    """Fails each skip for another reason than the engine's release, where all is installed."""
     report = yield
     if report.skipped and "FSMIRROR_NO_SKIPS" in os.environ:
         reason = str(report.longrepr)

@@ -1,4 +1,4 @@
-"""The engine's database, opened again in the same process."""
+"""Opens the engine's database again in the same process."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 _T = TypeVar("_T")
-_PATIENCE = 10.0  # seconds
+_PATIENCE = 10.0  # Seconds.
 
 
 def reopened(make: Callable[[], _T]) -> _T:
-    """What opens a database that this process had open before.
+    """Opens a database that this process had open before.
 
-    The engine gives it back when nothing refers to it any more, which its own threads
+    The engine closes it when nothing refers to it any more, which its own threads
     may still do for a moment after an update.
     """
     deadline = time.monotonic() + _PATIENCE

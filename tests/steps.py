@@ -1,4 +1,4 @@
-"""Something happens before the k-th system call of a batch; or all calls are recorded.
+"""Runs batches with an event before the k-th system call, or records all calls.
 
 Only the calls of the package itself are seen: its modules get a stand-in for ``os``.
 """
@@ -39,7 +39,7 @@ Hear = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
 
 
 class _Os:
-    """The module ``os``, telling of each call before it is made."""
+    """A stand-in for the module ``os`` that reports each call before it is made."""
 
     def __init__(self, hear: Hear) -> None:
         self._hear = hear
@@ -50,7 +50,7 @@ class _Os:
 
 
 def _telling(name: str, real: Callable[..., Any], hear: Hear) -> Callable[..., Any]:
-    """A function that tells of each call."""
+    """Wraps a function, to report each call."""
 
     def call(*args: Any, **options: Any) -> Any:
         hear(name, args, options)
@@ -61,7 +61,7 @@ def _telling(name: str, real: Callable[..., Any], hear: Hear) -> Callable[..., A
 
 @contextlib.contextmanager
 def overheard(hear: Hear) -> Iterator[None]:
-    """Tells of every system call that the package makes, and of the ledger's writes."""
+    """Reports every system call of the package, and every write of the ledger."""
     with contextlib.ExitStack() as stack:
         for module in (*_DISK, _stage, _session, _ledger, _reader, _suspects):
             stack.enter_context(mock.patch.object(module, "os", _Os(hear)))
@@ -78,7 +78,7 @@ def overheard(hear: Hear) -> Iterator[None]:
 
 
 def watched(before: Before) -> contextlib.AbstractContextManager[None]:
-    """The same without keyword arguments."""
+    """Reports the calls without their keyword arguments."""
     return overheard(lambda name, args, _options: before(name, args))
 
 
@@ -114,7 +114,7 @@ def run_with_event(batch: Callable[[], object], event: Callable[[], None], k: in
 def run_failing(
     batch: Callable[[], None], fails: Callable[[str, tuple[Any, ...]], bool], code: int
 ) -> int:
-    """Runs a batch in which the chosen calls fail with an errno; tells how many did."""
+    """Runs a batch in which the chosen calls fail with an errno; returns their number."""
     failed = 0
 
     def before(name: str, args: tuple[Any, ...]) -> None:
@@ -131,7 +131,7 @@ def run_failing(
 def crashes(batch: Callable[[], None], k: int) -> bool:
     """Runs a batch in a process that dies before its k-th call; false if it has fewer calls."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Threads of others are not used.
+        warnings.simplefilter("ignore", DeprecationWarning)  # The child uses no threads.
         child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
@@ -143,13 +143,13 @@ def crashes(batch: Callable[[], None], k: int) -> bool:
 
 
 def identity(path: Path) -> tuple[int, int, int, int]:
-    """What a write, or any other change, would alter; reading does not."""
+    """Returns ``lstat`` values that any change alters and reading does not."""
     seen = path.lstat()
     return seen.st_ino, seen.st_mode, seen.st_mtime_ns, seen.st_ctime_ns
 
 
 def stamps(root: Path) -> dict[str, tuple[int, int, int]]:
-    """Inode, mtime and ctime of everything below a folder, without what is in ``.fsmirror``."""
+    """Returns inode, mtime and ctime of all paths below a folder, without ``.fsmirror``."""
     found = {}
     for at, folders, files in os.walk(root):
         if at == str(root) and ".fsmirror" in folders:
@@ -161,7 +161,7 @@ def stamps(root: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def quiet_state(root: Path) -> dict[str, tuple[object, ...]]:
-    """Everything below a folder, but what a reader of SQLite's log touches as root.
+    """Returns all state below a folder that readers of SQLite's log leave alone, also as root.
 
     That is the ``-shm`` file, and the ctime of the ``-wal`` file, which it chowns.
     """

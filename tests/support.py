@@ -1,4 +1,4 @@
-"""Intents, commands to run, and a look at the disk that shares no code with the package."""
+"""Makes intents, runs commands, and reads the disk without code of the package."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write(
     mtime_ns: int | None = None,
     **more: Any,
 ) -> Intent:
-    """The intent that a file holds a content."""
+    """Returns the intent to write a file."""
     state = FileState(digest_of(content), len(content), Attributes(mode, mtime_ns))
     return Intent(parse_name(name), state, **{"owner": OWNER, "content": content} | more)
 
@@ -58,7 +58,7 @@ def copy(
     mtime_ns: int | None = None,
     **more: Any,
 ) -> Intent:
-    """The intent that a file holds what another one does."""
+    """Returns the intent to copy a file."""
     state = FileState(source.digest, source.size, Attributes(mode, mtime_ns))
     given: dict[str, Any] = {"owner": OWNER, "content": source} | more
     return Intent(parse_name(name), state, **given)
@@ -66,7 +66,7 @@ def copy(
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Bytes that are copied from another file; their digest need not be known before."""
+    """The content of another file, whose digest need not be known before."""
 
     content: bytes
     held: None = None
@@ -75,40 +75,40 @@ class Elsewhere:
 
     @property
     def digest(self) -> bytes | None:
-        """Their fingerprint."""
+        """The fingerprint, if it is known."""
         return digest_of(self.content) if self.is_hashed else None
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """The number of bytes."""
         return len(self.content)
 
     def open(self) -> int:
-        """A file with them."""
+        """Opens a file with the bytes."""
         fd = os.memfd_create("elsewhere")
         os.pwrite(fd, self.content, 0)
         return fd
 
     def is_unchanged(self, _fd: int) -> bool:
-        """Always."""
+        """True: the source never changes."""
         return True
 
 
 def link(name: str, target: str, *, mtime_ns: int | None = None, **more: Any) -> Intent:
-    """The intent that a symbolic link is at a path."""
+    """Returns the intent to make a symbolic link."""
     given: dict[str, Any] = {"owner": OWNER} | more
     return Intent(parse_name(name), LinkState(target, Attributes(None, mtime_ns)), **given)
 
 
 def delete(name: str, **more: Any) -> Intent:
-    """The intent that nothing is at a path."""
+    """Returns the intent to delete a path."""
     return Intent(parse_name(name), ABSENT, **({"owner": OWNER} | more))
 
 
 def folder(
     name: str, *, mode: int | None = None, mtime_ns: int | None = None, **more: Any
 ) -> Intent:
-    """The intent that a directory is at a path."""
+    """Returns the intent to make a directory."""
     state = DirState(Attributes(mode, mtime_ns))
     return Intent(Name(parse_name(name)), state, **({"owner": OWNER} | more))
 
@@ -135,21 +135,21 @@ def run_command(
 
 
 def told_by(error: BaseException) -> str:
-    """Returns all that an error says, a line for it and for each of its parts."""
+    """Returns the messages of an error and of its parts, one a line."""
     parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     return "\n".join([f"{type(error).__name__}: {error}", *map(told_by, parts)])
 
 
 @contextlib.contextmanager
 def failing(match: str) -> Iterator[pytest.ExceptionInfo[ApplyError]]:
-    """Expects a batch to fail, and one of its failures to say something, as a pattern."""
+    """Expects a batch to fail, with a message that matches a pattern."""
     with pytest.raises(ApplyError) as caught:
         yield caught
     assert re.search(match, said := told_by(caught.value)), said
 
 
 def snapshot(root: Path, *, ours: bool = False) -> Tree:
-    """What is below a folder; ``ours`` shows what is in ``.fsmirror/`` instead."""
+    """Returns the tree below a folder; with ``ours``, that in ``.fsmirror/`` instead."""
     top = root / ".fsmirror" if ours else root
     found: Tree = {}
     for at, folders, files in os.walk(top):
@@ -162,7 +162,7 @@ def snapshot(root: Path, *, ours: bool = False) -> Tree:
 
 
 def _shown(path: str) -> bytes | str:
-    """One entry of a snapshot."""
+    """Returns one entry of a snapshot."""
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
         return f"-> {os.readlink(path)}"
@@ -175,18 +175,18 @@ def _shown(path: str) -> bytes | str:
 
 
 def contents(tree: Tree) -> dict[str, bytes]:
-    """The regular files of a snapshot."""
+    """Returns the regular files of a snapshot."""
     return {name: found for name, found in tree.items() if isinstance(found, bytes)}
 
 
 def backups(root: Path) -> list[bytes]:
-    """The contents of all backups, sorted."""
+    """Returns the contents of all backups, sorted."""
     found = contents(snapshot(root, ours=True))
     return sorted(content for name, content in found.items() if name.startswith("backup/"))
 
 
 def exact_state(root: Path) -> dict[str, tuple[object, ...]]:
-    """Everything below a folder, to the last timestamp, by path.
+    """Returns all state below a folder, timestamps included, by path.
 
     Left out are SQLite's ``-shm``, in which readers keep their marks, and the
     ctime of its ``-wal``: a SQLite that runs as root sets its owner at each opening.
@@ -202,11 +202,11 @@ def exact_state(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 def beside_ours(root: Path) -> dict[str, tuple[object, ...]]:
-    """Everything below a root, to the last timestamp, but for our own folder."""
+    """Returns all state below a root, timestamps included, without ``.fsmirror``."""
     return {path: seen for path, seen in exact_state(root).items() if ".fsmirror" not in path}
 
 
 def ledger_rows(mirror: Mirror) -> list[Row]:
-    """What the ledger of a mirror holds, by name."""
+    """Returns the rows of a mirror, by name."""
     with known(mirror.root) as ledger:
         return ledger.rows()

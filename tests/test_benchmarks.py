@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they write can be read. How fast anything is, no test asserts."""
+"""The benchmarks run, and their results can be read; no test asserts a speed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ needs_hyperfine = pytest.mark.skipif(
 
 
 def started(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Starts the command, on tiny sizes, with all it writes in a folder of the test."""
+    """Starts the command on tiny sizes, with its output in the test's folder."""
     folders = {name: tmp_path / name for name in ("tmpfs", "disk", "out")}
     return subprocess.Popen(
         [
@@ -45,7 +45,7 @@ def started(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def succeeds(tmp_path: Path, *arguments: str) -> Any:
-    """Runs the command to its end; what it found."""
+    """Runs the command to its end; returns its results."""
     with started(tmp_path, *arguments) as process:
         _, said = process.communicate()
     assert process.returncode == 0, said
@@ -79,7 +79,7 @@ def test_a_small_run_measures_claims_of_each_kind(tmp_path: Path) -> None:
 
 
 @needs_hyperfine
-def test_what_was_tampered_with_is_counted(tmp_path: Path) -> None:
+def test_tampered_outputs_are_counted(tmp_path: Path) -> None:
     (workload,) = succeeds(tmp_path, "--only=flow-tampered-disk")["workloads"]
     wrong = {peer["name"]: peer["wrong_afterwards"] for peer in workload["peers"]}
     tampered = len(list(trees.every_hundredth(QUICK.small)))
@@ -95,7 +95,7 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
 
 
 @needs_hyperfine
-def test_a_run_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+def test_terminated_run_leaves_nothing(tmp_path: Path) -> None:
     with started(tmp_path, "--only=1") as process:
         while process.poll() is None and not list(tmp_path.glob("tmpfs/*/*/ours/db")):
             time.sleep(0.01)
@@ -107,7 +107,7 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
 
 
 @needs_hyperfine
-def test_a_peer_that_did_nothing_is_found_out(tmp_path: Path) -> None:
+def test_idle_peer_is_found_out(tmp_path: Path) -> None:
     lazy = Case(
         peer="lazy",
         files=1,
@@ -138,7 +138,7 @@ def test_cases_take_turns(tmp_path: Path) -> None:
     assert [len(each.samples) for each in measured] == [3, 3, 3]
 
 
-def test_a_ratio_is_of_medians_and_its_spread_of_rounds() -> None:
+def test_ratio_is_of_medians_and_its_spread_of_rounds() -> None:
     spread = compare([[1.0, 2.0, 9.0], [2.0, 4.0, 3.0]], ratio)
     assert (spread.value, spread.low, spread.high) == (2 / 3, 0.5, 3.0)
     spread = compare([[0.5, 0.75], [0.25, 0.25]], milliseconds_beyond)
@@ -151,7 +151,7 @@ def test_growth_is_of_time_per_file_without_start_up() -> None:
 
 
 def measured(**seconds: list[float]) -> dict[str, Measured]:
-    """What peers took."""
+    """Returns measurements of peers."""
     return {
         name: Measured(name, 1, [Sample(each, 0, 0) for each in all_of])
         for name, all_of in seconds.items()
@@ -172,7 +172,7 @@ def test_bar_and_goal_are_the_largest_values_that_meet_them(
     assert judge(claim, measured(ours=[ours])) is None, "a peer was left out"
 
 
-def test_the_floor_of_a_claim_is_what_its_parts_take_together() -> None:
+def test_floor_of_a_claim_is_the_sum_of_its_parts() -> None:
     claim = Claim("1", "", "", "ours", "theirs", 0.9, 0.7, "", ratio, floors=("a", "b"))
     took = measured(ours=[5.0] * 3, theirs=[2.0, 4.0, 9.0], a=[1.0], b=[2.0, 0.5, 9.0])
     outcome = judge(claim, took)
@@ -206,7 +206,7 @@ def test_each_claim_rests_on_a_workload(scale: Scale) -> None:
     assert {claim.workload for claim in claims(scale)} <= set(names)
 
 
-def test_checks_see_what_is_missing_other_or_too_much(tmp_path: Path) -> None:
+def test_checks_find_missing_wrong_and_surplus_files(tmp_path: Path) -> None:
     source, mirror, files = tmp_path / "source", tmp_path / "mirror", Files(300, 64)
     trees.write(source, files)
     trees.write(mirror, files)

@@ -1,4 +1,4 @@
-"""Who may know whom: the rooms of the package, and who changes the disk, read from its source."""
+"""Imports between rooms, and changes of the disk, checked in the source of the package."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROOMS = {
 }
 MOST_STEPS = 15
 
-# The kit, which knows nothing of the package that it judges.
+# The kit knows nothing of the package that it judges.
 KIT_PICTURE = {
     "_history": set[str](),
     "_profiles": set[str](),
@@ -54,7 +54,7 @@ KIT_PICTURE = {
 }
 IMPURE = {"os", "io", "sqlite3", "cocoindex", "time", "random", "logging", "threading"}
 
-# Of the module ``os``.
+# Functions and flags of the module ``os``.
 CHANGES_THE_TREE = {
     *("chmod", "chown", "fchmod", "fchown", "lchown", "utime", "setxattr", "removexattr"),
     *("mkdir", "makedirs", "mkfifo", "mknod", "link", "symlink"),
@@ -102,7 +102,7 @@ def _steps(module: str) -> int:
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if _room(name)])
-def test_a_room_knows_only_the_rooms_below_it(module: str) -> None:
+def test_room_imports_only_the_rooms_below_it(module: str) -> None:
     rooms = {_room(name) for name in _ours(module) if name != "__init__"}
     assert rooms <= {*ROOMS[_room(module)], _room(module)}
     assert "cocoindex_fsmirror" not in set(_imports(module))  # Always relative.
@@ -129,12 +129,12 @@ def _below(module: str) -> set[str]:
     return KIT_PICTURE[module].union(*(_below(lower) for lower in KIT_PICTURE[module]))
 
 
-def test_the_picture_of_the_kit_shows_every_module_and_no_other() -> None:
+def test_picture_of_the_kit_shows_every_module_and_no_other() -> None:
     assert {module.removeprefix("testing/") for module in KIT} == set(KIT_PICTURE)
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if _room(name) == "_core"])
-def test_the_core_knows_neither_disk_nor_clock_nor_engine(module: str) -> None:
+def test_core_imports_neither_disk_nor_clock_nor_engine(module: str) -> None:
     assert not IMPURE & set(_imports(module))
     nodes = [n for n in ast.walk(SOURCES[module]) if isinstance(n, ast.ImportFrom)]
     taken = {alias.name for node in nodes if node.module == "pathlib" for alias in node.names}
@@ -155,12 +155,12 @@ def test_the_core_knows_neither_disk_nor_clock_nor_engine(module: str) -> None:
         ("shutil", set()),
     ],
 )
-def test_each_library_is_known_in_one_room(library: str, knowers: set[str]) -> None:
+def test_each_library_is_imported_in_one_room(library: str, knowers: set[str]) -> None:
     assert {_room(module) for module in MODULES if library in set(_imports(module))} == knowers
 
 
 def _changes(module: str) -> Iterator[str]:
-    """Where a module's source changes something on the disk, by line."""
+    """Lists the lines of a module that change the disk."""
     for node in ast.walk(SOURCES[module]):
         if isinstance(node, ast.Attribute):
             of_os = ast.unparse(node.value) == "os" and node.attr in CHANGES_THE_TREE
@@ -171,7 +171,7 @@ def _changes(module: str) -> Iterator[str]:
 
 
 def _opens_to_write(call: ast.Call) -> bool:
-    """Whether a call is an ``open`` with a mode that writes."""
+    """True if a call is an ``open`` with a mode that writes."""
     name = ast.unparse(call.func).rpartition(".")[2]
     values = [*call.args[1:], *(keyword.value for keyword in call.keywords)]
     modes = [value.value for value in values if isinstance(value, ast.Constant)]
@@ -179,7 +179,7 @@ def _opens_to_write(call: ast.Call) -> bool:
     return name in ("open", "fdopen") and any(set(mode) & set("wax+") for mode in texts)
 
 
-# What is opened for it, or is its own pipe or stream.
+# A descriptor that it was given, or its own pipe or stream.
 CHANGES_ONLY_ITS_OWN = {"_command/helper", "_command/process"}
 
 
@@ -189,8 +189,8 @@ def test_only_one_room_changes_the_tree(module: str) -> None:
         assert list(_changes(module)) == []
 
 
-def test_what_copies_changes_only_what_was_opened_for_it() -> None:
-    """It fills files, and neither opens nor names any."""
+def test_copying_changes_only_open_descriptors() -> None:
+    """The functions that copy fill files, and neither open nor name any."""
     functions = [n for n in SOURCES["_disk/calls"].body if isinstance(n, ast.FunctionDef)]
     used = {f.name: {ast.unparse(n) for n in ast.walk(f)} for f in functions}
     writers = {name for name, nodes in used.items() if {"os.write", "os.ftruncate"} & nodes}
@@ -217,7 +217,7 @@ def test_standard_streams_are_opened_by_descriptor_or_lead_nowhere() -> None:
     }
 
 
-def test_the_room_that_changes_the_tree_is_seen_to_do_so() -> None:
+def test_changes_in_the_room_of_the_disk_are_detected() -> None:
     disk = (module for module in MODULES if _room(module) == "_disk")
     found = " ".join(change for module in disk for change in _changes(module))
     for call in ("os.rename", "os.unlink", "os.mkdir", "os.rmdir", "os.write", "os.fchmod"):
@@ -249,7 +249,7 @@ def test_a_mirror_is_used_without_loading_the_engine() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
 
 
-def test_the_package_imports_next_to_nothing_before_a_name_is_asked_for() -> None:
+def test_package_imports_next_to_nothing_before_a_name_is_used() -> None:
     code = (
         "import sys, cocoindex_fsmirror;"
         "print(sorted(n for n in sys.modules if n.startswith('cocoindex')));"
@@ -267,8 +267,8 @@ def test_the_package_imports_next_to_nothing_before_a_name_is_asked_for() -> Non
     assert set(ast.literal_eval(run.stdout)) == names
 
 
-def test_the_oracles_of_these_tests_share_no_decision_with_the_planner() -> None:
-    """What judges the planner may call it, but decides nothing with its parts."""
+def test_oracles_share_no_decision_with_the_planner() -> None:
+    """An oracle may call the planner, but decides nothing with the planner's parts."""
     decisions = {"fate_of", "judge", "same", "coalesce", "_Planner"}
     for name in ("core/simulation", "target/reconciling"):
         tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())

@@ -1,4 +1,4 @@
-"""The page about mirrors without the engine: its code runs, and what it says is so."""
+"""The page about mirrors without the engine: its code runs, and its tables are complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[1] / "cocoindex_fsmirror" / "MIRROR.md").read_tex
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
-def test_the_snippets_run_one_after_another_and_do_what_is_said(
+def test_snippets_run_one_after_another_with_the_shown_effects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -67,7 +67,7 @@ def test_the_table_of_options_is_complete() -> None:
     assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == options
 
 
-def test_a_program_that_uses_a_mirror_does_not_load_the_engine(tmp_path: Path) -> None:
+def test_program_with_a_mirror_does_not_load_the_engine(tmp_path: Path) -> None:
     code = (
         "from cocoindex_fsmirror import Mirror\n"
         + BLOCKS[1]

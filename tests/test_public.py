@@ -35,7 +35,7 @@ from cocoindex_fsmirror._core import errors as _errors
 from cocoindex_fsmirror._target import specs as _specs
 
 PACKAGE = Path(fsmirror.__file__).parent
-OURS = [name for name in fsmirror.__all__ if name != "FilePath"]  # That one is the engine's.
+OURS = [name for name in fsmirror.__all__ if name != "FilePath"]  # The engine defines that type.
 
 SHARED: dict[str, Callable[[types.ModuleType], object]] = {
     "FilePath": lambda module: module.FilePath,
@@ -48,7 +48,7 @@ SHARED: dict[str, Callable[[types.ModuleType], object]] = {
 }
 
 
-# What is there
+# Names
 
 
 def test_the_list_of_public_names_is_sorted_and_has_no_gaps() -> None:
@@ -58,7 +58,7 @@ def test_the_list_of_public_names_is_sorted_and_has_no_gaps() -> None:
     assert set(fsmirror.__all__) <= set(dir(fsmirror))
 
 
-def test_whatever_the_package_imports_for_users_is_listed() -> None:
+def test_every_name_imported_for_users_is_listed() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     relative = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level and n.module]
     imported = {alias.asname or alias.name for node in relative for alias in node.names}
@@ -117,12 +117,12 @@ def test_the_public_names_of_the_kit_are_sorted_and_there() -> None:
 
 
 def _documented() -> Iterator[tuple[str, object]]:
-    """Every public class, function and method."""
+    """Lists every public class, function and method."""
     for name in OURS:
         public = getattr(fsmirror, name)
         yield name, public
         for part, member in vars(public).items() if inspect.isclass(public) else ():
-            if part.startswith("_") or part == "derive":  # That one belongs to Python's protocol.
+            if part.startswith("_") or part == "derive":  # Part of Python's protocol.
                 continue
             if inspect.isfunction(member) or _is_property(member):
                 yield f"{name}.{part}", member
@@ -132,7 +132,7 @@ def _documented() -> Iterator[tuple[str, object]]:
 
 
 def _is_property(member: object) -> bool:
-    """Whether a member of a class is a property."""
+    """True if a member of a class is a property."""
     return isinstance(member, property)
 
 
@@ -167,13 +167,13 @@ def test_every_public_attribute_is_documented(public: Any) -> None:
 
 
 def _section(doc: str, title: str) -> str:
-    """One section of a docstring."""
+    """Returns one section of a docstring."""
     found = re.search(rf"^{title}:\n((?:    .*\n?|\n)*)", doc, re.MULTILINE)
     return found[1] if found else ""
 
 
 def _parameters(documented: object) -> list[str]:
-    """The parameters that a docstring has to explain; errors are ours to raise."""
+    """Returns the parameters that a docstring has to explain; only we make errors."""
     if isinstance(documented, type) and issubclass(documented, (BaseException, fsmirror.DirTarget)):
         return []
     if _is_property(documented) or _fields(documented):
@@ -185,7 +185,7 @@ def _parameters(documented: object) -> list[str]:
 
 
 def _parameters_of(function: Callable[..., object]) -> dict[str, inspect.Parameter]:
-    """The parameters of a function, with those that it takes as a typed dictionary."""
+    """Returns the parameters of a function, those of its typed dictionary included."""
     found: dict[str, inspect.Parameter] = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -199,19 +199,19 @@ def _parameters_of(function: Callable[..., object]) -> dict[str, inspect.Paramet
 
 
 def _fields(public: object) -> tuple[str, ...]:
-    """The fields of a class that has them for its attributes."""
+    """Returns the fields of a class whose attributes are its fields."""
     names: Iterable[str] = getattr(public, "__struct_fields__", ())
     return tuple(names or getattr(public, "__dataclass_fields__", ()))
 
 
 def _function(public: object) -> Callable[..., object]:
-    """The function as it was written, below the engine's decorator."""
+    """Returns the function below the engine's decorator."""
     assert callable(public)
     function: Callable[..., object] = inspect.unwrap(public)
     return function
 
 
-# The same as localfs
+# As in localfs
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -238,12 +238,12 @@ def test_parents_are_made_by_default(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_what_is_async_in_localfs_is_async_here(name: str) -> None:
+def test_functions_are_async_exactly_where_those_of_localfs_are(name: str) -> None:
     theirs, ours = _function(SHARED[name](localfs)), _function(SHARED[name](fsmirror))
     assert inspect.iscoroutinefunction(theirs) is inspect.iscoroutinefunction(ours)
 
 
-def test_the_path_type_is_the_very_one_of_localfs() -> None:
+def test_path_type_is_that_of_localfs() -> None:
     assert fsmirror.FilePath is localfs.FilePath
 
 
@@ -270,7 +270,7 @@ async def bad(given: DirTarget) -> None:
 """
 
 
-def test_a_type_checker_finds_a_target_used_too_early_and_nothing_else(tmp_path: Path) -> None:
+def test_type_checker_finds_only_a_target_used_too_early(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed")
     snippet = tmp_path / "snippet.py"
     snippet.write_text(SNIPPET)
@@ -278,7 +278,7 @@ def test_a_type_checker_finds_a_target_used_too_early_and_nothing_else(tmp_path:
     environment = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
     run = subprocess.run(
         [*command, str(snippet)],
-        check=False,  # It is meant to find errors.
+        check=False,  # mypy is meant to find errors.
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -296,7 +296,7 @@ def test_a_type_checker_finds_a_target_used_too_early_and_nothing_else(tmp_path:
 
 
 def _drawn() -> dict[str, str]:
-    """Each error and the one above it, by the drawing at the top of the module."""
+    """Returns each error and its base, by the drawing at the top of the module."""
     above: dict[str, str] = {}
     path: list[str] = []
     for line in (_errors.__doc__ or "").splitlines():
@@ -308,7 +308,7 @@ def _drawn() -> dict[str, str]:
     return above
 
 
-def test_the_tree_of_errors_is_as_drawn() -> None:
+def test_tree_of_errors_is_as_drawn() -> None:
     drawn = _drawn()
     assert set(drawn) == set(_errors.__all__)
     for name, above in drawn.items():
@@ -328,7 +328,7 @@ GROUP = ApplyError("/r", list(ERRORS.values()))
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_an_error_survives_the_way_to_another_process(name: str) -> None:
+def test_error_survives_pickling(name: str) -> None:
     error = ERRORS[name]
     copied = pickle.loads(pickle.dumps(error))
     assert type(copied) is type(error)
@@ -336,14 +336,14 @@ def test_an_error_survives_the_way_to_another_process(name: str) -> None:
     assert vars(copied) == vars(error)
 
 
-def test_a_group_survives_the_way_to_another_process() -> None:
+def test_group_survives_pickling() -> None:
     copied = pickle.loads(pickle.dumps(GROUP))
     assert type(copied) is ApplyError
     assert (str(copied), copied.where) == (str(GROUP), "/r")
     assert list(map(str, copied.exceptions)) == list(map(str, ERRORS.values()))
 
 
-def test_a_group_names_what_failed_and_leaves_the_reasons_to_its_parts() -> None:
+def test_group_names_failed_paths_and_leaves_reasons_to_its_parts() -> None:
     assert str(GROUP) == (
         "/r: 7 failed: InvalidNameError, '/r', '/r', BarrierError, LedgerError, 'a/b', 'a' "
         "(7 sub-exceptions)"

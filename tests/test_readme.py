@@ -1,4 +1,4 @@
-"""The READMEs say what is so: their code and commands run, and their tables are true."""
+"""Code and commands of the READMEs run, and their tables are true."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _lay_out(folder: Path, code: str) -> Path:
     return folder / "site"
 
 
-def test_the_flow_renders_once_and_brings_back_what_was_edited_or_deleted(tmp_path: Path) -> None:
+def test_flow_renders_once_and_restores_edited_or_deleted_outputs(tmp_path: Path) -> None:
     site = _lay_out(tmp_path, FLOW)
     assert "render: 2 total | 2 added" in _update(tmp_path)
     expected = {"a.html": b"<pre>A</pre>\n", "sub/b.html": b"<pre>B</pre>\n"}
@@ -91,7 +91,7 @@ def test_the_flow_renders_once_and_brings_back_what_was_edited_or_deleted(tmp_pa
     assert snapshot(site) == {"a.html": b"<pre>A</pre>\n"}
 
 
-def test_a_memoized_call_is_not_repeated_when_its_output_comes_back(tmp_path: Path) -> None:
+def test_memoized_call_is_not_repeated_when_its_output_comes_back(tmp_path: Path) -> None:
     model = 'async def ask_a_model(text: str) -> str:\n    print("asked")\n    return text * 2\n'
     flow, _, app = FLOW.partition("\n\nasync def main()")
     code = f"{flow}\n\n\n{model}\n\n{COSTLY}\n\nasync def main(){app}"
@@ -133,7 +133,7 @@ def test_every_command_is_shown_and_each_line_runs(tmp_path: Path) -> None:
 
 
 def _watch(words: list[str]) -> None:
-    """Runs a command that goes on, up to its first line."""
+    """Runs a command up to its first line, then interrupts it."""
     with subprocess.Popen([BIN / "fsmirror", *words], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert "written" in process.stdout.readline()
@@ -207,7 +207,7 @@ def test_every_guarantee_names_tests_that_exist() -> None:
 # The kit
 
 
-def test_the_shelf_passes_and_writing_in_place_fails_in_just_the_words_that_are_shown() -> None:
+def test_shelf_passes_and_writing_in_place_fails_in_the_shown_words() -> None:
     (block,) = _blocks(KIT, "python")
     names: dict[str, Any] = {"__name__": "readme"}
     exec(compile(block, "README.md", "exec"), names)  # The page's own code.

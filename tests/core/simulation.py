@@ -1,4 +1,4 @@
-"""A plan carried out on a dict: what a batch does to a tree, without a disk.
+"""Carries out plans on a dict, to show the effect of a batch on a tree without a disk.
 
 A node is the bytes of a file, or one of the words ``dir``, ``link``, ``other`` and
 ``unread`` (a regular file that could not be read). Each step checks what the real
@@ -35,12 +35,12 @@ from cocoindex_fsmirror._core.states import (
 Node: TypeAlias = bytes | str
 Disk: TypeAlias = dict[str, Node]
 
-MODE = Attributes(0o644)  # of every file that is seen
+MODE = Attributes(0o644)  # Of every file that is seen.
 
 
 @dataclass
 class World:
-    """A disk, and what the ledger says of it."""
+    """A disk and its ledger."""
 
     disk: Disk = field(default_factory=dict)
     rows: dict[str, Row] = field(default_factory=dict)
@@ -49,13 +49,13 @@ class World:
     folding: Folding = field(default_factory=Folding)
 
     def view(self) -> View:
-        """What a plan is made from."""
+        """Returns the inputs of a plan."""
         rows = {Name(name): row for name, row in self.rows.items()}
         actual = {Name(name): seen(node) for name, node in self.disk.items()}
         return View(rows, actual, self.folding)
 
     def plan(self, *intents: Intent) -> Plan:
-        """What is to be done."""
+        """Plans a batch."""
         return make_plan(intents, self.view())
 
     def update(self, *intents: Intent) -> Plan:
@@ -77,7 +77,7 @@ class _Run:
         self.gone: list[str] = []
 
     def carry_out(self, plan: Plan) -> None:
-        """The steps, in the order of the design."""
+        """Carries out the steps, in the order of the design."""
         for step in plan.clear:
             self.take(step)
         for folder, _ in plan.clear_folders:
@@ -107,12 +107,12 @@ class _Run:
         self.remember(plan)
 
     def needs_folder_above(self, name: str) -> None:
-        """Fails unless a name can be made here."""
+        """Asserts that the folder above a name is there."""
         above = name.rpartition("/")[0]
         assert not above or self.disk.get(above) == "dir", f"{above!r} is no folder"
 
     def take(self, step: Remove) -> None:
-        """A file goes, to the backups or for good."""
+        """Removes a file, to the backups or for good."""
         assert self.disk.get(step.name) not in (None, "dir"), f"no file at {step.name}"
         node = self.disk.pop(step.name)
         assert seen(node).state == step.expected.state
@@ -121,7 +121,7 @@ class _Run:
         self.gone.append(step.name)
 
     def put(self, put: Put) -> None:
-        """A file takes its name; what it replaces goes."""
+        """Places a file; its predecessor goes."""
         name = put.intent.name
         self.needs_folder_above(name)
         there = self.disk.get(name)
@@ -134,14 +134,14 @@ class _Run:
         self.done[name] = recorded(row_for(put.intent), put.intent.content)
 
     def remember(self, plan: Plan) -> None:
-        """The ledger, as the last step leaves it."""
+        """Writes the ledger, as the last step does."""
         for name in {*plan.forget, *self.gone} - self.done.keys():
             self.world.rows.pop(name, None)
         self.world.rows.update(self.done)
 
 
 def seen(node: Node | None) -> Actual:
-    """What a look at a node tells."""
+    """Returns the actual state of a node."""
     if node is None:
         return Actual(ABSENT)
     if isinstance(node, bytes):
@@ -154,12 +154,12 @@ def seen(node: Node | None) -> Actual:
 
 
 def _signature(content: bytes) -> Signature:
-    """A signature that two nodes share only if they hold the same."""
+    """Returns a signature that two nodes share only if they hold equal contents."""
     return Signature(zlib.crc32(content), len(content), 1, 1)
 
 
 def recorded(row: Row, node: Node) -> Row:
-    """A row that saw a node at its place."""
+    """Returns a row, recorded with a node at its path."""
     signature = seen(node).signature
     return (
         row.with_signature(signature, 10)
@@ -169,7 +169,7 @@ def recorded(row: Row, node: Node) -> Row:
 
 
 def row_for(intent: Intent) -> Row:
-    """The row of a file that was written as declared."""
+    """Returns the row of a file that was written as declared."""
     desired, content = intent.desired, intent.content or b""
     assert isinstance(desired, FileState)
     assert isinstance(content, bytes)
@@ -185,27 +185,27 @@ def row_for(intent: Intent) -> Row:
 
 
 def file_row(name: str, content: bytes, *, owner: str = "owner-a", **more: Any) -> Row:
-    """The row of a file that holds, or held, a content."""
+    """Returns the row of a file that holds, or held, a content."""
     row = Row(Name(name), Kind.FILE, owner, "", "", digest_of(content), len(content))
     return recorded(replace(row, **more), content)
 
 
 def dir_row(name: str, *, owner: str = "owner-a", **more: Any) -> Row:
-    """The row of a folder; unless told otherwise, of one that only holds declared files."""
+    """Returns the row of a folder; by default of an undeclared one that holds declared files."""
     return replace(Row(Name(name), Kind.DIR, owner, "", declared=False), **more)
 
 
 def above(name: str) -> list[str]:
-    """The folders above a name, from the top."""
+    """Returns the folders above a name, from the top."""
     parts = name.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def children(disk: Mapping[str, Node], folder: str) -> list[str]:
-    """What is below a folder, however deep."""
+    """Returns the paths below a folder, at any depth."""
     return sorted(name for name in disk if name.startswith(f"{folder}/"))
 
 
 def named(names: Iterable[str]) -> dict[str, Row]:
-    """Rows of folders that we made, by name."""
+    """Returns rows of folders that we made, by name."""
     return {name: dir_row(name) for name in names}

@@ -1,4 +1,4 @@
-"""The fate of the bytes at a path: the whole table, and that each line of it decides."""
+"""The table of fates, in full; each line of it decides an outcome."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ LINES += POLICIES  # Of foreign bytes.
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("verdict", Verdict)
-def test_the_fate_of_bytes_is_that_of_the_table(verdict: Verdict, policy: OnConflict) -> None:
+def test_fate_of_bytes_is_that_of_the_table(verdict: Verdict, policy: OnConflict) -> None:
     assert fate_of(verdict, policy) is TABLE[verdict][POLICIES.index(policy)]
 
 
-def test_bytes_block_a_path_if_they_stay_and_are_not_the_desired_ones() -> None:
+def test_bytes_that_stay_block_a_path_unless_they_are_desired() -> None:
     assert [fate for fate in Fate if fate.blocks] == [Fate.LEAVE, Fate.REFUSE]
 
 
 def _outcomes() -> Iterator[tuple[object, ...] | str]:
-    """What comes of everything that may be asked of one path, whatever is there and known."""
+    """Returns the outcomes of every intent for one path, on every disk and ledger."""
     for row, on_disk, remembers in itertools.product(ROWS, DISKS, (False, True)):
         for intent in one_path_intents(remembers):
             world = one_path_world(row, on_disk)
@@ -44,7 +44,7 @@ def _outcomes() -> Iterator[tuple[object, ...] | str]:
 
 
 def _outcome(world: World, intent: Intent) -> tuple[object, ...] | str:
-    """What comes of one intent; with a wrong table, perhaps a plan that can't be carried out."""
+    """Returns the outcome of an intent; a wrong table may give a plan that can't be carried out."""
     try:
         plan = world.update(intent)
     except (AssertionError, KeyError) as error:
@@ -54,7 +54,7 @@ def _outcome(world: World, intent: Intent) -> tuple[object, ...] | str:
 
 
 @pytest.mark.parametrize("line", LINES, ids=str)
-def test_no_line_of_the_table_is_dead_or_could_say_anything_else(
+def test_every_line_of_the_table_decides_an_outcome(
     line: Verdict | OnConflict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = list(_outcomes())

@@ -1,4 +1,4 @@
-"""Whose bytes are these? The ownership table, in full."""
+"""The ownership table, in full."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ NODES: dict[str, Node | None] = {
 }
 POLICIES = ("backup", "overwrite", "error", "keep")
 
-# By what is on the disk; a row or an engine's memory that makes it ours is listed below.
+# By the content on the disk; the rows and engine records that make it ours are below.
 ALWAYS = {"absent": Verdict.ABSENT, "dir": Verdict.FOLDER}
 OURS = {
-    # on the disk: rows under which it is ours, and whether the engine has to remember it
+    # Content: the rows by which it is ours, and if the engine has to remember it.
     ("row", "made", False),
     ("row", "made", True),
     ("engine", "none", True),
@@ -55,7 +55,7 @@ OURS = {
 
 
 def _intents(policy: str, *, remembers: bool) -> dict[str, Intent]:
-    """Those who may ask about ``f``."""
+    """Returns the intents that may concern ``f``."""
     ours = (_digest(ENGINE),) if remembers else ()
     more: dict[str, Any] = {"ours": ours, "on_conflict": policy}
     return {
@@ -66,7 +66,7 @@ def _intents(policy: str, *, remembers: bool) -> dict[str, Intent]:
 
 
 def _digest(content: bytes) -> bytes:
-    """The digest that a look at a content finds."""
+    """Returns the digest of a content; ``None`` if it can't be read."""
     found = getattr(seen(content).state, "digest", None)
     assert isinstance(found, bytes)
     return found
@@ -74,7 +74,7 @@ def _digest(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("on_disk", NODES)
-def test_every_line_of_the_ownership_table(row: str, on_disk: str) -> None:
+def test_verdict_is_that_of_the_ownership_table(row: str, on_disk: str) -> None:
     for policy, remembers in itertools.product(POLICIES, (False, True)):
         for asks, intent in _intents(policy, remembers=remembers).items():
             expected = ALWAYS.get(on_disk, Verdict.FOREIGN)
@@ -86,21 +86,21 @@ def test_every_line_of_the_ownership_table(row: str, on_disk: str) -> None:
             assert found is expected, (policy, remembers, asks)
 
 
-def test_the_desired_bytes_are_right_whoever_wrote_them() -> None:
+def test_desired_bytes_are_right_whoever_wrote_them() -> None:
     for row in (None, file_row("f", DESIRED), file_row("f", DESIRED, made=False)):
         assert judge(write("f", DESIRED), row, seen(DESIRED)) is Verdict.RIGHT
 
 
-def test_the_right_bytes_in_a_wrong_mode_are_still_right() -> None:
+def test_right_bytes_in_a_wrong_mode_are_still_right() -> None:
     assert judge(write("f", DESIRED, mode=0o600), None, seen(DESIRED)) is Verdict.RIGHT
 
 
-def test_a_mode_makes_nothing_foreign() -> None:
+def test_changed_mode_makes_nothing_foreign() -> None:
     row = file_row("f", ROW, mode=0o600)
     assert judge(write("f", DESIRED), row, seen(ROW)) is Verdict.OURS
 
 
-def test_what_we_adopted_stays_foreign_even_if_the_engine_remembers_its_digest() -> None:
+def test_adopted_bytes_stay_foreign_though_the_engine_knows_them() -> None:
     intent = delete("f", ours=(_digest(ROW),))
     assert judge(intent, ROWS["adopted"], seen(ROW)) is Verdict.FOREIGN
     assert judge(intent, ROWS["made"], seen(ROW)) is Verdict.OURS
@@ -111,6 +111,6 @@ def test_equal_bytes_of_another_owner_are_not_ours() -> None:
     assert judge(write("f", DESIRED), ROWS["other owner"], seen(ROW)) is Verdict.FOREIGN
 
 
-def test_a_file_that_could_not_be_read_is_never_ours() -> None:
+def test_unreadable_file_is_never_ours() -> None:
     row = replace(file_row("f", ROW), digest=None)
     assert judge(write("f", DESIRED), row, seen("unread")) is Verdict.FOREIGN

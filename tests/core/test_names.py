@@ -1,4 +1,4 @@
-"""Names are parsed once: what is refused, what is fine, and the one form of each."""
+"""Names are parsed once, to one form each, or refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ REFUSED = {
     "256 bytes of emoji": "😀" * 64,
 }
 
-# What would reach the folder that holds our ledger, on one file system or another.
+# Spellings that reach the folder of our ledger on some file system.
 RESERVED = {
     "itself": ".fsmirror",
     "below it": ".fsmirror/ledger.sqlite3",
@@ -128,7 +128,7 @@ _NAMES = st.text(st.one_of(st.sampled_from("./\\-~: \nabF"), st.characters()), m
 
 
 @pytest.mark.parametrize("declared", REFUSED.values(), ids=REFUSED)
-def test_a_name_that_must_be_refused_is_quoted(declared: str) -> None:
+def test_refused_name_is_quoted(declared: str) -> None:
     with pytest.raises(InvalidNameError) as caught:
         parse_name(declared)
     assert repr(declared) in str(caught.value)
@@ -137,47 +137,47 @@ def test_a_name_that_must_be_refused_is_quoted(declared: str) -> None:
 
 
 @pytest.mark.parametrize("declared", RESERVED.values(), ids=RESERVED)
-def test_no_spelling_of_our_own_folder_is_accepted(declared: str) -> None:
+def test_every_spelling_of_our_own_folder_is_refused(declared: str) -> None:
     with pytest.raises(InvalidNameError) as caught:
         parse_name(declared)
     assert repr(declared) in str(caught.value)
 
 
 @pytest.mark.parametrize("declared", FINE)
-def test_all_other_names_are_taken_as_they_are(declared: str) -> None:
+def test_other_names_are_taken_unchanged(declared: str) -> None:
     assert parse_name(declared) == declared
 
 
 @pytest.mark.parametrize(("declared", "normal"), NORMAL.items())
-def test_every_spelling_of_a_path_is_one_key(declared: str, normal: str) -> None:
+def test_spellings_of_a_path_are_one_key(declared: str, normal: str) -> None:
     assert parse_name(declared) == normal
 
 
-def test_a_refused_name_is_an_error_of_ours_and_a_value_error() -> None:
+def test_refused_name_is_an_error_of_ours_and_a_value_error() -> None:
     assert issubclass(InvalidNameError, FsMirrorError)
     assert issubclass(InvalidNameError, ValueError)
 
 
 @pytest.mark.parametrize("declared", [None, b"a", 1, ["a"], ("a",)], ids=repr)
-def test_what_is_no_text_is_a_type_error(declared: object) -> None:
+def test_name_that_is_no_text_is_a_type_error(declared: object) -> None:
     with pytest.raises(TypeError, match=type(declared).__name__):
         parse_name(declared)  # type: ignore[arg-type]
 
 
-def test_a_pure_path_is_taken() -> None:
+def test_pure_path_is_a_name() -> None:
     assert parse_name(PurePath("a/b.txt")) == "a/b.txt"
     assert parse_name(PurePosixPath("a//./b/")) == "a/b"
 
 
 @pytest.mark.parametrize("declared", [PurePath("."), PurePath("/a"), PurePath("a/../b")], ids=repr)
-def test_a_pure_path_is_refused_by_the_same_rules(declared: PurePath) -> None:
+def test_pure_path_is_refused_by_the_same_rules(declared: PurePath) -> None:
     with pytest.raises(InvalidNameError) as caught:
         parse_name(declared)
     assert repr(str(declared)) in str(caught.value)
 
 
 @given(_NAMES)
-def test_a_parsed_name_is_its_own_normal_form(declared: str) -> None:
+def test_parsed_name_is_its_own_normal_form(declared: str) -> None:
     try:
         name = parse_name(declared)
     except InvalidNameError:
@@ -187,7 +187,7 @@ def test_a_parsed_name_is_its_own_normal_form(declared: str) -> None:
 
 
 @given(_NAMES)
-def test_a_name_is_taken_or_refused_for_a_reason_that_pathlib_shares(declared: str) -> None:
+def test_pathlib_agrees_with_every_verdict_on_a_name(declared: str) -> None:
     path = PurePosixPath(declared)
     usable = not path.is_absolute() and path.parts and ".." not in path.parts
     usable = (
@@ -202,7 +202,7 @@ def test_a_name_is_taken_or_refused_for_a_reason_that_pathlib_shares(declared: s
 
 
 @given(st.lists(st.sampled_from(["a", "b.c", "-", "..."]), min_size=1, max_size=6))
-def test_the_parts_of_a_name_fit_together(parts: list[str]) -> None:
+def test_parts_of_a_name_fit_together(parts: list[str]) -> None:
     name, path = Name("/".join(parts)), PurePosixPath(*parts)
     assert leaf(name) == path.name
     assert parent(name) == (str(path.parent) if len(parts) > 1 else ROOT)
@@ -211,7 +211,7 @@ def test_the_parts_of_a_name_fit_together(parts: list[str]) -> None:
     assert join(ROOT, name) == name
 
 
-# What a link says, by the path of the link.
+# Link targets, by the path of the link.
 STAYS_INSIDE = [
     ("l", "x"),
     ("l", "."),
@@ -254,14 +254,12 @@ NO_LINK = {"empty": "", "NUL": "a\0b", "lone surrogate": "a\ud800", "escaped byt
 
 
 @pytest.mark.parametrize(("link", "target"), STAYS_INSIDE)
-def test_a_target_that_stays_below_the_root_is_taken_as_it_is(link: str, target: str) -> None:
+def test_link_target_below_the_root_is_taken_unchanged(link: str, target: str) -> None:
     assert parse_link_target(target, Name(link)) == target
 
 
 @pytest.mark.parametrize(("link", "target"), MAY_LEAD_OUT)
-def test_a_target_that_may_lead_out_of_the_root_is_refused_unless_it_may(
-    link: str, target: str
-) -> None:
+def test_link_target_outside_the_root_needs_allow_escape(link: str, target: str) -> None:
     with pytest.raises(InvalidNameError, match="allow_escape=True allows it") as caught:
         parse_link_target(target, Name(link))
     assert repr(target) in str(caught.value)
@@ -271,7 +269,7 @@ def test_a_target_that_may_lead_out_of_the_root_is_refused_unless_it_may(
 
 @pytest.mark.parametrize("inside", [Name("d/l"), None])
 @pytest.mark.parametrize("target", NO_LINK.values(), ids=NO_LINK)
-def test_what_no_link_can_say_is_refused_in_any_case(target: str, inside: Name | None) -> None:
+def test_impossible_link_target_is_always_refused(target: str, inside: Name | None) -> None:
     with pytest.raises(InvalidNameError) as caught:
         parse_link_target(target, inside)
     assert repr(target) in str(caught.value)
@@ -280,12 +278,12 @@ def test_what_no_link_can_say_is_refused_in_any_case(target: str, inside: Name |
 
 @pytest.mark.parametrize("inside", [Name("d/l"), None])
 @pytest.mark.parametrize("target", [None, b"a", 1, ["a"]], ids=repr)
-def test_a_target_that_is_no_text_is_a_type_error(target: object, inside: Name | None) -> None:
+def test_link_target_that_is_no_text_is_a_type_error(target: object, inside: Name | None) -> None:
     with pytest.raises(TypeError, match=type(target).__name__):
         parse_link_target(target, inside)  # type: ignore[arg-type]
 
 
-def test_a_target_may_be_a_pure_path() -> None:
+def test_link_target_may_be_a_pure_path() -> None:
     assert parse_link_target(PurePath("../a//b/"), Name("d/l")) == "../a/b"
     assert parse_link_target(PurePosixPath("/a"), None) == "/a"
     with pytest.raises(InvalidNameError, match="'/a'"):
@@ -296,7 +294,7 @@ _STEPS = st.lists(st.sampled_from(["..", "..", ".", "", "a", "..."]), min_size=1
 
 
 @given(_STEPS, st.lists(st.sampled_from("de"), max_size=4))
-def test_a_target_is_taken_if_it_stays_below_the_root_wherever_its_names_lead(
+def test_link_target_is_taken_if_no_prefix_of_it_leaves_the_root(
     steps: list[str], folders: list[str]
 ) -> None:
     target, link = "/".join(steps), Name("/".join([*folders, "l"]))
@@ -305,7 +303,7 @@ def test_a_target_is_taken_if_it_stays_below_the_root_wherever_its_names_lead(
         if step == "..":
             depth -= 1
         elif step not in ("", "."):
-            depth = 0  # At worst, it is a link to the root.
+            depth = 0  # At worst, the link leads to the root.
         stays = stays and depth >= 0
     if stays and target:
         assert parse_link_target(target, link) == target
@@ -314,28 +312,28 @@ def test_a_target_is_taken_if_it_stays_below_the_root_wherever_its_names_lead(
             parse_link_target(target, link)
 
 
-def test_without_folding_only_equal_names_meet() -> None:
+def test_only_equal_names_meet_without_folding() -> None:
     plain = Folding()
     assert not plain
     assert plain(Name("A")) != plain(Name("a"))
     assert plain(Name("e\u0301")) != plain(Name("\u00e9"))
 
 
-def test_folding_of_case_joins_what_differs_in_case_only() -> None:
+def test_folding_of_case_joins_names_that_differ_in_case_only() -> None:
     folding = Folding(case=True)
     assert folding
     assert folding(Name("Straße/A")) == folding(Name("STRASSE/a"))
     assert folding(Name("e\u0301")) != folding(Name("\u00e9"))
 
 
-def test_folding_of_unicode_joins_what_differs_in_composition_only() -> None:
+def test_folding_of_unicode_joins_equivalent_compositions_only() -> None:
     folding = Folding(unicode=True)
     assert folding
     assert folding(Name("e\u0301")) == folding(Name("\u00e9"))
     assert folding(Name("É")) != folding(Name("é"))
 
 
-def test_folding_of_both_joins_what_differs_in_both() -> None:
+def test_folding_of_both_joins_names_that_differ_in_both() -> None:
     folding = Folding(case=True, unicode=True)
     assert folding(Name("E\u0301")) == folding(Name("\u00e9"))
     assert folding(Name("\u0390")) == folding(Name("\u0399\u0308\u0301"))
@@ -346,6 +344,6 @@ class _Text(str):
 
 
 @pytest.mark.parametrize("text", ["plain", "not//plain", "./é"])
-def test_a_name_is_exactly_text_as_what_stores_it_wants_it(text: str) -> None:
+def test_name_is_exactly_a_str_for_its_stores(text: str) -> None:
     assert type(parse_name(_Text(text))) is str
     assert parse_name(_Text(text)) == parse_name(text)

@@ -17,19 +17,19 @@ FOREIGN = b"of a person"
 
 
 def _failed(plan: Plan) -> list[str]:
-    """The paths that failed."""
+    """Returns the paths that failed."""
     return sorted(failure.path for failure in plan.failures)
 
 
 def _names_both(error: PathError, one: str, other: str) -> bool:
-    """Whether a message quotes two paths."""
+    """True if a message quotes two paths."""
     return (
         isinstance(error, ConflictError) and repr(one) in str(error) and repr(other) in str(error)
     )
 
 
 def _note(name: str, by: str, container: str = "") -> Displaced:
-    """The note that a declaration gave way."""
+    """Returns the note that a declaration gave way."""
     return Displaced(Name(name), "owner-a", container, "", Name(by))
 
 
@@ -37,7 +37,7 @@ def _note(name: str, by: str, container: str = "") -> Displaced:
 
 
 @pytest.mark.parametrize("below", ["a/b", "a/b/c"])
-def test_a_file_and_a_path_below_it_fail_and_name_each_other(below: str) -> None:
+def test_file_and_path_below_it_fail_and_name_each_other(below: str) -> None:
     world = World()
     plan = world.update(write("a", b"1"), write(below, b"2"), write("a-x", b"3"))
     assert _failed(plan) == ["a", below]
@@ -45,13 +45,13 @@ def test_a_file_and_a_path_below_it_fail_and_name_each_other(below: str) -> None
     assert world.disk == {"a-x": b"3"}
 
 
-def test_a_file_and_several_paths_below_it_all_fail_once() -> None:
+def test_file_and_several_paths_below_it_all_fail_once() -> None:
     plan = World().plan(write("a", b"1"), write("a/b", b"2"), folder("a/c"), write("z", b""))
     assert _failed(plan) == ["a", "a/b", "a/c"]
     assert [put.intent.name for put in plan.files] == ["z"]
 
 
-def test_a_declared_folder_and_what_is_in_it_do_not_meet() -> None:
+def test_declared_folder_and_its_contents_do_not_conflict() -> None:
     world = World()
     assert not world.update(folder("a"), write("a/b", b"2")).failures
     assert world.disk == {"a": "dir", "a/b": b"2"}
@@ -72,7 +72,7 @@ def test_a_folder_becomes_a_file_in_one_batch() -> None:
     assert (plan.failures, plan.displaced, world.backups) == ((), (), [])
 
 
-def test_a_file_that_was_edited_is_backed_up_before_a_folder_takes_its_name() -> None:
+def test_edited_file_is_backed_up_before_a_folder_takes_its_name() -> None:
     world = World({"a": FOREIGN}, {"a": file_row("a", b"1")})
     world.update(delete("a"), write("a/b", b"2"))
     assert world.disk == {"a": "dir", "a/b": b"2"}
@@ -80,19 +80,19 @@ def test_a_file_that_was_edited_is_backed_up_before_a_folder_takes_its_name() ->
 
 
 @pytest.mark.parametrize("node", [FOREIGN, "link", "other", "unread"])
-def test_what_is_no_folder_is_moved_from_where_a_folder_should_be(node: bytes | str) -> None:
+def test_other_kind_is_moved_from_the_place_of_a_folder(node: bytes | str) -> None:
     world = World({"a": node})
     world.update(write("a/b", b"2"))
     assert world.disk == {"a": "dir", "a/b": b"2"}
     assert world.backups == [("a", node)]
 
 
-def test_a_link_where_a_folder_should_be_is_a_conflict_and_names_the_link() -> None:
+def test_link_in_the_place_of_a_folder_is_a_conflict_by_name() -> None:
     (failure,) = World({"a": "link"}).plan(write("a/b", b"2", on_conflict="error")).failures
     assert _names_both(failure, "a/b", "a")
 
 
-def test_a_folder_that_holds_what_goes_to_the_backups_becomes_a_file_in_one_batch() -> None:
+def test_folder_with_edited_files_becomes_a_file_in_one_batch() -> None:
     rows = {**named(["a"]), "a/b": file_row("a/b", b"1"), "a/c": file_row("a/c", b"1", made=False)}
     world = World({"a": "dir", "a/b": FOREIGN, "a/c": b"1"}, rows)
     assert not world.update(write("a", b"2"), delete("a/b"), delete("a/c")).failures
@@ -100,7 +100,7 @@ def test_a_folder_that_holds_what_goes_to_the_backups_becomes_a_file_in_one_batc
     assert sorted(world.backups) == [("a/b", FOREIGN), ("a/c", b"1")]
 
 
-def test_a_folder_with_foreign_content_is_never_cleared_and_its_content_is_named() -> None:
+def test_folder_with_foreign_files_stays_and_they_are_named() -> None:
     rows = {**named(["a"]), "a/b": file_row("a/b", b"2")}
     for policy in ("backup", "overwrite", "error"):
         world = World({"a": "dir", "a/b": b"2", "a/notes": FOREIGN}, dict(rows))
@@ -109,13 +109,13 @@ def test_a_folder_with_foreign_content_is_never_cleared_and_its_content_is_named
         assert world.disk == {"a": "dir", "a/notes": FOREIGN}
 
 
-def test_a_folder_in_the_way_names_at_most_five_of_what_is_in_it() -> None:
+def test_folder_in_the_way_names_at_most_five_of_its_files() -> None:
     disk = {"a": "dir"} | {f"a/{number}": "other" for number in range(9)}
     (failure,) = World(dict(disk)).plan(write("a", b"1")).failures
-    assert "and 5 more" in str(failure)  # The folder itself is one of ten.
+    assert "and 5 more" in str(failure)  # The folder itself counts among the ten.
 
 
-def test_a_missing_folder_fails_with_a_hint_if_parents_are_not_to_be_made() -> None:
+def test_missing_folder_fails_with_a_hint_if_none_may_be_made() -> None:
     world = World()
     (failure,) = world.update(write("a/b", b"1", create_parents=False)).failures
     assert failure.path == "a/b"
@@ -124,13 +124,13 @@ def test_a_missing_folder_fails_with_a_hint_if_parents_are_not_to_be_made() -> N
     assert not world.disk
 
 
-def test_a_declared_folder_is_there_for_a_file_that_makes_no_parents() -> None:
+def test_declared_folder_serves_a_file_that_makes_no_parents() -> None:
     world = World()
     assert not world.update(write("a/b", b"1", create_parents=False), folder("a")).failures
     assert world.disk == {"a": "dir", "a/b": b"1"}
 
 
-def test_a_folder_made_for_a_neighbour_is_there_for_a_file_that_makes_no_parents() -> None:
+def test_folder_of_a_neighbour_serves_a_file_that_makes_no_parents() -> None:
     for maker in ("a/a", "a/z"):
         world = World()
         assert not world.update(
@@ -146,7 +146,7 @@ def test_folders_are_made_from_the_top_and_removed_from_the_bottom() -> None:
     assert [row.name for row in plan.prune] == ["a/b", "a"]
 
 
-def test_an_empty_directory_target_goes_with_the_folders_made_for_it() -> None:
+def test_empty_directory_target_goes_with_the_folders_made_for_it() -> None:
     world = World()
     world.update(folder("a/b"))
     assert world.disk == {"a": "dir", "a/b": "dir"}
@@ -162,7 +162,7 @@ def test_a_declared_folder_outlives_its_last_file() -> None:
     assert world.disk == {"a": "dir"}
 
 
-def test_a_folder_that_lost_its_last_file_but_is_declared_now_stays() -> None:
+def test_emptied_folder_that_is_declared_now_stays() -> None:
     rows = {**named(["a"]), "a/b": file_row("a/b", b"1")}
     world = World({"a": "dir", "a/b": b"1"}, rows)
     world.update(delete("a/b"), folder("a"))
@@ -173,7 +173,7 @@ def test_a_folder_that_lost_its_last_file_but_is_declared_now_stays() -> None:
 # Several declarers
 
 
-def test_one_path_declared_differently_in_two_places_fails_and_names_both() -> None:
+def test_path_declared_differently_in_two_places_fails_with_both() -> None:
     world = World({"a": "dir", "a/b": b"old"}, {"a/b": file_row("a/b", b"old")})
     plan = world.update(write("a/b", b"1"), write("a/b", b"2", container="a//"))
     assert _failed(plan) == ["a/b"]
@@ -182,12 +182,12 @@ def test_one_path_declared_differently_in_two_places_fails_and_names_both() -> N
     assert world.disk["a/b"] == b"old"
 
 
-def test_one_path_declared_as_file_and_as_folder_fails() -> None:
+def test_path_declared_as_file_and_as_folder_fails() -> None:
     assert _failed(World().plan(write("a", b"1"), folder("a", container="x//"))) == ["a"]
 
 
-def test_a_path_declared_alike_in_two_places_outlives_one_of_them() -> None:
-    """Whoever is left must be kept, or be told at once that there are two."""
+def test_path_declared_alike_in_two_places_outlives_one_of_them() -> None:
+    """The remaining declaration must keep its file, or fail at once."""
     twice = write("a/b", b"1"), write("a/b", b"1", container="a//")
     for first, second in (twice, twice[::-1]):
         world = World()
@@ -198,14 +198,14 @@ def test_a_path_declared_alike_in_two_places_outlives_one_of_them() -> None:
 
 
 def _is_noted(world: World, intent: Intent) -> bool:
-    """Whether a look would tell that a declaration is not what the disk holds."""
+    """True if a look would show that the disk does not hold a declaration."""
     return any(
         (note.name, note.container) == (intent.name, intent.container) for note in world.displaced
     )
 
 
 @pytest.mark.parametrize("content", [b"1", b"2"])
-def test_a_path_that_moves_to_another_container_is_written_and_leaves_no_trace(
+def test_path_that_moves_to_another_container_leaves_no_trace(
     content: bytes,
 ) -> None:
     row = file_row("a/b", b"1", container="a//")
@@ -216,7 +216,7 @@ def test_a_path_that_moves_to_another_container_is_written_and_leaves_no_trace(
     assert (plan.failures, plan.remove, world.displaced, world.backups) == ((), (), [], [])
 
 
-def test_a_path_may_move_to_another_container_in_two_batches() -> None:
+def test_path_may_move_to_another_container_in_two_batches() -> None:
     world = World({"a": "dir", "a/b": b"1"}, {"a/b": file_row("a/b", b"1", container="a//")})
     world.update(write("a/b", b"2"))
     assert world.displaced == [_note("a/b", "a/b", "a//")]
@@ -226,7 +226,7 @@ def test_a_path_may_move_to_another_container_in_two_batches() -> None:
 
 
 @pytest.mark.parametrize("who", [{"container": "a//"}, {"owner": "owner-b"}])
-def test_a_removal_by_whom_a_path_no_longer_belongs_to_does_nothing(who: dict[str, str]) -> None:
+def test_removal_by_a_former_owner_does_nothing(who: dict[str, str]) -> None:
     world = World({"f": b"1"}, {"f": file_row("f", b"1")})
     plan = world.update(delete("f", **who))
     assert plan.changes_nothing
@@ -234,8 +234,8 @@ def test_a_removal_by_whom_a_path_no_longer_belongs_to_does_nothing(who: dict[st
     assert world.disk == {"f": b"1"}
 
 
-def test_a_file_of_another_app_is_shared_but_not_taken_over() -> None:
-    """Two apps write the same bytes to one path; when the second one leaves, they stay."""
+def test_file_of_another_app_is_shared_but_not_taken_over() -> None:
+    """Two apps write equal bytes to one path; when the second one leaves, the file stays."""
     world = World()
     world.update(write("f", b"1", owner="first"))
     world.update(write("f", b"1", owner="second"))
@@ -243,8 +243,8 @@ def test_a_file_of_another_app_is_shared_but_not_taken_over() -> None:
     assert world.disk == {"f": b"1"}
 
 
-def test_a_stale_removal_excuses_nobody_who_takes_the_path_away() -> None:
-    """``a/b`` is declared by ``a``; that the root gave it up long ago changes nothing."""
+def test_stale_removal_does_not_excuse_a_conflict() -> None:
+    """``a`` declares ``a/b``, so the root's old removal of it is no excuse."""
     rows = {**named(["a"]), "a/b": file_row("a/b", b"1", container="a//")}
     world = World({"a": "dir", "a/b": b"1"}, rows)
     world.update(delete("a/b"), write("a", b"2"))
@@ -252,7 +252,7 @@ def test_a_stale_removal_excuses_nobody_who_takes_the_path_away() -> None:
     assert world.displaced == [_note("a/b", "a", "a//")]
 
 
-def test_the_note_of_a_declaration_that_was_given_up_goes_though_the_path_is_written() -> None:
+def test_note_of_a_given_up_declaration_goes_though_the_path_is_written() -> None:
     rows = {"a": dir_row("a"), "a/b": file_row("a/b", b"1")}
     world = World({"a": "dir", "a/b": b"1"}, rows, [_note("a/b", "a/b", "a//")])
     world.update(delete("a/b", container="a//"), write("a/b", b"2"))
@@ -277,7 +277,7 @@ def test_declared_files_that_give_way_to_a_file_are_noted() -> None:
     assert world.displaced == [_note("a/b", "a")]
 
 
-def test_a_declared_file_that_vanished_is_noted_when_a_folder_takes_its_name() -> None:
+def test_vanished_file_is_noted_when_a_folder_takes_its_name() -> None:
     for taker in (write("a/b", b"2"), folder("a", container="x//")):
         world = World({}, {"a": file_row("a", b"1")})
         world.update(taker)
@@ -285,7 +285,7 @@ def test_a_declared_file_that_vanished_is_noted_when_a_folder_takes_its_name() -
         assert world.displaced == [_note("a", taker.name)]
 
 
-def test_a_declared_file_is_noted_when_the_folder_found_in_its_place_is_declared() -> None:
+def test_file_is_noted_when_the_folder_in_its_place_is_declared() -> None:
     world = World({"a": "dir"}, {"a": file_row("a", b"1")})
     world.update(folder("a", container="x//"))
     assert world.displaced == [_note("a", "a")]
@@ -306,18 +306,20 @@ def test_a_declared_folder_gives_way_to_no_folder() -> None:
     assert not world.displaced
 
 
-def test_a_declaration_with_a_rival_fails_as_long_as_both_are_declared() -> None:
-    """The target saw both declared in one update, in whichever batches they come."""
+def test_declaration_with_a_rival_fails_while_both_are_declared() -> None:
+    """Both were declared in one update, in whichever batches they come."""
     world = World()
     world.update(write("a/b", b"2"))
     for _ in range(2):
         (failure,) = world.update(write("a", b"1", rival=Name("a/b"))).failures
         assert _names_both(failure, "a", "a/b")
         assert world.disk == {"a": "dir", "a/b": b"2"}
-        assert world.displaced == [_note("a", "a/b")]  # The next look has both declared again.
+        assert world.displaced == [
+            _note("a", "a/b")
+        ]  # After the next look both are declared again.
 
 
-def test_a_declaration_that_gave_way_returns_when_the_other_one_goes() -> None:
+def test_declaration_that_gave_way_returns_once_the_other_goes() -> None:
     world = World({"a": b"1"}, {"a": file_row("a", b"1")})
     world.update(write("a/b", b"2"))
     plan = world.update(write("a", b"1"), delete("a/b"))
@@ -326,7 +328,7 @@ def test_a_declaration_that_gave_way_returns_when_the_other_one_goes() -> None:
     assert not world.displaced
 
 
-def test_a_declaration_that_gave_way_and_is_withdrawn_is_forgotten() -> None:
+def test_withdrawn_declaration_that_gave_way_is_forgotten() -> None:
     world = World({"a": b"1"}, {"a": file_row("a", b"1")})
     world.update(write("a/b", b"2"))
     world.update(delete("a"))
@@ -334,7 +336,7 @@ def test_a_declaration_that_gave_way_and_is_withdrawn_is_forgotten() -> None:
     assert not world.displaced
 
 
-# Names that the file system takes for one
+# Names that the file system folds into one
 
 
 @pytest.mark.parametrize(
@@ -346,7 +348,7 @@ def test_a_declaration_that_gave_way_and_is_withdrawn_is_forgotten() -> None:
         (Folding(case=True, unicode=True), "E\u0301", "\u00e9"),
     ],
 )
-def test_names_that_meet_on_this_disk_fail_and_name_both(
+def test_names_that_fold_into_one_fail_and_name_both(
     folding: Folding, one: str, other: str
 ) -> None:
     plan = World(folding=folding).plan(write(one, b"1"), write(other, b"2"), write("z", b"3"))
@@ -357,22 +359,22 @@ def test_names_that_meet_on_this_disk_fail_and_name_both(
     assert not World().plan(write(one, b"1"), write(other, b"2")).failures
 
 
-def test_a_name_that_meets_a_managed_one_fails_and_the_managed_one_stays() -> None:
+def test_name_that_folds_into_a_managed_one_fails() -> None:
     world = World({"A": b"1"}, {"A": file_row("A", b"1")}, folding=Folding(case=True))
     (failure,) = world.update(write("a", b"2")).failures
     assert _names_both(failure, "a", "A")
     assert world.disk == {"A": b"1"}
 
 
-def test_a_folder_that_folds_into_one_that_goes_is_made_in_the_same_batch() -> None:
+def test_folder_that_folds_into_one_that_goes_is_made_in_one_batch() -> None:
     rows = {"D": dir_row("D"), "D/x": file_row("D/x", b"1")}
     world = World({"D": "dir", "D/x": b"1"}, rows, folding=Folding(case=True))
     assert not world.plan(delete("D/x"), write("d/y", b"2")).failures
 
 
 @pytest.mark.parametrize("content", [b"1", b"2"])
-def test_a_file_that_only_changes_its_case_is_removed_before_it_is_written(content: bytes) -> None:
-    """On such a disk both names show the old file; removed last, the new one would go."""
+def test_file_that_only_changes_its_case_is_removed_first(content: bytes) -> None:
+    """On such a disk both names show one file; a removal that comes last takes the new one."""
     world = World({"A": b"1", "a": b"1"}, {"A": file_row("A", b"1")}, folding=Folding(case=True))
     plan = world.plan(delete("A"), write("a", content))
     assert not plan.failures

@@ -46,7 +46,7 @@ POLICIES: tuple[OnConflict, ...] = ("backup", "overwrite", "error")
 
 
 class Result(NamedTuple):
-    """What a batch comes to."""
+    """The outcome of a batch."""
 
     disk: Disk
     backups: list[Node]
@@ -54,7 +54,7 @@ class Result(NamedTuple):
 
 
 def _written_by_us(row: Row | None, node: Node | None, remembers: bool) -> bool:
-    """Whether the bytes at ``f`` are a version of ours, by the table of the design."""
+    """True if the bytes at ``f`` are a version of ours, by the table of the design."""
     if row is not None and row.kind == "file" and row.owner == "owner-a":
         if row == ROWS["adopted"] and node == OLD:
             return False
@@ -66,12 +66,12 @@ def _written_by_us(row: Row | None, node: Node | None, remembers: bool) -> bool:
 
 
 def _name(row: Row | None) -> str:
-    """What a row is called here."""
+    """Returns the name of a row, for test ids."""
     return next(name for name, known in ROWS.items() if known == row)
 
 
 def _expected(row: Row | None, disk: Disk, intent: Intent, remembers: bool) -> Result:
-    """The oracle."""
+    """Returns the expected outcome; the oracle."""
     node, asks = disk.get("f"), _asks(intent)
     mine = _written_by_us(row, node, remembers)
     as_it_was = Result(disk, [], False)
@@ -92,11 +92,11 @@ def _expected(row: Row | None, disk: Disk, intent: Intent, remembers: bool) -> R
 
 
 def _expected_absence(row: Row | None, disk: Disk, intent: Intent, remembers: bool) -> Result:
-    """The oracle for a path that is no longer declared."""
+    """Returns the expected outcome for a path that is no longer declared."""
     node = disk.get("f")
     as_it_was = Result(disk, [], False)
     if row is not None and _name(row) in ("other owner", "other container"):
-        return as_it_was  # Somebody else declares it.
+        return as_it_was  # Another owner declares the path.
     if row is not None and row.kind == "dir":
         goes = _name(row) == "folder, made" and disk == DISKS["empty dir"]
         return Result({}, [], False) if goes else as_it_was
@@ -113,14 +113,14 @@ def _expected_absence(row: Row | None, disk: Disk, intent: Intent, remembers: bo
 
 
 def _asks(intent: Intent) -> str:
-    """What an intent is about."""
+    """Returns the name of an intent, for test ids."""
     if intent.content is not None:
         return "file"
     return "absent" if intent.desired is ABSENT else "dir"
 
 
 def one_path_intents(remembers: bool) -> list[Intent]:
-    """Everything that may be asked of ``f``."""
+    """Lists every intent for ``f``."""
     digest = getattr(seen(ENGINE).state, "digest", b"")
     ours = (digest,) if remembers else ()
     found = []
@@ -132,16 +132,14 @@ def one_path_intents(remembers: bool) -> list[Intent]:
 
 
 def one_path_world(row: str, on_disk: str) -> World:
-    """A disk and a ledger that know one path."""
+    """Returns a disk and a ledger with one path."""
     known = ROWS[row]
     return World(dict(DISKS[on_disk]), {} if known is None else {"f": known})
 
 
 @pytest.mark.parametrize("on_disk", DISKS)
 @pytest.mark.parametrize("row", ROWS)
-def test_a_plan_leaves_what_the_table_says_at_a_path_and_in_the_backups(
-    row: str, on_disk: str
-) -> None:
+def test_plan_leaves_the_bytes_that_the_table_says(row: str, on_disk: str) -> None:
     for remembers in (False, True):
         for intent in one_path_intents(remembers):
             world = one_path_world(row, on_disk)
@@ -154,8 +152,8 @@ def test_a_plan_leaves_what_the_table_says_at_a_path_and_in_the_backups(
 
 @pytest.mark.parametrize("on_disk", DISKS)
 @pytest.mark.parametrize("row", ROWS)
-def test_what_is_asked_again_changes_nothing_and_fails_as_before(row: str, on_disk: str) -> None:
-    """Declared paths may be asked for again at any time, removals only if they failed."""
+def test_repeated_intent_changes_nothing_and_fails_as_before(row: str, on_disk: str) -> None:
+    """Declarations may be repeated at any time, removals only if they failed."""
     for remembers, which in itertools.product((False, True), range(10)):
         intent = one_path_intents(remembers)[which]
         world = one_path_world(row, on_disk)
@@ -167,16 +165,16 @@ def test_what_is_asked_again_changes_nothing_and_fails_as_before(row: str, on_di
 
 
 @pytest.mark.parametrize("policy", ["backup", "error"])
-def test_what_we_only_adopted_is_never_destroyed_by_a_refused_removal(policy: OnConflict) -> None:
-    """A person's bytes that a flow also declared: no number of updates loses them."""
+def test_refused_removal_never_destroys_adopted_bytes(policy: OnConflict) -> None:
+    """A person's bytes that a flow also declared survive any number of updates."""
     digest = getattr(seen(OLD).state, "digest", b"")
     world = World({"f": OLD}, {"f": file_row("f", OLD, made=False)})
-    for _ in range(3):  # The engine asks again after each failure.
+    for _ in range(3):  # The engine repeats the removal after each failure.
         world.update(delete("f", on_conflict=policy, ours=(digest,)))
     assert OLD in (world.disk.get("f"), *(node for _, node in world.backups))
 
 
-def test_a_refused_path_is_named_with_what_to_do() -> None:
+def test_refused_path_is_named_with_a_remedy() -> None:
     disks: list[Disk] = [{"f": FOREIGN}, {"f": "link"}, {"f": "dir", "f/x": FOREIGN}]
     for disk in disks:
         (failure,) = World(dict(disk)).plan(write("f", NEW, on_conflict="error")).failures
@@ -188,7 +186,7 @@ def test_a_refused_path_is_named_with_what_to_do() -> None:
 
 @pytest.mark.parametrize("mode", [None, 0o600])
 @pytest.mark.parametrize("node", [None, OLD, FOREIGN, "link"])
-def test_a_new_file_gets_the_mode_that_was_asked_for_or_that_of_the_file_before(
+def test_new_file_gets_the_declared_mode_or_that_of_the_old_one(
     mode: int | None, node: Node | None
 ) -> None:
     world = World({} if node is None else {"f": node}, {"f": file_row("f", OLD)})
@@ -196,42 +194,42 @@ def test_a_new_file_gets_the_mode_that_was_asked_for_or_that_of_the_file_before(
     assert put.attributes.mode == (mode or (0o644 if isinstance(node, bytes) else None))
 
 
-def test_a_right_file_in_a_wrong_mode_is_only_given_its_mode() -> None:
+def test_right_file_in_a_wrong_mode_is_only_given_its_mode() -> None:
     for row in ({}, {"f": file_row("f", NEW, mode=0o600)}):
         plan = World({"f": NEW}, dict(row)).plan(write("f", NEW, mode=0o600))
         assert [keep.missing.mode for keep in plan.keep] == [0o600]
         assert not plan.files
 
 
-def test_a_right_file_that_was_touched_is_recorded_with_its_new_signature() -> None:
-    """Else every later look would have to read it."""
+def test_touched_right_file_is_recorded_with_its_new_signature() -> None:
+    """With the old signature every later look would have to read the file."""
     row = replace(file_row("f", NEW), ctime_ns=2)
     world = World({"f": NEW}, {"f": row})
     assert [keep.row.name for keep in world.update(write("f", NEW)).keep] == ["f"]
     assert world.plan(write("f", NEW)).changes_nothing
 
 
-def test_a_right_file_is_adopted_as_not_made_by_us() -> None:
+def test_right_file_is_adopted_as_not_made_by_us() -> None:
     world = World({"f": NEW})
     world.update(write("f", NEW))
     assert not world.rows["f"].made
 
 
-def test_a_right_file_that_the_engine_remembers_is_ours_again() -> None:
+def test_right_file_that_the_engine_remembers_is_ours_again() -> None:
     digest = getattr(seen(NEW).state, "digest", b"")
     world = World({"f": NEW})
     world.update(write("f", NEW, ours=(digest,)))
     assert world.rows["f"].made
 
 
-def test_a_folder_that_was_found_is_recorded_as_not_made_by_us() -> None:
-    for row in ({}, {"f": file_row("f", OLD)}):  # Also where a file of ours had been.
+def test_found_folder_is_recorded_as_not_made_by_us() -> None:
+    for row in ({}, {"f": file_row("f", OLD)}):  # Also in the place of a file of ours.
         world = World({"f": "dir"}, dict(row))
         world.update(folder("f"))
         assert not world.rows["f"].made
 
 
-def test_bytes_that_were_never_synced_are_written_anew() -> None:
+def test_unsynced_bytes_are_written_anew() -> None:
     world = World({"f": NEW}, {"f": file_row("f", NEW, unsynced=True)})
     assert [put.intent.name for put in world.update(write("f", NEW)).files] == ["f"]
     assert not world.rows["f"].unsynced

@@ -1,4 +1,4 @@
-"""Whatever the disk, the ledger and the batch: what a plan must never, and always, do."""
+"""Properties of plans that hold for any disk, ledger and batch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cocoindex_fsmirror._core.states import ABSENT, DirState
 from tests.core.simulation import Disk, Node, World, above, children, dir_row, file_row, seen
 from tests.support import OWNER, delete, folder, write
 
-NAMES = ("a", "a-x", "a/b", "a/b/c", "a/d")  # Sorted: a folder before what is in it.
+NAMES = ("a", "a-x", "a/b", "a/b/c", "a/d")  # Sorted: a folder comes before its contents.
 OLD, NEW, ENGINE, FOREIGN = b"old", b"new one", b"of the engine", b"of a person"
 NODES = (None, "dir", OLD, NEW, ENGINE, FOREIGN, "link")
-SUB = "a//"  # the container of a directory target at ``a``
+SUB = "a//"  # The container of a directory target at ``a``.
 POLICIES: tuple[OnConflict, ...] = ("backup", "error")
 
 _many = settings(max_examples=max(100, settings().max_examples))
@@ -30,7 +30,7 @@ _many = settings(max_examples=max(100, settings().max_examples))
 
 @st.composite
 def disks(draw: st.DrawFn) -> Disk:
-    """A tree in which everything stands in a folder."""
+    """Draws trees in which every path stands in a folder."""
     disk: Disk = {}
     for name in NAMES:
         node = draw(st.sampled_from(NODES))
@@ -41,7 +41,7 @@ def disks(draw: st.DrawFn) -> Disk:
 
 @st.composite
 def ledgers(draw: st.DrawFn) -> dict[str, Row]:
-    """Rows that need not agree with any disk."""
+    """Draws rows that need not agree with any disk."""
     rows = {}
     for name in NAMES:
         owner = draw(st.sampled_from([OWNER, OWNER, OWNER, "owner-b"]))
@@ -63,7 +63,7 @@ def ledgers(draw: st.DrawFn) -> dict[str, Row]:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """A disk and a ledger that agree about some of the paths."""
+    """Draws a disk and a ledger that agree about some of the paths."""
     disk, rows = draw(disks()), draw(ledgers())
     for name, node in disk.items():
         if draw(st.booleans()) and node != "link":
@@ -82,7 +82,7 @@ _ours = st.frozensets(st.sampled_from([OLD, ENGINE]))
 
 @st.composite
 def batches(draw: st.DrawFn) -> list[Intent]:
-    """What some directory targets ask for, contradictions included."""
+    """Draws intents of some directory targets, contradictions included."""
     policy, intents = draw(st.sampled_from(POLICIES)), []
     for name in NAMES:
         for container in ("", SUB) if "/" in name else ("",):
@@ -101,25 +101,25 @@ def batches(draw: st.DrawFn) -> list[Intent]:
 
 
 def _digest(content: bytes) -> bytes:
-    """The digest that a look at a content finds."""
+    """Returns the digest of a content; ``None`` if it can't be read."""
     found = getattr(seen(content).state, "digest", None)
     assert isinstance(found, bytes)
     return found
 
 
 def _copy(world: World) -> World:
-    """The same world, to be changed."""
+    """Returns a copy of a world."""
     rows, disk = dict(world.rows), dict(world.disk)
     return World(disk, rows, list(world.displaced), list(world.backups), world.folding)
 
 
 def _failed(plan: Plan) -> set[str]:
-    """The paths that failed."""
+    """Returns the paths that failed."""
     return {failure.path for failure in plan.failures}
 
 
 def _is_foreign(world: World, intents: list[Intent], name: str, node: Node) -> bool:
-    """Whether nobody can prove that the bytes at a path are ours: not ledger, not engine."""
+    """True if neither ledger nor engine proves that the bytes at a path are ours."""
     if not isinstance(node, bytes):
         return node != "dir"
     row, digest = world.rows.get(name), _digest(node)
@@ -129,7 +129,7 @@ def _is_foreign(world: World, intents: list[Intent], name: str, node: Node) -> b
 
 
 def _held(intent: Intent, node: Node | None) -> bool:
-    """Whether a node is the desired state."""
+    """True if a node has the desired state."""
     if isinstance(intent.desired, DirState):
         return node == "dir"
     return node == intent.content
@@ -150,7 +150,7 @@ def test_foreign_bytes_are_never_lost(world: World, batch: list[Intent]) -> None
 
 @_many
 @given(_worlds, batches())
-def test_what_did_not_fail_holds_its_desired_state(world: World, batch: list[Intent]) -> None:
+def test_path_that_did_not_fail_holds_its_desired_state(world: World, batch: list[Intent]) -> None:
     after = _copy(world)
     failed = _failed(after.update(*batch))
     for intent in batch:
@@ -160,7 +160,7 @@ def test_what_did_not_fail_holds_its_desired_state(world: World, batch: list[Int
 
 @_many
 @given(_worlds, batches())
-def test_what_failed_is_left_as_it_was(world: World, batch: list[Intent]) -> None:
+def test_failed_path_is_left_as_it_was(world: World, batch: list[Intent]) -> None:
     after = _copy(world)
     plan = after.update(*batch)
     asked = {intent.name for intent in batch} - _failed(plan)
@@ -171,7 +171,7 @@ def test_what_failed_is_left_as_it_was(world: World, batch: list[Intent]) -> Non
 
 @_many
 @given(_worlds, batches())
-def test_nothing_happens_to_paths_that_have_nothing_to_do_with_the_batch(
+def test_paths_that_the_batch_does_not_concern_stay_unchanged(
     world: World, batch: list[Intent]
 ) -> None:
     after = _copy(world)
@@ -184,7 +184,7 @@ def test_nothing_happens_to_paths_that_have_nothing_to_do_with_the_batch(
 
 @_many
 @given(_worlds, batches())
-def test_no_step_contradicts_another_and_folders_come_in_order(
+def test_steps_never_contradict_and_folders_come_in_order(
     world: World, batch: list[Intent]
 ) -> None:
     plan = world.plan(*batch)
@@ -204,7 +204,7 @@ def test_no_step_contradicts_another_and_folders_come_in_order(
 
 @_many
 @given(_worlds, batches(), st.permutations(NAMES))
-def test_a_plan_depends_on_nothing_but_what_it_is_made_from(
+def test_plan_depends_on_its_inputs_only(
     world: World, batch: list[Intent], order: list[str]
 ) -> None:
     before, intents = _copy(world), list(batch)
@@ -217,7 +217,7 @@ def test_a_plan_depends_on_nothing_but_what_it_is_made_from(
 
 
 def _comparable(plan: Plan) -> tuple[Plan, list[str]]:
-    """A plan, with its errors as text: exceptions are equal only to themselves."""
+    """Returns a plan with its errors as text, since exceptions equal only themselves."""
     return replace(plan, failures=()), list(map(str, plan.failures))
 
 
@@ -235,14 +235,14 @@ def test_no_declared_file_disappears_without_a_note(world: World, batch: list[In
 
 
 def _is_at(world: World, row: Row) -> bool:
-    """Whether a path holds what its row says."""
+    """True if a path holds the last-written state of its row."""
     node = world.disk.get(row.name)
     return isinstance(node, bytes) and _digest(node) == row.digest
 
 
 @_many
 @given(_worlds, batches())
-def test_what_is_asked_again_changes_nothing(world: World, batch: list[Intent]) -> None:
+def test_repeated_batch_changes_nothing(world: World, batch: list[Intent]) -> None:
     failed = _failed(world.update(*batch))
     before = _copy(world)
     again = [i for i in batch if i.desired is not ABSENT or i.name in failed]
@@ -255,7 +255,7 @@ def test_what_is_asked_again_changes_nothing(world: World, batch: list[Intent]) 
 
 @st.composite
 def declarations(draw: st.DrawFn) -> list[Intent]:
-    """Files and folders that can stand side by side."""
+    """Draws files and folders that can stand side by side."""
     policy, intents = draw(st.sampled_from(POLICIES)), list[Intent]()
     files: set[str] = set()
     for name in NAMES:
@@ -273,7 +273,7 @@ def declarations(draw: st.DrawFn) -> list[Intent]:
 
 
 def _given_up(world: World, wanted: list[Intent]) -> list[Intent]:
-    """The removals of all that the ledger knows and nobody declares any more."""
+    """Returns the removals of rows that are no longer declared."""
     stays = {(intent.name, intent.container) for intent in wanted}
     rows = [row for row in world.rows.values() if row.owner == OWNER and row.declared]
     gone = [row for row in rows if (row.name, row.container) not in stays]
@@ -282,7 +282,7 @@ def _given_up(world: World, wanted: list[Intent]) -> list[Intent]:
 
 @_many
 @given(_worlds, declarations())
-def test_one_batch_reaches_a_whole_declaration_from_anywhere(
+def test_batch_reaches_a_whole_declaration_from_anywhere(
     world: World, wanted: list[Intent]
 ) -> None:
     after = _copy(world)
@@ -297,7 +297,7 @@ def test_one_batch_reaches_a_whole_declaration_from_anywhere(
 
 
 def _is_excused(world: World, wanted: list[Intent], name: str) -> bool:
-    """Whether foreign bytes, or a folder, are a reason to fail."""
+    """True if foreign bytes, or a folder, are a reason to fail."""
     policies = {intent.on_conflict for intent in wanted}
     in_way = [world.disk.get(path) for path in (*above(name), name)]
     is_folder = in_way[-1] == "dir"
@@ -306,7 +306,7 @@ def _is_excused(world: World, wanted: list[Intent], name: str) -> bool:
 
 @_many
 @given(_worlds, declarations())
-def test_what_we_made_and_nobody_declares_goes_with_its_empty_folders(
+def test_undeclared_paths_of_ours_go_with_their_empty_folders(
     world: World, wanted: list[Intent]
 ) -> None:
     after = _copy(world)
@@ -322,7 +322,7 @@ def test_what_we_made_and_nobody_declares_goes_with_its_empty_folders(
 
 
 def _is_our_empty_folder(world: World, after: World, name: str) -> bool:
-    """Whether a folder that we made is still there though nothing is in it."""
+    """True if a folder that we made is still there, though empty."""
     row = world.rows.get(name)
     made = row is not None and row.owner == OWNER and row.kind == "dir" and row.made
     return made and after.disk.get(name) == "dir" and not children(after.disk, name)

@@ -1,4 +1,4 @@
-"""The one notion of "the same", and when an unchanged signature proves something."""
+"""The one definition of "the same", and of when an unchanged signature is proof."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ NOON = 1_700_000_000 * SECOND
 
 
 def _signature(ctime_ns: int) -> Signature:
-    """The signature of some file that last changed at that time."""
+    """Returns the signature of a file that last changed at a time."""
     return Signature(inode=7, size=3, mtime_ns=ctime_ns, ctime_ns=ctime_ns)
 
 
 @pytest.mark.parametrize(("desired", "actual"), list(itertools.product(STATES, STATES)))
-def test_same_means_that_the_actual_state_satisfies_the_desired_one(
+def test_same_is_true_if_the_actual_state_satisfies_the_desired_one(
     desired: str, actual: str
 ) -> None:
     assert same(STATES[desired], STATES[actual]) is ((desired, actual) in SAME)
 
 
-def test_a_content_that_was_not_read_is_never_the_same() -> None:
+def test_unread_content_is_never_the_same() -> None:
     assert not same(FileState(None, 3), FileState(None, 3))
 
 
@@ -76,20 +76,20 @@ def test_a_digest_is_xxh3_128_of_the_content() -> None:
     assert len(digest_of(b"")) == 16
 
 
-def test_an_older_change_with_an_unchanged_signature_proves_the_content() -> None:
+def test_unchanged_signature_with_an_older_change_proves_the_content() -> None:
     seen = _signature(NOON + 5)
     assert proves(seen, seen, NOON + 6)
 
 
 @pytest.mark.parametrize("field", Signature.__struct_fields__)
-def test_a_signature_that_changed_in_any_part_proves_nothing(field: str) -> None:
+def test_signature_that_changed_in_any_part_proves_nothing(field: str) -> None:
     recorded = _signature(NOON + 5)
     seen = replace(recorded, **{field: getattr(recorded, field) + 1})
     assert not proves(seen, recorded, NOON + 10 * SECOND)
 
 
 @pytest.mark.parametrize("later", [0, 1, SECOND])
-def test_a_change_in_the_tick_of_the_record_or_after_it_proves_nothing(later: int) -> None:
+def test_change_in_or_after_the_tick_of_the_record_proves_nothing(later: int) -> None:
     seen = _signature(NOON + 5 + later)
     assert not proves(seen, seen, NOON + 5)
 
@@ -110,15 +110,15 @@ def test_whole_seconds_prove_nothing_before_the_next_second(recorded_ns: int, pr
     assert proves(seen, seen, recorded_ns) is proven
 
 
-def test_a_row_that_was_never_recorded_proves_nothing() -> None:
+def test_row_that_was_never_recorded_proves_nothing() -> None:
     assert not proves(_signature(NOON), _signature(NOON), 0)
 
 
 @given(st.integers(0, 4 * SECOND), st.integers(0, 4 * SECOND), st.integers(0, 4 * SECOND))
-def test_no_later_change_can_hide_behind_the_same_stamp(
+def test_later_change_never_hides_behind_an_equal_stamp(
     changed: int, recorded: int, edited: int
 ) -> None:
-    """An edit at or after the record is stamped by either clock; ``proves`` must not be fooled."""
+    """Either clock may stamp an edit at or after the record; ``proves`` must see both."""
     edited = max(edited, recorded)
     for tick in (1, SECOND):
         stamp = _signature(NOON + changed // tick * tick)
@@ -126,16 +126,16 @@ def test_no_later_change_can_hide_behind_the_same_stamp(
         assert not (after == stamp and proves(after, stamp, NOON + recorded))
 
 
-def test_a_row_takes_over_what_was_seen_and_nothing_else() -> None:
+def test_row_takes_over_only_values_that_were_seen() -> None:
     row = Row(Name("a"), Kind.FILE, "o", "c", "x", b"A", 3, 0o600, seen=True, source_inode=7)
     seen = row.with_signature(Signature(1, 99, 3, 4), 5)
-    assert seen.signature == Signature(1, 3, 3, 4)  # The size is that of what was written.
+    assert seen.signature == Signature(1, 3, 3, 4)  # The size is that of the written content.
     assert seen.recorded_ns == 5
     assert replace(seen, inode=0, mtime_ns=0, ctime_ns=0, recorded_ns=0) == row
     assert (seen.seen, seen.source_inode) == (True, 7)
 
 
-def test_the_state_of_a_row_is_what_it_was_last_written_as() -> None:
+def test_state_of_a_row_is_the_last_written_one() -> None:
     row = Row(Name("a"), Kind.FILE, "o", "", "", b"A", 3, 0o600)
     assert row.state == FileState(b"A", 3, Attributes(0o600))
     assert replace(row, kind=Kind.DIR).state == DirState(Attributes(0o600))
@@ -144,14 +144,14 @@ def test_the_state_of_a_row_is_what_it_was_last_written_as() -> None:
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_a_time_that_was_asked_for_counts_as_what_the_file_system_made_of_it(kind: Kind) -> None:
+def test_declared_time_counts_as_rounded_by_the_file_system(kind: Kind) -> None:
     row = Row(Name("a"), kind, "o", "", mtime_ns=7_000_000_000)
     assert row.state.attributes.mtime_ns is None
     state = replace(row, asked_ns=7_999_999_999).state
     assert state.attributes.mtime_ns == 7_000_000_000
 
 
-def test_a_link_is_never_taken_for_a_file_that_holds_its_target() -> None:
+def test_link_is_never_taken_for_a_file_that_holds_its_target() -> None:
     link, file = LinkState("-> x"), FileState(digest_of(b"-> x"), 4)
     assert link.digest != file.digest != LinkState("x").digest
     assert not same(link, file)
@@ -171,7 +171,7 @@ MISSING: list[tuple[Attributes, Attributes, Attributes]] = [
 
 
 @pytest.mark.parametrize(("wanted", "found", "missing"), MISSING)
-def test_attributes_are_missing_if_they_are_asked_for_and_differ(
+def test_declared_attributes_are_missing_if_they_differ(
     wanted: Attributes, found: Attributes, missing: Attributes
 ) -> None:
     assert wanted.missing_in(found) == missing
@@ -184,5 +184,5 @@ def test_attributes_are_missing_if_they_are_asked_for_and_differ(
         assert same(desired, actual) == (missing == UNASKED)
 
 
-def test_an_intent_never_shows_its_content() -> None:
+def test_intent_never_shows_its_content() -> None:
     assert "secret" not in repr(write("a", b"secret"))
