@@ -20,14 +20,14 @@ __all__ = ["Change", "dry_run"]
 
 
 class Change(NamedTuple):
-    """One thing that a run would do.
+    """A change that a run would make.
 
     Attributes:
         action: ``write``, ``heal``, ``adopt``, ``update`` (mode and time only),
             ``delete``, ``back up``, ``make`` (a folder), or ``fail``.
         path: Relative to the root; of a folder with ``/`` at the end.
         size: Bytes that are written.
-        note: More, for people; may be empty.
+        note: Details for people; may be empty.
     """
 
     action: str
@@ -37,7 +37,7 @@ class Change(NamedTuple):
 
 
 def dry_run(options: Options) -> list[Change]:
-    """Lists what a run would do; reads what seems to have changed.
+    """Lists what a run would do; reads the files that seem to have changed.
 
     Raises:
         RootError: The root is there, and can't be read; or the source can't be listed whole.
@@ -45,7 +45,7 @@ def dry_run(options: Options) -> list[Change]:
     """
     told: dict[tuple[str, str], Change] = {}
     for change in _all_changes(options):
-        # What makes way for one path may be gone in the source, too.
+        # A path that makes way for another one may be gone in the source, too.
         told.setdefault((change.action, change.path or change.note), change)
     return [*told.values()]
 

@@ -35,7 +35,7 @@ __all__ = ["status", "verify", "why"]
 _UNMANAGED: Final = {
     "mirror": "the mirror itself",
     "ours": "part of the folder that holds the ledger and the backups of the mirror",
-    "folder": "holds managed files, and was not made by us",
+    "folder": "holds managed files, and is not declared itself",
     "foreign": "foreign: not written by a mirror, and left alone",
     "absent": "absent, and not managed",
 }
@@ -80,7 +80,7 @@ def status(root: str) -> Report:
 
 
 def _owner_figures(root: str, owner: reading.Owner) -> Figures:
-    """Returns an owner for programs."""
+    """Describes an owner for programs."""
     by, since = _owner_name(root, owner), utc(owner.since_ns)
     return {"by": by, "since": since, "files": owner.files, "lost": owner.is_lost}
 
@@ -166,10 +166,10 @@ def why(path: Path) -> Report:
 
 
 def _located(path: Path) -> tuple[str, str]:
-    """Returns the root of the mirror that a path is in, or that it is, and the path below it."""
+    """Returns the root of the mirror that a path belongs to, and the path relative to it."""
     followed = Path(os.path.realpath(path))
     place = Path(os.path.realpath(path.parent), path.name)
-    # A link is one of a mirror's files, or else leads to a mirror.
+    # A link may be one of a mirror's files, or lead to a mirror.
     for at in (place, followed) if path.name not in ("", "..") else (followed,):
         for above in at.parents if at.is_symlink() else (at, *at.parents):
             if reading.exists(str(above)):

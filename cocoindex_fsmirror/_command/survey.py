@@ -37,19 +37,19 @@ _TOO_FAR: Final = "has a time that no mirror can keep; those from 1677 to 2262 c
 
 
 class Options(NamedTuple):
-    """A source, the root of its mirror, and how the one is mirrored to the other.
+    """A source, the root of its mirror, and the way to mirror it.
 
     Attributes:
         source: An absolute path.
         root: Another one.
-        excluded: What is left out, relative to the source.
-        gitignore: True to leave out what Git would: by the ``.gitignore`` files in the
-            source, and ``.git`` folders.
+        excluded: Patterns of the paths that are left out, relative to the source.
+        gitignore: True to leave out what the ``.gitignore`` files in the source name, and
+            ``.git`` folders.
         durability: As in :func:`~cocoindex_fsmirror.mount_dir_target`.
         on_conflict: As there.
         checksum: True to read every file, in the source and in the mirror.
         exact: True to move what is not from the source to the backup area.
-        max_delete: How many files may be removed.
+        max_delete: The number or part of the files that may be removed; ``None`` for all.
     """
 
     source: str
@@ -70,7 +70,7 @@ Kind: TypeAlias = Literal["file", "link", "dir", "bad"]
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An entry of a folder of the source; sizes in bytes.
 
-    ``attributes`` are those that its copy has; ``ctime_ns`` and ``inode`` tell of edits.
+    ``attributes`` are those of its copy; ``ctime_ns`` and ``inode`` reveal edits.
     """
 
     name: str
@@ -101,13 +101,13 @@ class Survey(msgspec.Struct):
 
     Attributes:
         source: The absolute path of the source.
-        attributes: Those that the root of the mirror gets.
+        attributes: The attributes that the root of the mirror gets.
         folders: The packed entries of each folder, by its path.
         count: The number of entries, folders included.
         leaves: The number of files and links that can be mirrored.
         skipped: Paths that are neither files, links nor folders.
         unread: Folders that can't be listed, with the reason.
-        errors: What can't be mirrored, each as a sentence.
+        errors: Messages, one for each entry that can't be mirrored.
     """
 
     source: str

@@ -35,16 +35,16 @@ class Summary(msgspec.Struct):
     """The result of a run, in files and links.
 
     Attributes:
-        written: Put in place, or given another mode or time, as they were new or had changed.
-        adopted: Found right though they were not known, and recorded.
-        healed: Put right, because somebody else had changed or removed them.
-        deleted: Removed, because they are gone in the source.
-        backed_up: Foreign ones that were moved to the backup area.
-        unchanged: All others in the source, but for those that failed.
+        written: New or changed in the source, and put in place or given another mode or time.
+        adopted: Unknown to the ledger, found right in the mirror, and recorded.
+        healed: Changed or removed by somebody else, and put right.
+        deleted: Gone in the source, and removed.
+        backed_up: Foreign, and moved to the backup area.
+        unchanged: Right before the run already. Failed ones don't count.
         size: Bytes that were written.
-        seconds: How long it took.
-        failures: What failed, each as a sentence.
-        skipped: What the source holds and is neither file, link nor folder.
+        seconds: Duration of the run.
+        failures: Messages, one for each path that failed.
+        skipped: Paths in the source that are neither files, links nor folders.
     """
 
     written: int = 0
@@ -63,7 +63,7 @@ class Syncing:
     """A source that is mirrored; nobody else can mirror to the same root until it is closed.
 
     Args:
-        options: The source, the root of the mirror, which is made if it is missing, and how.
+        options: The source, the mirror and the ways to mirror. A missing root is made.
 
     Attributes:
         options: As they were given.
@@ -103,8 +103,8 @@ class Syncing:
 
         Args:
             survey: What the source holds.
-            suspects: What a look at the mirror did not prove to be unchanged, by name; by
-                default the mirror is looked at now.
+            suspects: Paths that an earlier look at the mirror could not prove unchanged, by
+                name; by default they are looked for now.
 
         Raises:
             FsMirrorError: The mirror can't be used, or nothing at all may be done.
@@ -131,8 +131,7 @@ class Syncing:
                 failures += apply_all(self._apply, batches)
         except KeyboardInterrupt:
             with contextlib.suppress(FsMirrorError):
-                # It recovers: what was begun is completed or undone.
-                session.run(lambda _tree, _ledger: None)
+                session.run(lambda _tree, _ledger: None)  # Recovers the batch that was cut off.
             raise
         session.run(lambda tree, _ledger: dress_folder(tree, ROOT, survey.attributes))
         self._conclude(failures)
