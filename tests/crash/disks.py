@@ -85,7 +85,7 @@ class Disk:
         run("mount", "-o", options, str(self._image), str(self.at))
 
     def cut_power(self) -> None:
-        """From here on nothing reaches the disk."""
+        """Cuts the power: from here on nothing reaches the disk."""
         if self._cut.how == "copy":
             run("cp", "--sparse=always", str(self._image), str(self._copy))
             return
@@ -95,18 +95,18 @@ class Disk:
         os.close(fd)
 
     def restart(self) -> None:
-        """Mounts again what the cut has left."""
+        """Mounts the remains of the file system again."""
         run("umount", str(self.at))
         if self._cut.how == "copy":
             self._copy.replace(self._image)
         self._mount()
 
     def sync(self) -> None:
-        """Brings all that was written to the disk."""
+        """Syncs all writes to the disk."""
         run("sync", "-f", str(self.at))
 
     def destroy(self) -> None:
-        """Unmounts, whatever state a test has left behind."""
+        """Unmounts, whatever a test has left behind."""
         unmount(self.at)
         assert run("losetup", "-j", str(self._image)) == ""
 
@@ -122,16 +122,16 @@ class ThinDisk(Disk):
         self._memory = folder
         run("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder))
         super().__init__(Cut("ext4", "log lost"), folder)
-        # Only what is free gives its space back: the journal and the tables keep theirs.
+        # Only free blocks give their space back: the journal and the tables keep theirs.
         run("fstrim", str(self.at))
 
     def _make(self) -> None:
-        """The same, with no holes in the image."""
+        """Makes the image without holes, and an empty file system in it."""
         super()._make()
         self._image.write_bytes(self._image.read_bytes())
 
     def fill(self) -> None:
-        """Takes away all space: what is written from now on never arrives."""
+        """Takes away all space: later writes never arrive."""
         with contextlib.suppress(OSError), (self._memory / "filler").open("ab", 0) as file:
             while file.write(bytes(4096)):
                 pass
@@ -159,8 +159,8 @@ def run(*command: str) -> str:
 
 
 def unmount(at: Path) -> None:
-    """Unmounts what may be mounted, at the latest when its last user ends."""
-    # A disk that was shut down can't be asked, as os.path.ismount would.
+    """Unmounts a mount point; one in use is unmounted lazily, and the error is raised."""
+    # os.path.ismount fails on a disk that was shut down.
     if f" {at} " not in Path("/proc/self/mounts").read_text():
         return
     try:
@@ -181,7 +181,7 @@ def need(*commands: str) -> None:
 
 @contextlib.contextmanager
 def made_disk(cut: Cut, folder: Path) -> Iterator[Disk]:
-    """A disk that is gone in the end."""
+    """Yields a disk, and destroys it in the end."""
     need(f"mkfs.{cut.kind}", "mount", "losetup")
     folder.mkdir()
     try:
@@ -196,7 +196,7 @@ def made_disk(cut: Cut, folder: Path) -> Iterator[Disk]:
 
 @contextlib.contextmanager
 def made_thin_disk(folder: Path) -> Iterator[ThinDisk]:
-    """A thin disk that is gone in the end."""
+    """Yields a thin disk, and destroys it in the end."""
     need("mkfs.ext4", "mount", "losetup", "fstrim")
     folder.mkdir()
     try:

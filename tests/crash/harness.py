@@ -25,12 +25,12 @@ _CHANGING: Final = (
 
 
 def die() -> NoReturn:
-    """The end of a process to which nothing was announced."""
+    """Ends the process at once, without any cleanup."""
     os._exit(_DIED)
 
 
 class _Unsynced(sqlite3.Connection):
-    """A connection that leaves its bytes to the kernel."""
+    """A connection that never syncs."""
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         if sql.startswith("PRAGMA synchronous"):
@@ -39,7 +39,7 @@ class _Unsynced(sqlite3.Connection):
 
 
 def leave_out_barriers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves time where only processes die: the kernel forgets nothing, so nothing needs a sync."""
+    """Leaves out syncs, to save time where only processes die: the kernel forgets nothing."""
     monkeypatch.setattr(_calls, "syncfs", lambda fd: None)
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     connect = functools.partial(sqlite3.connect, factory=_Unsynced)
@@ -69,7 +69,7 @@ class Steps:
         self._write = os.write
 
     def edge(self, name: str) -> None:
-        """One more edge."""
+        """Counts an edge; ends the process if it is the one."""
         if self._nothing_since and name.startswith("before"):
             return
         self._nothing_since = name.startswith("after")
@@ -96,7 +96,7 @@ class Steps:
         setattr(sqlite3, "connect", connect_traced)  # noqa: B010
 
     def _install_writes(self) -> None:
-        """Hooks into what makes and fills files."""
+        """Hooks into the functions that make and fill files."""
         os_open, os_write = os.open, os.write
 
         def counted_open(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
@@ -116,7 +116,7 @@ class Steps:
         setattr(os, "write", torn_write)  # noqa: B010
 
     def _around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function with an edge before and one after."""
+        """Wraps a function with an edge before and one after."""
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             self.edge(f"before {name}")
@@ -127,7 +127,7 @@ class Steps:
         return counted
 
     def _before_statement(self, sql: str) -> None:
-        """A statement that SQLite is about to carry out."""
+        """Counts a statement that SQLite is about to carry out."""
         before, self._statement = self._statement, " ".join(sql.split()[:4])
         if self._statement != before and not self._statement.startswith("SELECT"):
             self.edge(f"before {self._statement}")
@@ -137,14 +137,14 @@ class Steps:
 def die_at(
     step: int, act: Callable[[], object], *, end: Callable[[], NoReturn] = die
 ) -> str | None:
-    """Does something in a child process that ends at a step.
+    """Calls a function in a child process that ends at a step.
 
     Returns:
         The name of the step, or ``None`` if the child finished before it.
     """
     report, told = os.pipe()
     with warnings.catch_warnings():
-        # The threads that other tests left, of the engine for one, are not used in the child.
+        # The child uses no threads that other tests left, such as the engine's.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
@@ -158,7 +158,7 @@ def die_at(
 
 
 def lose_power_after(disk: Disk, act: Callable[[], object]) -> None:
-    """Does something in a process that is still running when the power fails."""
+    """Calls a function in a process that is still running when the power fails."""
 
     def act_and_lose_power() -> None:
         act()
@@ -170,7 +170,7 @@ def lose_power_after(disk: Disk, act: Callable[[], object]) -> None:
 
 
 def lose_power_at(step: int, disk: Disk, act: Callable[[], object]) -> str | None:
-    """Does something in a process at one of whose steps the power fails, if it gets there."""
+    """Calls a function in a process at one of whose steps the power fails, if it gets there."""
 
     def lose_power_and_die() -> NoReturn:
         disk.cut_power()
@@ -183,7 +183,7 @@ def lose_power_at(step: int, disk: Disk, act: Callable[[], object]) -> str | Non
 
 
 def _carry_out(steps: Steps, act: Callable[[], object]) -> NoReturn:
-    """The life of a child."""
+    """Lives the life of a child."""
     try:
         steps.install()
         act()

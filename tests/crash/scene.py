@@ -1,4 +1,4 @@
-"""A root, and a batch that does to it everything that a batch can do."""
+"""A root, and a batch with every kind of work."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ _KEPT: Final = {*FOREIGN, "dir"}
 
 
 def lay_out(root: Path) -> Tree:
-    """Makes the scene; returns what is seen there."""
+    """Makes the scene; returns its visible state."""
     root.mkdir()
     _write(root / "theirs_first.txt", _OLD["theirs_first.txt"])
     with Mirror(root) as mirror:
@@ -112,12 +112,12 @@ def lay_out(root: Path) -> Tree:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes as a user would."""
+    """Writes a file as a user would."""
     path.write_bytes(content)
 
 
 def intents(root: Path) -> list[Intent]:
-    """The batch."""
+    """Returns the batch."""
     wanted = {name: shown for name, shown in NEW.items() if shown != "dir"}
     del wanted["mixed/user.txt"]
     return [
@@ -128,14 +128,14 @@ def intents(root: Path) -> list[Intent]:
 
 
 def _intent(root: Path, name: str, shown: bytes | str) -> Intent:
-    """The intent that something is to be seen at a path."""
+    """Returns the intent that leads to a visible state."""
     mtime_ns = THEN if name in TIMES else None
     if isinstance(shown, str):
         return link(name, shown.removeprefix("-> "), mtime_ns=mtime_ns)
     if name == "copied.bin":
         return copy(name, Elsewhere(shown), mtime_ns=mtime_ns)
     if name == "hashed.bin":
-        # As a comparison does it: hashed before only if the right one may be there.
+        # As in a comparison: hashed before only if the right content may be there.
         return copy(name, Elsewhere(shown, is_hashed=(root / name).exists()), mtime_ns=mtime_ns)
     mode = MODES[name] if name == "asked.txt" else None
     return write(name, shown, mode=mode, mtime_ns=mtime_ns)
@@ -148,7 +148,7 @@ def apply(root: Path) -> None:
 
 
 def problems(root: Path, old: Tree) -> list[str]:
-    """What is wrong at any time: a path that is neither old nor new, foreign bytes lost."""
+    """Lists what no moment may show: paths that are neither old nor new, foreign bytes lost."""
     found, own = snapshot(root), snapshot(root, ours=True)
     wrong = [
         f"{name} holds {found.get(name)!r}"
@@ -160,13 +160,13 @@ def problems(root: Path, old: Tree) -> list[str]:
 
 
 def _legal(name: str, old: Tree) -> set[bytes | str | None]:
-    """The versions that a path may hold: the old, the new, and nothing between two kinds."""
+    """Returns the legal versions of a path: old, new, and absence between two kinds."""
     versions = {old.get(name), NEW.get(name)}
     return {*versions, None} if "dir" in versions else versions
 
 
 def problems_in_the_end(root: Path, rows: object) -> list[str]:
-    """What is wrong after the batch was applied to its end.
+    """Lists problems after the batch was applied to its end.
 
     Args:
         root: The root.
@@ -196,7 +196,7 @@ def problems_in_the_end(root: Path, rows: object) -> list[str]:
 
 
 def intents_to_go_back() -> list[Intent]:
-    """The opposite of the batch: what was declared before it."""
+    """Returns the batch back to the old declaration."""
     gone = [name for name, shown in NEW.items() if shown != "dir" and name not in _OLD]
     gone.remove("mixed/user.txt")
     back = [write(name, content) for name, content in _OLD.items()]
@@ -204,7 +204,7 @@ def intents_to_go_back() -> list[Intent]:
 
 
 def problems_after_going_back(root: Path, old: Tree) -> list[str]:
-    """What is wrong after that: all that was declared is there, and nothing foreign is lost."""
+    """Lists problems after that: old paths that are missing, foreign bytes lost."""
     found, own = snapshot(root), snapshot(root, ours=True)
     wrong = [f"{name} holds {found.get(name)!r}" for name in _OLD if found.get(name) != _OLD[name]]
     users = {*_USERS, "link.txt"}
@@ -220,17 +220,17 @@ def problems_after_going_back(root: Path, old: Tree) -> list[str]:
 
 
 def _mode(root: Path, name: str) -> int:
-    """The permission bits of a file."""
+    """Returns the permission bits of a file."""
     return stat.S_IMODE((root / name).lstat().st_mode)
 
 
 def _mtime(root: Path, name: str) -> int:
-    """The time of the last change, in nanoseconds."""
+    """Returns the mtime, in nanoseconds."""
     return (root / name).lstat().st_mtime_ns
 
 
 def ledger_rows(root: Path) -> list[Any]:
-    """What the ledger holds, but for inodes and times; read without the package."""
+    """Reads the rows, without inodes and times, without code of the package."""
     connection = sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")
     try:
         sql = (
@@ -244,7 +244,7 @@ def ledger_rows(root: Path) -> list[Any]:
 
 
 def undisturbed(root: Path) -> list[Any]:
-    """The ledger's rows after the batch was applied without an interruption."""
+    """Returns the rows after a batch without interruption."""
     lay_out(root)
     with Mirror(root) as mirror:
         mirror.apply(intents(root))

@@ -21,19 +21,19 @@ _PARTS = 4
 
 @pytest.fixture(autouse=True)
 def _quick_and_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """No barriers, no log."""
+    """Leaves out barriers and the log."""
     leave_out_barriers(monkeypatch)
     caplog.set_level("CRITICAL")
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """What the ledger says after an uninterrupted update."""
+    """The rows after an uninterrupted update."""
     return scene.undisturbed(tmp_path_factory.mktemp("undisturbed") / "root")
 
 
 def _deaths(tmp_path: Path, steps: Iterator[int]) -> Iterator[tuple[str, Path, Tree]]:
-    """For each step, a scene whose batch died there, until one survives it."""
+    """Yields, for each step, a scene whose batch died there; the last one survives."""
     for step in steps:
         root = tmp_path / str(step)
         old = scene.lay_out(root)
@@ -45,7 +45,7 @@ def _deaths(tmp_path: Path, steps: Iterator[int]) -> Iterator[tuple[str, Path, T
 
 
 def _converge(root: Path, rows: list[Any]) -> list[str]:
-    """Applies the batch again, twice; returns what is wrong then."""
+    """Applies the batch twice more; returns the problems."""
     with Mirror(root) as mirror:
         mirror.apply(scene.intents(root))
         wrong = scene.problems_in_the_end(root, rows)
@@ -58,7 +58,7 @@ def _converge(root: Path, rows: list[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("part", range(_PARTS))
-def test_a_death_at_any_step_leaves_old_or_new_and_the_next_update_converges(
+def test_death_at_any_step_leaves_old_or_new_and_the_next_converges(
     part: int, tmp_path: Path, rows: list[Any]
 ) -> None:
     wrong: dict[str, list[str]] = {}
@@ -69,7 +69,7 @@ def test_a_death_at_any_step_leaves_old_or_new_and_the_next_update_converges(
 
 
 @pytest.mark.parametrize("part", range(_PARTS))
-def test_a_death_in_the_recovery_is_recovered_from_as_well(
+def test_death_in_the_recovery_is_recovered_from(
     part: int, tmp_path: Path, rows: list[Any]
 ) -> None:
     wrong: dict[str, list[str]] = {}
@@ -84,7 +84,7 @@ def test_a_death_in_the_recovery_is_recovered_from_as_well(
 @pytest.mark.parametrize(
     ("missing", "stride"), [(["renameat2"], 7), (["syncfs"], 11), (["renameat2", "syncfs"], 13)]
 )
-def test_a_death_is_survived_where_the_system_lacks_the_better_calls(
+def test_death_is_survived_without_renameat2_and_syncfs(
     missing: list[str],
     stride: int,
     tmp_path: Path,
@@ -96,12 +96,12 @@ def test_a_death_is_survived_where_the_system_lacks_the_better_calls(
     wrong: dict[str, list[str]] = {}
     for step, root, old in _deaths(tmp_path, itertools.count(3, stride)):
         found = scene.problems(root, old) + _converge(root, rows)
-        # Between a link and an unlink foreign bytes have two names, and both are kept.
+        # Between a link and an unlink foreign bytes have two names, and both stay.
         wrong[step] = [problem for problem in found if not problem.startswith("twice")]
     assert {step: found for step, found in wrong.items() if found} == {}
 
 
-def test_after_a_death_the_flow_may_change_its_mind(tmp_path: Path) -> None:
+def test_declaration_may_change_after_a_death(tmp_path: Path) -> None:
     for step, root, old in _deaths(tmp_path, itertools.count(5, 9)):
         with Mirror(root) as mirror:
             mirror.apply(scene.intents_to_go_back())

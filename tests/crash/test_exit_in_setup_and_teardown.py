@@ -18,7 +18,7 @@ _USERS = {"files/user.txt": b"the user's neighbour", "top.txt": b"the user's edi
 
 @pytest.fixture(autouse=True)
 def _quick_and_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """No barriers, no log."""
+    """Leaves out barriers and the log."""
     leave_out_barriers(monkeypatch)
     caplog.set_level("CRITICAL")
 
@@ -30,7 +30,7 @@ def _prepare(root: Path) -> None:
 
 
 def _deaths_in_prepare(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """For each step, a root that was half made; the last one was made to the end."""
+    """Yields, for each step, a half-made root; the last one is complete."""
     for step in itertools.count(1):
         root = tmp_path / str(step) / "made" / "root"
         root.parents[1].mkdir()
@@ -40,7 +40,7 @@ def _deaths_in_prepare(tmp_path: Path) -> Iterator[tuple[str, Path]]:
             return
 
 
-def test_a_root_that_was_half_made_is_made_by_the_next_update(tmp_path: Path) -> None:
+def test_half_made_root_is_made_by_the_next_update(tmp_path: Path) -> None:
     wrong = {}
     for step, root in _deaths_in_prepare(tmp_path):
         with Mirror(root) as mirror:
@@ -54,7 +54,7 @@ def test_a_root_that_was_half_made_is_made_by_the_next_update(tmp_path: Path) ->
     assert wrong == {}
 
 
-def test_after_a_root_was_half_made_a_teardown_leaves_at_most_empty_folders(tmp_path: Path) -> None:
+def test_teardown_of_a_half_made_root_leaves_at_most_empty_folders(tmp_path: Path) -> None:
     for step, root in _deaths_in_prepare(tmp_path):
         with Mirror(root) as mirror:
             mirror.prepare(OWNER, DriftReport())
@@ -64,7 +64,7 @@ def test_after_a_root_was_half_made_a_teardown_leaves_at_most_empty_folders(tmp_
         assert not (root / ".fsmirror").exists(), step
 
 
-def test_a_root_that_was_made_in_one_go_is_unmade_by_a_teardown(tmp_path: Path) -> None:
+def test_teardown_removes_a_root_that_was_made_without_a_death(tmp_path: Path) -> None:
     for step, root in _deaths_in_prepare(tmp_path):
         if step.endswith("None"):
             with Mirror(root) as mirror:
@@ -73,7 +73,7 @@ def test_a_root_that_was_made_in_one_go_is_unmade_by_a_teardown(tmp_path: Path) 
 
 
 def _fill(root: Path, users: dict[str, bytes]) -> Tree:
-    """A root that we made, with our files, and what a user added to them."""
+    """Makes a root with our files and those of a user."""
     _prepare(root)
     with Mirror(root) as mirror:
         mirror.apply(
@@ -97,7 +97,7 @@ def _tear_down(root: Path) -> None:
 
 
 @pytest.mark.parametrize("users", [{}, _USERS])
-def test_a_teardown_that_died_is_finished_when_it_is_repeated(
+def test_cut_off_teardown_is_finished_when_it_is_repeated(
     users: dict[str, bytes], tmp_path: Path
 ) -> None:
     wrong: dict[str, object] = {}
@@ -112,7 +112,7 @@ def test_a_teardown_that_died_is_finished_when_it_is_repeated(
         is_known = (root / ".fsmirror" / "ledger.sqlite3").exists()
         _tear_down(root)
         left = snapshot(root.parents[1])
-        # Once the ledger is gone nobody knows who made the root.
+        # Once the ledger is gone, the maker of the root is unknown.
         if left != _left(users) and (is_known or contents(left) or users):
             wrong[f"{step}, {name}"] = left
         if name is None:
@@ -121,6 +121,6 @@ def test_a_teardown_that_died_is_finished_when_it_is_repeated(
 
 
 def _left(users: dict[str, bytes]) -> Tree:
-    """What a teardown leaves: the user's files, and the folders that hold them."""
+    """Returns what a teardown leaves: the user's files and their folders."""
     top: Tree = {"made": "dir", "made/root": "dir", "made/root/files": "dir"} if users else {}
     return top | {f"made/root/{name}": content for name, content in users.items()}

@@ -25,27 +25,27 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """No log."""
+    """Leaves out the log."""
     caplog.set_level("CRITICAL")
 
 
 @pytest.fixture(params=CUTS, ids=str)
 def cut(request: pytest.FixtureRequest) -> Cut:
-    """A file system, and how its power is cut."""
+    """A file system, and a way to cut its power."""
     assert isinstance(request.param, Cut)
     return request.param
 
 
 @pytest.fixture
 def disk(cut: Cut, tmp_path: Path) -> Iterator[Disk]:
-    """A disk with nothing on it."""
+    """An empty disk."""
     with made_disk(cut, tmp_path / "machine") as disk:
         yield disk
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """What the ledger says after an uninterrupted update."""
+    """The rows after an uninterrupted update."""
     return scene.undisturbed(tmp_path_factory.mktemp("undisturbed") / "root")
 
 
@@ -55,10 +55,10 @@ def _apply_without_closing(root: Path) -> None:
 
 
 def _cut_off(disk: Disk, apply: Callable[[Path], object]) -> tuple[Path, Tree]:
-    """A root whose last update was lost in a power cut, and what was there before.
+    """Makes a root whose last update was lost in a power cut; returns it and its old state.
 
-    Who writes back everything on the machine meanwhile (a benchmark, say, in the other
-    worker) spoils that; then it is tried again.
+    If another process syncs the whole machine meanwhile (a benchmark in the other worker,
+    for one), nothing is lost, and another root is tried.
     """
     for number in range(5):
         root = disk.at / f"root-{number}"
@@ -71,12 +71,12 @@ def _cut_off(disk: Disk, apply: Callable[[Path], object]) -> tuple[Path, Tree]:
 
 
 def _identities(root: Path) -> dict[str, tuple[int, int]]:
-    """Inode and mtime of all files of a mirror."""
+    """Returns inode and mtime of all files of a mirror."""
     names = contents(snapshot(root))
     return {name: ((seen := (root / name).lstat()).st_ino, seen.st_mtime_ns) for name in names}
 
 
-def test_a_finished_update_is_all_there_after_a_power_cut(disk: Disk, rows: list[Any]) -> None:
+def test_finished_update_survives_a_power_cut(disk: Disk, rows: list[Any]) -> None:
     root = disk.at / "root"
     scene.lay_out(root)
     disk.sync()
@@ -91,7 +91,7 @@ def test_a_finished_update_is_all_there_after_a_power_cut(disk: Disk, rows: list
     assert _identities(root) == before
 
 
-def test_a_root_that_was_made_is_there_after_a_power_cut(disk: Disk) -> None:
+def test_new_root_survives_a_power_cut(disk: Disk) -> None:
     root = disk.at / "made" / "root"
     mirror = Mirror(root)
     lose_power_after(disk, lambda: mirror.prepare(OWNER, DriftReport()))
@@ -104,7 +104,7 @@ def test_a_root_that_was_made_is_there_after_a_power_cut(disk: Disk) -> None:
     assert not (disk.at / "made").exists()
 
 
-def test_what_was_torn_down_does_not_come_back_after_a_power_cut(disk: Disk) -> None:
+def test_torn_down_root_does_not_come_back_after_a_power_cut(disk: Disk) -> None:
     root = disk.at / "made" / "root"
     with Mirror(root) as mirror:
         mirror.prepare(OWNER, DriftReport())
@@ -114,7 +114,7 @@ def test_what_was_torn_down_does_not_come_back_after_a_power_cut(disk: Disk) -> 
     assert "made" not in os.listdir(disk.at)
 
 
-def test_a_power_cut_in_the_middle_of_an_update_leaves_old_or_new(
+def test_power_cut_in_the_middle_of_an_update_leaves_old_or_new(
     disk: Disk, rows: list[Any]
 ) -> None:
     wrong = {}
@@ -135,7 +135,7 @@ def test_a_power_cut_in_the_middle_of_an_update_leaves_old_or_new(
 
 
 @pytest.mark.parametrize("cut", [c for c in CUTS if c.how != "log flushed"], ids=str, indirect=True)
-def test_what_a_dead_process_had_put_in_place_is_there_after_a_power_cut(disk: Disk) -> None:
+def test_recovery_makes_files_of_a_dead_process_durable(disk: Disk) -> None:
     batch = [write("a/b.txt", b"b"), write("c.txt", b"c, new")]
     for step in itertools.count(12, 4):
         root = disk.at / f"root-{step}"
@@ -150,15 +150,15 @@ def test_what_a_dead_process_had_put_in_place_is_there_after_a_power_cut(disk: D
             break
 
 
-def test_without_barriers_the_same_power_cut_loses_the_update(
+def test_update_without_barriers_is_lost_in_a_power_cut(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_calls, "syncfs", lambda fd: None)
-    _cut_off(disk, _apply_without_closing)  # It fails if nothing is lost.
+    _cut_off(disk, _apply_without_closing)  # Fails if nothing is lost.
 
 
 @pytest.mark.parametrize("cut", [c for c in CUTS if c.how == "log flushed"], ids=str, indirect=True)
-def test_without_barriers_names_run_ahead_of_their_bytes(
+def test_names_run_ahead_of_their_bytes_without_barriers(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_calls, "syncfs", lambda fd: None)
@@ -166,7 +166,7 @@ def test_without_barriers_names_run_ahead_of_their_bytes(
     assert "replaced.txt holds b''" in scene.problems(root, old)
 
 
-def test_an_update_that_need_not_be_durable_is_healed_after_a_power_cut(disk: Disk) -> None:
+def test_update_without_durability_is_healed_after_a_power_cut(disk: Disk) -> None:
     def batch(root: Path) -> list[Intent]:
         return [msgspec.structs.replace(each, durable=False) for each in scene.intents(root)]
 

@@ -25,13 +25,13 @@ from tests.support import Tree, backups, contents, delete, snapshot, write
 _ROUNDS = 25
 _NAMES = ("a", "a/b", "a/c/d", "e/f", "e/g", "h", "i/j/k/l", "m")
 _CALLS = "fchmod,ftruncate,mkdirat,pwrite64,renameat,renameat2,unlink,unlinkat"
-_BARRIERS = "fdatasync,fsync,syncfs"  # They would only take time.
+_BARRIERS = "fdatasync,fsync,syncfs"  # Barriers would only take time.
 _SAMPLES = 12
 
 
 @pytest.fixture(autouse=True)
 def _quick_and_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """No barriers, no log."""
+    """Leaves out barriers and the log."""
     leave_out_barriers(monkeypatch)
     caplog.set_level("CRITICAL")
 
@@ -40,7 +40,7 @@ def _quick_and_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
 
 
 def _some_files(chance: random.Random) -> dict[str, bytes]:
-    """What a flow may declare: some files, none of them below another."""
+    """Draws a declaration: some files, none of them below another."""
     files: dict[str, bytes] = {}
     for name in chance.sample(_NAMES, chance.randint(2, len(_NAMES))):
         if not any(name.startswith(f"{n}/") or n.startswith(f"{name}/") for n in files):
@@ -49,13 +49,13 @@ def _some_files(chance: random.Random) -> dict[str, bytes]:
 
 
 def _batch(before: dict[str, bytes], after: dict[str, bytes]) -> list[Intent]:
-    """What leads from one declaration to the next."""
+    """Returns the batch from one declaration to the next."""
     gone = [delete(name) for name in before if name not in after]
     return gone + [write(name, content) for name, content in after.items()]
 
 
 def _apply_until_killed(root: Path, states: Sequence[dict[str, bytes]], told: int) -> None:
-    """Applies one batch after the other; tells before each."""
+    """Applies one batch after the other; reports before each."""
     with Mirror(root) as mirror:
         for number in range(1, len(states)):
             os.write(told, bytes([number]))
@@ -83,12 +83,12 @@ def _kill_at_random(root: Path, states: Sequence[dict[str, bytes]], chance: rand
 
 
 def _tree_of(files: dict[str, bytes]) -> Tree:
-    """The files, with the folders that they are in."""
+    """Returns files together with their folders."""
     folders = {str(above) for name in files for above in Path(name).parents} - {"."}
     return {**files, **dict.fromkeys(folders, "dir")}
 
 
-def test_a_process_that_is_killed_at_random_leaves_old_or_new_and_the_next_one_converges(
+def test_sigkill_at_random_leaves_old_or_new_and_the_next_converges(
     root: Path,
 ) -> None:
     chance = random.Random(20)
@@ -129,7 +129,7 @@ def _trace(root: Path, *options: str) -> list[str]:
     return [call for call in calls if call not in _BARRIERS]
 
 
-def test_a_process_that_is_killed_at_a_system_call_leaves_old_or_new_and_the_next_one_converges(
+def test_sigkill_at_any_call_leaves_old_or_new_and_the_next_converges(
     tmp_path: Path,
 ) -> None:
     if shutil.which("strace") is None:

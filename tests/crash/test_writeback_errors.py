@@ -1,4 +1,4 @@
-"""A disk may refuse bytes long after they were written: the kernel says so once, at a barrier."""
+"""A disk refuses bytes long after the write; the kernel reports that once, at a barrier."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NEW: Tree = {**_OLD, "made.txt": b"made" * 500_000, "replaced.txt": b"new" * 50
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """No log."""
+    """Leaves out the log."""
     caplog.set_level("CRITICAL")
 
 
@@ -38,12 +38,12 @@ def disk(tmp_path: Path) -> Iterator[ThinDisk]:
 
 
 def _intents(tree: Tree) -> list[Intent]:
-    """The declaration of the files of a tree."""
+    """Returns the intents for the files of a tree."""
     return [write(name, found) for name, found in tree.items() if isinstance(found, bytes)]
 
 
 def _open(disk: Disk) -> tuple[Mirror, Path]:
-    """A mirror with the old files; like an engine's, it stays open."""
+    """Makes a mirror with the old files; it stays open, like an engine's."""
     root = disk.at / "root"
     mirror = Mirror(root)
     mirror.prepare(OWNER, DriftReport())
@@ -52,7 +52,7 @@ def _open(disk: Disk) -> tuple[Mirror, Path]:
 
 
 def _report(disk: Disk) -> None:
-    """Asks the kernel for what it has not reported yet."""
+    """Takes the errors that the kernel has not reported yet."""
     fd = os.open(disk.at, os.O_RDONLY)
     try:
         assert _calls.syncfs is not None
@@ -62,7 +62,7 @@ def _report(disk: Disk) -> None:
 
 
 def _check_that_a_new_process_goes_on(root: Path) -> None:
-    """After the power cut all is there, and the next update works."""
+    """Asserts that all is there after a power cut, and that the next update works."""
     assert snapshot(root) == _NEW
     with Mirror(root) as mirror:
         mirror.apply([*_intents(_NEW), write("after.txt", b"after")])
@@ -70,7 +70,7 @@ def _check_that_a_new_process_goes_on(root: Path) -> None:
     assert snapshot(root) == {**_NEW, "after.txt": b"after"}
 
 
-def test_a_batch_whose_bytes_do_not_arrive_fails_and_is_written_anew(disk: ThinDisk) -> None:
+def test_batch_whose_bytes_do_not_arrive_fails_and_is_written_anew(disk: ThinDisk) -> None:
     def act() -> None:
         mirror, root = _open(disk)
         disk.fill()
@@ -79,8 +79,8 @@ def test_a_batch_whose_bytes_do_not_arrive_fails_and_is_written_anew(disk: ThinD
         assert snapshot(root) == _OLD
         assert [name for name in snapshot(root, ours=True) if name.startswith("tmp/")] == []
         with contextlib.suppress(OSError):
-            _report(disk)  # Of what the ledger wrote since.
-        _report(disk)  # It says nothing: whoever only syncs again believes a lie.
+            _report(disk)  # Errors of the ledger's own writes since.
+        _report(disk)  # No error is left: a second sync alone would be believed wrongly.
         disk.make_room()
         mirror.apply(_intents(_NEW))
 
@@ -88,7 +88,7 @@ def test_a_batch_whose_bytes_do_not_arrive_fails_and_is_written_anew(disk: ThinD
     _check_that_a_new_process_goes_on(disk.at / "root")
 
 
-def test_a_batch_whose_second_barrier_fails_is_written_anew(
+def test_batch_whose_second_barrier_fails_is_written_anew(
     disk: ThinDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names, ready = ("made.txt", "replaced.txt"), Staging.ready
@@ -117,7 +117,7 @@ def test_a_batch_whose_second_barrier_fails_is_written_anew(
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 @pytest.mark.parametrize("at_barrier", [1, 2])
-def test_a_disk_that_dies_at_a_barrier_is_told_by_an_error_that_names_it(
+def test_disk_that_dies_at_a_barrier_is_named_by_the_error(
     kind: str, at_barrier: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync, barriers = _calls.syncfs, iter(range(1, 10))
