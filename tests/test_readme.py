@@ -22,7 +22,7 @@ from tests.support import backups, contents, snapshot
 TOP = Path(__file__).parents[1]
 README = (TOP / "README.md").read_text(encoding="utf-8")
 KIT = (TOP / "cocoindex_fsmirror" / "testing" / "README.md").read_text(encoding="utf-8")
-GUARANTEES = (TOP / "tests" / "README.md").read_text(encoding="utf-8")
+TESTS = (TOP / "tests" / "README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 
 
@@ -191,7 +191,7 @@ def test_the_table_of_declarations_is_complete() -> None:
 
 
 def test_every_guarantee_names_tests_that_exist() -> None:
-    rows = [line for line in GUARANTEES.splitlines() if re.match(r"\| \d+ ", line)]
+    rows = [line for line in TESTS.splitlines() if re.match(r"\| \d+ ", line)]
     numbered = re.findall(r"^\d+\. \*\*", _section(README, "Guarantees"), re.MULTILINE)
     assert len(rows) == len(numbered) == 12
     for row in rows:
@@ -202,6 +202,21 @@ def test_every_guarantee_names_tests_that_exist() -> None:
             file = TOP / "tests" / f"{path}.py"
             assert file.is_file(), f"{file} does not exist"
             assert f"def {function or 'test_'}" in file.read_text(encoding="utf-8"), function
+
+
+# The tests
+
+
+def test_page_about_tests_describes_every_folder_and_repeats_a_crash(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = _table(TESTS, "Folders", "folder")
+    folders = {path.parent.name for path in (TOP / "tests").glob("*/*") if path.is_file()}
+    assert {row[0].strip("`") for row in rows} == folders - {"__pycache__"}
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (block,) = _blocks(TESTS, "python")
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})  # The page's own code.
+    assert re.search(r"/root (before|after|inside) .* \[\]\n$", capfd.readouterr().out)
 
 
 # The kit
