@@ -32,9 +32,8 @@ from ._target.hook import when_imported as _when_imported
 
 TYPE_CHECKING = False  # That of typing, whose import takes longer than all of ours.
 if TYPE_CHECKING:
-    from ._mirror.mirror import Mirror
+    from ._mirror.mirror import Mirror, Status
     from ._mirror.outcome import Outcome
-    from ._mirror.reading import Status
     from ._mirror.update import Update
     from ._target.declare import (
         FilePath,

@@ -16,11 +16,11 @@ from typing import Any, Final
 from unittest import mock
 
 from cocoindex_fsmirror._disk import calls, roots, staging, tree
+from cocoindex_fsmirror._mirror import drift as _drift
 from cocoindex_fsmirror._mirror import ledger as _ledger
 from cocoindex_fsmirror._mirror import reader as _reader
 from cocoindex_fsmirror._mirror import session as _session
 from cocoindex_fsmirror._mirror import stage as _stage
-from cocoindex_fsmirror._mirror import suspects as _suspects
 from cocoindex_fsmirror._mirror.ledger import Ledger
 
 _PLACES = ["mkdir", "rmdir", "unlink", "rename", "renameat2", "link", "symlink"]
@@ -63,7 +63,7 @@ def _telling(name: str, real: Callable[..., Any], hear: Hear) -> Callable[..., A
 def overheard(hear: Hear) -> Iterator[None]:
     """Reports every system call of the package, and every write of the ledger."""
     with contextlib.ExitStack() as stack:
-        for module in (*_DISK, _stage, _session, _ledger, _reader, _suspects):
+        for module in (*_DISK, _stage, _session, _ledger, _reader, _drift):
             stack.enter_context(mock.patch.object(module, "os", _Os(hear)))
         connect = _telling("connect", sqlite3.connect, hear)
         stack.enter_context(mock.patch.object(sqlite3, "connect", connect))

@@ -28,7 +28,7 @@ from cocoindex_fsmirror._core.states import (
     LinkState,
     digest_of,
 )
-from cocoindex_fsmirror._mirror.reading import known
+from cocoindex_fsmirror._mirror.reader import known
 
 OWNER = "owner-a"
 Mount: TypeAlias = Callable[..., Path]

@@ -11,7 +11,7 @@ from .._core.errors import counted, readable
 from .._core.names import parse_name
 from .._mirror.backups import find, list_backups, parse_age, purge_before
 from .._mirror.backups import restore as restore_backup
-from .._mirror.reading import count
+from .._mirror.reader import count
 from .._mirror.session import Session, held
 from .._mirror.teardown import tear_down
 from .output import Group, Report, mirror_argument, printable, reports, utc

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .._core.attributes import UNASKED
+from .._core.intents import Intent
 from .._core.names import Name
-from .._core.plan import Plan
+from .._core.plan import Plan, View
+from .._core.planner import make_plan
 from .._core.states import FileState, Kind
 from .._disk.calls import attributes_of
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
-from .._mirror.reading import noted, preview
+from .._mirror.look import opened, view_of
+from .._mirror.reader import known, noted
 from .survey import OWNER, Options, known_in, survey
 
 __all__ = ["Change", "dry_run"]
@@ -69,9 +72,17 @@ def _all_changes(options: Options) -> Iterator[Change]:
             yield Change(action, path, note=f"not managed{note}")
     compared = Comparison(root, owner, options.on_conflict, read=options.checksum)
     for batch in compared.batches(found.declared()):
-        plan = preview(root, batch, swept, read=options.checksum)
+        plan = _planned(root, batch, swept, read=options.checksum)
         yield from sorted(_changes(plan, compared.drifted), key=lambda change: change.path)
     yield from (Change("fail", name, note=str(each)) for name, each in compared.unread.items())
+
+
+def _planned(root: str, batch: list[Intent], swept: set[Name], *, read: bool) -> Plan:
+    """Plans what a batch would do once some paths were swept away."""
+    if not os.path.isdir(root):
+        return make_plan(batch, View({}, {}))
+    with known(root) as ledger, opened(root) as tree:
+        return make_plan(batch, view_of(tree, ledger, batch, swept, read=read))
 
 
 def _changes(plan: Plan, drifted: set[Name]) -> Iterator[Change]:

@@ -11,11 +11,11 @@ import click
 
 from .._core.errors import counted, readable
 from .._core.names import RESERVED, Name
-from .._mirror import reading
+from .._mirror import reader
 from .._mirror.backups import list_backups
-from .._mirror.drift import Difference, differences
+from .._mirror.drift import Difference, differences, row_of
 from .._mirror.exact import foreign
-from .._mirror.reader import Span
+from .._mirror.reader import Span, after
 from .helper import collect_less_garbage, helped
 from .output import (
     ExitStatus,
@@ -47,10 +47,10 @@ _SHOWN: Final = ("by", "component", "target", "written", "fingerprint")
 @reports
 def status(root: str) -> Report:
     """Show who mirrors DST, how much, and how many paths have drifted."""
-    with reading.mirrored(root) as ledger:
+    with reader.mirrored(root) as ledger:
         _, files, folders, size, updated_ns = ledger.figures()
     drifted, backups, updated = len(_differences(root)), len(list_backups(root)), utc(updated_ns)
-    mirrors = [_owner_figures(root, owner) for owner in reading.owners(root)]
+    mirrors = [_owner_figures(root, owner) for owner in reader.owners(root)]
     orphans = sum(each["files"] for each in mirrors if each["lost"])
     figures = {
         "root": root,
@@ -79,27 +79,29 @@ def status(root: str) -> Report:
     return Report(figures, lines, ExitStatus.DIFFERS if drifted or orphans else ExitStatus.IN_ORDER)
 
 
-def _owner_figures(root: str, owner: reading.Owner) -> Figures:
+def _owner_figures(root: str, owner: reader.Owner) -> Figures:
     """Describes an owner for programs."""
     by, since = _owner_name(root, owner), utc(owner.since_ns)
     return {"by": by, "since": since, "files": owner.files, "lost": owner.is_lost}
 
 
-def _owner_name(root: str, owner: reading.Owner) -> str:
+def _owner_name(root: str, owner: reader.Owner) -> str:
     """Returns the name of an owner."""
-    if owner.identity == reading.noted(root, OWNER):
-        return f"fsmirror sync {printable(reading.noted(root, SOURCE))}"
+    if owner.identity == reader.noted(root, OWNER):
+        return f"fsmirror sync {printable(reader.noted(root, SOURCE))}"
     return printable(owner.by) or f"an app of which only the identity is known, {owner.identity}"
 
 
 def _differences(root: str, *, content: bool = False) -> list[Difference]:
     """Looks for drift; a helper process looks at one half."""
     collect_less_garbage()
-    look, middle = partial(differences, root, content=content), reading.middle(root)
+    look = partial(differences, root, content=content)
+    with reader.known(root) as ledger:
+        middle = ledger.middle()
     if not middle:
         return look()
-    with helped(partial(look, span=Span(after=middle))) as rest:
-        return [*look(span=Span(until=middle)), *rest()]
+    with helped(partial(look, span=Span(after(middle)))) as rest:
+        return [*look(span=Span(last=middle)), *rest()]
 
 
 @click.command()
@@ -118,7 +120,7 @@ def verify(root: str, content: bool, exact: bool) -> Report:
     if exact:
         found += [(name, "foreign") for name in foreign(root)]
     found.sort(key=lambda pair: pair[0])
-    files = reading.count(root)
+    files = reader.count(root)
     summary = counted(len(found), "path differs", "paths differ") if found else "in order"
     lines = [f"{coloured(how)}  {printable(name)}" for name, how in found]
     lines.append(f"{printable(root)}: {summary} ({counted(files, 'file')})")
@@ -133,14 +135,14 @@ def verify(root: str, content: bool, exact: bool) -> Report:
 def why(path: Path) -> Report:
     """Show who declared a path, when, and what differs now."""
     root, name = _located(path)
-    row = reading.row(root, name)
+    row = row_of(root, Name(name))
     if row is None:
         state = _unmanaged(root, name)
         line = f"{printable(root if state == 'mirror' else name)}: {_UNMANAGED[state]}"
         return Report({"root": root, "path": name, "state": state}, [line])
-    owners = (owner for owner in reading.owners(root) if owner.identity == row.owner)
+    owners = (owner for owner in reader.owners(root) if owner.identity == row.owner)
     owner = next(owners, None)
-    found = differences(root, content=True, span=Span(only=row.name))
+    found = differences(root, content=True, span=Span(name, name))
     figures: Figures = {
         "root": root,
         "path": name,
@@ -172,7 +174,7 @@ def _located(path: Path) -> tuple[str, str]:
     # A link may be one of a mirror's files, or lead to a mirror.
     for at in (place, followed) if path.name not in ("", "..") else (followed,):
         for above in at.parents if at.is_symlink() else (at, *at.parents):
-            if reading.exists(str(above)):
+            if reader.exists(str(above)):
                 return str(above), at.relative_to(above).as_posix()
     raise click.UsageError(f"{path}: is in no mirror")
 
@@ -183,7 +185,7 @@ def _unmanaged(root: str, name: str) -> str:
         return "mirror"
     if RESERVED in name.split("/"):
         return "ours"
-    with reading.known(root) as ledger:
+    with reader.known(root) as ledger:
         if ledger.is_declared(Name(name), is_folder=True):
             return "folder"
     return "foreign" if os.path.lexists(os.path.join(root, name)) else "absent"

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TextIO, TypeAlias
 import click
 
 from .._core.errors import ApplyError, readable
-from .._mirror.reading import exists
+from .._mirror.reader import exists
 
 __all__ = [
     "ExitStatus",

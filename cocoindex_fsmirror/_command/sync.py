@@ -17,7 +17,7 @@ import msgspec
 from .._core.errors import FsMirrorError, counted, readable
 from .._core.names import Name
 from .._mirror.brake import Limit
-from .._mirror.suspects import few_suspects
+from .._mirror.drift import few_suspects
 from .dry_run import dry_run as list_changes
 from .helper import collect_less_garbage, helped
 from .output import (

@@ -15,15 +15,14 @@ from .._core.errors import ApplyError, FsMirrorError, PathError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name
 from .._disk.tree import dress_folder
-from .._mirror.apply import apply_intents
-from .._mirror.comparison import Comparison, Declared, check_removals
+from .._mirror.apply import apply_intents, begin
+from .._mirror.comparison import Comparison, Declared, apply_all, check_removals
 from .._mirror.drift import find_drift
 from .._mirror.exact import foreign, sweep
 from .._mirror.outcome import Outcome
-from .._mirror.reading import noted
+from .._mirror.reader import noted
 from .._mirror.session import Session, held
 from .._mirror.teardown import remove_engine
-from .._mirror.update import apply_all, begin
 from .survey import OWNER, SOURCE, Options, Survey, known_in
 
 __all__ = ["Summary", "Syncing"]

@@ -22,8 +22,30 @@ from .drift import DriftReport
 from .ledger import Ledger
 from .look import view_of
 from .outcome import Outcome
+from .session import Session
 
-__all__ = ["apply_intents", "dress_above", "ending", "ending_of", "prepare"]
+__all__ = ["apply_intents", "begin", "dress_above", "ending", "ending_of", "prepare"]
+
+
+def begin(session: Session, note: str, by: str, *, durable: bool) -> str:
+    """Begins an update; makes the root if it is missing.
+
+    Args:
+        session: That of the root.
+        note: The key of the note that keeps the declarer's identity.
+        by: Who declares, for people.
+        durable: True if a root that was made has to survive a power cut.
+
+    Returns:
+        The identity of the declarer.
+    """
+
+    def act(tree: Tree, ledger: Ledger) -> str:
+        owner = ledger.identity(note)
+        prepare(tree, ledger, owner, by, DriftReport())
+        return owner
+
+    return session.run(act, create=True, durable=durable)
 
 
 def prepare(tree: Tree, ledger: Ledger, owner: str, by: str, drift: DriftReport) -> None:

@@ -23,7 +23,8 @@ from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
 from .._disk.staging import mount_of
 from .._disk.tree import Tree
-from .reading import known, opened
+from .look import opened
+from .reader import known
 from .session import Session
 
 __all__ = [

@@ -6,15 +6,16 @@ hints come from here: an intent is planned under the lock, with another look at 
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import msgspec
 
 from .._core.attributes import PRESERVED, UNASKED, Attributes
-from .._core.errors import SourceError, TooManyRemovalsError
+from .._core.errors import ApplyError, FsMirrorError, PathError, SourceError, TooManyRemovalsError
 from .._core.intents import Intent
 from .._core.names import Name
 from .._core.ownership import OnConflict
@@ -22,9 +23,9 @@ from .._core.rows import Row
 from .._core.states import ABSENT, Absent, Content, Desired, DirState, FileState, Kind, Signature
 from .._disk.sources import Source, fingerprint, look_at_source
 from .brake import Limit, allowance
-from .suspects import LastWritten, last_written, rows
+from .drift import LastWritten, last_written, rows
 
-__all__ = ["Comparison", "Declared", "Wanted", "batches", "check_removals"]
+__all__ = ["Comparison", "Declared", "Wanted", "apply_all", "check_removals"]
 
 _MOST: Final = 4096  # paths in a batch
 _LARGEST: Final = 1 << 30  # bytes in a batch, which need room beside the old versions
@@ -110,7 +111,7 @@ class Comparison:
             suspects: Paths of which a look did not prove that they hold what was written, by
                 name; by default they are looked for.
         """
-        for batch in batches(self._intents(declared, suspects)):
+        for batch in _batches(self._intents(declared, suspects)):
             yield batch
             self.drifted.clear()
 
@@ -187,7 +188,7 @@ def _merged(
         last = next(rows, None)
 
 
-def batches(intents: Iterable[Intent]) -> Iterator[list[Intent]]:
+def _batches(intents: Iterable[Intent]) -> Iterator[list[Intent]]:
     """Yields intents some at a time, as many as are applied together."""
     batch: list[Intent] = []
     size = 0
@@ -199,6 +200,47 @@ def batches(intents: Iterable[Intent]) -> Iterator[list[Intent]]:
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def apply_all(
+    apply: Callable[[list[Intent]], object], to_do: Iterable[list[Intent]]
+) -> list[FsMirrorError]:
+    """Applies batch after batch, and tries again what did not fit on a full disk.
+
+    Old versions that went may have made room; it is tried as long as that helps.
+
+    Args:
+        apply: Applies a batch; raises :class:`ApplyError` for paths that failed.
+        to_do: The batches.
+
+    Returns:
+        What failed.
+    """
+    failures: list[FsMirrorError] = []
+    count = None
+    while True:
+        unfitting: list[tuple[Intent, FsMirrorError]] = []
+        for batch in to_do:
+            try:
+                apply(batch)
+            except ApplyError as error:
+                intents = {intent.name: intent for intent in batch}
+                for failure in error.exceptions:
+                    assert isinstance(failure, PathError)
+                    if _is_full(failure):
+                        unfitting.append((intents[Name(failure.path)], failure))
+                    else:
+                        failures.append(failure)
+        if not unfitting or len(unfitting) == count:
+            return [*failures, *(failure for _, failure in unfitting)]
+        count = len(unfitting)
+        to_do = _batches(intent for intent, _ in unfitting)
+
+
+def _is_full(failure: PathError) -> bool:
+    """True if a path failed since the disk, or the quota, is full."""
+    cause = failure.__cause__  # Of an error of the system, that error.
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_removals(

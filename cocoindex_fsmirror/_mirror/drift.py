@@ -1,27 +1,51 @@
-"""Looks for drift: paths whose actual state is not the last-written one. Changes nothing."""
+"""Looks for drift: paths whose actual state is not the last-written one. Changes nothing.
+
+The ledger is walked in the order of the names, and never held whole: it is opened anew for each
+page of rows, since others may write it meanwhile. As a rule one ``lstat`` of a path proves that
+it holds what was written. Where it does not, the path is a *suspect*, and is looked at again.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
-from .._core.errors import LedgerError
-from .._core.names import Name
+from .._core.errors import LedgerError, RootError
+from .._core.names import ROOT, Name
 from .._core.rows import Row
-from .._core.states import ABSENT, Actual, Kind, proves, same, same_content
-from .._disk.calls import coarse_now_ns
-from .look import look_at
-from .reader import ALL, LedgerReader, Span
-from .suspects import opened_tree, rows, suspects
+from .._core.states import ABSENT, Actual, Kind, is_older, same, same_content
+from .._disk.calls import coarse_now_ns, inode_of
+from .._disk.roots import open_root
+from .._disk.tree import Tree
+from .look import is_held, look_at
+from .reader import ALL, LedgerReader, Recorded, Span, after, known
 
-__all__ = ["Difference", "DriftReport", "differences", "find_drift", "has_drifted", "observe"]
+__all__ = [
+    "Difference",
+    "DriftReport",
+    "LastWritten",
+    "differences",
+    "few_suspects",
+    "find_drift",
+    "has_drifted",
+    "last_written",
+    "observe",
+    "row_of",
+    "rows",
+    "suspects",
+]
 
 _log = logging.getLogger("cocoindex_fsmirror")
+_FEW: Final = 100_000  # suspects, of some 10 MB
+_How: TypeAlias = Literal["modified", "missing", "mode", "foreign"]
 
 
 class DriftReport(msgspec.Struct, frozen=True):
@@ -53,7 +77,135 @@ class Difference(NamedTuple):
     """
 
     name: str
-    how: Literal["modified", "missing", "mode", "foreign"]
+    how: _How
+
+
+LastWritten: TypeAlias = tuple[Row, bool]
+"""A row of the ledger, and true if one ``lstat`` proved that it still holds."""
+
+
+def rows(root: str, span: Span = ALL, tree: Tree | None = None) -> Iterator[Row]:
+    """Yields the rows of declared paths, by name; none where there is no mirror.
+
+    Args:
+        root: The root of the mirror.
+        span: Which paths.
+        tree: The root, if it was opened to leave out what one ``lstat`` proves.
+
+    Raises:
+        LedgerError: The ledger can't be read.
+    """
+    ledger: LedgerReader | None = None
+    try:
+        while True:
+            ledger = ledger or LedgerReader.peek(root)
+            is_believed = ledger.is_believed
+            found: Iterable[Row]
+            if tree is not None and is_believed:
+                page = ledger.signatures(span)
+                found = ledger.rows_named(_suspicious(tree, page)).values()
+                last = page[-1][0] if page else ROOT
+            else:
+                found = whole = ledger.page(span)
+                last = whole[-1].name if whole else ROOT
+            if not ledger.is_copy:  # To migrate a copy for each page would take long.
+                ledger.close()
+                ledger = None
+            # The rows of a copied ledger are about files with other signatures.
+            yield from found if is_believed else (replace(row, recorded_ns=0) for row in found)
+            if not last:
+                return
+            span = span._replace(first=after(last))
+    finally:
+        if ledger is not None:
+            ledger.close()
+
+
+def row_of(root: str, name: Name) -> Row | None:
+    """Returns the row of a declared path; ``None`` if it is not managed.
+
+    Raises:
+        LedgerError: The ledger can't be read.
+    """
+    return next(rows(root, Span(name, name)), None)
+
+
+def suspects(root: str, span: Span = ALL) -> Iterator[Row]:
+    """Yields the rows of the suspects, by name. They are few, as a rule.
+
+    Raises:
+        LedgerError: The ledger can't be read.
+    """
+    with _opened(root) as tree:
+        yield from rows(root, span, tree)
+
+
+def few_suspects(root: str) -> list[Name] | None:
+    """Lists the names of all suspects, unless they are too many to be held."""
+    found = [row.name for row in itertools.islice(suspects(root), _FEW + 1)]
+    return found if len(found) <= _FEW else None
+
+
+def last_written(root: str, names: Iterable[Name] | None = None) -> Iterator[LastWritten]:
+    """Yields the row of each declared path, by name, and true if it is no suspect.
+
+    Args:
+        root: The root of the mirror.
+        names: The suspects, by name; by default they are looked for.
+
+    Raises:
+        LedgerError: The ledger can't be read.
+    """
+    doubtful = (row.name for row in suspects(root)) if names is None else iter(names)
+    suspect = next(doubtful, None)
+    for row in rows(root):
+        while suspect is not None and suspect < row.name:
+            suspect = next(doubtful, None)
+        yield row, suspect != row.name
+
+
+def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
+    """Yields the suspects of a page.
+
+    A look at a whole mirror spends most of its time here, and a sixth of it would go into
+    making signatures for :func:`is_held`, so their values are compared one by one.
+    """
+    folder, fd = ROOT, tree.fd
+    for name, kind, is_sure, mode, asked_ns, recorded_ns, inode, size, mtime_ns, ctime_ns in page:
+        above, _, base = name.rpartition("/")
+        try:
+            if above != folder:
+                folder, fd = ROOT, tree.fd  # Should the next line fail.
+                folder, fd = Name(above), tree.folder(Name(above))
+            found = os.stat(base, dir_fd=fd, follow_symlinks=False)
+        except OSError:
+            yield name
+            continue
+        if kind == Kind.DIR:
+            is_same = stat.S_ISDIR(found.st_mode) and (
+                asked_ns is None or found.st_mtime_ns == mtime_ns
+            )
+        else:
+            is_same = (
+                is_sure
+                and found.st_ctime_ns == ctime_ns
+                and found.st_mtime_ns == mtime_ns
+                and found.st_size == size
+                and inode_of(found) == inode
+                and is_older(ctime_ns, recorded_ns)
+            )
+        if not is_same or (mode is not None and stat.S_IMODE(found.st_mode) != mode):
+            yield name
+
+
+@contextlib.contextmanager
+def _opened(root: str) -> Iterator[Tree | None]:
+    """Opens a root to look at it; ``None`` if it is gone, and all that was written with it."""
+    with contextlib.ExitStack() as stack:
+        tree = None
+        with contextlib.suppress(RootError):
+            tree = stack.enter_context(contextlib.closing(open_root(root)[0]))
+        yield tree
 
 
 def observe(root: str, span: Span = ALL, *, content: bool = False) -> DriftReport:
@@ -77,20 +229,19 @@ def find_drift(root: str, span: Span = ALL, *, content: bool = False) -> DriftRe
         LedgerError: The ledger can't be read.
     """
     looked_ns, refreshed = coarse_now_ns(), []
-    drifted, names, stale, known = _unfinished(root)
+    drifted, names, stale, owners = _unfinished(root)
     for row, actual in _looked_at(root, span, content=content):
         if _differs(row, actual):
             drifted.append(row)
-        elif row.kind != Kind.DIR and not _is_proven(row, actual):
-            now = row.with_signature(actual.signature or row.signature, looked_ns)
-            now = replace(now, seen=False)
-            if _is_proven(now, actual):  # Else it was touched just now: the next look tells.
+        elif row.kind != Kind.DIR and actual.signature and not is_held(row, actual.signature):
+            now = replace(row.with_signature(actual.signature, looked_ns), seen=False)
+            if is_held(now, actual.signature):  # Else it was touched just now: the next look tells.
                 refreshed.append(now)
     return DriftReport(
         names.union(row.name for row in drifted),
         frozenset((row.owner, row.component) for row in drifted),
         stale.union(row.owner for row in drifted if row.seen),
-        known,
+        owners,
         tuple(refreshed),
     )
 
@@ -104,19 +255,16 @@ def _unfinished(root: str) -> _Unfinished:
     All are declared again, if they still are. Beside them: the paths, the owners whose
     contest an earlier update began with, and the owners that are known.
     """
-    ledger = LedgerReader.peek(root)
-    if ledger is None:
-        return [], frozenset(), frozenset(), frozenset()
-    with contextlib.closing(ledger):
+    with known(root) as ledger:
         notes = ledger.displaced()
         drifted = [note.row for note in ledger.pending()]
-        known = frozenset(owner for owner, *_ in ledger.owners()) if ledger.is_believed else ()
+        owners = frozenset(owner for owner, *_ in ledger.owners() if ledger.is_believed)
         winners = ledger.rows_named(note.by for note in notes).values()
     # Only who declares them counts.
     drifted += [replace(row, seen=False) for row in winners]
     drifted += [Row(n.name, Kind.FILE, n.owner, n.container, n.component) for n in notes]
     stale = frozenset(note.owner for note in notes if note.seen)
-    return drifted, frozenset(note.by for note in notes), stale, frozenset(known)
+    return drifted, frozenset(note.by for note in notes), stale, owners
 
 
 def differences(root: str, span: Span = ALL, *, content: bool = False) -> list[Difference]:
@@ -131,10 +279,8 @@ def differences(root: str, span: Span = ALL, *, content: bool = False) -> list[D
 
 def has_drifted(root: str, name: Name) -> bool:
     """True if a declared path differs from its last-written state, or is not known."""
-    only = Span(only=name)
     try:
-        is_known = next(rows(root, only), None) is not None
-        return not is_known or name in find_drift(root, only).names
+        return row_of(root, name) is None or name in find_drift(root, Span(name, name)).names
     except LedgerError as error:
         _log.warning("%s: drift can't be looked for: %s", root, error)
         return True
@@ -142,8 +288,8 @@ def has_drifted(root: str, name: Name) -> bool:
 
 def _looked_at(root: str, span: Span, *, content: bool) -> Iterator[tuple[Row, Actual]]:
     """Yields rows with what is at their paths; only of suspects, unless contents are read."""
-    with opened_tree(root) as tree:
-        for row in rows(root, span) if content else suspects(root, span):
+    with _opened(root) as tree:
+        for row in rows(root, span, None if content else tree):
             yield row, look_at(tree, row.name, row, read=content) if tree else Actual(ABSENT)
 
 
@@ -152,18 +298,10 @@ def _differs(row: Row, actual: Actual) -> bool:
     return row.unsynced or not same(row.state, actual.state)
 
 
-def _how(row: Row, actual: Actual) -> Literal["modified", "missing", "mode", "foreign"]:
+def _how(row: Row, actual: Actual) -> _How:
     """Tells how a path differs from what was last written."""
     if actual.state is ABSENT:
         return "missing"
     if type(actual.state) is not type(row.state):
         return "foreign"
     return "mode" if same_content(row.state, actual.state) else "modified"
-
-
-def _is_proven(row: Row, actual: Actual) -> bool:
-    """True if the next look can trust a row's signature again."""
-    signature = actual.signature
-    return (
-        signature is not None and not row.seen and proves(signature, row.signature, row.recorded_ns)
-    )

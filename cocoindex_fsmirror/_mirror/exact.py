@@ -15,10 +15,9 @@ from .._disk.staging import back_up
 from .._disk.tree import Tree
 from .apply import dress_above
 from .ledger import Ledger
-from .look import entries
+from .look import entries, opened
 from .outcome import Outcome
-from .reader import LedgerReader
-from .reading import known, opened
+from .reader import LedgerReader, known
 from .session import Session
 
 __all__ = ["Known", "foreign", "move_away", "sweep"]

@@ -1,4 +1,4 @@
-"""The formats of the ledger: checks them, and migrates older ones to the one of this version.
+"""The formats of the ledger: its tables, its packed notes, and the steps from older formats.
 
 The format is checked before anything else is read. A ledger that is opened for writing is
 migrated in its place; one that is only read is copied into memory and migrated there. Each step
@@ -8,18 +8,32 @@ to the next format is one function, tested on a ledger that the release before i
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from .._core.errors import LedgerError
+from .._core.names import Name
+from .._core.rows import Row
 
-__all__ = ["FORMAT", "SCHEMA", "CorruptLedgerError", "check_format", "migrate", "migrated_copy"]
+__all__ = [
+    "FORMAT",
+    "SCHEMA",
+    "CorruptLedgerError",
+    "Pending",
+    "check_format",
+    "migrate",
+    "migrated_copy",
+    "packed",
+    "unpacked",
+]
 
 FORMAT: Final = 3
 _OLDEST: Final = 2  # 1 was never released.
+_MOST: Final = 2048  # notes that are packed into one value; they are only read all together
 
 SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -49,17 +63,67 @@ class CorruptLedgerError(LedgerError):
     """The ledger is not a database any more."""
 
 
+class Pending(msgspec.Struct, frozen=True, gc=False):
+    """The note of a step of a batch, stored before the step is done: what a crash may have left.
+
+    ``home`` and ``entry`` tell the slot in the staging area of ``batch``;
+    ``row`` is what the path should hold afterwards, unless it is a ``removal``.
+    """
+
+    batch: str
+    home: Name
+    entry: str
+    removal: bool
+    row: Row
+
+
+_Notes: TypeAlias = list[tuple[Name, str, bool, Row]]
+"""The fields of each note without its batch."""
+
+
+def packed(intents: Iterable[Pending]) -> Iterator[tuple[str, str, bytes]]:
+    """Yields batch, owner and packed notes: an owner's can be dropped without being read."""
+    by_owner: defaultdict[tuple[str, str], _Notes] = defaultdict(list)
+    for note in intents:
+        key = note.batch, note.row.owner
+        by_owner[key].append((note.home, note.entry, note.removal, note.row))
+    for (batch, owner), notes in by_owner.items():
+        for start in range(0, len(notes), _MOST):
+            yield batch, owner, msgspec.msgpack.encode(notes[start : start + _MOST])
+
+
+def unpacked(batch: str, notes: bytes) -> list[Pending]:
+    """Unpacks notes of a batch.
+
+    Raises:
+        CorruptLedgerError: They can't be read.
+    """
+    return [Pending(batch, *note) for note in _decoded(notes, Row)]
+
+
+def _decoded(notes: bytes, row: Any) -> list[Any]:
+    """Decodes packed notes, each of which ends with a row of a given type."""
+    try:
+        # Not strict: a row that was read from the ledger has 0 and 1 for its booleans.
+        kind = list[tuple[Name, str, bool, row]]
+        return msgspec.msgpack.decode(notes, type=kind, strict=False)
+    except (msgspec.DecodeError, TypeError) as error:
+        raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
+
+
 def check_format(connection: sqlite3.Connection, file: str) -> int:
-    """Reads the format of a ledger.
+    """Returns the format of a ledger; 0 if it has no tables yet.
 
     Args:
-        connection: Its database, which holds tables.
+        connection: Its database.
         file: Its path, for messages.
 
     Raises:
         CorruptLedgerError: There is none, or one that no release wrote.
         LedgerError: A newer release wrote it.
     """
+    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        return 0
     row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
     found = row[0] if row is not None else None
     if not isinstance(found, int):
@@ -77,7 +141,7 @@ def migrate(connection: sqlite3.Connection, found: int) -> None:
     """Brings a ledger to the format of this version.
 
     Args:
-        connection: Its database, in a transaction.
+        connection: Its database; in a transaction, if it is kept.
         found: The format that it has.
 
     Raises:
@@ -102,9 +166,7 @@ def migrated_copy(connection: sqlite3.Connection, found: int) -> sqlite3.Connect
         copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         opened.enter_context(closing(copy))
         connection.backup(copy)
-        copy.execute("BEGIN")
         migrate(copy, found)
-        copy.execute("COMMIT")
         opened.pop_all()
     return copy
 
@@ -127,14 +189,10 @@ def _from_2_to_3(connection: sqlite3.Connection) -> None:
 
 def _notes_of_3(packed: bytes) -> bytes:
     """Repacks the notes of a batch: each ends with a row."""
-    try:
-        notes = msgspec.msgpack.decode(packed, type=list[tuple[Any, Any, Any, list[Any]]])
-        rows = [row for *_, row in notes]
-        if any(len(row) != _FIELDS_OF_2 for row in rows):
+    notes = _decoded(packed, list[Any])
+    for *_, row in notes:
+        if len(row) != _FIELDS_OF_2:
             raise CorruptLedgerError("holds an intent with a row of another format")
-    except (msgspec.DecodeError, TypeError) as error:
-        raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
-    for row in rows:
         doubt = row[_DOUBT]
         row[_DOUBT : _DOUBT + 1] = [doubt == 2, doubt == 1]
         row += [0, 0]

@@ -23,14 +23,20 @@ from .._core.errors import LedgerError
 from .._core.layout import LEDGER
 from .._core.names import Name, leaf
 from .._core.rows import Displaced, Row
-from .formats import FORMAT, SCHEMA, CorruptLedgerError, check_format, migrate
-from .notes import Pending, packed
-from .reader import ALL, LedgerReader, Span, connected, is_new, translated
+from .formats import (
+    FORMAT,
+    SCHEMA,
+    CorruptLedgerError,
+    Pending,
+    check_format,
+    migrate,
+    packed,
+)
+from .reader import FIELDS, LedgerReader, connected, translated
 
-__all__ = ["ALL", "CorruptLedgerError", "Ledger", "Pending", "Span"]
+__all__ = ["Ledger"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
-_FIELDS: Final = ", ".join(Row.__struct_fields__)
 _MARKS: Final = ", ".join("?" * len(Row.__struct_fields__))
 
 
@@ -62,11 +68,11 @@ class Ledger(LedgerReader):
             if not _leads_to(file, there):
                 raise LedgerError(f"{file}: was replaced while we opened it")
             ledger = cls(connection, there.st_ino, file)
-            found = None if is_new(connection) else check_format(connection, file)
+            found = check_format(connection, file)
             mode, synchronous = ("DELETE", "FULL") if network else ("WAL", "NORMAL")
             connection.execute(f"PRAGMA journal_mode={mode}")
             connection.execute(f"PRAGMA synchronous={synchronous}")
-            if found is None:
+            if not found:
                 connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
             elif found < FORMAT:
                 with ledger.transaction():
@@ -129,6 +135,7 @@ class Ledger(LedgerReader):
         """
         execute = self._connection.execute
         with translated(self.file):
+            (usual,) = execute("PRAGMA synchronous").fetchone()
             if durable:
                 execute("PRAGMA synchronous=FULL")
             with self.transaction():
@@ -136,8 +143,7 @@ class Ledger(LedgerReader):
                     sql = "SELECT count(*) FROM intents WHERE batch = ? AND owner = ?"
                     part = execute(sql, (batch, owner)).fetchone()[0]
                     execute("INSERT INTO intents VALUES (?, ?, ?, ?)", (batch, owner, part, notes))
-            if durable:
-                execute("PRAGMA synchronous=NORMAL")
+            execute(f"PRAGMA synchronous={usual}")
 
     def commit(self, rows: Iterable[Row], gone: Iterable[Name], batch: str | None = None) -> None:
         """Records what is true now, and ends a batch.
@@ -150,8 +156,8 @@ class Ledger(LedgerReader):
         with self.transaction():
             execute = self._connection.executemany
             execute("DELETE FROM rows WHERE name = ?", ((name,) for name in gone))
-            sql = f"INSERT OR REPLACE INTO rows ({_FIELDS}) VALUES ({_MARKS})"
-            execute(sql, map(_stored, rows))
+            sql = f"INSERT OR REPLACE INTO rows ({FIELDS}) VALUES ({_MARKS})"
+            execute(sql, map(astuple, rows))
             if batch is not None:
                 self._connection.execute("DELETE FROM intents WHERE batch = ?", (batch,))
 
@@ -175,15 +181,6 @@ class Ledger(LedgerReader):
         with self.transaction():
             sql = "UPDATE rows SET seen = ? WHERE name = ?"
             self._connection.executemany(sql, ((+seen, name) for name in names))
-
-
-def _stored(row: Row) -> tuple[object, ...]:
-    """Returns a row in the plain types that SQLite takes without asking for an adapter."""
-    name, kind, *same, made, declared, unsynced, seen, target, asked_ns, inode, ctime_ns = astuple(
-        row
-    )
-    booleans = (+made, +declared, +unsynced, +seen)
-    return (name, str(kind), *same, *booleans, target, asked_ns, inode, ctime_ns)
 
 
 def _leads_to(file: str, there: os.stat_result) -> bool:

@@ -1,16 +1,18 @@
-"""Looks at the paths of a batch, before and after it. Changes nothing.
+"""Looks at a root, and at the paths of a batch before and after it. Changes nothing.
 
 A file whose signature proves its content is not read; :mod:`._core/states` says when it does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
 
+from .._core.errors import RootError
 from .._core.intents import Intent
 from .._core.layout import FOLDER
 from .._core.names import ROOT, Name, ancestors, parent
@@ -28,12 +30,28 @@ from .._core.states import (
     proves,
 )
 from .._disk.calls import attributes_of, coarse_now_ns, signature_of
+from .._disk.roots import open_root
 from .._disk.tree import Tree, folding_of
 from .reader import LedgerReader
 
-__all__ = ["Seen", "entries", "look_at", "record", "view_of"]
+__all__ = ["Seen", "entries", "is_held", "look_at", "opened", "record", "view_of"]
 
 _LONGEST_TICK: Final = 10_000_000  # nanoseconds: a kernel with HZ=100
+
+
+@contextlib.contextmanager
+def opened(root: str) -> Iterator[Tree]:
+    """Opens a root, to be looked at only.
+
+    Raises:
+        RootError: The root can't be read.
+    """
+    with contextlib.closing(open_root(root)[0]) as tree:
+        try:
+            yield tree
+        except OSError as error:
+            problem = f"can't be looked at: {error.strerror or error}"
+            raise RootError(root, problem, "see the cause") from error
 
 
 def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> Actual:
@@ -42,13 +60,19 @@ def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> A
     What can't be looked at counts as foreign: touching it will fail, by name.
     """
     try:
-        if row is not None and row.kind == Kind.FILE and not (read or row.unsynced or row.seen):
-            found, known = tree.stat(name), row.signature  # Proves most.
-            if found is not None and proves(signature_of(found), known, row.recorded_ns):
-                return Actual(FileState(row.digest, row.size, attributes_of(found)), known)
+        if row is not None and row.kind == Kind.FILE and not read:
+            found = tree.stat(name)
+            if found is not None and is_held(row, signature_of(found)):
+                return Actual(FileState(row.digest, row.size, attributes_of(found)), row.signature)
         return tree.look(name, digest=True)
     except OSError:
         return Actual(OtherState())
+
+
+def is_held(row: Row, signature: Signature) -> bool:
+    """True if the signature of a file or link proves that it holds what was last written."""
+    doubtful = row.unsynced or row.seen
+    return not doubtful and proves(signature, row.signature, row.recorded_ns)
 
 
 def view_of(

@@ -7,24 +7,48 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, Self
 
+import msgspec
+
 from .._core.attributes import check_choice
 from .._core.errors import ApplyError
 from .._core.intents import Intent
 from .._core.states import Kind
 from .._disk.tree import Tree
-from .apply import apply_intents, ending_of, prepare
+from .apply import apply_intents, begin, ending_of, prepare
 from .backups import Backup, list_backups
 from .brake import Brake, Limit, check_limit
+from .comparison import Comparison, apply_all, check_removals
 from .drift import DriftReport, find_drift, observe
 from .exact import move_away
 from .ledger import Ledger
 from .outcome import Outcome
-from .reading import Status, mirrored
+from .reader import mirrored, noted
 from .session import PATIENCE, Session
 from .teardown import log_what_stays, tear_down
-from .update import Update, apply_update
+from .update import Update
 
 __all__ = ["DriftReport", "Mirror", "Outcome", "Status", "Update"]
+
+
+class Status(msgspec.Struct, frozen=True, gc=False):
+    """Figures about a mirror.
+
+    Attributes:
+        root: Its path.
+        owners: How many targets (of one or more apps) write to it.
+        files: Managed files and links.
+        folders: Folders that we made, or that are declared.
+        size: Bytes in the managed files, as last written.
+        updated_ns: When something was last recorded, in nanoseconds since 1970; 0 if
+            nothing was.
+    """
+
+    root: str
+    owners: int
+    files: int
+    folders: int
+    size: int
+    updated_ns: int = 0
 
 
 class Mirror:
@@ -242,15 +266,14 @@ class Mirror:
         check_limit(max_delete)
         files = Update()
         yield files
-        apply_update(
-            self.session,
-            self.apply,
-            files,
-            by=by,
-            on_conflict=on_conflict,
-            durable=durability != "none",
-            max_delete=max_delete,
-        )
+        root, note, declared = self.root, f"update: {by}", files.declared()
+        check_removals(root, noted(root, note), declared, max_delete, "max_delete")
+        owner = begin(self.session, note, by, durable=durability != "none")
+        comparison = Comparison(root, owner, on_conflict, durability != "none")
+        failures = apply_all(self.apply, comparison.batches(declared))
+        failures += comparison.unread.values()
+        if failures:
+            raise ApplyError(root, failures)
 
     def tear_down(self, owner: str, *, durable: bool = True) -> Outcome:
         """Removes what an owner made, and nothing else.

@@ -10,25 +10,41 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
-from .._core.errors import InvalidNameError, LedgerError
+from .._core.errors import InvalidNameError, LedgerError, RootError
 from .._core.layout import LEDGER
 from .._core.names import ROOT, Name, check_names
 from .._core.rows import Displaced, Row
 from .._core.states import Kind
-from .formats import FORMAT, SCHEMA, CorruptLedgerError, check_format, migrated_copy
-from .notes import Pending, unpacked
+from .formats import (
+    FORMAT,
+    SCHEMA,
+    CorruptLedgerError,
+    Pending,
+    check_format,
+    migrated_copy,
+    unpacked,
+)
 
 __all__ = [
     "ALL",
+    "FIELDS",
     "PAGE",
     "LedgerReader",
+    "Owner",
     "Recorded",
     "Span",
+    "after",
     "connected",
-    "is_new",
+    "count",
+    "exists",
+    "known",
+    "mirrored",
+    "noted",
+    "owners",
     "translated",
 ]
 
+FIELDS: Final = ", ".join(Row.__struct_fields__)
 PAGE: Final = 4096
 """Rows that are read at a time where there may be very many."""
 _IN: Final = 500  # values in one IN (...); SQLite's limit was 999 for long
@@ -39,7 +55,7 @@ _HINTS: Final = {
     sqlite3.SQLITE_CANTOPEN: "grant this user write access",
     sqlite3.SQLITE_IOERR: "is there space left? else check the disk",
 }
-_FIELDS: Final = ", ".join(Row.__struct_fields__)
+_DECLARED_IN: Final = "declared AND name BETWEEN ? AND ?"
 _BELOW: Final = "name > ? || '/' AND name < ? || '0'"  # "0" follows "/".
 
 Recorded: TypeAlias = tuple[Name, str, bool, int | None, int | None, int, int, int, int, int]
@@ -48,23 +64,18 @@ and ctime_ns as in a row."""
 
 
 class Span(NamedTuple):
-    """Some of the names of a ledger: those after one and up to another, or only one."""
+    """Some of the names of a ledger: those from a first one up to a last one."""
 
-    after: Name = ROOT
-    until: Name = ROOT
-    only: Name = ROOT
-
-    @property
-    def condition(self) -> tuple[str, tuple[Name, ...]]:
-        """A condition in SQL for which no other row is read, and its values."""
-        if self.only:
-            return "name > ? AND name = ?", (self.after, self.only)
-        if self.until:
-            return "name > ? AND name <= ?", (self.after, self.until)
-        return "name > ?", (self.after,)
+    first: str = ROOT
+    last: str | bytes = b""  # To SQLite every blob follows every text.
 
 
 ALL: Final = Span()
+
+
+def after(name: Name) -> str:
+    """Returns where a span begins that holds all that follows a name."""
+    return f"{name}\0"
 
 
 class LedgerReader:
@@ -72,7 +83,7 @@ class LedgerReader:
 
     Attributes:
         file: Its path, for messages.
-        inode: Of its file; 0 if it has none.
+        inode: Of its file; 0 if there is none.
         is_copy: True if it is a copy in memory, which no writer changes.
     """
 
@@ -84,9 +95,9 @@ class LedgerReader:
         self.inode = inode
         self.is_copy = is_copy
 
-    @staticmethod
-    def peek(path: str) -> LedgerReader | None:
-        """Opens the ledger of a root for reading; returns ``None`` if there is none.
+    @classmethod
+    def peek(cls, path: str) -> Self:
+        """Opens the ledger of a root for reading; an empty one in memory if there is none.
 
         Changes nothing. A file without tables is none: the first writer makes them in one
         step. Without a write-ahead log nobody has it open, so that not even the lock files of
@@ -95,32 +106,34 @@ class LedgerReader:
         Raises:
             LedgerError: A newer release wrote it, it is damaged, or this user may not look.
         """
-        file = os.path.join(path, LEDGER)
+        file, options = os.path.join(path, LEDGER), "mode=ro&immutable=1"
         try:
             found = os.lstat(file)
-            has_log = _exists(f"{file}-wal")
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(f"{file}-wal")
+                options = "mode=ro"
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            return cls.empty()
         except OSError as error:
             hint = "grant this user read access"
             raise LedgerError(f"{file}: can't be read: {error.strerror} ({hint})") from error
         if not stat.S_ISREG(found.st_mode):
             raise CorruptLedgerError(f"{file}: not a regular file")
         with translated(file), contextlib.ExitStack() as opened:
-            connection = connected(file, "mode=ro" if has_log else "mode=ro&immutable=1")
+            connection = connected(file, options)
             opened.enter_context(contextlib.closing(connection))
-            if is_new(connection):
-                return None
             version = check_format(connection, file)
-            if version < FORMAT:
+            if version == FORMAT:
+                opened.pop_all()
+                return cls(connection, found.st_ino, file)
+            if version:
                 copy = migrated_copy(connection, version)
-                return LedgerReader(copy, found.st_ino, file, is_copy=True)
-            opened.pop_all()
-            return LedgerReader(connection, found.st_ino, file)
+                return cls(copy, found.st_ino, file, is_copy=True)
+        return cls.empty()
 
     @classmethod
     def empty(cls) -> Self:
-        """Makes a ledger in memory, that knows nothing."""
+        """Makes a ledger in memory that knows nothing."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
         connection.executescript(SCHEMA)
         return cls(connection, 0, "a ledger in memory", is_copy=True)
@@ -143,24 +156,22 @@ class LedgerReader:
         """Returns a text that was noted for whoever keeps this mirror; empty if there is none."""
         return str(self.get_meta(f"note:{key}") or "")
 
-    def rows(self, where: str = "TRUE", *values: str, limit: int = -1) -> list[Row]:
+    def rows(self, where: str = "TRUE", *values: str | bytes, limit: int = -1) -> list[Row]:
         """Lists the rows that satisfy a condition, by name."""
-        sql = f"SELECT {_FIELDS} FROM rows WHERE {where} ORDER BY name LIMIT {limit}"
+        sql = f"SELECT {FIELDS} FROM rows WHERE {where} ORDER BY name LIMIT {limit}"
         return list(itertools.starmap(Row, self._named(sql, *values)))
 
     def page(self, span: Span) -> list[Row]:
         """Lists the first few rows of declared paths in a span, by name."""
-        where, names = span.condition
-        return self.rows(f"declared AND {where}", *names, limit=PAGE)
+        return self.rows(_DECLARED_IN, *span, limit=PAGE)
 
     def signatures(self, span: Span) -> list[Recorded]:
         """Lists what a look at the first few declared paths in a span needs, by name."""
-        where, names = span.condition
         sql = (
             "SELECT name, kind, NOT (unsynced OR seen), mode, asked_ns, recorded_ns, inode, size,"
-            f" mtime_ns, ctime_ns FROM rows WHERE declared AND {where} ORDER BY name LIMIT {PAGE}"
+            f" mtime_ns, ctime_ns FROM rows WHERE {_DECLARED_IN} ORDER BY name LIMIT {PAGE}"
         )
-        return self._named(sql, *names)
+        return self._named(sql, *span)
 
     def middle(self) -> Name:
         """Returns the name that about one half of all follow; empty if there is none."""
@@ -178,15 +189,13 @@ class LedgerReader:
                 _check_names(some)
                 yield from (name for (name,) in some)
 
-    def figures(self) -> tuple[int, int, int, int, int]:
+    def figures(self) -> tuple[int, ...]:
         """Counts owners, leaves, folders and bytes; tells the time of the last record."""
         sql = (
-            "SELECT count(DISTINCT owner), count(*) FILTER (WHERE kind <> ?),"
-            " count(*) FILTER (WHERE kind = ?), sum(size), max(recorded_ns) FROM rows"
+            "SELECT count(DISTINCT owner), count(*) FILTER (WHERE kind <> ?), count(*) FILTER"
+            " (WHERE kind = ?), coalesce(sum(size), 0), coalesce(max(recorded_ns), 0) FROM rows"
         )
-        found = self._select(sql, Kind.DIR, Kind.DIR)[0]
-        owners, leaves, folders, size, recorded = (int(figure or 0) for figure in found)
-        return owners, leaves, folders, size, recorded
+        return tuple(self._select(sql, Kind.DIR, Kind.DIR)[0])
 
     def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
         """Returns the rows of some names."""
@@ -251,12 +260,12 @@ class LedgerReader:
         parts = [(identity, *str(value).partition(" ")) for identity, value in self._select(sql)]
         return [(identity, by, int(since or 0)) for identity, since, _, by in parts]
 
-    def _select(self, sql: str, *values: str) -> list[Any]:
+    def _select(self, sql: str, *values: str | bytes) -> list[Any]:
         """Returns what a query finds."""
         with translated(self.file):
             return self._connection.execute(sql, values).fetchall()
 
-    def _named(self, sql: str, *values: str) -> list[Any]:
+    def _named(self, sql: str, *values: str | bytes) -> list[Any]:
         """Returns what a query finds, each with a name at its front."""
         found = self._select(sql, *values)
         _check_names(found)
@@ -273,20 +282,6 @@ def connected(file: str, options: str) -> sqlite3.Connection:
     quoted = file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     uri = f"file:{quoted}?{options}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-
-
-def is_new(connection: sqlite3.Connection) -> bool:
-    """True if a database still has no tables."""
-    return not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-
-
-def _exists(file: str) -> bool:
-    """True if a file is there; unlike :func:`os.path.exists`, raises what keeps us from looking."""
-    try:
-        os.lstat(file)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _check_names(found: list[Any]) -> None:
@@ -311,3 +306,84 @@ def translated(what: str) -> Iterator[None]:
             raise CorruptLedgerError(f"{what}: {error}") from error
         hint = _HINTS.get(code, "")
         raise LedgerError(f"{what}: {error}" + (f" ({hint})" if hint else "")) from error
+
+
+def known(root: str) -> contextlib.closing[LedgerReader]:
+    """Opens the ledger of a root for reading; an empty one where there is no mirror."""
+    return contextlib.closing(LedgerReader.peek(root))
+
+
+@contextlib.contextmanager
+def mirrored(root: str) -> Iterator[LedgerReader]:
+    """Opens the ledger of a mirror for reading.
+
+    Raises:
+        RootError: The directory is no mirror.
+    """
+    with known(root) as ledger:
+        if not ledger.inode:
+            raise RootError(root, "is no mirror", "it has no ledger")
+        yield ledger
+
+
+def exists(root: str) -> bool:
+    """True if anything was ever written here, and not given up; also if the ledger is damaged.
+
+    Raises:
+        LedgerError: A newer release wrote it, or this user may not look.
+    """
+    try:
+        with known(root) as ledger:
+            return ledger.inode != 0
+    except CorruptLedgerError:
+        return True
+
+
+def count(root: str) -> int:
+    """Counts the files and links that are managed.
+
+    Raises:
+        RootError: The directory is no mirror.
+    """
+    with mirrored(root) as ledger:
+        return ledger.count()
+
+
+def noted(root: str, key: str) -> str:
+    """Returns a text that was noted for whoever keeps a mirror; empty if there is none."""
+    with known(root) as ledger:
+        return ledger.noted(key)
+
+
+class Owner(NamedTuple):
+    """A target that writes to a mirror.
+
+    Attributes:
+        identity: Its UUID.
+        by: The engine's database, and the key of the directory in it.
+        since_ns: When it came, in nanoseconds since 1970.
+        files: How many files and links it has.
+        is_lost: True if a younger one has come in its place, since the engine's
+            database was lost: nobody declares its files any more.
+    """
+
+    identity: str
+    by: str
+    since_ns: int
+    files: int
+    is_lost: bool
+
+
+def owners(root: str) -> list[Owner]:
+    """Lists the targets that write to a mirror, in the order in which they came.
+
+    Raises:
+        RootError: The directory is no mirror.
+    """
+    with mirrored(root) as ledger:
+        found = sorted(ledger.owners(), key=lambda owner: owner[2])
+        youngest = {by: identity for identity, by, _ in found if by}
+        return [
+            Owner(*owner, ledger.count(owner[0]), youngest.get(owner[1], owner[0]) != owner[0])
+            for owner in found
+        ]

@@ -16,9 +16,9 @@ from .._core.states import ABSENT, DirState, FileState, Kind, same_content
 from .._disk.calls import coarse_now_ns, stamp_now
 from .._disk.staging import Slot, Staging, remove_area
 from .._disk.tree import Tree
+from .formats import Pending
 from .ledger import Ledger
 from .look import Seen, entries, record
-from .notes import Pending
 
 __all__ = ["recover"]
 

@@ -22,7 +22,7 @@ from .._core.rows import Row
 from .._core.states import FileState, Kind, LinkState, Signature
 from .._disk.staging import Slot, Staging, home_of
 from .._disk.tree import Tree
-from .notes import Pending
+from .formats import Pending
 from .outcome import Failures
 
 __all__ = ["Stage"]

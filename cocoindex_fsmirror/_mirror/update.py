@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Iterable
 from pathlib import PurePath
 from typing import Literal
 
 from .._core.attributes import checked_attributes, checked_content, checked_preserve
-from .._core.errors import ApplyError, FsMirrorError, PathError
-from .._core.intents import Intent
 from .._core.names import Name, parse_link_target, parse_name
-from .._core.ownership import OnConflict
 from .._core.states import DirState, FileState, LinkState, digest_of
 from .._disk.sources import spool, unread_source
-from .._disk.tree import Tree
-from .apply import prepare
-from .brake import Limit
-from .comparison import Comparison, Wanted, batches, check_removals
-from .drift import DriftReport
-from .ledger import Ledger
-from .reading import noted
-from .session import Session
+from .comparison import Wanted
 
-__all__ = ["Update", "apply_all", "apply_update", "begin"]
+__all__ = ["Update"]
 
 Preserved = tuple[Literal["mode", "mtime"], ...]
 
@@ -148,96 +136,3 @@ class Update:
     def declared(self) -> list[tuple[Name, Wanted]]:
         """Lists what is declared, by name."""
         return sorted(self._declared.items(), key=lambda pair: pair[0])
-
-
-def apply_update(
-    session: Session,
-    apply: Callable[[list[Intent]], object],
-    files: Update,
-    *,
-    by: str,
-    on_conflict: OnConflict,
-    durable: bool,
-    max_delete: Limit | None,
-) -> None:
-    """Brings what was declared to the disk, as :meth:`Mirror.update` tells.
-
-    Args:
-        session: That of the root.
-        apply: Applies a batch; raises :class:`ApplyError` for paths that failed.
-        files: What was declared.
-        by: Who declares.
-        on_conflict: What happens to foreign bytes.
-        durable: True if the update has to survive a power cut.
-        max_delete: How many files may be removed.
-    """
-    root, note, declared = session.root, f"update: {by}", files.declared()
-    check_removals(root, noted(root, note), declared, max_delete, "max_delete")
-    owner = begin(session, note, by, durable=durable)
-    comparison = Comparison(root, owner, on_conflict, durable)
-    failures = apply_all(apply, comparison.batches(declared))
-    failures += comparison.unread.values()
-    if failures:
-        raise ApplyError(root, failures)
-
-
-def begin(session: Session, note: str, by: str, *, durable: bool) -> str:
-    """Begins an update; makes the root if it is missing.
-
-    Args:
-        session: That of the root.
-        note: The key of the note that keeps the declarer's identity.
-        by: Who declares, for people.
-        durable: True if a root that was made has to survive a power cut.
-
-    Returns:
-        The identity of the declarer.
-    """
-
-    def act(tree: Tree, ledger: Ledger) -> str:
-        owner = ledger.identity(note)
-        prepare(tree, ledger, owner, by, DriftReport())
-        return owner
-
-    return session.run(act, create=True, durable=durable)
-
-
-def apply_all(
-    apply: Callable[[list[Intent]], object], to_do: Iterable[list[Intent]]
-) -> list[FsMirrorError]:
-    """Applies batch after batch, and tries again what did not fit on a full disk.
-
-    Old versions that went may have made room; it is tried as long as that helps.
-
-    Args:
-        apply: Applies a batch; raises :class:`ApplyError` for paths that failed.
-        to_do: The batches.
-
-    Returns:
-        What failed.
-    """
-    failures: list[FsMirrorError] = []
-    count = None
-    while True:
-        unfitting: list[tuple[Intent, FsMirrorError]] = []
-        for batch in to_do:
-            try:
-                apply(batch)
-            except ApplyError as error:
-                intents = {intent.name: intent for intent in batch}
-                for failure in error.exceptions:
-                    assert isinstance(failure, PathError)
-                    if _is_full(failure):
-                        unfitting.append((intents[Name(failure.path)], failure))
-                    else:
-                        failures.append(failure)
-        if not unfitting or len(unfitting) == count:
-            return [*failures, *(failure for _, failure in unfitting)]
-        count = len(unfitting)
-        to_do = batches(intent for intent, _ in unfitting)
-
-
-def _is_full(failure: PathError) -> bool:
-    """True if a path failed since the disk, or the quota, is full."""
-    cause = failure.__cause__  # Of an error of the system, that error.
-    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -16,13 +16,12 @@ import functools
 import inspect
 import logging
 import os
-from contextlib import closing
 from types import ModuleType
 from typing import Any, Final
 
 from .._core.errors import LedgerError, RootError
 from .._core.names import Name
-from .._mirror.reader import LedgerReader
+from .._mirror.reader import known
 
 __all__ = ["guard", "refuse_to_adopt"]
 
@@ -88,10 +87,7 @@ def _is_mirrored(path: str, kind: str) -> bool:
     """True if a directory is a mirror, or a file is managed by the mirror it lies in."""
     folder, name = (path, "") if kind == "dir" else os.path.split(path)
     try:
-        ledger = LedgerReader.peek(folder)
-        if ledger is None:
-            return False
-        with closing(ledger):
-            return kind == "dir" or bool(ledger.rows_named([Name(name)]))
+        with known(folder) as ledger:
+            return bool(ledger.inode if kind == "dir" else ledger.rows_named([Name(name)]))
     except LedgerError:
         return True

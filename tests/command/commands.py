@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._command.main import main
-from cocoindex_fsmirror._mirror.reading import row as row_of
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._mirror.drift import row_of
 
 
 def run(*arguments: object, **more: Any) -> Result:
@@ -29,7 +30,7 @@ def told(*arguments: object) -> dict[str, Any]:
 def edit_unseen(root: Path, name: str, content: bytes) -> None:
     """Changes a file in a way that no ``lstat`` shows: its row agrees with the new one."""
     with Mirror(root) as mirror:
-        row = row_of(mirror.root, name)
+        row = row_of(mirror.root, Name(name))
         assert row is not None
         assert row.size == len(content)
         (root / name).write_bytes(content)

@@ -186,17 +186,17 @@ def test_verify_finds_the_same_in_two_processes_as_in_one(src: Path, dst: Path) 
 def test_more_suspects_than_fit_are_looked_for_again(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cocoindex_fsmirror._mirror import suspects as _suspects
+    from cocoindex_fsmirror._mirror import drift as _drift
     from tests.command.syncing import sync
 
     sync(src, dst)
     for name in ("index.html", "loop", "outside"):
         (dst / name).unlink()
-    monkeypatch.setattr(_suspects, "_FEW", 3)
-    suspects = _suspects.few_suspects(str(dst))
+    monkeypatch.setattr(_drift, "_FEW", 3)
+    suspects = _drift.few_suspects(str(dst))
     assert suspects is not None
     assert {Name("index.html"), Name("loop"), Name("outside")} <= {*suspects}
-    monkeypatch.setattr(_suspects, "_FEW", 2)
-    assert _suspects.few_suspects(str(dst)) is None
+    monkeypatch.setattr(_drift, "_FEW", 2)
+    assert _drift.few_suspects(str(dst)) is None
     assert sync(src, dst).exit_code == 0
     assert state(dst) == state(src)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._core.names import ROOT
-from cocoindex_fsmirror._mirror.notes import Pending
-from cocoindex_fsmirror._mirror.reading import row as row_of
+from cocoindex_fsmirror._core.names import ROOT, Name
+from cocoindex_fsmirror._mirror.drift import row_of
+from cocoindex_fsmirror._mirror.formats import Pending
 from tests.command.commands import run, told
 from tests.support import exact_state
 from tests.target.flows import Flow
@@ -47,7 +47,7 @@ def test_status_counts_owners_files_drift_and_backups(source: Path, target: Path
 
 def test_status_and_verify_agree_during_a_batch(target: Path) -> None:
     with Mirror(target) as mirror:
-        row = row_of(mirror.root, "a")
+        row = row_of(mirror.root, Name("a"))
         assert row is not None
         note = Pending("batch", ROOT, "0", False, row)
         mirror.session.run(lambda _tree, ledger: ledger.begin([note], durable=False))

@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror, RootError
+from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._mirror import reader as _reader
-from cocoindex_fsmirror._mirror.drift import DriftReport, differences, has_drifted
+from cocoindex_fsmirror._mirror.drift import DriftReport, differences, has_drifted, row_of, rows
 from cocoindex_fsmirror._mirror.formats import CorruptLedgerError
-from cocoindex_fsmirror._mirror.reading import row as row_of
-from cocoindex_fsmirror._mirror.suspects import rows
 from tests.mirror.drifting import edit_in_place, edit_secretly, looks
 from tests.steps import quiet_state
 from tests.support import OWNER, delete, folder, write
@@ -227,6 +226,6 @@ def test_unsynced_row_that_stays_unwritten_makes_its_owner_stale(
     assert mirror.observe().stale == frozenset()
     mirror.prepare(OWNER, mirror.observe())
     assert mirror.observe().stale == {OWNER}
-    row = row_of(mirror.root, "d/x")
+    row = row_of(mirror.root, Name("d/x"))
     assert row is not None
     assert (row.unsynced, row.seen) == (True, True)

@@ -23,8 +23,7 @@ from cocoindex_fsmirror._disk.staging import Slot, Staging
 from cocoindex_fsmirror._mirror import apply as _apply_module
 from cocoindex_fsmirror._mirror import drift as _drift
 from cocoindex_fsmirror._mirror import look as _observe
-from cocoindex_fsmirror._mirror.drift import differences
-from cocoindex_fsmirror._mirror.reading import row as row_of
+from cocoindex_fsmirror._mirror.drift import differences, row_of
 from tests.mirror.drifting import edit_in_place, edit_secretly, pretend_unchanged
 from tests.support import OWNER, ledger_rows, write
 
@@ -135,7 +134,7 @@ def test_no_lstat_is_proof_by_a_copied_ledger(mirror: Mirror, root: Path, x: Pat
 
 
 def test_no_lstat_proves_an_unsynced_or_drifted_row(mirror: Mirror, root: Path, x: Path) -> None:
-    row = row_of(mirror.root, "d/x")
+    row = row_of(mirror.root, Name("d/x"))
     assert row is not None
     with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
         ledger.execute("UPDATE rows SET seen = 1 WHERE name = 'd/x'")

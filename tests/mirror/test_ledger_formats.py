@@ -28,10 +28,10 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.rows import Displaced, Row
 from cocoindex_fsmirror._mirror import formats as _formats
 from cocoindex_fsmirror._mirror import reader as _reader
+from cocoindex_fsmirror._mirror.drift import rows, suspects
 from cocoindex_fsmirror._mirror.formats import FORMAT, CorruptLedgerError
 from cocoindex_fsmirror._mirror.ledger import Ledger
 from cocoindex_fsmirror._mirror.reader import LedgerReader
-from cocoindex_fsmirror._mirror.suspects import rows, suspects
 from tests.support import backups, contents, delete, exact_state, snapshot, write
 
 KEPT = Path(__file__).parent.parent / "ledgers" / "format-2.sql"
@@ -80,9 +80,7 @@ def _opened(root: Path) -> Ledger:
 
 def _peeked(root: Path) -> LedgerReader:
     """Opens the ledger for reading."""
-    ledger = LedgerReader.peek(str(root))
-    assert ledger is not None
-    return ledger
+    return LedgerReader.peek(str(root))
 
 
 def _rows_of_2(file: Path) -> dict[str, list[Any]]:
