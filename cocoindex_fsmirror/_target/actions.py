@@ -11,7 +11,7 @@ from .._core.errors import readable
 from .._core.intents import Intent
 from .._core.names import ROOT, Name, join
 from .._core.states import Desired, DirState, FileState, LinkState
-from .specs import DirSpec, Options, RootKey, RootUpdate
+from .specs import Options, RootKey, RootUpdate, Spec
 
 __all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]
 
@@ -27,7 +27,7 @@ class Place:
     prefix: Name = ROOT
     container: str = ""
 
-    def inside(self, key: Name, spec: DirSpec) -> Place:
+    def inside(self, key: Name, spec: Spec) -> Place:
         """Returns the directory target that is declared below this one."""
         return replace(
             self,
@@ -66,11 +66,9 @@ class Mount(msgspec.Struct, frozen=True):
     """A root that is declared."""
 
     child: Place
-    create_parent_dirs: bool
+    spec: Spec
     why_all_run: str
     was_file: Intent | None
-    exact: bool = False
-    by: str = ""
 
     def __repr__(self) -> str:
         return f"mirror {self.child.root}"

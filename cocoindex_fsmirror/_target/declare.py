@@ -16,15 +16,16 @@ from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
 
 from .._core.attributes import checked_attributes, checked_content
-from .._core.names import ROOT, parse_name
+from .._core.names import parse_name
+from .._core.states import DirState
 from .._mirror.brake import Brake
-from .._mirror.drift import DriftReport, has_drifted, observe
+from .._mirror.drift import has_drifted, observe
 from .dir_target import DirTarget
 from .engine import database_in_use
 from .handlers import ChildHandler
 from .localfs_guard import guard, refuse_to_adopt
 from .roots import ROOTS
-from .specs import DirSpec, FileSpec, Options, RootKey, RootOptions, RootUpdate, TargetOptions
+from .specs import Options, RootKey, RootOptions, RootUpdate, Spec, TargetOptions, state_of
 
 __all__ = [
     "DirTarget",
@@ -63,7 +64,7 @@ def dir_target(
         TypeError: There is no such option.
         ValueError: An option has an unknown value.
     """
-    return _declared(path, create_parent_dirs, options, _look(path, options))[0]
+    return _declared(path, create_parent_dirs, options)[0]
 
 
 @coco.fn(version=1)  # Of what it does: to edit it makes nobody's components run again.
@@ -86,7 +87,7 @@ def declare_dir_target(
         TypeError: There is no such option.
         ValueError: An option has an unknown value.
     """
-    state, update = _declared(path, create_parent_dirs, options, _look(path, options))
+    state, update = _declared(path, create_parent_dirs, options)
     return DirTarget(coco.declare_target_state_with_child(state), update)
 
 
@@ -122,8 +123,7 @@ async def mount_dir_target(
         TypeError: There is no such option.
         ValueError: An option has an unknown value.
     """
-    drift = await asyncio.to_thread(_look, path, options)
-    state, update = _declared(path, create_parent_dirs, options, drift)
+    state, update = await asyncio.to_thread(_declared, path, create_parent_dirs, options)
     return DirTarget(await coco.mount_target(state), update)
 
 
@@ -160,77 +160,60 @@ def declare_file(
         ValueError: The mode or the time is out of range, the mode is decimal, or an option
             has an unknown value.
     """
-    key, resolved = _root_key(path), _resolved_now(path)
+    key, resolved = _located(path)
     if key.base_dir_key is None or PurePath(key.path).name:
         parse_name(PurePath(key.path).name)
-    checked, data = Options().changed(options, is_root=False), checked_content(content)
+    verify = Options().changed(options, is_root=False).verify
+    data, asked = checked_content(content), checked_attributes(mode, mtime_ns)
     folder, name = os.path.split(resolved or "")
-    looks = bool(resolved) and checked.verify != "none"
-    spec = FileSpec(
-        data,
-        checked_attributes(mode, mtime_ns),
+    spec = Spec(
+        state_of(data, asked),
         create_parent_dirs,
         str(coco.get_component_context()),
-        ROOT,
-        checked,
-        uuid.uuid4().hex,
-        looks and has_drifted(folder, parse_name(name)),
+        content=data,
+        given=options,
+        fresh_owner=uuid.uuid4().hex,
+        drifted=bool(resolved) and verify != "none" and has_drifted(folder, parse_name(name)),
     )
     refuse_to_adopt(resolved, str(key))
     coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key, spec)))
 
 
 def _declared(
-    path: _Where, create_parent_dirs: bool, options: RootOptions, drift: DriftReport | None
+    path: _Where, create_parent_dirs: bool, options: RootOptions
 ) -> tuple[coco.TargetState[ChildHandler], RootUpdate]:
-    """Returns the target state of a root, and the update of it that begins."""
-    limit = Options().changed(options).max_delete
-    update = RootUpdate(drift, None if limit is None else Brake(limit))
-    spec = DirSpec(
+    """Looks for drift; returns the target state of a root, and the update of it that begins."""
+    checked, (key, resolved) = Options().changed(options), _located(path)
+    refuse_to_adopt(resolved, str(key))
+    drift = None
+    if resolved is not None and checked.verify != "none":
+        drift = observe(resolved, content=checked.verify == "content")
+    update = RootUpdate(drift, None if checked.max_delete is None else Brake(checked.max_delete))
+    spec = Spec(
+        DirState(),
         create_parent_dirs,
         given=options,
         fresh_owner=uuid.uuid4().hex,
         update=update,
         by=database_in_use(),
     )
-    key = _root_key(path)
-    refuse_to_adopt(_resolved_now(path), str(key))
     return ROOTS.target_state(key, spec), update
 
 
-def _look(path: _Where, options: RootOptions) -> DriftReport | None:
-    """Looks for drift, if it is to be looked for."""
-    verify = Options().changed(options).verify
-    root = None if verify == "none" else _resolved_now(path)
-    return None if root is None else observe(root, content=verify == "content")
+def _located(path: _Where) -> tuple[RootKey, str | None]:
+    """Returns the engine's key of a path, and the absolute path if its context is known here.
 
-
-def _root_key(path: _Where) -> RootKey:
-    """Returns the engine's key of a root.
-
-    A path that counts from the working directory is made absolute: from another
-    directory the same words mean another target.
+    A path that counts from the working directory has an absolute one for a key: from
+    another directory the same words mean another target.
     """
-    where = _file_path(path)
-    if where.base_dir is not None:
-        return RootKey(where.base_dir.key, where.path.as_posix())
-    return RootKey(None, os.path.abspath(where.path))
-
-
-def _resolved_now(path: _Where) -> str | None:
-    """Returns the absolute path of a root, or ``None`` if its context is not known here."""
-    where = _file_path(path)
-    if where.base_dir is None:
-        return os.path.abspath(where.path)
+    if not isinstance(path, FilePath):
+        path = FilePath(base_dir=path) if isinstance(path, coco.ContextKey) else FilePath(path)
+    if path.base_dir is None:
+        absolute = os.path.abspath(path.path)
+        return RootKey(None, absolute), absolute
+    key = RootKey(path.base_dir.key, path.path.as_posix())
     try:
-        base = coco.use_context(where.base_dir)
-    except (KeyError, LookupError, RuntimeError):
-        return None
-    return os.path.abspath(os.path.join(base, where.path))
-
-
-def _file_path(path: _Where) -> FilePath:
-    """Returns a path in the one form that the engine has for all."""
-    if isinstance(path, FilePath):
-        return path
-    return FilePath(base_dir=path) if isinstance(path, coco.ContextKey) else FilePath(path)
+        base = coco.use_context(path.base_dir)
+    except (LookupError, RuntimeError):
+        return key, None
+    return key, os.path.abspath(os.path.join(base, path.path))

@@ -11,19 +11,12 @@ import cocoindex as coco
 from cocoindex.connectors.localfs import FilePath
 from cocoindex.resources.file import FileLike
 
-from .._core.attributes import (
-    UNASKED,
-    Attributes,
-    checked_attributes,
-    checked_content,
-    checked_preserve,
-)
+from .._core.attributes import checked_attributes, checked_content, checked_preserve
 from .._core.errors import SourceError
 from .._core.names import Name, parse_link_target, parse_name
-from .._core.states import Content, DirState, LinkState
+from .._core.states import Content, DirState, Leaf, LinkState
 from .._disk.sources import Source, Spooled, fingerprint, spool
-from .handlers import ChildHandler
-from .specs import DirSpec, FileSpec, Options, RootUpdate, Spec, TargetOptions
+from .specs import Options, RootUpdate, Spec, TargetOptions, state_of
 
 __all__ = ["DirTarget"]
 
@@ -37,15 +30,13 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
 
     def __init__(
         self,
-        provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS],
+        provider: coco.TargetStateProvider[Spec, Any, coco.MaybePendingS],
         _update: RootUpdate | None = None,
-        _chain: tuple[Name, ...] = (),
+        _container: str = "",
     ) -> None:
-        self._provider: coco.TargetStateProvider[Spec, ChildHandler, coco.MaybePendingS] = provider
+        self._provider: coco.TargetStateProvider[Spec, Any, coco.MaybePendingS] = provider
         self._update = _update or RootUpdate()
-        self._chain = _chain  # the directory targets between the root and this one
-        self._place = "".join(f"{part}//" for part in _chain)
-        self._prefix = "".join(f"{part}/" for part in _chain)
+        self._container = _container  # those between the root and this one, each with ``//``
 
     def declare_file(
         self: DirTarget,
@@ -73,8 +64,9 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
             TypeError: The name, the content, the mode or the time is of a wrong type.
             ValueError: The mode or the time is out of range, or the mode is decimal.
         """
-        asked = checked_attributes(mode, mtime_ns)
-        self._declare(parse_name(filename), checked_content(content), asked, create_parent_dirs)
+        name, data = parse_name(filename), checked_content(content)
+        state = state_of(data, checked_attributes(mode, mtime_ns))
+        self._declare(name, state, create_parent_dirs, data)
 
     async def declare_copy(
         self: DirTarget,
@@ -115,7 +107,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         content = await _content_of(source)
         if isinstance(content, Source):
             attributes = attributes.of_copy(content.attributes, preserve)
-        self._declare(name, content, attributes, create_parent_dirs)
+        self._declare(name, state_of(content, attributes), create_parent_dirs, content)
 
     def declare_symlink(
         self: DirTarget,
@@ -145,20 +137,19 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         name = parse_name(filename)
         pointed = parse_link_target(target, self._path(name) if not allow_escape else None)
         link = LinkState(pointed, checked_attributes(None, mtime_ns))
-        self._declare(name, link, UNASKED, create_parent_dirs)
+        self._declare(name, link, create_parent_dirs)
 
     def _declare(
         self: DirTarget,
         name: Name,
-        content: bytes | Content | LinkState,
-        attributes: Attributes,
+        state: Leaf,
         create_parent_dirs: bool,
+        content: bytes | Content | None = None,
     ) -> None:
         """Declares a file or a link."""
-        component, rival = self._add(name, is_file=True)
-        spec = FileSpec(content, attributes, create_parent_dirs, component, rival)
-        state = self._provider.target_state(name, spec)
-        coco.declare_target_state(cast("coco.TargetState[None]", state))
+        spec = Spec(state, create_parent_dirs, *self._add(name, is_file=True), content)
+        target_state = self._provider.target_state(name, spec)
+        coco.declare_target_state(cast("coco.TargetState[None]", target_state))
 
     def declare_dir_target(
         self: DirTarget,
@@ -191,20 +182,19 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         name = parse_name(path)
         Options().changed(options, is_root=False)
         state = DirState(checked_attributes(mode, mtime_ns).of_folder())
-        component, rival = self._add(name, is_file=False)
-        spec = DirSpec(create_parent_dirs, component, rival, options, state=state)
+        spec = Spec(state, create_parent_dirs, *self._add(name, is_file=False), given=options)
         provider = coco.declare_target_state_with_child(self._provider.target_state(name, spec))
-        return DirTarget(provider, self._update, (*self._chain, name))
+        return DirTarget(provider, self._update, f"{self._container}{name}//")
 
     def _add(self, name: Name, *, is_file: bool) -> tuple[str, Name]:
         """Registers a declaration; returns the component, and what contradicts it."""
         component, path = str(coco.get_component_context()), self._path(name)
         add = self._update.declarations.add
-        return component, add(path, self._place, component, is_file=is_file)
+        return component, add(path, self._container, component, is_file=is_file)
 
     def _path(self, name: Name) -> Name:
         """Returns the path of a declared name below the root."""
-        return Name(self._prefix + name)
+        return Name(self._container.replace("//", "/") + name)
 
     def __coco_memo_key__(self) -> object:
         return self._provider.memo_key

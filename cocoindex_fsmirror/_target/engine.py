@@ -40,13 +40,7 @@ def database_in_use() -> str:
 _MOST_ATTACHED: Final = 128
 
 
-class _Thread(threading.local):
-    """What is known of the thread that asks."""
-
-    is_attached = False
-
-
-_thread = _Thread()
+_thread = threading.local()
 _attached = itertools.count()
 
 
@@ -63,22 +57,20 @@ def stay_attached() -> None:
     The one trick of this kind: it takes a fifth off a first run, more than the tenth that
     a trick has to be worth (``benchmarks/README.md`` has the measurement).
     """
-    if not _thread.is_attached and next(_attached) < _MOST_ATTACHED:
+    if not hasattr(_thread, "is_attached") and next(_attached) < _MOST_ATTACHED:
         _thread.is_attached = True
         ctypes.pythonapi.PyGILState_Ensure()
 
 
 def make_sink(
-    apply: _Apply[_ActionT],
-    child_handler: _ChildHandler[_ActionT],
-    is_container: Callable[[_ActionT], bool],
+    apply: _Apply[_ActionT], child_handler: _ChildHandler[_ActionT]
 ) -> coco.TargetActionSink[_ActionT]:
     """Makes a sync sink whose containers yield the handlers of their children.
 
     Args:
         apply: Carries out a batch of actions.
-        child_handler: The handler of the children of a container.
-        is_container: Whether an action creates or updates a container.
+        child_handler: Returns the handler of the children of a container; ``None`` for an
+            action that neither creates nor updates one.
     """
     if HAS_CHILD_FACTORY:
         return coco.TargetActionSink.from_fn(apply, child_handler=child_handler)
@@ -87,12 +79,8 @@ def make_sink(
         context_provider: Any, actions: Sequence[_ActionT]
     ) -> list[coco.ChildTargetDef[Any] | None]:
         apply(context_provider, actions)
-        return [
-            coco.ChildTargetDef(handler=child_handler(context_provider, action))
-            if is_container(action)
-            else None
-            for action in actions
-        ]
+        handlers = (child_handler(context_provider, action) for action in actions)
+        return [h if h is None else coco.ChildTargetDef(handler=h) for h in handlers]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

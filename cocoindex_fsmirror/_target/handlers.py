@@ -1,29 +1,43 @@
-"""The handlers: compare the engine's records with a flow's declarations, path by path.
+"""The handlers and their sink.
 
-Records are stored in users' databases and never change silently.
+The handlers compare the engine's records with a flow's declarations, path by path; what they
+decide are actions. The sink hands each root its part of a batch of actions. The mirrors stay
+open from batch to batch.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import logging
+import os
+import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 import cocoindex as coco
+from msgspec.structs import replace
 
+from .._core.errors import ApplyError, FsMirrorError
 from .._core.intents import Intent
-from .._core.names import ROOT, Name, join
-from .._core.states import ABSENT, Absent, Desired, DirState, Kind
+from .._core.names import ROOT, Name, join, parse_name
+from .._core.states import ABSENT, Absent, DirState, Kind
+from .._disk.roots import is_there
+from .._mirror.drift import DriftReport
+from .._mirror.mirror import Mirror
 from .actions import Action, Change, Drop, Mount, Place, Single
 from .engine import make_sink, stay_attached
 from .records import Record, is_settled, owner_of, record_of, remembered_digests
-from .sink import apply_actions
-from .specs import DirSpec, FileSpec, Options, RootKey, RootUpdate, Spec
+from .specs import GONE, Options, RootKey, RootUpdate, Spec
 
-__all__ = ["ChildHandler", "RootHandler"]
+__all__ = ["MOST", "ChildHandler", "RootHandler", "apply_actions", "close_all", "mirror_at"]
 
+_Step: TypeAlias = Callable[[], object]
+_log = logging.getLogger("cocoindex_fsmirror")
 _Declared: TypeAlias = Spec | coco.NonExistenceType
+_Output: TypeAlias = coco.TargetReconcileOutput[Action, Record, "ChildHandler"]
 
 
 class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
@@ -37,35 +51,27 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
     def reconcile(
         self,
         key: coco.StableKey,
-        desired_target_state: _Declared,
-        prev_possible_records: Collection[Record],
-        prev_may_be_missing: bool,
+        declared: _Declared,
+        previous: Collection[Record],
+        missing: bool,
         /,
-    ) -> coco.TargetReconcileOutput[Action, Record, ChildHandler] | None:
+    ) -> _Output | None:
         """Decides what one path needs."""
         stay_attached()
-        place, own = self._place, Name(cast("str", key))
+        place, own, spec = self._place, Name(cast("str", key)), _spec_of(declared)
         name, update = join(place.prefix, own), place.update
-        spec = None if coco.is_non_existence(desired_target_state) else desired_target_state
-        desired, component, rival = (
-            (ABSENT, "", ROOT) if spec is None else (spec.state, spec.component, spec.rival)
-        )
-        record = record_of(desired, component)
-        drifted = bool(rival) or (update.drift is not None and name in update.drift.names)
-        settled = is_settled(
-            record, prev_possible_records, may_be_missing=prev_may_be_missing, drifted=drifted
-        )
-        is_dir = isinstance(spec, DirSpec)
+        record = record_of(spec.state, spec.component)
+        drifted = bool(spec.rival) or (update.drift is not None and name in update.drift.names)
+        settled = is_settled(record, previous, may_be_missing=missing, drifted=drifted)
+        is_dir = isinstance(spec.state, DirState)
         if settled and not is_dir:
             return None
-        if spec is None and update.brake is not None:
+        if spec is GONE and update.brake is not None:
             update.brake.announce(name)
-        intent = _intent(
-            name, desired, spec, place.owner, place.options, prev_possible_records, place.container
-        )
-        was_dir = any(previous.kind == Kind.DIR for previous in prev_possible_records)
+        intent = _intent(name, spec, place.owner, place.options, previous, place.container)
+        was_dir = any(record.kind == Kind.DIR for record in previous)
         closed = ((place.owner, f"{place.container}{own}//"),) if was_dir and not is_dir else ()
-        child = place.inside(own, spec) if isinstance(spec, DirSpec) else None
+        child = place.inside(own, spec) if is_dir else None
         return _output(Change(place, intent, closed, child, settled), record)
 
 
@@ -75,62 +81,59 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
     def reconcile(
         self,
         key: coco.StableKey,
-        desired_target_state: _Declared,
-        prev_possible_records: Collection[Record],
-        prev_may_be_missing: bool,
+        declared: _Declared,
+        previous: Collection[Record],
+        missing: bool,
         /,
-    ) -> coco.TargetReconcileOutput[Action, Record, ChildHandler] | None:
+    ) -> _Output | None:
         """Decides what one root needs."""
         stay_attached()
-        root, previous = RootKey(*cast("tuple[str | None, str]", key)), prev_possible_records
-        spec = None if coco.is_non_existence(desired_target_state) else desired_target_state
-        owner = owner_of(previous, "" if spec is None else spec.fresh_owner)
-        kinds = {record.kind for record in previous}
-        was_file = None
-        if Kind.FILE in kinds:
-            was_file = _intent(ROOT, ABSENT, None, owner, Options(), previous)
-        if spec is None:
-            if was_file is None:
-                return _output(Drop(root, owner), ABSENT)
-            return _output(Single(root, was_file, Kind.DIR in kinds), ABSENT)
-        if isinstance(spec, FileSpec):
-            desired = spec.state
-            record = record_of(desired, spec.component, owner)
-            missing, drifted = prev_may_be_missing, spec.drifted
-            if is_settled(record, previous, may_be_missing=missing, drifted=drifted):
-                return None
-            intent = _intent(ROOT, desired, spec, owner, spec.options, previous)
-            return _output(Single(root, intent, Kind.DIR in kinds), record)
-        update, options = spec.update or RootUpdate(), Options().changed(spec.given)
-        why = _why_all_run(update, owner, previous)
-        place = Place(root, owner, options, update)
-        exact, by = options.exact and update.drift is not None, f"{spec.by} {root}".strip()
-        mount = Mount(place, spec.create_parent_dirs, why, was_file, exact, by)
-        return _output(mount, record_of(DirState(), "", owner), reruns=bool(why))
+        root, spec = RootKey(*cast("tuple[str | None, str]", key)), _spec_of(declared)
+        owner, kinds = owner_of(previous, spec.fresh_owner), {each.kind for each in previous}
+        if isinstance(spec.state, DirState):
+            update, options = spec.update or RootUpdate(), Options().changed(spec.given)
+            was_file = None
+            if Kind.FILE in kinds:
+                was_file = _intent(ROOT, GONE, owner, Options(), previous)
+            why = _why_all_run(update, owner, previous)
+            mount = Mount(Place(root, owner, options, update), spec, why, was_file)
+            return _output(mount, record_of(DirState(), "", owner), reruns=bool(why))
+        if spec is GONE and Kind.FILE not in kinds:
+            return _output(Drop(root, owner), ABSENT)
+        record = record_of(spec.state, spec.component, owner)
+        if is_settled(record, previous, may_be_missing=missing, drifted=spec.drifted):
+            return None
+        options = Options().changed(spec.given, is_root=False)
+        intent = _intent(ROOT, spec, owner, options, previous)
+        return _output(Single(root, intent, Kind.DIR in kinds), record)
+
+
+def _spec_of(declared: _Declared) -> Spec:
+    """Returns a declaration; that of a path which is no longer declared is :data:`GONE`."""
+    return GONE if coco.is_non_existence(declared) else declared
 
 
 def _intent(  # noqa: PLR0917
     name: Name,
-    desired: Desired,
-    spec: Spec | None,
+    spec: Spec,
     owner: str,
     options: Options,
     previous: Collection[Record],
     container: str = "",
 ) -> Intent:
-    """Returns the intent of a declaration, or of its end if there is none."""
+    """Returns the intent of a declaration."""
     return Intent(
         name,
-        desired,
+        spec.state,
         owner,
         container,
-        "" if spec is None else spec.component,
-        None if spec is None else spec.payload,
+        spec.component,
+        spec.content,
         remembered_digests(previous),
         options.on_conflict,
-        spec is None or spec.create_parent_dirs,
+        spec.create_parent_dirs,
         options.durable,
-        ROOT if spec is None else spec.rival,
+        spec.rival,
     )
 
 
@@ -145,9 +148,7 @@ def _why_all_run(update: RootUpdate, owner: str, previous: Collection[Record]) -
     return ""
 
 
-def _output(
-    action: Action, record: Record | Absent, *, reruns: bool = False
-) -> coco.TargetReconcileOutput[Action, Record, ChildHandler]:
+def _output(action: Action, record: Record | Absent, *, reruns: bool = False) -> _Output:
     """Returns an action, with the record that holds once it is applied."""
     return coco.TargetReconcileOutput(
         action=action,
@@ -157,17 +158,13 @@ def _output(
     )
 
 
-def _child_of(_context_provider: Any, action: Action) -> ChildHandler:
-    """Returns the handler of what is declared below a directory."""
-    assert isinstance(action, Mount | Change)
-    assert action.child is not None
-    action.child.update.declarations.owner = action.child.owner
-    return ChildHandler(action.child)
-
-
-def _is_container(action: Action) -> bool:
-    """True if an action is about a directory that is declared."""
-    return isinstance(action, Mount | Change) and action.child is not None
+def _child_of(_context_provider: Any, action: Action) -> ChildHandler | None:
+    """Returns the handler of what is declared below a directory; ``None`` for all else."""
+    place = action.child if isinstance(action, Mount | Change) else None
+    if place is None:
+        return None
+    place.update.declarations.owner = place.owner
+    return ChildHandler(place)
 
 
 class _BatchDelay:
@@ -210,4 +207,125 @@ def _apply_delayed(context_provider: Any, actions: Sequence[Action]) -> None:
         apply_actions(context_provider, actions)
 
 
-_sink = make_sink(_apply_delayed, _child_of, _is_container)
+_sink = make_sink(_apply_delayed, _child_of)
+
+
+def apply_actions(context_provider: Any, actions: Sequence[Action]) -> None:
+    """Applies a batch root by root; no failure hides another."""
+    errors: list[FsMirrorError] = []
+    for step in _steps(context_provider, actions):
+        try:
+            step()
+        except FsMirrorError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ApplyError(f"{len(errors)} mirrors", errors)
+
+
+def _steps(context_provider: Any, actions: Sequence[Action]) -> list[_Step]:
+    """Lists the steps of a batch: roots are mounted first, then changed, and dropped last."""
+    mounts: list[_Step] = []
+    rest: list[_Step] = []
+    changes: dict[RootKey, list[Change]] = {}
+    for action in actions:
+        match action:
+            case Mount():
+                mounts.append(partial(_mount, context_provider, action))
+            case Change():
+                changes.setdefault(action.place.root, []).append(action)
+            case Single():
+                rest.append(partial(_write_single, context_provider, action))
+            case Drop():
+                rest.append(partial(_drop, context_provider, action))
+    applied = (partial(_change, context_provider, *pair) for pair in changes.items())
+    return [*mounts, *applied, *rest]
+
+
+def _mount(context_provider: Any, action: Mount) -> None:
+    """Makes a root ready."""
+    place = action.child
+    root = place.root.resolve(context_provider)
+    if action.was_file is not None:
+        _write_single(context_provider, Single(place.root, action.was_file, False))
+    if action.why_all_run:
+        _log.warning("%s: every component below it runs again: %s", root, action.why_all_run)
+    mirror_at(root).prepare(
+        place.owner,
+        place.update.drift or DriftReport(),
+        parents=action.spec.create_parent_dirs,
+        durable=place.options.durable,
+        exact=place.options.exact and place.update.drift is not None,
+        by=f"{action.spec.by} {place.root}".strip(),
+    )
+
+
+def _change(context_provider: Any, root: RootKey, changes: list[Change]) -> None:
+    """Brings the paths of one root to their desired states."""
+    for change in changes:
+        if change.intent.desired is ABSENT:
+            change.place.update.declarations.withdraw(change.intent.name, change.intent.container)
+    closed = [pair for change in changes for pair in change.closed]
+    intents = [change.intent for change in changes]
+    mirror_at(root.resolve(context_provider)).apply(intents, closed, changes[0].place.update.brake)
+
+
+def _drop(context_provider: Any, action: Drop) -> None:
+    """Gives a root up."""
+    mirror_at(action.root.resolve(context_provider)).tear_down(action.owner)
+
+
+def _write_single(context_provider: Any, action: Single) -> None:
+    """Brings a file that is declared by itself to its desired state."""
+    path = action.path.resolve(context_provider)
+    intent = replace(action.intent, name=parse_name(os.path.basename(path)))
+    if action.was_dir:
+        mirror_at(path).tear_down(intent.owner, durable=intent.durable)
+    mirror = mirror_at(os.path.dirname(path))
+    if intent.desired is not ABSENT:
+        mirror.prepare(
+            intent.owner, DriftReport(), parents=intent.create_parents, durable=intent.durable
+        )
+        mirror.apply([intent])
+    elif is_there(mirror.root):
+        mirror.apply([intent])
+        mirror.tear_down(intent.owner, durable=intent.durable)
+
+
+MOST: Final = 32
+"""How many ledgers stay open."""
+
+_mirrors: dict[str, Mirror] = {}
+_lock = threading.Lock()
+_abandoned: list[Mirror] = []
+
+
+def mirror_at(root: str) -> Mirror:
+    """Returns the mirror of a root; its ledger stays open between batches."""
+    with _lock:
+        mirror = _mirrors.pop(root, None) or Mirror(root)
+        _mirrors[root] = mirror
+        if len(_mirrors) > MOST:
+            _mirrors.pop(next(iter(_mirrors))).close()
+        return mirror
+
+
+@atexit.register
+def close_all() -> None:
+    """Folds each ledger's log into its file."""
+    with _lock:
+        for mirror in _mirrors.values():
+            mirror.close()
+        _mirrors.clear()
+
+
+def _abandon() -> None:
+    """Abandons the mirrors in a forked child: SQLite forbids even to close its parent's."""
+    global _lock  # noqa: PLW0603  # The old one may be held by a thread that is not here.
+    _lock = threading.Lock()
+    _abandoned.extend(_mirrors.values())
+    _mirrors.clear()
+
+
+os.register_at_fork(after_in_child=_abandon)

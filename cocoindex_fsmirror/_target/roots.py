@@ -20,18 +20,12 @@ class _Roots(coco.TargetHandler[Any, Record, Any]):
     """Stands for the handler of root directories, whose import takes a tenth of a second."""
 
     def reconcile(
-        self,
-        key: coco.StableKey,
-        desired_target_state: Any,
-        prev_possible_records: Collection[Record],
-        prev_may_be_missing: bool,
-        /,
+        self, key: coco.StableKey, declared: Any, previous: Collection[Record], missing: bool, /
     ) -> coco.TargetReconcileOutput[Any, Record, Any] | None:
         """Passes the question on to the real handler."""
         from .handlers import RootHandler  # noqa: PLC0415
 
-        asked = key, desired_target_state, prev_possible_records, prev_may_be_missing
-        return RootHandler().reconcile(*asked)
+        return RootHandler().reconcile(key, declared, previous, missing)
 
 
 ROOTS = coco.register_root_target_states_provider("cocoindex_fsmirror/root", _Roots())

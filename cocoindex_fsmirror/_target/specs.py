@@ -17,15 +17,14 @@ from msgspec.structs import replace
 from .._core.attributes import Attributes, check_choice
 from .._core.errors import RootError
 from .._core.names import ROOT, Name
-from .._core.states import Content, DirState, FileState, LinkState, digest_of
+from .._core.states import ABSENT, Content, Desired, FileState, digest_of
 from .._mirror.brake import Brake, Limit, check_limit
 from .._mirror.drift import DriftReport
 from .declarations import Declarations
 
 __all__ = [
-    "DirSpec",
+    "GONE",
     "Durability",
-    "FileSpec",
     "OnConflict",
     "Options",
     "RootKey",
@@ -34,6 +33,7 @@ __all__ = [
     "Spec",
     "TargetOptions",
     "Verify",
+    "state_of",
 ]
 
 Durability: TypeAlias = Literal["batch", "none"]
@@ -100,8 +100,6 @@ class Options(msgspec.Struct, frozen=True, gc=False):
 
 
 _NESTED: Final = {"exact": False, "max_delete": None}
-_DEFAULTS: Final = Options()
-_ANY_FOLDER: Final = DirState()
 
 
 @dataclass(frozen=True)
@@ -119,50 +117,45 @@ class RootUpdate:
     declarations: Declarations = field(default_factory=Declarations)
 
 
-class FileSpec(msgspec.Struct, frozen=True, gc=False):
-    """A declared file, or a link, which has its state for a content."""
+class Spec(msgspec.Struct, frozen=True, gc=False):
+    """A declaration, as the engine keeps it until it asks our handler.
 
-    content: bytes | Content | LinkState
-    attributes: Attributes
-    create_parent_dirs: bool
-    component: str
-    rival: Name = ROOT
-    options: Options = _DEFAULTS
-    fresh_owner: str = ""
-    drifted: bool = False
+    Attributes:
+        state: The desired state.
+        create_parent_dirs: True to make missing folders above it.
+        component: The path of the component that declares it.
+        rival: A path that is declared too and can't be there together with this
+            one; :data:`ROOT` if there is none.
+        content: The bytes of a file, or where they are.
+        given: The options of a root or a single file; of a directory target inside
+            another one, those that it does not inherit.
+        fresh_owner: The identity of the mirror of a root that the engine does not know.
+        drifted: True if a single file was seen to differ from its last-written state.
+        update: The update of a root that begins.
+        by: The path of the engine's database, for people.
+    """
 
-    @property
-    def state(self) -> FileState | LinkState:
-        """The desired state."""
-        content = self.content
-        if isinstance(content, LinkState):
-            return content
-        if isinstance(content, bytes):
-            return FileState(digest_of(content), len(content), self.attributes)
-        return FileState(content.digest, content.size, self.attributes)
-
-    @property
-    def payload(self) -> bytes | Content | None:
-        """The bytes of a file, or where they are."""
-        return None if isinstance(self.content, LinkState) else self.content
-
-
-class DirSpec(msgspec.Struct, frozen=True, gc=False):
-    """A declared directory; what is not among its options is inherited."""
-
-    create_parent_dirs: bool
+    state: Desired
+    create_parent_dirs: bool = True
     component: str = ""
     rival: Name = ROOT
+    content: bytes | Content | None = None
     given: Mapping[str, Any] = {}  # It is copied.
     fresh_owner: str = ""
+    drifted: bool = False
     update: RootUpdate | None = None
-    state: DirState = _ANY_FOLDER
     by: str = ""
-    payload: None = None
 
 
-Spec: TypeAlias = FileSpec | DirSpec
-"""A declaration, as the engine keeps it until it asks our handler."""
+GONE: Final = Spec(ABSENT)
+"""The declaration of a path that is no longer declared."""
+
+
+def state_of(content: bytes | Content, attributes: Attributes) -> FileState:
+    """Returns the desired state of a file."""
+    if isinstance(content, bytes):
+        return FileState(digest_of(content), len(content), attributes)
+    return FileState(content.digest, content.size, attributes)
 
 
 class RootKey(NamedTuple):

@@ -12,23 +12,22 @@ import cocoindex as coco
 import msgspec
 from hypothesis import strategies as st
 
-from cocoindex_fsmirror._core.attributes import UNASKED
-from cocoindex_fsmirror._core.names import ROOT, Name
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.states import DirState, FileState
 from cocoindex_fsmirror._mirror.drift import has_drifted
 from cocoindex_fsmirror._target.actions import Action, Mount
-from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of, apply_actions
 from cocoindex_fsmirror._target.records import Record
-from cocoindex_fsmirror._target.sink import apply_actions
-from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, Spec
+from cocoindex_fsmirror._target.specs import RootKey, Spec
 from cocoindex_fsmirror.testing import names
 from tests.kit.our_disk import Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour
-from tests.kit.our_target import CONTENTS, MODES, forget, shown
+from tests.kit.our_target import CONTENTS, MODES, file_spec, forget, shown
 
 __all__ = ["Alone", "InBase", "Roots"]
 
 _KEYS = st.builds(RootKey, st.just("base"), names())
-_OURS = FileSpec(b"ours", UNASKED, True, "/one")
+_OURS = file_spec(b"ours")
 _MIRROR = "a mirror with its file"
 _Key = tuple[str, str]
 
@@ -49,9 +48,9 @@ class _Declaring(RootHandler):
     ) -> coco.TargetReconcileOutput[Action, Record, ChildHandler] | None:
         """Asks the real handler."""
         spec = desired_target_state
-        if isinstance(spec, FileSpec | DirSpec):
+        if isinstance(spec, Spec):
             spec = msgspec.structs.replace(spec, fresh_owner=f"the owner of {key!r}")
-        if isinstance(spec, FileSpec):
+        if isinstance(spec, Spec) and isinstance(spec.state, FileState):
             assert isinstance(key, tuple)
             drifted = has_drifted(str(self._base), Name(str(key[1])))
             spec = msgspec.structs.replace(spec, drifted=drifted)
@@ -106,7 +105,7 @@ class Roots(InBase):
         """Directories."""
         conflicts = st.sampled_from(["backup", "overwrite", "error"])
         given = st.fixed_dictionaries({"durability": st.just("none"), "on_conflict": conflicts})
-        return st.builds(DirSpec, st.just(True), given=given)
+        return st.builds(Spec, st.just(DirState()), given=given)
 
     def expected(self, _key: _Key, _value: Spec) -> str:
         """What a directory shows."""
@@ -117,7 +116,9 @@ class Roots(InBase):
         super().apply(actions)
         for action in actions:
             if isinstance(action, Mount):
-                output = _child_of(self, action).reconcile("ours", _OURS, [], True)
+                handler = _child_of(self, action)
+                assert handler is not None
+                output = handler.reconcile("ours", _OURS, [], True)
                 assert output is not None
                 super().apply([output.action])
 
@@ -157,13 +158,11 @@ class Alone(InBase):
 
     def values(self) -> st.SearchStrategy[Any]:
         """Files."""
-        options = st.just(Options(durability="none"))
+        given = st.just({"durability": "none"})
         components = st.sampled_from(["/one", "/two"])
-        return st.builds(
-            FileSpec, CONTENTS, MODES, st.just(True), components, st.just(ROOT), options
-        )
+        return st.builds(file_spec, CONTENTS, MODES, st.none(), components, given)
 
-    def expected(self, key: _Key, value: FileSpec) -> Entry:
+    def expected(self, key: _Key, value: Spec) -> Entry:
         """A file."""
         self.disk.foreign.pop(key[1], None)
         return shown(value)

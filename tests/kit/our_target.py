@@ -12,15 +12,15 @@ from typing import Any, ClassVar, cast
 from hypothesis import strategies as st
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._core.attributes import Attributes
 from cocoindex_fsmirror._core.names import ancestors, parse_name
-from cocoindex_fsmirror._core.states import LinkState
+from cocoindex_fsmirror._core.states import Content, DirState, FileState, LinkState
 from cocoindex_fsmirror._mirror.drift import DriftReport
-from cocoindex_fsmirror._target import sink as _sink
+from cocoindex_fsmirror._target import handlers as _sink
 from cocoindex_fsmirror._target.actions import Action, Mount
-from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of, apply_actions
 from cocoindex_fsmirror._target.records import Record
-from cocoindex_fsmirror._target.sink import apply_actions
-from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, RootUpdate, Spec
+from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate, Spec, state_of
 from cocoindex_fsmirror.testing import paths
 from tests.kit.our_disk import DIR, Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour
@@ -37,6 +37,7 @@ __all__ = [
     "Tidy",
     "TidyFolders",
     "Unseeing",
+    "file_spec",
     "forget",
     "shown",
 ]
@@ -50,9 +51,25 @@ _COMPONENTS = st.sampled_from(["/one", "/two"])
 
 TIMES = st.none() | st.sampled_from([0, 1_500_000_000_123_456_789])
 _ALL = CONTENTS | CONTENTS.map(Elsewhere) | st.sampled_from("xy").map(LinkState)
-_PLAIN = st.builds(FileSpec, _TWELVE, st.none(), st.just(True), st.just("/one"))
-FILES = _PLAIN | st.builds(FileSpec, _ALL, MODES, st.just(True), _COMPONENTS, mtime_ns=TIMES)
-FOLDERS = st.builds(DirSpec, st.just(True), _COMPONENTS)
+
+
+def file_spec(
+    content: bytes | Content | LinkState,
+    mode: int | None = None,
+    mtime_ns: int | None = None,
+    component: str = "/one",
+    given: Mapping[str, Any] | None = None,
+) -> Spec:
+    """Returns the declaration of a file or link."""
+    if isinstance(content, LinkState):
+        return Spec(content, component=component)
+    state = state_of(content, Attributes(mode, mtime_ns))
+    return Spec(state, component=component, content=content, given=given or {})
+
+
+_PLAIN = st.builds(file_spec, _TWELVE)
+FILES = _PLAIN | st.builds(file_spec, _ALL, MODES, TIMES, _COMPONENTS)
+FOLDERS = st.builds(Spec, st.just(DirState()), component=_COMPONENTS)
 
 
 def forget(root: str) -> None:
@@ -126,8 +143,8 @@ class Mounted:
         """What ``mount_dir_target`` does in a new process."""
         forget(self._root)
         self._update = _Looking(self._root, verify=self.options.verify != "none")
-        spec = DirSpec(
-            True,
+        spec = Spec(
+            DirState(),
             given={"durability": self.options.durability, "verify": self.options.verify},
             fresh_owner="an owner",
             update=self._update,
@@ -140,7 +157,9 @@ class Mounted:
         apply_actions(None, [output.action])
         self._records = [output.tracking_record]
         forget(self._root)  # A process that is forked must not share it.
-        return _child_of(None, output.action)
+        handler = _child_of(None, output.action)
+        assert handler is not None
+        return handler
 
     def apply(self, actions: Sequence[Action]) -> None:
         """The sink."""
@@ -155,17 +174,18 @@ class Mounted:
     def expected(self, key: str, value: Spec) -> Entry:
         """A file with its content, and its mode if one was asked for."""
         self.disk.foreign.pop(key, None)  # From now on the path is ours to change.
-        return shown(value) if isinstance(value, FileSpec) else DIR
+        return DIR if isinstance(value.state, DirState) else shown(value)
 
 
-def shown(spec: FileSpec) -> Entry:
-    """What is to be seen of a file or link."""
-    if isinstance(spec.content, LinkState):
-        return f"-> {spec.content.target}"
+def shown(spec: Spec) -> Entry:
+    """Returns what is to be seen of a file or link."""
+    if isinstance(spec.state, LinkState):
+        return f"-> {spec.state.target}"
+    assert isinstance(spec.state, FileState)
     content = (
         spec.content if isinstance(spec.content, bytes) else cast("Elsewhere", spec.content).content
     )
-    return File(content, spec.attributes.mode, spec.attributes.mtime_ns)
+    return File(content, spec.state.attributes.mode, spec.state.attributes.mtime_ns)
 
 
 class Tidy(Mounted):

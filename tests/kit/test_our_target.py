@@ -10,8 +10,7 @@ import msgspec
 import pytest
 from hypothesis import settings
 
-from cocoindex_fsmirror._core.attributes import UNASKED
-from cocoindex_fsmirror._target.specs import FileSpec, Options, RootKey
+from cocoindex_fsmirror._target.specs import RootKey, Spec
 from cocoindex_fsmirror.testing import Disturb, Fault, Update, check_history, check_target
 from tests.kit.our_neighbour import AT_FILES, Neighbour
 from tests.kit.our_roots import Alone, InBase, Roots
@@ -24,6 +23,7 @@ from tests.kit.our_target import (
     Tidy,
     TidyFolders,
     Unseeing,
+    file_spec,
 )
 
 
@@ -86,17 +86,15 @@ def test_files_that_are_declared_by_themselves_keep_the_rules() -> None:
     check_target(Alone, settings=_some(30), atomic=True, heals=True)
 
 
-_NEW, _OLD = (
-    FileSpec(content, UNASKED, True, "/one") for content in (b"twelve bytes", b"twelve again")
-)
-_TWO: dict[str, dict[str, FileSpec]] = {"one": {"d/x": _OLD, "d/y": _NEW}}
-_LATER: list[dict[str, dict[str, FileSpec]]] = [_TWO, {"one": {"d/x": _NEW}}, {}]
+_NEW, _OLD = (file_spec(content) for content in (b"twelve bytes", b"twelve again"))
+_TWO: dict[str, dict[str, Spec]] = {"one": {"d/x": _OLD, "d/y": _NEW}}
+_LATER: list[dict[str, dict[str, Spec]]] = [_TWO, {"one": {"d/x": _NEW}}, {}]
 
 
 @pytest.mark.parametrize("later", _LATER, ids=["the same", "another", "nothing"])
 @pytest.mark.parametrize("act", AT_FILES, ids=lambda act: str(act.__name__))
 def test_each_thing_that_somebody_may_do_to_a_file_is_healed(
-    act: Callable[[Neighbour, str], None], later: dict[str, dict[str, FileSpec]]
+    act: Callable[[Neighbour, str], None], later: dict[str, dict[str, Spec]]
 ) -> None:
     done = Disturb((act, act, Neighbour.leave))
     check_history(Beside, [Update(_TWO), done, Update(later)], heals=True)
@@ -105,9 +103,7 @@ def test_each_thing_that_somebody_may_do_to_a_file_is_healed(
 @pytest.mark.parametrize("act", AT_FILES, ids=lambda act: str(act.__name__))
 def test_so_is_a_file_that_is_declared_by_itself(act: Callable[[Neighbour, str], None]) -> None:
     key = RootKey("base", "x")
-    alone = Update(
-        {"one": {key: msgspec.structs.replace(_OLD, options=Options(durability="none"))}}
-    )
+    alone = Update({"one": {key: msgspec.structs.replace(_OLD, given={"durability": "none"})}})
     check_history(Alone, [alone, Disturb((act, Neighbour.leave)), alone], heals=True)
 
 

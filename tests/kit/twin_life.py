@@ -24,7 +24,7 @@ import cocoindex as coco
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._disk import calls, roots, staging, tree
-from cocoindex_fsmirror._target import sink as _sink
+from cocoindex_fsmirror._target import handlers as _sink
 from tests.reopening import reopened
 
 Files: TypeAlias = dict[str, dict[str, bytes | None]]

@@ -16,7 +16,7 @@ from cocoindex_fsmirror._core.rows import Row
 from cocoindex_fsmirror._core.states import Kind
 from cocoindex_fsmirror._mirror.brake import Brake, allowance
 from cocoindex_fsmirror._mirror.reader import LedgerReader
-from cocoindex_fsmirror._target import sink as _sink
+from cocoindex_fsmirror._target import handlers as _sink
 from tests.support import OWNER, backups, contents
 from tests.target.flows import OUT, Flow, memoized, page, plain
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Collection
+from typing import Any
 
 import cocoindex as coco
 import pytest
 
-from cocoindex_fsmirror._core.attributes import UNASKED, Attributes
+from cocoindex_fsmirror._core.attributes import Attributes
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._core.states import ABSENT, DirState, FileState, digest_of
 from cocoindex_fsmirror._mirror.drift import DriftReport
@@ -17,13 +18,12 @@ from cocoindex_fsmirror._target import handlers as _handlers
 from cocoindex_fsmirror._target.actions import Change, Drop, Mount, Place, Single
 from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _BatchDelay
 from cocoindex_fsmirror._target.records import Record
-from cocoindex_fsmirror._target.specs import DirSpec, FileSpec, Options, RootKey, RootUpdate
+from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate, Spec, state_of
 from tests.target.reconciling import (
     DESIRED,
     DIR,
     FILE_A,
     FILE_B,
-    ONE,
     A,
     B,
     Wanted,
@@ -43,11 +43,22 @@ def _place(*drifted: str) -> Place:
     return Place(KEY, "an-owner", Options(on_conflict="error"), update, Name("sub"), "sub//")
 
 
-def _spec(wanted: Wanted) -> FileSpec | DirSpec | coco.NonExistenceType:
+def _spec(wanted: Wanted) -> Spec | coco.NonExistenceType:
     """Returns a declaration, as the engine takes it."""
     if wanted.content is not None:
-        return FileSpec(wanted.content, Attributes(wanted.mode), False, wanted.component)
-    return DirSpec(True, wanted.component) if wanted.kind == "dir" else coco.NON_EXISTENCE
+        return _file(wanted, create_parent_dirs=False)
+    is_dir = wanted.kind == "dir"
+    return Spec(DirState(), component=wanted.component) if is_dir else coco.NON_EXISTENCE
+
+
+_FILE = Wanted("file", A)
+
+
+def _file(wanted: Wanted = _FILE, **options: Any) -> Spec:
+    """Returns the declaration of a file."""
+    assert wanted.content is not None
+    state = state_of(wanted.content, Attributes(wanted.mode))
+    return Spec(state, component=wanted.component, content=wanted.content, **options)
 
 
 def _reconcile(
@@ -148,7 +159,7 @@ def test_only_a_declared_directory_takes_children() -> None:
 
 def test_parents_are_made_unless_the_declaration_forbids_it() -> None:
     for create in (True, False):
-        spec = FileSpec(A, UNASKED, create, ONE)
+        spec = _file(create_parent_dirs=create)
         output = ChildHandler(_place()).reconcile("f", spec, [], True)
         assert output is not None
         assert isinstance(output.action, Change)
@@ -157,7 +168,7 @@ def test_parents_are_made_unless_the_declaration_forbids_it() -> None:
 
 def test_declaration_with_a_rival_is_never_skipped() -> None:
     for rival in (ROOT, Name("sub")):
-        spec = FileSpec(A, UNASKED, True, ONE, rival)
+        spec = _file(rival=rival)
         output = ChildHandler(_place()).reconcile("f", spec, [FILE_A], False)
         assert (output is None) is (rival == ROOT)
         if output is not None:
@@ -177,7 +188,7 @@ def test_no_action_shows_a_content() -> None:
 
 
 def _root(
-    spec: FileSpec | DirSpec | coco.NonExistenceType,
+    spec: Spec | coco.NonExistenceType,
     previous: Collection[Record],
     may_be_missing: bool = False,
 ) -> Output | None:
@@ -187,9 +198,9 @@ def _root(
     )
 
 
-def _dir(update: RootUpdate | None = None) -> DirSpec:
+def _dir(update: RootUpdate | None = None) -> Spec:
     """Returns the declaration of a root."""
-    return DirSpec(True, fresh_owner="fresh", update=update)
+    return Spec(DirState(), fresh_owner="fresh", update=update)
 
 
 def _owned(record: Record) -> Record:
@@ -204,8 +215,7 @@ def test_single_file_is_skipped_only_if_every_possible_state_is_desired(
     assert wanted.content is not None
     for previous, may_be_missing, drifted in histories():
         records = [_owned(record) for record in previous]
-        asked, component = Attributes(wanted.mode), wanted.component
-        spec = FileSpec(wanted.content, asked, True, component, fresh_owner="f", drifted=drifted)
+        spec = _file(wanted, fresh_owner="f", drifted=drifted)
         output = _root(spec, records, may_be_missing)
         assert (output is None) is may_skip(wanted, previous, may_be_missing, drifted), previous
         if output is not None:
@@ -280,8 +290,8 @@ def test_everything_reruns_only_for_drift_that_no_owner_can_heal(
 
 
 def test_reconciling_a_root_is_repeatable() -> None:
-    file = FileSpec(A, UNASKED, True, ONE, fresh_owner="f")
-    specs: tuple[FileSpec | DirSpec | coco.NonExistenceType, ...]
+    file = _file(fresh_owner="f")
+    specs: tuple[Spec | coco.NonExistenceType, ...]
     specs = _dir(RootUpdate()), file, coco.NON_EXISTENCE
     for previous, may_be_missing, _ in histories():
         records = [_owned(record) for record in previous]

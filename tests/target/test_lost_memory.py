@@ -94,7 +94,7 @@ def test_identical_files_are_adopted_and_all_others_are_foreign(
 
 def fold_ledgers() -> None:
     """Closes the ledgers, as the end of a process does."""
-    from cocoindex_fsmirror._target import sink as _sink
+    from cocoindex_fsmirror._target import handlers as _sink
 
     _sink.close_all()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._target import sink as _sink
-from cocoindex_fsmirror._target.sink import mirror_at
+from cocoindex_fsmirror._target import handlers as _sink
+from cocoindex_fsmirror._target.handlers import mirror_at
 from tests.support import write
 
 
