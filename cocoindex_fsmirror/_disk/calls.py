@@ -1,4 +1,4 @@
-"""System calls that differ between systems or that Python lacks, and open files: hashed, copied.
+"""System calls that differ between systems or that Python lacks; hashing and copying open files.
 
 Where a fallback promises less than the call, a warning says so once in a process.
 """
@@ -74,7 +74,7 @@ def stamp_now() -> str:
 
 
 def open_file(base: str, folder: int) -> int:
-    """Opens an entry of a folder for reading; follows no link, and waits for no FIFO."""
+    """Opens an entry of a folder for reading; follows no link and does not block on a FIFO."""
     return os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
 
 
@@ -82,7 +82,8 @@ def open_file(base: str, folder: int) -> int:
 def closing(fd: int) -> Iterator[int]:
     """Closes a descriptor at the end of a block.
 
-    Of a tree's own descriptors a duplicate is taken: opening another folder may close them.
+    A descriptor that a tree has cached is duplicated first, since opening another folder
+    may close it.
     """
     try:
         yield fd
@@ -121,7 +122,7 @@ def swap(source: str, source_fd: int, target: str, target_fd: int) -> None:
 
 
 def _renames(flag: int, source: str, source_fd: int, target: str, target_fd: int) -> bool:
-    """Renames as a flag says; false if the system or the file system does not know it."""
+    """Renames with a flag of renameat2; false if the system or the file system lacks it."""
     if renameat2 is None:
         return False
     try:
@@ -134,7 +135,7 @@ def _renames(flag: int, source: str, source_fd: int, target: str, target_fd: int
 
 
 def clone(source: int, target: int) -> bool:
-    """Shares the blocks of a file, where the file system can; see ioctl_ficlone(2)."""
+    """Shares the blocks of a file; false if the file system can't. See ioctl_ficlone(2)."""
     if sys.platform != "linux":
         return False
     try:
@@ -149,7 +150,7 @@ def clone(source: int, target: int) -> bool:
 def inode_of(result: os.stat_result) -> int:
     """Returns the inode number without its top bit, since SQLite's integers are signed.
 
-    Only some FUSE file systems, which hash, have it set.
+    Only some FUSE file systems, which use hashes for inode numbers, have it set.
     """
     return result.st_ino & ~(1 << 63)
 
@@ -166,7 +167,7 @@ def attributes_of(result: os.stat_result) -> Attributes:
 
 
 def digest_of_file(fd: int) -> bytes:
-    """Hashes everything that a descriptor still has to read: xxh3-128, 16 bytes."""
+    """Hashes a file from the position of its descriptor to its end: xxh3-128, 16 bytes."""
     hasher, chunk = xxhash.xxh3_128(), buffer()
     while count := os.readv(fd, [chunk]):
         hasher.update(memoryview(chunk)[:count])
@@ -174,16 +175,16 @@ def digest_of_file(fd: int) -> bytes:
 
 
 def buffer() -> mmap.mmap:
-    """Returns a buffer for a chunk of a file, which begins where a page does.
+    """Returns a page-aligned buffer for a chunk of a file.
 
-    To any other place in a page some processors copy at a quarter of the speed; see
+    Some processors copy to any other address at a quarter of the speed; see
     https://sourceware.org/bugzilla/show_bug.cgi?id=30994.
     """
     return mmap.mmap(-1, _CHUNK)
 
 
 def write_all(fd: int, content: bytes | memoryview) -> None:
-    """Writes bytes, however many the system takes at a time."""
+    """Writes all bytes; a single write(2) may write fewer."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(fd, rest) :]
@@ -195,11 +196,11 @@ def copy(source: int, target: int, size: int, on_bytes: Callable[[int], None]) -
     Args:
         source: A descriptor of the file, at its start.
         target: A descriptor of an empty file.
-        size: How many bytes are copied; chunks of zeros among them become holes.
-        on_bytes: Is told of bytes that were copied, as they come.
+        size: The number of bytes to copy; chunks of zeros among them become holes.
+        on_bytes: Called with the number of bytes of each chunk that was copied.
 
     Returns:
-        The digest of the bytes that the target holds now, whatever the source held.
+        The digest of the bytes that the target holds now, even if the source has changed.
     """
     if clone(source, target):
         digest = digest_of_file(target)

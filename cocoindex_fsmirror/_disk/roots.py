@@ -36,15 +36,15 @@ def open_root(path: str, *, create: bool = False, parents: bool = True) -> tuple
     """Opens a root directory.
 
     Args:
-        path: Its path. A link is followed here, and nowhere below.
+        path: Its path. A symbolic link is followed here, and nowhere below.
         create: True to make it if it is missing.
         parents: True to make missing folders above it too.
 
     Returns:
-        The tree, and how many folders were made (the root and those above it).
+        The tree, and the number of folders that were made (the root and those above it).
 
     Raises:
-        RootError: It can't be used, with what to do about it.
+        RootError: The root can't be used; the error has a hint.
     """
     made = 0
     try:
@@ -59,10 +59,10 @@ def open_root(path: str, *, create: bool = False, parents: bool = True) -> tuple
 
 
 def is_there(path: str) -> bool:
-    """True if a root is there.
+    """True if a root exists.
 
     Raises:
-        RootError: That can't be told, which does not mean that it is gone.
+        RootError: The root can't be looked at, which does not mean that it is gone.
     """
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
@@ -73,7 +73,7 @@ def is_there(path: str) -> bool:
 
 
 def sync_above(path: str, levels: int) -> None:
-    """Syncs the folders above the root, one by one, in which folders were made."""
+    """Syncs the folders above the root in which folders were made."""
     for _ in range(levels):
         path = os.path.dirname(path)
         with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as fd:
@@ -107,10 +107,10 @@ def lock(tree: Tree, patience: float) -> None:
 
     Args:
         tree: The root.
-        patience: How long to wait for another writer, in seconds.
+        patience: The longest time to wait for another writer, in seconds.
 
     Raises:
-        LockedError: Another writer still held it then.
+        LockedError: Another writer still holds the lock.
     """
     deadline = time.monotonic() + patience
     while not _take(tree, tree.fd):
@@ -124,10 +124,10 @@ def hold(tree: Tree, name: Name) -> int:
     """Locks a file of our own folder, for longer than a batch.
 
     Returns:
-        Its descriptor; closing it releases the lock.
+        The descriptor of the file; closing it releases the lock.
 
     Raises:
-        LockedError: Another process holds it.
+        LockedError: Another process holds the lock.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     fd = os.open(leaf(name), flags, 0o600, dir_fd=tree.folder(parent(name)))
@@ -139,7 +139,7 @@ def hold(tree: Tree, name: Name) -> int:
 
 
 def _take(tree: Tree, fd: int) -> bool:
-    """Locks an open file; false if another holds it. Where locks don't work, warns once."""
+    """Locks an open file; false if another process holds the lock. Warns if locks don't work."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Files whose content is declared: looked at once, read again when they are copied."""
+"""Sources of declared contents: looked at once, and read again when they are copied."""
 
 from __future__ import annotations
 
@@ -20,28 +20,17 @@ SMALL: Final = 1 << 16
 _HELD: Final = 1 << 24  # bytes that are held at any one time
 
 
-class _Allowance:
-    """The number of bytes that may still be held."""
-
-    def __init__(self, size: int) -> None:
-        self._left = size
-        self._lock = threading.Lock()
-
-    def take(self, size: int) -> bool:
-        """Takes some of them; false if there are not as many."""
-        with self._lock:
-            if size > self._left:
-                return False
-            self._left -= size
-            return True
-
-    def give_back(self, size: int) -> None:
-        """Returns those that were taken."""
-        with self._lock:
-            self._left += size
+_lock: Final = threading.Lock()
+_held = 0  # bytes
 
 
-_allowance = _Allowance(_HELD)
+def _hold(size: int) -> bool:
+    """Adds to the number of bytes that are held; false if there is no room for them."""
+    global _held  # noqa: PLW0603
+    with _lock:
+        has_room = _held + size <= _HELD
+        _held += size if has_room else 0
+        return has_room
 
 
 class Source(msgspec.Struct, eq=False):
@@ -51,7 +40,7 @@ class Source(msgspec.Struct, eq=False):
         source: Its path.
         digest: As of a file's state; ``None`` if it was not read yet.
         held: Its content, if it is small and there was room.
-        attributes: All that it has beside the content.
+        attributes: Its attributes.
         signature: Its signature, before and after it was read.
         is_provable: True if any later change will show in the signature.
     """
@@ -64,7 +53,7 @@ class Source(msgspec.Struct, eq=False):
     is_provable: bool = True
 
     def __post_init__(self) -> None:
-        if self.held is not None and not _allowance.take(len(self.held)):
+        if self.held is not None and not _hold(len(self.held)):
             self.held = None
 
     @property
@@ -74,7 +63,7 @@ class Source(msgspec.Struct, eq=False):
 
     def __del__(self) -> None:
         if self.held is not None:
-            _allowance.give_back(len(self.held))
+            _hold(-len(self.held))
 
     def open(self) -> int:
         """Opens the file, to be read from its start."""
@@ -85,27 +74,26 @@ class Source(msgspec.Struct, eq=False):
         return signature_of(os.fstat(fd)) == self.signature
 
 
-class Spooled:
+class Spooled(msgspec.Struct, eq=False):
     """Content from elsewhere, in a file without a name: a :class:`~._core.states.Content`."""
 
-    def __init__(self, source: str, digest: bytes, size: int, file: IO[bytes]) -> None:
-        self.source = source
-        self.digest = digest
-        self.size = size
-        self.held: bytes | None = None
-        self._file = file
+    source: str
+    digest: bytes
+    size: int
+    file: IO[bytes]
+    held: None = None
 
     def __del__(self) -> None:
-        self._file.close()
+        self.file.close()
 
     def open(self) -> int:
         """Returns a descriptor of the file, at its start."""
-        fd = os.dup(self._file.fileno())
+        fd = os.dup(self.file.fileno())
         os.lseek(fd, 0, os.SEEK_SET)
         return fd
 
     def is_unchanged(self, _fd: int) -> bool:
-        """True, since nobody else can reach it."""
+        """True, since no other process can reach the file."""
         return True
 
 
@@ -113,7 +101,7 @@ def _open(path: str) -> tuple[int, os.stat_result]:
     """Opens a regular file for reading; returns its descriptor and what ``fstat`` says of it.
 
     Raises:
-        SourceError: It can't be read, or is no regular file.
+        SourceError: The file can't be read, or is no regular file.
     """
     try:
         # A FIFO must not block us.
@@ -128,44 +116,40 @@ def _open(path: str) -> tuple[int, os.stat_result]:
     return fd, found
 
 
-def fingerprint(path: str) -> Source:
-    """Reads and hashes a file, in chunks; a small one is held.
+def look_at_source(path: str, needs_digest: Callable[[int], bool] = lambda _size: True) -> Source:
+    """Looks at a file that is to be copied; reads and hashes it if need be, and holds a small one.
 
     Args:
         path: Its path.
+        needs_digest: True if a file of this size is to be read.
 
     Raises:
-        SourceError: It can't be read, or is no regular file.
-        SourceChangedError: It changed while it was read.
+        SourceError: The file can't be read, or is no regular file.
+        SourceChangedError: The file changed while it was read.
     """
-    return _look(path, lambda _size: True)
+    now_ns = coarse_now_ns()
+    fd, found = _open(path)
+    try:
+        with closing(fd):
+            is_read = needs_digest(found.st_size)
+            digest, held = _read(fd, found.st_size) if is_read else (None, None)
+            signature = signature_of(os.fstat(fd))
+    except OSError as error:
+        raise SourceError(path, f"can't be read: {error.strerror}") from error
+    is_whole = held is None or len(held) == found.st_size
+    if not is_whole or signature != signature_of(found):
+        raise SourceChangedError(path)
+    is_provable = is_older(signature.ctime_ns, now_ns)
+    return Source(path, digest, held, attributes_of(found), signature, is_provable)
 
 
-def unread_source(path: str) -> Source:
-    """Looks at a file without reading it.
+def may_be_at(target: str) -> Callable[[int], bool]:
+    """Returns a function that tells if the digest of a source is needed before it is copied.
 
-    Args:
-        path: Its path.
-
-    Raises:
-        SourceError: It can't be opened, or is no regular file.
+    It is that of a small file, which is read at once, or of one that may be the same as
+    the target, which has its size.
     """
-    return _look(path, lambda _size: False)
-
-
-def look_at_source(path: str, target: str = "") -> Source:
-    """Looks at a file that is to be copied; reads it only if it is small, or has to be hashed.
-
-    Args:
-        path: Its path.
-        target: The path of its copy. If a file of the same size is there, which may be the
-            copy already, the digest is needed to tell.
-
-    Raises:
-        SourceError: It can't be read, or is no regular file.
-        SourceChangedError: It changed while it was read.
-    """
-    return _look(path, lambda size: size <= SMALL or _has_size(target, size))
+    return lambda size: size <= SMALL or _has_size(target, size)
 
 
 def _has_size(target: str, size: int) -> bool:
@@ -177,23 +161,6 @@ def _has_size(target: str, size: int) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
-def _look(path: str, is_read: Callable[[int], bool]) -> Source:
-    """Looks at a file, and reads it if that is asked for at its size."""
-    now_ns = coarse_now_ns()
-    fd, found = _open(path)
-    try:
-        with closing(fd):
-            digest, held = _read(fd, found.st_size) if is_read(found.st_size) else (None, None)
-            signature = signature_of(os.fstat(fd))
-    except OSError as error:
-        raise SourceError(path, f"can't be read: {error.strerror}") from error
-    is_whole = held is None or len(held) == found.st_size
-    if not is_whole or signature != signature_of(found):
-        raise SourceChangedError(path)
-    is_provable = is_older(signature.ctime_ns, now_ns)
-    return Source(path, digest, held, attributes_of(found), signature, is_provable)
-
-
 def _read(fd: int, size: int) -> tuple[bytes, bytes | None]:
     """Returns the digest of a file, and its content if it is small."""
     if size > SMALL:
@@ -203,7 +170,7 @@ def _read(fd: int, size: int) -> tuple[bytes, bytes | None]:
 
 
 def spool(source: str, content: bytes) -> bytes | Spooled:
-    """Puts a content away in a file without a name, unless it is small, or there is no room."""
+    """Keeps a content in a temporary file without a name; a small one stays in memory."""
     if len(content) <= SMALL:
         return content
     import tempfile  # noqa: PLC0415  # For what comes from elsewhere only.

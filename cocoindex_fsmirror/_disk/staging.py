@@ -1,4 +1,7 @@
-"""Staging: contents are written where nobody looks, and renamed into place."""
+"""Staging: contents are written to an area of our own folder, and renamed into place.
+
+Its siblings, the backup areas, take what others had put in the way.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 class Slot(msgspec.Struct, frozen=True, gc=False):
-    """A place in the staging area: the folder whose area it is, and the entry in it.
+    """A path in a staging area: the folder that has the area, and the entry in the area.
 
     An entry in a folder that is staged whole is a path.
     """
@@ -38,11 +41,11 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
 class Staging:
     """The staging area of one batch: a numbered slot for each step.
 
-    The folder of a batch is called ``<batch>`` while contents are written, and
-    ``<batch>.ready`` from the first barrier on. Whatever a crash leaves in the
-    former are torn bytes of ours; in the latter lie whole files, among them
-    perhaps a foreign one that was just taken out of the way. A folder that is new
-    is staged with all in it, and one rename puts it in place.
+    The area is called ``<batch>`` while contents are written, and ``<batch>.ready``
+    from the first barrier on. A crash leaves torn files of ours in the former, and
+    whole files in the latter, perhaps a foreign one among them that was just moved
+    out of the way. A new folder is staged with all its files, and one rename puts
+    it in place.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Staging:
 
     @property
     def descriptors(self) -> list[int]:
-        """The descriptors of the areas in use, opened before anything was written there."""
+        """The descriptors of the areas in use, opened before anything was written to them."""
         return list(self._areas.values())
 
     def open(self, home: Name) -> int:
@@ -69,7 +72,7 @@ class Staging:
         return fd
 
     def _path(self, slot: Slot) -> Name:
-        """Returns the path of a slot, relative to the root; its area is there then."""
+        """Returns the path of a slot, relative to the root; makes its area at the first use."""
         self.open(slot.home)
         return Name(f"{area_of(slot.home, self._called)}/{slot.entry}")
 
@@ -79,11 +82,11 @@ class Staging:
         return leaf(path), self._tree.folder(parent(path))
 
     def make_folder(self, slot: Slot) -> None:
-        """Makes a folder in a slot, to be filled there; it may exist."""
+        """Makes a folder in a slot, which may exist already."""
         self._tree.make_folder(self._path(slot))
 
     def remove_folder(self, slot: Slot) -> None:
-        """Removes a staged folder, and those that it is staged in, as far as they are empty."""
+        """Removes a staged folder and the staged folders above it, as far as they are empty."""
         top = Slot(slot.home, slot.entry.partition("/")[0])
         self._tree.remove_folders(self._path(slot), self._path(top))
 
@@ -103,7 +106,7 @@ class Staging:
             for what was held in memory, whose digest is known.
 
         Raises:
-            SourceChangedError: The source is no longer what it was when it was looked at.
+            SourceChangedError: The source has changed since it was looked at.
         """
         base, area = self._at(slot)
         mode = 0o666 if attributes.mode is None else attributes.mode & 0o777
@@ -139,7 +142,7 @@ class Staging:
         return signature_of(set_attributes(base, attributes, area))
 
     def ready(self) -> None:
-        """Marks the areas: from here on a slot may hold a foreign file."""
+        """Renames the areas to ``.ready``: from now on a slot may hold a foreign file."""
         self._called = self.batch + READY
         for home in self._areas:
             area = area_of(home, self.batch)
@@ -181,13 +184,13 @@ class Staging:
         return back_up(self._tree, name, stamp, self._path(slot))
 
     def remove_areas(self) -> bool:
-        """Removes the areas that the batch has emptied; false if one of them stays."""
+        """Removes the areas, which should be empty; false if one of them is not."""
         areas = [area_of(home, self._called) for home in self._areas]
         left = [area for area in areas if not remove_area(self._tree, area)]
         return not left
 
     def abandon(self) -> None:
-        """Throws away everything that was staged; nothing is in place yet."""
+        """Removes everything that was staged, when nothing is in place yet."""
         for home in self._areas:
             self._tree.remove_all(area_of(home, self._called))
         self.remove_areas()
@@ -203,7 +206,7 @@ def _copy(content: Content, target: int, on_bytes: Callable[[int], None]) -> byt
     """Copies another file into an empty one; returns the digest of what is there now.
 
     Raises:
-        SourceChangedError: The source is no longer what it was when it was looked at.
+        SourceChangedError: The source has changed since it was looked at.
     """
     with closing(content.open()) as source:
         if os.fstat(source).st_size == content.size:
@@ -215,7 +218,11 @@ def _copy(content: Content, target: int, on_bytes: Callable[[int], None]) -> byt
 
 
 def remove_area(tree: Tree, area: Name) -> bool:
-    """Removes an empty area, and in a home other than the root what held it; false if it stays."""
+    """Removes an empty area; in a home other than the root, our own folder too, if empty.
+
+    Returns:
+        False if the area is not empty.
+    """
     is_gone = tree.remove_folder(area)
     tmp = parent(area)
     if tmp != STAGING:

@@ -34,7 +34,7 @@ from .calls import (
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _CACHED_FOLDERS: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
 _NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-# File systems whose syncfs says nothing about what reached a disk.
+# File systems whose syncfs does not prove that anything reached a disk.
 _NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
 
 
@@ -72,7 +72,7 @@ class Tree:
         It stays open until another folder is opened, or one is removed.
 
         Raises:
-            OSError: It is not there (``ENOENT``), or a component of it is not a
+            OSError: The folder does not exist (``ENOENT``), or a component of the path is not a
                 directory (``ENOTDIR``, ``ELOOP``).
         """
         fd = self._folders.get(name) if name else self.fd
@@ -203,12 +203,12 @@ class Tree:
             rename(leaf(name), source, leaf(target), self.folder(parent(target)))
 
     def sync(self, mounts: Iterable[int], files: Iterable[Name], folders: Iterable[Name]) -> None:
-        """Returns when all that was written is on the disk: a barrier.
+        """Waits until everything that was written is on the disk: a barrier.
 
         Args:
             mounts: Descriptors on other mounts that were written to.
-            files: Synced one by one where ``syncfs`` is missing or says nothing.
-            folders: The same.
+            files: Files to sync one by one where ``syncfs`` is missing or proves nothing.
+            folders: Folders to sync likewise.
         """
         if self.can_syncfs and calls.syncfs is not None:
             # The root's own descriptor is the oldest, and hears of most errors.
@@ -289,12 +289,12 @@ def dress_folder(tree: Tree, name: Name, wanted: Attributes) -> int:
 
 
 def _look_at(base: str, folder: int, *, digest: bool) -> Actual:
-    """Looks at an entry of a folder; with its digest, if asked for, where it is a file.
+    """Returns the actual state of an entry of a folder; on request with the digest of a file.
 
-    The digest stays ``None`` if the file is unreadable or changes while it is read.
+    The digest is ``None`` if the file is unreadable or changes while it is read.
 
     Raises:
-        OSError: It is not there.
+        OSError: The entry does not exist.
     """
     found = os.stat(base, dir_fd=folder, follow_symlinks=False)
     mode = found.st_mode

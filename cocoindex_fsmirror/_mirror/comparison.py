@@ -21,7 +21,7 @@ from .._core.names import Name
 from .._core.ownership import OnConflict
 from .._core.rows import Row
 from .._core.states import ABSENT, Absent, Content, Desired, DirState, FileState, Kind, Signature
-from .._disk.sources import Source, fingerprint, look_at_source
+from .._disk.sources import Source, look_at_source, may_be_at
 from .brake import Limit, allowance
 from .drift import LastWritten, last_written, rows
 
@@ -149,11 +149,11 @@ class Comparison:
         state, content, seen = wanted.desired, wanted.content, wanted.source
         if isinstance(state, FileState) and seen is not None:
             if self.read:
-                content = fingerprint(wanted.copied)
+                content = look_at_source(wanted.copied)
             elif recorded is not None:
                 content = Source(wanted.copied, recorded.digest, None, recorded.attributes, seen)
             else:
-                content = look_at_source(wanted.copied, os.path.join(self.root, name))
+                content = look_at_source(wanted.copied, may_be_at(os.path.join(self.root, name)))
             attributes = wanted.own.of_copy(content.attributes, wanted.preserve)
             state = FileState(content.digest, content.size, attributes)
             seen = content.signature if content.is_provable else None

@@ -9,7 +9,7 @@ from typing import Literal
 from .._core.attributes import checked_attributes, checked_content, checked_preserve
 from .._core.names import Name, parse_link_target, parse_name
 from .._core.states import DirState, FileState, LinkState, digest_of
-from .._disk.sources import spool, unread_source
+from .._disk.sources import look_at_source, spool
 from .comparison import Wanted
 
 __all__ = ["Update"]
@@ -82,7 +82,7 @@ class Update:
                 value.
         """
         checked, path = checked_preserve(preserve), os.path.abspath(source)
-        own, found = checked_attributes(mode), unread_source(path)
+        own, found = checked_attributes(mode), look_at_source(path, lambda _size: False)
         state = FileState(None, found.size, own.of_copy(found.attributes, checked))
         wanted = Wanted(state, None, path, found.signature, own, checked)
         self._declared[parse_name(name)] = wanted

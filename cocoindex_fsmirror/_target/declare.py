@@ -50,9 +50,9 @@ def dir_target(
     :func:`mount_dir_target` does, and looks without blocking the event loop.
 
     Args:
-        path: Where it is. A relative path counts from the working directory of
-            now; a ``ContextKey`` is looked up when the files are written.
-        create_parent_dirs: Whether to make missing folders above it.
+        path: The path of the directory. A relative one counts from the working directory
+            of now; a ``ContextKey`` is looked up when the files are written.
+        create_parent_dirs: True to make missing folders above it.
         durability: As in :func:`mount_dir_target`.
         verify: As in :func:`mount_dir_target`.
         on_conflict: As in :func:`mount_dir_target`.
@@ -60,14 +60,14 @@ def dir_target(
         max_delete: As in :func:`mount_dir_target`.
 
     Raises:
-        RootError: The directory can't be used, with what to do about it.
+        RootError: The directory can't be used; the error has a hint.
         TypeError: There is no such option.
         ValueError: An option has an unknown value.
     """
     return _declared(path, create_parent_dirs, options)[0]
 
 
-@coco.fn(version=1)  # Of what it does: to edit it makes nobody's components run again.
+@coco.fn(version=1)  # Without a version, each edit of the code would rerun components.
 def declare_dir_target(
     path: _Where, *, create_parent_dirs: bool = True, **options: Unpack[RootOptions]
 ) -> DirTarget[coco.PendingS]:
@@ -75,7 +75,7 @@ def declare_dir_target(
 
     Args:
         path: As in :func:`dir_target`.
-        create_parent_dirs: Whether to make missing folders above it.
+        create_parent_dirs: True to make missing folders above it.
         durability: As in :func:`mount_dir_target`.
         verify: As in :func:`mount_dir_target`; the look blocks the caller.
         on_conflict: As in :func:`mount_dir_target`.
@@ -83,7 +83,7 @@ def declare_dir_target(
         max_delete: As in :func:`mount_dir_target`.
 
     Raises:
-        RootError: The directory can't be used, with what to do about it.
+        RootError: The directory can't be used; the error has a hint.
         TypeError: There is no such option.
         ValueError: An option has an unknown value.
     """
@@ -98,28 +98,28 @@ async def mount_dir_target(
 
     Args:
         path: As in :func:`dir_target`.
-        create_parent_dirs: Whether to make missing folders above it.
+        create_parent_dirs: True to make missing folders above it.
         durability: ``"batch"`` returns from a batch when a power cut can take
             nothing of it any more; ``"none"`` leaves that to the system.
-        verify: How drift is looked for now: ``"stat"`` compares size, times and
+        verify: The way in which drift is looked for now: ``"stat"`` compares size, times and
             inode, ``"content"`` reads every file, ``"none"`` looks at nothing.
-        on_conflict: What happens to foreign bytes in the way of a declared file:
+        on_conflict: The policy for foreign bytes in the way of a declared file:
             ``"backup"`` moves them to ``.fsmirror/backup/``, ``"overwrite"``
             destroys them, ``"error"`` fails that file. A foreign directory in
             the way is an error under each.
-        exact: Whether everything else in the directory is moved to
-            ``.fsmirror/backup/`` now; left alone are other mirrors in it, and what
-            is mounted there. The first update of a new target moves nothing away,
-            so that files which are already right can be adopted; from the second
-            on it does. Needs a look for drift (``verify``).
-        max_delete: How many files this update may remove: a count, or as a float a
+        exact: True to move everything else in the directory to ``.fsmirror/backup/``
+            now, except for other mirrors in it and what is mounted there. The first
+            update of a new target moves nothing away, so that files which are already
+            right can be adopted; from the second on it does. Needs a look for drift
+            (``verify``).
+        max_delete: The number of files that this update may remove, or as a float their
             fraction of those that are managed when it begins. Removals come in
             batches: the one that would exceed the limit is refused as a whole, and
             so is every later one. Up to the limit may be gone by then, and the next
             update may remove as many again. Dropping the directory is not limited.
 
     Raises:
-        RootError: The directory can't be used, with what to do about it.
+        RootError: The directory can't be used; the error has a hint.
         TypeError: There is no such option.
         ValueError: An option has an unknown value.
     """
@@ -127,7 +127,7 @@ async def mount_dir_target(
     return DirTarget(await coco.mount_target(state), update)
 
 
-@coco.fn(version=1)  # Of what it does: to edit it makes nobody's components run again.
+@coco.fn(version=1)  # Without a version, each edit of the code would rerun components.
 def declare_file(
     path: _Where,
     content: bytes | str,
@@ -142,9 +142,9 @@ def declare_file(
     The folder that holds it becomes its mirror, with a ``.fsmirror/`` of its own.
 
     Args:
-        path: Where it is, as in :func:`dir_target`.
+        path: The path of the file, as in :func:`dir_target`.
         content: Its content; text is stored as UTF-8.
-        create_parent_dirs: Whether to make missing folders above it.
+        create_parent_dirs: True to make missing folders above it.
         mode: Its permission bits, as in :meth:`DirTarget.declare_file`.
         mtime_ns: The time of its last change, as in :meth:`DirTarget.declare_file`.
         durability: As in :func:`mount_dir_target`.
@@ -154,7 +154,7 @@ def declare_file(
 
     Raises:
         InvalidNameError: The name is refused.
-        RootError: The file can't be used, with what to do about it.
+        RootError: The file can't be used; the error has a hint.
         TypeError: The content, the mode or the time is of a wrong type, or there is no such
             option.
         ValueError: The mode or the time is out of range, the mode is decimal, or an option

@@ -15,7 +15,7 @@ from .._core.attributes import checked_attributes, checked_content, checked_pres
 from .._core.errors import SourceError
 from .._core.names import Name, parse_link_target, parse_name
 from .._core.states import Content, DirState, Leaf, LinkState
-from .._disk.sources import Source, Spooled, fingerprint, spool
+from .._disk.sources import Source, Spooled, look_at_source, spool
 from .specs import Options, RootUpdate, Spec, TargetOptions, state_of
 
 __all__ = ["DirTarget"]
@@ -52,8 +52,8 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         Args:
             filename: Its path relative to the directory.
             content: Its content; text is stored as UTF-8.
-            create_parent_dirs: Whether to make missing folders above it. Unlike
-                in ``localfs``, they are made unless this is false.
+            create_parent_dirs: True to make missing folders above it: the default,
+                unlike in ``localfs``.
             mode: Its permission bits, such as ``0o640``; by default a new file
                 gets what the umask leaves, and an existing one keeps its own.
             mtime_ns: The time of its last change, in nanoseconds since 1970; by
@@ -77,22 +77,20 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         preserve: tuple[Literal["mode", "mtime"], ...] = ("mode",),
         mode: int | None = None,
     ) -> None:
-        """Declares a file with the content of another one, which is not held in memory.
+        """Declares a file with the content of another one, without holding it in memory.
 
-        The source is read now, to be fingerprinted, while the event loop stays
-        free; and copied when the file is written: as a clone where the file
-        system can, else within the kernel, else in chunks. A source that changed
-        in between fails this file, and nothing else.
+        The source is hashed now, without blocking the event loop, and copied when
+        the file is written: as a clone where the file system shares blocks, else
+        in chunks. If the source changes in between, this file fails, and no other.
 
         Args:
             filename: Its path relative to the directory.
             source: A file of this machine, whose links are followed; or a file of
-                another connector, which is read whole, as the engine's interface
-                has it, and kept in a temporary file until then.
-            create_parent_dirs: Whether to make missing folders above it.
-            preserve: What follows the source, beside the content; a file of
-                another connector has neither. The mode comes with all its bits,
-                setuid among them.
+                another connector, which is read into memory, because the engine
+                cannot stream it, and kept in a temporary file until then.
+            create_parent_dirs: True to make missing folders above it.
+            preserve: The attributes of the source that the copy takes over; a file
+                of another connector has none. The mode includes setuid and setgid.
             mode: Its permission bits, instead of those of the source.
 
         Raises:
@@ -118,13 +116,13 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         allow_escape: bool = False,
         mtime_ns: int | None = None,
     ) -> None:
-        """Declares a symbolic link in this directory; what it points at need not exist.
+        """Declares a symbolic link in this directory; its target need not exist.
 
         Args:
             filename: Its path relative to the directory.
-            target: What it points at, as it is to be stored.
-            create_parent_dirs: Whether to make missing folders above it.
-            allow_escape: Whether it may lead out of the root: be absolute, climb
+            target: The path that it points to, stored as it is.
+            create_parent_dirs: True to make missing folders above it.
+            allow_escape: True if it may lead out of the root: be absolute, climb
                 above the root, or climb (``..``) after a name, which may be a link.
             mtime_ns: The time of its last change, in nanoseconds since 1970; by
                 default that of the write.
@@ -164,7 +162,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
 
         Args:
             path: Its path relative to this directory.
-            create_parent_dirs: Whether to make missing folders above it.
+            create_parent_dirs: True to make missing folders above it.
             mode: Its permission bits; it stays accessible for its owner (``0o700``).
             mtime_ns: The time of its last change, in nanoseconds since 1970, also
                 after files in it have changed.
@@ -210,8 +208,8 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
 async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Source | Spooled:
     """Reads and hashes a source.
 
-    The engine has no way to read a file piece by piece: what it reads from elsewhere
-    is whole, and the engine would keep it, too, unless a size is asked for.
+    Files from remote connectors are read into memory, because the engine cannot stream
+    them; unless a size is asked for, the engine would keep them there.
     """
     path = source.file_path if isinstance(source, FileLike) else source
     if isinstance(path, FilePath):
@@ -220,7 +218,7 @@ async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Source
         except (OSError, RuntimeError, ValueError) as error:
             raise SourceError(str(path), f"can't be found: {error}") from error
     if isinstance(path, Path):
-        return await asyncio.to_thread(fingerprint, os.path.abspath(path))
+        return await asyncio.to_thread(look_at_source, os.path.abspath(path))
     if not isinstance(source, FileLike):
         kind = type(source).__name__
         raise TypeError(f"a source is a Path, a FilePath or a FileLike, not {kind}")

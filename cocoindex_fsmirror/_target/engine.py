@@ -1,4 +1,4 @@
-"""What differs between the releases of the engine that we support, and how its threads call us."""
+"""Differences between the releases of the engine that we support, and its threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ActionT = TypeVar("_ActionT")
 HAS_CHILD_FACTORY: Final = (
     "child_handler" in inspect.signature(coco.TargetActionSink.from_fn).parameters
 )
-"""Whether a sink takes the handler of children as a factory (from 1.0.23), which
+"""True if a sink takes a factory for the handlers of children (from 1.0.23), which
 preview needs. Before, the sink returned a ``ChildTargetDef`` for each action."""
 
 # The types of the engine's context provider and handlers are not public.
@@ -28,7 +28,7 @@ _ChildHandler = Callable[[Any, _ActionT], Any]
 
 
 def database_in_use() -> str:
-    """Returns the path of the engine's database in whose update we are; empty if unknown."""
+    """Returns the path of the engine's database that is being updated; empty if unknown."""
     try:
         # No release has a public way to ask for it.
         settings = coco.get_component_context()._env.settings  # noqa: SLF001

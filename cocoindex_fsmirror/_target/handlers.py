@@ -13,8 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 import cocoindex as coco
@@ -34,7 +33,6 @@ from .specs import GONE, Options, RootKey, RootUpdate, Spec
 
 __all__ = ["MOST", "ChildHandler", "RootHandler", "apply_actions", "close_all", "mirror_at"]
 
-_Step: TypeAlias = Callable[[], object]
 _log = logging.getLogger("cocoindex_fsmirror")
 _Declared: TypeAlias = Spec | coco.NonExistenceType
 _Output: TypeAlias = coco.TargetReconcileOutput[Action, Record, "ChildHandler"]
@@ -109,7 +107,7 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
 
 
 def _spec_of(declared: _Declared) -> Spec:
-    """Returns a declaration; that of a path which is no longer declared is :data:`GONE`."""
+    """Returns a declaration; :data:`GONE` for a path that is no longer declared."""
     return GONE if coco.is_non_existence(declared) else declared
 
 
@@ -149,7 +147,7 @@ def _why_all_run(update: RootUpdate, owner: str, previous: Collection[Record]) -
 
 
 def _output(action: Action, record: Record | Absent, *, reruns: bool = False) -> _Output:
-    """Returns an action, with the record that holds once it is applied."""
+    """Returns an action, and the tracking record for when it has been applied."""
     return coco.TargetReconcileOutput(
         action=action,
         sink=_sink,
@@ -186,7 +184,7 @@ class _BatchDelay:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Waits if need be, and takes the time of the batch inside."""
+        """Waits if need be, and measures the batch inside."""
         began = time.monotonic()
         if began - self._ended < self._SOON:
             time.sleep(min(self._took, self._LONGEST))
@@ -198,24 +196,25 @@ class _BatchDelay:
             self._took = self._ended - began
 
 
-_delay = _BatchDelay()
-
-
-def _apply_delayed(context_provider: Any, actions: Sequence[Action]) -> None:
-    """Applies a batch, later if another one has just ended."""
-    with _delay.kept():
-        apply_actions(context_provider, actions)
-
-
-_sink = make_sink(_apply_delayed, _child_of)
-
-
 def apply_actions(context_provider: Any, actions: Sequence[Action]) -> None:
-    """Applies a batch root by root; no failure hides another."""
+    """Applies a batch: roots are mounted first, then changed, and dropped last.
+
+    No failure hides another.
+    """
+    changes: dict[RootKey, list[Change]] = {}
+    mounts: list[Mount] = []
+    rest: list[Single | Drop] = []
+    for action in actions:
+        if isinstance(action, Change):
+            changes.setdefault(action.place.root, []).append(action)
+        elif isinstance(action, Mount):
+            mounts.append(action)
+        else:
+            rest.append(action)
     errors: list[FsMirrorError] = []
-    for step in _steps(context_provider, actions):
+    for step in (*mounts, *changes.values(), *rest):
         try:
-            step()
+            _apply(context_provider, step)
         except FsMirrorError as error:
             errors.append(error)
     if len(errors) == 1:
@@ -224,27 +223,21 @@ def apply_actions(context_provider: Any, actions: Sequence[Action]) -> None:
         raise ApplyError(f"{len(errors)} mirrors", errors)
 
 
-def _steps(context_provider: Any, actions: Sequence[Action]) -> list[_Step]:
-    """Lists the steps of a batch: roots are mounted first, then changed, and dropped last."""
-    mounts: list[_Step] = []
-    rest: list[_Step] = []
-    changes: dict[RootKey, list[Change]] = {}
-    for action in actions:
-        match action:
-            case Mount():
-                mounts.append(partial(_mount, context_provider, action))
-            case Change():
-                changes.setdefault(action.place.root, []).append(action)
-            case Single():
-                rest.append(partial(_write_single, context_provider, action))
-            case Drop():
-                rest.append(partial(_drop, context_provider, action))
-    applied = (partial(_change, context_provider, *pair) for pair in changes.items())
-    return [*mounts, *applied, *rest]
+def _apply(context_provider: Any, step: Mount | list[Change] | Single | Drop) -> None:
+    """Applies an action, or all changes of one root."""
+    match step:
+        case Mount():
+            _mount(context_provider, step)
+        case Single():
+            _write_single(context_provider, step)
+        case Drop():
+            mirror_at(step.root.resolve(context_provider)).tear_down(step.owner)
+        case _:
+            _change(step[0].place.root.resolve(context_provider), step)
 
 
 def _mount(context_provider: Any, action: Mount) -> None:
-    """Makes a root ready."""
+    """Prepares a root, which is made if it is missing."""
     place = action.child
     root = place.root.resolve(context_provider)
     if action.was_file is not None:
@@ -261,19 +254,14 @@ def _mount(context_provider: Any, action: Mount) -> None:
     )
 
 
-def _change(context_provider: Any, root: RootKey, changes: list[Change]) -> None:
+def _change(root: str, changes: list[Change]) -> None:
     """Brings the paths of one root to their desired states."""
     for change in changes:
         if change.intent.desired is ABSENT:
             change.place.update.declarations.withdraw(change.intent.name, change.intent.container)
     closed = [pair for change in changes for pair in change.closed]
     intents = [change.intent for change in changes]
-    mirror_at(root.resolve(context_provider)).apply(intents, closed, changes[0].place.update.brake)
-
-
-def _drop(context_provider: Any, action: Drop) -> None:
-    """Gives a root up."""
-    mirror_at(action.root.resolve(context_provider)).tear_down(action.owner)
+    mirror_at(root).apply(intents, closed, changes[0].place.update.brake)
 
 
 def _write_single(context_provider: Any, action: Single) -> None:
@@ -294,7 +282,7 @@ def _write_single(context_provider: Any, action: Single) -> None:
 
 
 MOST: Final = 32
-"""How many ledgers stay open."""
+"""The number of ledgers that stay open."""
 
 _mirrors: dict[str, Mirror] = {}
 _lock = threading.Lock()
@@ -313,7 +301,7 @@ def mirror_at(root: str) -> Mirror:
 
 @atexit.register
 def close_all() -> None:
-    """Folds each ledger's log into its file."""
+    """Closes all ledgers, which folds their logs into their files."""
     with _lock:
         for mirror in _mirrors.values():
             mirror.close()
@@ -329,3 +317,6 @@ def _abandon() -> None:
 
 
 os.register_at_fork(after_in_child=_abandon)
+
+
+_sink = make_sink(_BatchDelay().kept()(apply_actions), _child_of)

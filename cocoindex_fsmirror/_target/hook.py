@@ -18,7 +18,7 @@ def when_imported(name: str, act: Callable[[], object]) -> None:
 
     Args:
         name: The module, a top-level one.
-        act: What to do; what it raises is raised by the import.
+        act: The function; the import raises any exception of it.
     """
     if name in sys.modules:
         act()
@@ -27,7 +27,7 @@ def when_imported(name: str, act: Callable[[], object]) -> None:
 
 
 class _Finder:
-    """Finds one module where all others do, and has its loader say when it has been loaded."""
+    """Finds one module as the other finders do, and hooks into its loader."""
 
     def __init__(self, name: str, act: Callable[[], object]) -> None:
         self._name = name
@@ -36,7 +36,7 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Returns the specification that the next finder has."""
+        """Returns the specification that the finders after this one have."""
         if name != self._name:
             return None
         rest = sys.meta_path[sys.meta_path.index(self) + 1 :]  # Those before us know nothing.

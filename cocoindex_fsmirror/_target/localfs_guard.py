@@ -47,7 +47,7 @@ def guard(localfs: ModuleType) -> None:
 
 
 def _leaving_mirrors(original: Any) -> Any:
-    """Wraps the function that deletes."""
+    """Wraps the function that deletes, so that it leaves alone what is in a mirror."""
 
     @functools.wraps(original)
     def guarded(path: os.PathLike[str], action: Any) -> Any:

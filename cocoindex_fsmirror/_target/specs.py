@@ -107,9 +107,9 @@ class RootUpdate:
     """One update of a root.
 
     Attributes:
-        drift: What a look at the mirror found when the update began; ``None`` if none was taken.
+        drift: The drift that was found when the update began; ``None`` if it was not looked for.
         brake: Limits what the update removes.
-        declarations: What has been declared since.
+        declarations: The declarations since then.
     """
 
     drift: DriftReport | None = None

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror._disk import calls as _calls
-from cocoindex_fsmirror._disk.sources import Source, fingerprint, look_at_source
+from cocoindex_fsmirror._disk.sources import Source, look_at_source, may_be_at
 
 SMALL, LARGE = 1 << 16, (1 << 20) + 17
 
 
-def settled(path: Path, look: Callable[[str], Source] = fingerprint) -> Source:
+def settled(path: Path, look: Callable[[str], Source] = look_at_source) -> Source:
     """Looks at a source after the clock that stamps files has ticked."""
     while _calls.coarse_now_ns() <= path.stat().st_ctime_ns:
         pass
@@ -25,7 +25,12 @@ def settled(path: Path, look: Callable[[str], Source] = fingerprint) -> Source:
     return found
 
 
-LOOKS = [fingerprint, look_at_source]
+def look_unread(path: str) -> Source:
+    """Looks at a source that can't be at its target already."""
+    return look_at_source(path, may_be_at(""))
+
+
+LOOKS = [look_at_source, look_unread]
 
 
 def refuse_clones(patch: pytest.MonkeyPatch) -> None:

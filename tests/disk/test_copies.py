@@ -17,8 +17,8 @@ import pytest
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import staging as _staging
-from cocoindex_fsmirror._disk.sources import Source, fingerprint, look_at_source
-from tests.disk.copied import LARGE, LOOKS, SMALL, refuse_clones, settled
+from cocoindex_fsmirror._disk.sources import Source, look_at_source
+from tests.disk.copied import LARGE, LOOKS, SMALL, look_unread, refuse_clones, settled
 from tests.support import (
     Elsewhere,
     Mount,
@@ -53,7 +53,7 @@ def test_copy_holds_the_bytes_of_its_source(
     assert (root / "d" / "x").stat().st_mtime_ns == 7
     assert mirror.verify(content=True) == []
     before = exact_state(root)
-    mirror.apply([copy("d/x", fingerprint(str(source)), mtime_ns=7)])
+    mirror.apply([copy("d/x", look_at_source(str(source)), mtime_ns=7)])
     assert exact_state(root) == before
 
 
@@ -72,7 +72,7 @@ def test_sparse_file_stays_sparse(
         file.truncate(16 << 20)
     if not clones:
         refuse_clones(monkeypatch)
-    mirror.apply([copy("x", fingerprint(str(tmp_path / "sparse")))])
+    mirror.apply([copy("x", look_at_source(str(tmp_path / "sparse")))])
     assert (root / "x").read_bytes() == (tmp_path / "sparse").read_bytes()
     assert (root / "x").stat().st_blocks * 512 <= 2 << 20  # Two chunks hold data.
 
@@ -86,7 +86,7 @@ def test_copy_that_does_not_fit_fails_alone_and_keeps_the_old_one(
         large = source.with_name("large")
         large.write_bytes(os.urandom(4 << 20))
         with failing("write 'x': No space left"):
-            mirror.apply([copy("x", fingerprint(str(large))), write("y", b"new")])
+            mirror.apply([copy("x", look_at_source(str(large))), write("y", b"new")])
         assert snapshot(Path(mirror.root)) == {"x": b"old", "y": b"new"}
 
 
@@ -117,7 +117,7 @@ def test_large_file_is_never_held_in_memory(mirror: Mirror, root: Path, tmp_path
             file.write(os.urandom(1 << 20))
     tracemalloc.start()
     try:
-        mirror.apply([copy("x", fingerprint(str(tmp_path / "large")))])
+        mirror.apply([copy("x", look_at_source(str(tmp_path / "large")))])
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -131,7 +131,7 @@ def test_copy_cut_off_before_its_hash_claims_no_foreign_file(
     child = os.fork()
     if child == 0:
         with mock.patch.object(_staging, "_copy", side_effect=lambda *_: os._exit(42)):
-            mirror.apply([copy("x", look_at_source(str(source)))])
+            mirror.apply([copy("x", look_unread(str(source)))])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
     os.mkfifo(root / "x")  # A fifo has no digest either.
     mirror.create()

@@ -14,7 +14,7 @@ from cocoindex_fsmirror import Mirror, SourceChangedError, SourceError
 from cocoindex_fsmirror._core.attributes import Attributes
 from cocoindex_fsmirror._core.states import Content, digest_of
 from cocoindex_fsmirror._disk import sources as _source
-from cocoindex_fsmirror._disk.sources import fingerprint, spool
+from cocoindex_fsmirror._disk.sources import look_at_source, spool
 from tests.disk.copied import LARGE, SMALL
 from tests.support import copy
 
@@ -25,7 +25,7 @@ def test_fingerprint_holds_the_content_of_small_files_only(tmp_path: Path, size:
     (tmp_path / "x").write_bytes(content)
     (tmp_path / "x").chmod(0o641)
     os.utime(tmp_path / "x", ns=(5, 7))
-    found = fingerprint(str(tmp_path / "x"))
+    found = look_at_source(str(tmp_path / "x"))
     assert (found.digest, found.size) == (digest_of(content), size)
     assert found.attributes == Attributes(0o641, 7)
     assert found.held == (content if size <= SMALL else None)
@@ -33,12 +33,12 @@ def test_fingerprint_holds_the_content_of_small_files_only(tmp_path: Path, size:
 
 def test_memory_for_held_contents_is_bounded_and_released(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x" * SMALL)
-    carried = [fingerprint(str(tmp_path / "x")) for _ in range(_source._HELD // SMALL + 3)]
+    carried = [look_at_source(str(tmp_path / "x")) for _ in range(_source._HELD // SMALL + 3)]
     assert [each.held is None for each in carried].count(True) >= 3
     assert carried[-1].held is None
     del carried
     gc.collect()
-    assert fingerprint(str(tmp_path / "x")).held is not None
+    assert look_at_source(str(tmp_path / "x")).held is not None
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "socket", "loop"])
@@ -54,7 +54,7 @@ def test_unreadable_source_is_refused_by_name_without_hanging(tmp_path: Path, ki
         case "loop":
             path.symlink_to("x")
     with pytest.raises(SourceError, match=r"its source '.*/x' ") as caught:
-        fingerprint(str(path))
+        look_at_source(str(path))
     assert isinstance(caught.value, OSError)
     assert caught.value.source == str(path)
     assert not isinstance(caught.value, SourceChangedError)
@@ -70,7 +70,7 @@ def test_file_that_changes_while_it_is_read_is_refused(
 
     monkeypatch.setattr(_source, "digest_of_file", edit)
     with pytest.raises(SourceChangedError, match="changed while it was read"):
-        fingerprint(str(source))
+        look_at_source(str(source))
 
 
 @pytest.mark.parametrize("size", [0, 5, SMALL, SMALL + 1, LARGE])
@@ -102,4 +102,4 @@ def test_remote_content_waits_in_memory_without_descriptors(
 @pytest.mark.parametrize("path", ["/nul\0", "/surrogate\udfff"])
 def test_impossible_path_is_a_source_error(path: str) -> None:
     with pytest.raises(SourceError, match="can't be read"):
-        fingerprint(path)
+        look_at_source(path)

@@ -142,7 +142,7 @@ def test_copies_and_links_stay_ours_without_a_ledger(
     assert displaced(flow) == []
 
 
-@pytest.mark.parametrize(("step", "is_blob"), [("fingerprint", False), ("spool", True)])
+@pytest.mark.parametrize(("step", "is_blob"), [("look_at_source", False), ("spool", True)])
 def test_event_loop_stays_free_while_a_source_is_read(
     make_flow: MakeFlow, source: Path, monkeypatch: pytest.MonkeyPatch, step: str, is_blob: bool
 ) -> None:
