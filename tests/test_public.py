@@ -29,6 +29,9 @@ from cocoindex_fsmirror import (
     LockedError,
     PathError,
     RootError,
+    SourceChangedError,
+    SourceError,
+    TooManyRemovalsError,
     testing,
 )
 from cocoindex_fsmirror._core import errors as _errors
@@ -321,6 +324,9 @@ ERRORS: dict[str, FsMirrorError] = {
     "LockedError": LockedError("/r", "is locked", "wait"),
     "BarrierError": BarrierError("syncing failed"),
     "LedgerError": LedgerError("disk full"),
+    "TooManyRemovalsError": TooManyRemovalsError("/r", 5, 9, 3, "max_delete 3", removed=1),
+    "SourceError": SourceError("/s", "is no file"),
+    "SourceChangedError": SourceChangedError("/s"),
     "PathError": PathError("a/b", "write", "no space", "free some"),
     "ConflictError": ConflictError("a", "write", "foreign"),
 }
@@ -332,7 +338,7 @@ def test_error_survives_pickling(name: str) -> None:
     error = ERRORS[name]
     copied = pickle.loads(pickle.dumps(error))
     assert type(copied) is type(error)
-    assert str(copied) == str(error)
+    assert (str(copied), copied.args) == (str(error), error.args)
     assert vars(copied) == vars(error)
 
 
@@ -345,8 +351,8 @@ def test_group_survives_pickling() -> None:
 
 def test_group_names_failed_paths_and_leaves_reasons_to_its_parts() -> None:
     assert str(GROUP) == (
-        "/r: 7 failed: InvalidNameError, '/r', '/r', BarrierError, LedgerError, 'a/b', 'a' "
-        "(7 sub-exceptions)"
+        "/r: 10 failed: InvalidNameError, '/r', '/r', BarrierError, LedgerError, '/r', '/s', '/s', "
+        "'a/b', 'a' (10 sub-exceptions)"
     )
     shown = "".join(traceback.format_exception(GROUP))
     assert [shown.count(str(error)) for error in ERRORS.values()] == [1] * len(ERRORS)

@@ -1,8 +1,7 @@
-"""Attributes: all that a file has beside its bytes. With the checks of declarations. Pure.
+"""Attributes: what a file has beside its bytes, as one value; and checks of declarations. Pure.
 
-The states, the plan and the disk pass attributes on as one value. A further one is added here,
-where files are looked at and changed, in the row and the record that store it, and in the
-signatures of the public functions that ask for it.
+A further attribute is added here, where files are looked at and changed, in the row and the
+record that store it, and in the signatures of the public functions that ask for it.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ __all__ = [
     "checked_preserve",
 ]
 
-_OWNER_MAY: Final = 0o700  # A folder that its owner can't enter can't be filled.
+_OWNER_MAY: Final = 0o700  # A folder can't be filled unless its owner may enter it.
 PRESERVED: Final = ("mode", "mtime")
-"""All that a copy may take over from its source."""
+"""The attributes that a copy may take over from its source."""
 
 
 class Attributes(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -40,25 +39,22 @@ class Attributes(msgspec.Struct, frozen=True, gc=False, array_like=True):
     mtime_ns: int | None = None
 
     def missing_in(self, found: Attributes) -> Attributes:
-        """Returns those that are asked for and that a file does not have yet."""
-        if self == UNASKED:
-            return UNASKED
+        """Returns the attributes that are asked for and that a file does not have yet."""
         pairs = zip(astuple(self), astuple(found), strict=True)
         return Attributes(*(wanted if wanted != there else None for wanted, there in pairs))
 
     def replacing(self, found: Attributes) -> Attributes:
-        """Returns the attributes of a file that replaces another one, whose mode it keeps."""
-        if self.mode is not None or found.mode is None:
-            return self
-        # A privilege was given to other bytes.
-        return Attributes(found.mode & 0o777, self.mtime_ns)
+        """Returns the attributes of a file that replaces another one, and keeps its mode."""
+        # Without privileges, which were given to other bytes.
+        kept = None if found.mode is None else found.mode & 0o777
+        return self if self.mode is not None else Attributes(kept, self.mtime_ns)
 
     def of_copy(self, source: Attributes, preserve: Collection[str]) -> Attributes:
         """Returns the attributes of a copy.
 
         Args:
-            source: Those of the file that is copied.
-            preserve: Those that the copy takes over, unless others are asked for.
+            source: The attributes of the file that is copied.
+            preserve: The ones that the copy takes over, unless others are asked for.
 
         Raises:
             ValueError: The time of the source is out of range.
@@ -67,7 +63,7 @@ class Attributes(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return Attributes(mode, _checked_time(source.mtime_ns) if "mtime" in preserve else None)
 
     def of_folder(self) -> Attributes:
-        """Returns the attributes of a folder, which stays accessible for its owner."""
+        """Returns the attributes of a folder that its owner may always enter."""
         return Attributes(None if self.mode is None else self.mode | _OWNER_MAY, self.mtime_ns)
 
 
@@ -83,8 +79,9 @@ def checked_attributes(mode: int | None = None, mtime_ns: int | None = None) -> 
         mtime_ns: Nanoseconds since 1970.
 
     Raises:
-        TypeError: One is no int.
-        ValueError: One is out of range, or a mode seems to be octal digits read as decimal ones.
+        TypeError: An attribute is no int.
+        ValueError: An attribute is out of range, or the mode seems to be octal digits that were
+            read as decimal ones.
     """
     if mode is None and mtime_ns is None:
         return UNASKED
@@ -92,10 +89,10 @@ def checked_attributes(mode: int | None = None, mtime_ns: int | None = None) -> 
 
 
 def checked_content(content: bytes | str) -> bytes:
-    """Returns the content of a file as it is stored: text as UTF-8.
+    """Returns the content of a file as bytes: text as UTF-8.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The content is neither bytes nor text.
     """
     if isinstance(content, str):
         return content.encode()
@@ -105,32 +102,31 @@ def checked_content(content: bytes | str) -> bytes:
 
 
 def checked_preserve(preserve: Collection[str]) -> Collection[str]:
-    """Refuses what is no choice of the attributes that a copy may take over.
+    """Returns the attributes that a copy is to take over, by name.
 
     Raises:
-        TypeError: It is a string, whose letters would be taken for names.
-        ValueError: One of them is unknown.
+        TypeError: A single name is given as a string, whose letters would be taken for names.
+        ValueError: A name is unknown.
     """
     if isinstance(preserve, str):
         raise TypeError(f"preserve is a tuple, not str; write ({preserve!r},)")
-    unknown = sorted(set(preserve) - {*PRESERVED})
-    if unknown:
-        raise ValueError(f"preserve has {unknown[0]!r}, which is none of 'mode', 'mtime'")
+    for name in preserve:
+        check_choice("preserve", name, PRESERVED)
     return preserve
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Refuses a value that an option does not have.
+    """Raises unless the value of an option is one of its choices.
 
     Raises:
-        ValueError: It is none of the choices.
+        ValueError: The value is none of the choices.
     """
     if value not in choices:
         raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
 
 
 def _checked_time(mtime_ns: int | None) -> int | None:
-    """Refuses what is no time."""
+    """Returns a time that the ledger can store."""
     if mtime_ns is None:
         return None
     if not isinstance(mtime_ns, int) or isinstance(mtime_ns, bool):
@@ -141,7 +137,7 @@ def _checked_time(mtime_ns: int | None) -> int | None:
 
 
 def _checked_mode(mode: int | None) -> int | None:
-    """Refuses what are no permission bits."""
+    """Returns permission bits that were meant as such."""
     if mode is None:
         return None
     if not isinstance(mode, int) or isinstance(mode, bool):
@@ -155,10 +151,9 @@ def _checked_mode(mode: int | None) -> int | None:
 
 def _is_meant_as_octal(mode: int) -> bool:
     """True if a mode makes sense only with its decimal digits taken for octal ones, as 644."""
-    # A mode makes sense if its owner may read, and nobody may do what the one before may not:
-    # 644 is 0o1204, which lets others read and not the owner. That keeps 511, which is 0o777.
-    # 400 and 500 would pass as 0o620, the mode of a terminal, and 0o764. They are refused: who
-    # writes them wants a secret to be kept, and would get a file that a group may write.
+    # 644 is 0o1204, which lets others read and not the owner; 511 is 0o777, and passes. 400 and
+    # 500 would pass as 0o620, the mode of a terminal, and 0o764. They are refused: whoever
+    # writes them wants to keep a secret, and would get a file that a group may write.
     digits = str(int(mode))
     if len(digits) > 4 or digits.strip("01234567"):
         return False

@@ -1,7 +1,7 @@
 """Contradictions: declarations that can't all be met fail, and name each other. Pure.
 
-One path may be asked for by several declarers, a file may be declared above another path,
-and a file system may take two names for one. What is left can be planned path by path.
+Several declarers may ask for one path, a file may be declared above another path, and a file
+system may take two names for one. The rest can be planned path by path.
 """
 
 from __future__ import annotations
@@ -40,11 +40,6 @@ class Wanted(msgspec.Struct):
     displaced: dict[tuple[Name, str, str], Displaced] = msgspec.field(default_factory=dict)
     failures: list[PathError] = msgspec.field(default_factory=list)
 
-    def withdraws(self, row: Row) -> bool:
-        """True if the declaration of a row ends with this batch."""
-        asked = self.asked.get(row.declaration)
-        return asked is not None and asked.desired is ABSENT
-
     def displace(self, declared: Intent | Row, by: Name) -> None:
         """Notes that a declaration gives way to another one, or is refused because of it."""
         note = Displaced(*declared.declaration, declared.component, by)
@@ -57,7 +52,7 @@ class Wanted(msgspec.Struct):
 
 
 def coalesce(intents: Iterable[Intent], rows: Mapping[Name, Row], folding: Folding) -> Wanted:
-    """Makes one intent a path, in the order of the names; contradictions fail."""
+    """Takes one intent for each path, in the order of the names; contradictions fail."""
     asked: dict[tuple[Name, str, str], Intent] = {}
     for intent in intents:
         known = asked.get(intent.declaration)
@@ -74,19 +69,17 @@ def coalesce(intents: Iterable[Intent], rows: Mapping[Name, Row], folding: Foldi
 
 
 def _take_one(wanted: Wanted, intents: list[Intent], row: Row | None) -> None:
-    """Takes the one intent that stands for those of several declarers."""
+    """Takes the one intent that stands for all declarers of a path."""
     present = [intent for intent in intents if intent.desired is not ABSENT]
     if len(present) > 1 and not all(isinstance(i.desired, DirState) for i in present):
         places = " and ".join(sorted({_place(intent) for intent in present}))
         wanted.refuse(present[0], f"it is declared in {places}")
-    elif present:
-        ours = tuple(digest for intent in intents for digest in intent.ours)
-        first = present[0] if len(intents) == 1 else replace(present[0], ours=ours)
-        wanted.present[first.name] = first
-    else:
-        recorded = (i for i in intents if row is not None and i.declaration == row.declaration)
-        withdrawn = next(recorded, intents[0])
-        wanted.absent[withdrawn.name] = withdrawn
+        return
+    recorded = [i for i in intents if row is not None and i.declaration == row.declaration]
+    first = (present or recorded or intents)[0]
+    if len(intents) > 1:
+        first = replace(first, ours=tuple(digest for i in intents for digest in i.ours))
+    (wanted.present if present else wanted.absent)[first.name] = first
 
 
 def _refuse_below_files(wanted: Wanted) -> None:
@@ -101,13 +94,14 @@ def _refuse_below_files(wanted: Wanted) -> None:
         file = above[parent(name)]
         if file is not None:
             wanted.refuse(intent, f"{file!r} is declared as a file")
-            if file in wanted.present:  # It fails only once.
+            if file in wanted.present:  # The file fails only once.
                 wanted.refuse(present[file], f"{name!r} is declared below it")
 
 
 def _refuse_folded(wanted: Wanted, rows: Iterable[Row], folding: Folding) -> None:
     """Refuses a name that this file system takes for another one."""
-    staying = {row.name for row in rows if row.declared and not wanted.withdraws(row)}
+    ending = {key for key, intent in wanted.asked.items() if intent.desired is ABSENT}
+    staying = {row.name for row in rows if row.declared and row.declaration not in ending}
     meeting: defaultdict[str, set[Name]] = defaultdict(set)
     for name in {*staying, *wanted.present}:
         for part in (*ancestors(name), name):
@@ -122,7 +116,7 @@ def _refuse_folded(wanted: Wanted, rows: Iterable[Row], folding: Folding) -> Non
 
 
 def _refuse_rivals(wanted: Wanted) -> None:
-    """Refuses a contested path, and has both sides declared again at the next update."""
+    """Refuses contested paths, with notes that have both sides declared again."""
     for intent in [intent for intent in wanted.present.values() if intent.rival]:
         wanted.displace(intent, intent.rival)
         wanted.refuse(intent, f"{intent.rival!r} is declared too, and both can't be there")

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The errors, as one tree, and figures as messages show them.
 
 FsMirrorError
 ├── InvalidNameError   a name that no directory can hold (also a ValueError)
@@ -8,15 +8,17 @@ FsMirrorError
 ├── BarrierError       the disk did not confirm that the bytes are on it
 ├── LedgerError        the ledger could not be read or written
 ├── SourceError        a file that is to be copied can't be read (also an OSError)
-│   └── SourceChangedError  it changed while it was read
+│   └── SourceChangedError  the file changed while it was read
 ├── PathError          one path could not be brought to its desired state
 │   └── ConflictError  because of foreign bytes, or of another declaration
-└── ApplyError         a group of what failed in one batch
+└── ApplyError         a group of the errors of one batch
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # That of typing, whose import takes longer than all of ours.
+import copyreg
+
+TYPE_CHECKING = False  # As in typing, whose import takes longer than all of ours.
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Self
@@ -54,31 +56,23 @@ class FsMirrorError(Exception):
     """The base of every error that this package raises on purpose."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survives pickling, though constructors take more than the message."""
-        return _restored, (type(self), self.args, self.__dict__)
-
-
-def _restored(
-    kind: type[FsMirrorError], args: tuple[object, ...], state: dict[str, object]
-) -> FsMirrorError:
-    """Rebuilds an error that was pickled."""
-    error: FsMirrorError = kind.__new__(kind, *args)
-    error.__dict__.update(state)
-    return error
+        """Pickles without the constructors, which take other arguments than the message."""
+        # OSError takes no arguments where its constructor is overridden, so they are set again.
+        state = {**self.__dict__, "args": self.args}
+        return copyreg.__newobj__, (type(self), *self.args), state  # type: ignore[attr-defined]
 
 
 class InvalidNameError(FsMirrorError, ValueError):
-    """A name was declared that is refused.
+    """A declared name is refused.
 
     Attributes:
         name: The name as it was declared.
-        reason: Why it is refused, as half a sentence.
+        reason: Why the name is refused, as half a sentence.
     """
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"invalid name {name!r}: {reason}")
-        self.name = name
-        self.reason = reason
+        self.name, self.reason = name, reason
 
 
 class RootError(FsMirrorError):
@@ -86,17 +80,16 @@ class RootError(FsMirrorError):
 
     Attributes:
         root: The path of the root.
-        hint: What to do about it.
+        hint: What to do about the problem.
     """
 
     def __init__(self, root: str, problem: str, hint: str) -> None:
         super().__init__(f"{root}: {problem} ({hint})")
-        self.root = root
-        self.hint = hint
+        self.root, self.hint = root, hint
 
 
 class LockedError(RootError):
-    """Another writer held the root for longer than we wait."""
+    """Another writer held the lock of the root for longer than we wait."""
 
 
 class TooManyRemovalsError(FsMirrorError):
@@ -104,21 +97,13 @@ class TooManyRemovalsError(FsMirrorError):
 
     Attributes:
         root: The path of the root.
-        removals: How many files would be removed, as far as is known.
-        managed: How many files there were when the update began.
-        removed: How many of them were removed before that was known, at most; no more
-            than the limit.
+        removals: The number of files that would be removed, as far as is known.
+        managed: The number of files when the update began.
+        removed: An upper bound of the number that was removed already; within the limit.
     """
 
     def __init__(
-        self,
-        root: str,
-        removals: int,
-        managed: int,
-        allowed: int,
-        limit: str,
-        *,
-        removed: int = 0,
+        self, root: str, removals: int, managed: int, allowed: int, limit: str, *, removed: int = 0
     ) -> None:
         done = f"no more than {removed:,} were removed" if removed else "nothing was removed"
         super().__init__(
@@ -127,13 +112,11 @@ class TooManyRemovalsError(FsMirrorError):
             f"least {removals} once)"
         )
         self.root = root
-        self.removals = removals
-        self.managed = managed
-        self.removed = removed
+        self.removals, self.managed, self.removed = removals, managed, removed
 
 
 class BarrierError(FsMirrorError):
-    """Syncing failed, so nothing of the batch counts as written."""
+    """The disk did not confirm a batch, so nothing of it counts as written."""
 
 
 class LedgerError(FsMirrorError):
@@ -153,7 +136,7 @@ class SourceError(FsMirrorError, OSError):
 
 
 class SourceChangedError(SourceError):
-    """A file changed between being fingerprinted and being copied, or meanwhile."""
+    """A file that is copied changed after it was fingerprinted."""
 
     def __init__(self, source: str) -> None:
         super().__init__(source, "changed while it was read (update again)")
@@ -164,15 +147,13 @@ class PathError(FsMirrorError):
 
     Attributes:
         path: The path, relative to the root.
-        operation: What was tried.
-        hint: What to do about it; may be empty.
+        operation: The operation that failed, as a verb.
+        hint: What to do about the problem; may be empty.
     """
 
     def __init__(self, path: str, operation: str, problem: str, hint: str = "") -> None:
         super().__init__(f"{operation} {path!r}: {problem}" + (f" ({hint})" if hint else ""))
-        self.path = path
-        self.operation = operation
-        self.hint = hint
+        self.path, self.operation, self.hint = path, operation, hint
 
 
 class ConflictError(PathError):
@@ -180,14 +161,14 @@ class ConflictError(PathError):
 
 
 class ApplyError(FsMirrorError, ExceptionGroup[FsMirrorError]):
-    """Everything of one batch that failed; all the rest of it was applied.
+    """The failures of one batch, whose other paths were applied.
 
-    The message names what failed. Why it did is said by each of the exceptions, which Python
-    prints below it.
+    The message names the paths that failed. The reasons are in the exceptions, which Python
+    prints below the message.
 
     Attributes:
         exceptions: One error for each path, or root, that failed.
-        where: The root, or who applied the batch if several roots failed.
+        where: The root, or the number of roots if several failed.
     """
 
     def __new__(cls, where: str, errors: Sequence[FsMirrorError]) -> Self:
@@ -200,14 +181,14 @@ class ApplyError(FsMirrorError, ExceptionGroup[FsMirrorError]):
         self.where = where
 
     def derive(self, errors: Sequence[FsMirrorError], /) -> ApplyError:  # type: ignore[override]
-        """Makes the smaller group that ``split`` and ``except*`` ask for."""
+        """Makes a smaller group, for ``split`` and ``except*``."""
         return ApplyError(self.where, errors)
 
 
-_NAMED = 10  # failures that the message of a group names before it says how many more
+_NAMED = 10  # failures that the message of a group names, before it counts the others
 
 
 def _subject(error: FsMirrorError) -> str:
-    """Returns the path, source or root that an error is about, or else its kind."""
+    """Returns the path, source or root of an error, or else its type."""
     known = (getattr(error, name, "") for name in ("path", "source", "root", "where"))
     return next((repr(place) for place in known if place), type(error).__name__)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import PurePath
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 
 from .errors import InvalidNameError
 
@@ -40,7 +41,7 @@ _MAX_COMPONENT: Final = 255  # bytes; NAME_MAX of ext4, xfs, btrfs, tmpfs and AP
 
 _MAX_TARGET: Final = 4095  # bytes; PATH_MAX of Linux without the NUL
 
-# Most names. They need none of the slower checks, so they skip them.
+# Most names match this, and skip the slower checks.
 _PART: Final = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}+"
 _PLAIN: Final = re.compile(rf"{_PART}(?:/{_PART})*+")
 _ALL_PLAIN: Final = re.compile(rf"(?:{_PART}[/\0])*+")
@@ -68,9 +69,7 @@ def parse_name(declared: str | PurePath) -> Name:
             surrogate, a component of more than 255 bytes, or our own folder.
         TypeError: ``declared`` is neither text nor a path.
     """
-    if not isinstance(declared, (str, PurePath)):
-        raise TypeError(f"a name is a str or a PurePath, not {type(declared).__name__}")
-    text = declared.as_posix() if isinstance(declared, PurePath) else str.__str__(declared)
+    text = _text(declared, "name")
     if _PLAIN.fullmatch(text):
         return Name(text)
     if text.startswith("/"):
@@ -79,86 +78,87 @@ def parse_name(declared: str | PurePath) -> Name:
     if not components:
         raise InvalidNameError(text, "it names no file")
     for component in components:
-        _check_component(text, component)
+        if component == "..":
+            raise InvalidNameError(text, "it holds '..', which could leave the directory")
+        _check_storable(text, component, _MAX_COMPONENT)
+        if _means_reserved(component):
+            problem = f"{component!r} is, or may be taken for, our own {RESERVED!r}"
+            raise InvalidNameError(text, problem)
     return Name("/".join(components))
 
 
 def check_names(names: Collection[str]) -> None:
-    """Looks whether names are as :func:`parse_name` returns them; most are looked at together.
+    """Raises unless names are in normal form. Plain names are checked all at once.
 
     Raises:
-        InvalidNameError: One is not.
-        TypeError: One is not even text.
+        InvalidNameError: A name is refused, or in another form.
+        TypeError: A name is no text.
     """
     if not _ALL_PLAIN.fullmatch("".join([f"{name}\0" for name in names])):
         for name in names:
             if parse_name(name) != name:
-                raise InvalidNameError(name, "it is no normal form")
+                raise InvalidNameError(name, "it is not in normal form")
 
 
 def parse_link_target(target: str | PurePath, inside: Name | None) -> str:
-    """Checks the target of a symbolic link: it can be stored, and leads where it may.
+    """Checks the target of a symbolic link.
 
     Args:
-        target: What it says.
-        inside: The path of the link below the root, if it may not lead out of the
-            root; the folders above a declared path are real ones, so that ``..`` at
-            the front is safe, but not behind a name, which may be a link itself.
+        target: The target as declared.
+        inside: The path of the link below the root if the target may not lead out of
+            the root, else ``None``. Folders above a declared path are real ones, so ``..``
+            at the front is safe; after a name, which may be a link itself, it is not.
 
     Returns:
         The target as text.
 
     Raises:
-        InvalidNameError: It can't be stored, or may lead out of the root.
-        TypeError: It is neither text nor a path.
+        InvalidNameError: The target can't be stored, or may lead out of the root.
+        TypeError: The target is neither text nor a path.
     """
-    if not isinstance(target, (str, PurePath)):
-        raise TypeError(f"a target is a str or a PurePath, not {type(target).__name__}")
-    text = target.as_posix() if isinstance(target, PurePath) else target
-    if not text or "\0" in text:
+    text = _text(target, "target")
+    if not text:
         raise InvalidNameError(text, "no link can hold it")
-    try:
-        length = len(text.encode())
-    except UnicodeEncodeError:
-        raise InvalidNameError(text, "it holds a lone surrogate, which is not text") from None
-    if length > _MAX_TARGET:
-        raise InvalidNameError(text, f"it has {length} bytes, and {_MAX_TARGET} is the limit")
+    _check_storable(text, text, _MAX_TARGET)
     if inside is not None and _may_lead_out(text, inside):
         reason = "as the target of a link it may lead out of the root; allow_escape=True allows it"
         raise InvalidNameError(text, reason)
     return text
 
 
+def _text(declared: str | PurePath, what: str) -> str:
+    """Returns a declared name, or the target of a link, as plain text."""
+    if not isinstance(declared, (str, PurePath)):
+        raise TypeError(f"a {what} is a str or a PurePath, not {type(declared).__name__}")
+    return declared.as_posix() if isinstance(declared, PurePath) else str.__str__(declared)
+
+
+def _check_storable(text: str, part: str, most: int) -> None:
+    """Raises if no file system can store a part of a name, or the target of a link."""
+    if "\0" in part:
+        raise InvalidNameError(text, "it holds a NUL character, which no file system can store")
+    try:
+        length = len(part.encode())
+    except UnicodeEncodeError:
+        raise InvalidNameError(text, "it holds a lone surrogate, which is not text") from None
+    if length > most:
+        one = "it" if part == text else "a component"
+        raise InvalidNameError(text, f"{one} has {length} bytes, and {most} is the limit")
+
+
 def _may_lead_out(target: str, name: Name) -> bool:
-    """True if a link at a path may lead out of the root."""
+    """True if a link with this name and target may lead out of the root."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
     climbs = next((i for i, part in enumerate(parts) if part != ".."), len(parts))
     return target.startswith("/") or climbs > name.count("/") or ".." in parts[climbs:]
 
 
-def _check_component(text: str, component: str) -> None:
-    """Raises for a component that may not stand in a name."""
-    if component == "..":
-        raise InvalidNameError(text, "it holds '..', which could leave the directory")
-    if "\0" in component:
-        raise InvalidNameError(text, "it holds a NUL character, which no file system can store")
-    try:
-        encoded = component.encode()
-    except UnicodeEncodeError:
-        raise InvalidNameError(text, "it holds a lone surrogate, which is not text") from None
-    if len(encoded) > _MAX_COMPONENT:
-        problem = f"a component has {len(encoded)} bytes, and {_MAX_COMPONENT} is the limit"
-        raise InvalidNameError(text, problem)
-    if _means_reserved(component):
-        raise InvalidNameError(text, f"{component!r} is, or may be taken for, our own {RESERVED!r}")
-
-
 def _means_reserved(component: str) -> bool:
     """True if some file system reads this component as ``.fsmirror``.
 
-    Some ignore invisible characters, many fold case and compatibility forms, and
-    the FAT family drops trailing dots and spaces and knows short names. Git
-    guards ``.git`` in the same way (CVE-2014-9390).
+    Some file systems ignore invisible characters, many fold case and compatibility
+    forms, and those of the FAT family drop trailing dots and spaces and have short
+    names. Git guards ``.git`` in the same way (CVE-2014-9390).
     """
     visible = _IGNORABLE.sub("", component)
     folded = unicodedata.normalize("NFKC", visible).casefold().split(":")[0].rstrip(". ")
@@ -181,31 +181,29 @@ def leaf(name: Name) -> str:
 
 
 def ancestors(name: Name) -> Iterator[Name]:
-    """Lists the folders above a name, from the top, without :data:`ROOT`."""
+    """Yields the folders above a name, from the top, without :data:`ROOT`."""
     slash = name.find("/")
     while slash != -1:
         yield Name(name[:slash])
         slash = name.find("/", slash + 1)
 
 
-class Folding:
-    """Which names a file system takes for one and the same.
+class Folding(NamedTuple):
+    """The differences between names that a file system ignores.
 
-    Args:
-        case: It ignores case.
-        unicode: It ignores how Unicode characters are composed.
+    Attributes:
+        case: True if it ignores case.
+        unicode: True if it ignores how Unicode characters are composed.
     """
 
-    def __init__(self, *, case: bool = False, unicode: bool = False) -> None:
-        self.case = case
-        self.unicode = unicode
+    case: bool = False
+    unicode: bool = False
 
     def __call__(self, name: Name) -> str:
         """Returns a key that is equal for names that meet."""
-        key = unicodedata.normalize("NFC", name) if self.unicode else str(name)
-        if not self.case:
-            return key
-        return unicodedata.normalize("NFC", key.casefold()) if self.unicode else key.casefold()
+        composed = partial(unicodedata.normalize, "NFC") if self.unicode else str
+        key = composed(name)
+        return composed(key.casefold()) if self.case else key
 
     def __bool__(self) -> bool:
         return self.case or self.unicode

@@ -1,6 +1,7 @@
-"""Planner: intents, the ledger and the disk become an ordered list of steps. Pure.
+"""Planner: makes of intents, rows and actual states the ordered steps of a batch. Pure.
 
-The fate of the bytes that are found is decided by the table of :mod:`.ownership`.
+Paths are planned one by one: first those that are no longer declared, then the declared ones.
+The fate of the bytes that are found is that of the table in :mod:`.ownership`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ _NOWHERE = Actual(ABSENT)
 
 
 def make_plan(intents: Iterable[Intent], view: View) -> Plan:
-    """Orders a batch: what clears the way, folders, files, removals, prune."""
+    """Plans a batch.
+
+    Args:
+        intents: What is asked for, in any order.
+        view: What the ledger and the disk say about it.
+    """
     wanted = coalesce(intents, view.rows, view.folding)
     planner = _Planner(view, wanted)
     for intent in wanted.absent.values():
@@ -66,21 +72,21 @@ class _Planner:
     # Absence
 
     def _plan_absence(self, intent: Intent) -> None:
-        """Plans to remove a path that is no longer declared, and folders that this may empty."""
+        """Plans for a path that is no longer declared, and for folders that become empty."""
         row = self._view.rows.get(intent.name)
         if row is not None and row.declaration != intent.declaration:
             return  # Another declaration has taken the path over.
         if row is not None and row.kind == Kind.DIR:
-            if row.made:  # It goes with its last file.
-                self._prune[row.name] = replace(row, declared=False)
-            else:
+            if not row.made:
                 self._forget.append(row.name)
         elif row is not None or intent.ours:  # Else nothing of ours was ever here.
             self._plan_removal(intent, row)
-        for name in ancestors(intent.name):
+        for name in (*ancestors(intent.name), intent.name):
             above = self._view.rows.get(name)
-            if above is not None and above.kind == Kind.DIR and above.made and not above.declared:
-                self._prune.setdefault(name, above)
+            if above is None or above.kind != Kind.DIR or not above.made:
+                continue
+            if name == intent.name or not above.declared:
+                self._prune[name] = replace(above, declared=False)
 
     def _plan_removal(self, intent: Intent, row: Row | None) -> None:
         """Plans to remove a file or link, or to forget it."""
@@ -92,7 +98,7 @@ class _Planner:
             raise ConflictError(name, "remove", problem, "move it away, or restore it")
         if fate in (Fate.DISCARD, Fate.BACK_UP):
             step = Remove(name, actual, verdict, intent.on_conflict)
-            if self._view.folding:  # Removed last, it would take along a new file with its name.
+            if self._view.folding:  # Removed last, it would take a new file of that name along.
                 self._clear[name] = step
                 self._vacated.add(self._view.folding(name))
             else:
@@ -106,11 +112,16 @@ class _Planner:
     # Presence
 
     def _plan_presence(self, intent: Intent) -> None:
-        """Plans for a declared path, and for every folder above it to be there."""
+        """Plans for a declared path, and for every folder above it."""
         path = (*ancestors(intent.name), intent.name)
-        for folder in path[:-1]:
-            if folder not in self._folders and not self._is_folder(folder):
-                self._make_parent(intent, folder)
+        for name in path[:-1]:
+            if name in self._folders or self._is_folder(name):
+                continue
+            if not intent.create_parents:
+                problem = f"its folder {name!r} does not exist"
+                hint = "declare it, or let create_parent_dirs stand at True"
+                raise PathError(intent.name, "write", problem, hint)
+            self._make_folder(intent, Row(name, Kind.DIR, intent.owner, "", declared=False))
         if not isinstance(intent.desired, DirState):
             self._plan_leaf(intent)
         elif self._is_folder(intent.name):
@@ -120,14 +131,6 @@ class _Planner:
         for name in path:
             self._displace(name, intent)
 
-    def _make_parent(self, intent: Intent, name: Name) -> None:
-        """Plans to make a folder above a path."""
-        if not intent.create_parents:
-            problem = f"its folder {name!r} does not exist"
-            hint = "declare it, or let create_parent_dirs stand at True"
-            raise PathError(intent.name, "write", problem, hint)
-        self._make_folder(intent, Row(name, Kind.DIR, intent.owner, "", declared=False))
-
     def _make_folder(self, intent: Intent, row: Row) -> None:
         """Plans to make a folder, and to remove what stands there."""
         if self._actual(row.name).state is not ABSENT:
@@ -135,7 +138,7 @@ class _Planner:
         self._folders[row.name] = row
 
     def _is_folder(self, name: Name) -> bool:
-        """True if a folder is at a path."""
+        """True if there is a folder at a path."""
         return isinstance(self._actual(name).state, DirState)
 
     def _plan_leaf(self, intent: Intent) -> None:
@@ -155,19 +158,19 @@ class _Planner:
         self._files.append(Put(intent, actual, verdict, attributes, made))
 
     def _plan_kept(self, intent: Intent, actual: Actual) -> None:
-        """Plans to record a path that is right but for its attributes, unless all is known."""
+        """Plans to record a path that is right but for its attributes, unless that is recorded."""
         row, state = self._view.rows.get(intent.name), actual.state
-        mine = row is not None and row.owner == intent.owner and same_content(row.state, state)
-        kept = row_of(intent, made=row.made if row and mine else state.digest in intent.ours)
+        is_known = row is not None and row.owner == intent.owner and same_content(row.state, state)
+        kept = row_of(intent, made=row.made if row and is_known else state.digest in intent.ours)
         missing = intent.desired.attributes.missing_in(state.attributes)
         if missing != UNASKED or row is None or not _is_recorded(kept, row, actual):
             adopts = row is None and kept.kind != Kind.DIR
             self._keep.append(Keep(kept, actual, missing, adopts))
 
-    # The way
+    # What is in the way
 
     def _clear_file(self, intent: Intent, name: Name) -> None:
-        """Plans to remove a file first, since a folder, or another kind, should be there."""
+        """Plans to remove first a file whose place, or whose folder's place, is needed."""
         step = self._remove.pop(name, None) or self._clear.get(name)
         if step is None:
             verdict = self._judge(intent, name)
@@ -194,7 +197,7 @@ class _Planner:
             self._displace(name, intent)
 
     def _may_go(self, intent: Intent, name: Name) -> bool:
-        """True if an entry of a folder in the way goes anyway, or is ours and unchanged."""
+        """True if an entry of a folder in the way is removed anyway, or ours and unchanged."""
         row = self._view.rows.get(name)
         if self._is_folder(name):
             if row is None or row.kind != Kind.DIR:
@@ -209,7 +212,7 @@ class _Planner:
         return judge(nothing, self._view.rows.get(name), self._actual(name))
 
     def _displace(self, name: Name, intent: Intent) -> None:
-        """Notes that a declaration of the same owner gives way, unless the batch is about it."""
+        """Notes that a declaration of the same owner gives way, unless it is part of the batch."""
         row = self._view.rows.get(name)
         if row is None or not row.declared or row.owner != intent.owner:
             return
@@ -242,14 +245,14 @@ class _Planner:
         )
 
     def _actual(self, name: Name) -> Actual:
-        """Returns what was seen at a path."""
+        """Returns the state that a path has once the removals so far are done."""
         if self._vacated and self._view.folding(name) in self._vacated:
             return _NOWHERE
         return self._view.actual.get(name, _NOWHERE)
 
 
 def _check_way(intent: Intent, name: Name, verdict: Verdict) -> None:
-    """Raises if what is in the way of a declared path may not be moved."""
+    """Raises if the bytes that are in the way of a declared path stay."""
     if fate_of(verdict, intent.on_conflict).blocks:
         problem = f"foreign bytes are in the way, at {name!r}"
         hint = "move them away, or choose 'backup' instead of 'error'"
@@ -257,8 +260,8 @@ def _check_way(intent: Intent, name: Name, verdict: Verdict) -> None:
 
 
 def _is_recorded(kept: Row, row: Row, actual: Actual) -> bool:
-    """True if the ledger's row tells already all that is known of a path."""
-    # Of a folder only the time is recorded, if one was asked for.
+    """True if a row of the ledger says already what is known of a path."""
+    # A folder's signature is not recorded, except for a time that was asked for.
     seen = None if kept.kind == Kind.DIR else actual.signature
     is_row = row == kept.with_signature(seen or row.signature, row.recorded_ns)
     return is_row and same(row.state, actual.state)

@@ -79,16 +79,12 @@ class LinkState(msgspec.Struct, frozen=True, gc=False):
     @property
     def digest(self) -> bytes:
         """A fingerprint of the target, never that of a file."""
-        return xxhash.xxh3_128_digest(self._encoded, seed=_OF_LINKS)
+        return xxhash.xxh3_128_digest(self.target.encode(errors="surrogateescape"), seed=_OF_LINKS)
 
     @property
     def size(self) -> int:
         """The length of the target, in bytes."""
-        return len(self._encoded)
-
-    @property
-    def _encoded(self) -> bytes:
-        return self.target.encode(errors="surrogateescape")
+        return len(self.target.encode(errors="surrogateescape"))
 
 
 class DirState(msgspec.Struct, frozen=True, gc=False):
