@@ -12,24 +12,24 @@ __all__ = ["Intent"]
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
-    """One path and the state that it should have.
+    """A path and the state that it should have.
 
     Attributes:
         name: The path, relative to the root.
         desired: A file, a link, a directory, or absence. A file whose digest is not known yet
-            is hashed while it is staged; it is never taken for one that is there already.
-        owner: The identity of the mirror (a UUID) that asks.
-        container: The chain of directory targets below the root that declared
-            it, each followed by ``//``; empty for the root itself.
-        component: The path of the engine's component that declared it.
+            is hashed while it is staged, and never adopted.
+        owner: The identity of the owner that asks, a UUID.
+        container: The chain of directory targets below the root that declared the
+            path, each followed by ``//``; empty for the root itself.
+        component: The path of the engine's component that declared the path.
         content: The bytes of a file, or where they are.
-        source: The signature of the file that is copied, if any later change will show in it.
-        ours: Digests that the engine remembers to have declared for this path.
+        ours: The digests that the engine remembers to have declared for this path.
         on_conflict: The policy for foreign bytes.
         create_parents: True to make missing parent folders.
         durable: True if the batch has to survive a power cut.
-        rival: A path that is declared too and can't be there together with this
-            one; :data:`ROOT` if there is none.
+        rival: A path that is declared, too, and can't exist together with this one;
+            :data:`ROOT` if there is none.
+        source: The signature of the file that is copied, if any later change will show in it.
     """
 
     name: Name
@@ -47,7 +47,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def declaration(self) -> tuple[Name, str, str]:
-        """The identity of the declaration that asks for the state, or that ends with it."""
+        """The identity of the declaration that asks for the state, or has ended."""
         return self.name, self.owner, self.container
 
     def __repr__(self) -> str:

@@ -1,15 +1,15 @@
 """Names of everything inside ``.fsmirror/``, our own folder in a root.
 
-The root has one; so has a folder that another mount needs for its staging area or
-backups, its *home*. All names are relative to the root::
+The root has one, and so has each *home*: a folder on another mount, whose files are staged
+and backed up there. All names are relative to the root::
 
     .fsmirror/
         .gitignore                keeps the folder out of repositories
         ledger.sqlite3            the ledger, with -wal and -shm while it is open
-        ledger.sqlite3.corrupt-*  ledgers that could not be read, set aside
+        ledger.sqlite3.corrupt-*  unreadable ledgers that were set aside
         lock                      held by a command for longer than a batch
         tmp/<batch>/              a staging area; <batch>.ready after the first barrier
-        backup/<UTC time>/        foreign bytes that had to make way, by path
+        backup/<UTC time>/        foreign files that had to give way, by path
         engine/                   left by ``fsmirror sync`` of releases up to 0.1
 """
 
@@ -41,7 +41,7 @@ LEDGER_FILES: Final = (LEDGER, Name(f"{LEDGER}-wal"), Name(f"{LEDGER}-shm"))
 LOCK: Final = Name(f"{FOLDER}/lock")
 STAGING: Final = Name(f"{FOLDER}/tmp")  # noqa: S108  # Not the system's.
 READY: Final = ".ready"
-"""Ends the name of a staging area in which all files are whole, and some may be foreign."""
+"""The end of the name of a staging area whose files are whole, and may be foreign."""
 ENGINE: Final = Name(f"{FOLDER}/engine")
 
 
@@ -56,10 +56,10 @@ def backups_of(home: Name) -> Name:
 
 
 def corrupt_ledger(stamp: str, attempt: int) -> Name:
-    """Returns a name to set a corrupt ledger aside by; attempts count from 0."""
+    """Returns a name for a corrupt ledger that is set aside; attempts count from 0."""
     return Name(f"{LEDGER}.corrupt-{stamp}" + (f".{attempt}" if attempt else ""))
 
 
 def is_engine(name: Name) -> bool:
-    """True if an earlier release kept its engine database there, sound or corrupt."""
+    """True of the engine database of an earlier release, sound or corrupt."""
     return name == ENGINE or name.startswith(f"{ENGINE}.corrupt-")

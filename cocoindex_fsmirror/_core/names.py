@@ -35,7 +35,7 @@ ROOT: Final = Name("")
 """The root itself. Never the result of :func:`parse_name`."""
 
 RESERVED: Final = ".fsmirror"
-"""The folder that holds our ledger, staging area and backups."""
+"""The name of the folder that holds our ledger, staging area and backups."""
 
 _MAX_COMPONENT: Final = 255  # bytes; NAME_MAX of ext4, xfs, btrfs, tmpfs and APFS
 

@@ -1,8 +1,8 @@
 """Ownership: whose bytes are at a path, and what happens to them. Pure.
 
-One table turns a verdict and a policy into a fate. The plan uses it for what a look has
-found; whoever carries out the plan uses it again for what a rename has brought out.
-:mod:`.plan` gives the verdicts.
+One table turns a verdict and a policy into a fate. The planner asks it about the bytes that a
+look has found, and the batch asks it again about those that a rename has brought out.
+:func:`.plan.judge` gives the verdicts.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def fate_of(verdict: Verdict, policy: OnConflict) -> Fate:
     """Looks up the fate of bytes.
 
     Args:
-        verdict: Whose they are.
-        policy: What to do about foreign ones.
+        verdict: The owner of the bytes.
+        policy: The policy for foreign bytes.
     """
     return _FATES_OF_FOREIGN[policy] if verdict is Verdict.FOREIGN else _FATES[verdict]

@@ -1,7 +1,7 @@
 """Plan: the ordered steps of a batch, as a frozen value that can be printed. Pure.
 
-:func:`.planner.make_plan` makes one. Applying it decides nothing more, except to judge once
-more, and by the same table, what a rename brings out.
+:func:`.planner.make_plan` makes a plan. Applying it decides nothing, except that bytes which a
+rename brings out are judged once more, by :func:`judge_bytes` and the same table.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["Keep", "Plan", "Put", "Remove", "View", "judge", "judge_bytes", "row
 
 
 class View(msgspec.Struct, frozen=True):
-    """All that a plan is made from.
+    """The knowledge that a plan is made from.
 
     Attributes:
-        rows: The ledger's rows of every path that matters.
-        actual: The actual states of the same paths; a folder in the way of a
-            file comes with everything in it.
-        folding: Which names the file system takes for one.
+        rows: The ledger's rows of the paths in the batch, and of the folders above them.
+        actual: The actual states of these paths, and of everything in a folder that is
+            in the way of a file.
+        folding: The names that the file system takes for one.
     """
 
     rows: Mapping[Name, Row]
@@ -37,10 +37,10 @@ class View(msgspec.Struct, frozen=True):
 
 
 class Remove(msgspec.Struct, frozen=True, gc=False):
-    """Remove a file, of which ``verdict`` tells whose it is.
+    """Remove a file or link; ``verdict`` tells whose it is.
 
-    ``on_behalf`` is the declared path that it gives way to; ``None`` if it goes because it
-    is no longer declared.
+    ``on_behalf`` is the declared path that the file gives way to; ``None`` if the file goes
+    because it is no longer declared.
     """
 
     name: Name
@@ -51,14 +51,15 @@ class Remove(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def keep_copy(self) -> bool:
-        """True if it goes to the backup area."""
+        """True if the file goes to the backup area."""
         return fate_of(self.verdict, self.policy) is Fate.BACK_UP
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
     """Put a file or link in place, with ``attributes``.
 
-    ``expected`` is the state that it replaces, and ``verdict`` tells whose that is.
+    ``expected`` is the actual state that gets replaced, and ``verdict`` tells whose that is.
+    ``made`` is recorded in the row.
     """
 
     intent: Intent
@@ -69,12 +70,12 @@ class Put(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def keep_copy(self) -> bool:
-        """True if what it replaces goes to the backup area."""
+        """True if the replaced file goes to the backup area."""
         return fate_of(self.verdict, self.intent.on_conflict) is Fate.BACK_UP
 
 
 class Keep(msgspec.Struct, frozen=True, gc=False):
-    """Record a path that is right on the disk, but for the attributes that are ``missing``.
+    """Record a path that is right on the disk, and set the attributes that are ``missing``.
 
     ``adopts`` is true of a file or link that was not in the ledger.
     """
@@ -90,19 +91,19 @@ class Plan(msgspec.Struct, frozen=True):
 
     clear: tuple[Remove, ...] = ()
     clear_folders: tuple[tuple[Name, Name], ...] = ()
-    """Folder, and the declared path that it gives way to; the deepest first."""
+    """Folders, each with the declared path that it gives way to; the deepest first."""
     folders: tuple[Row, ...] = ()
-    """Folders to be made, as the ledger will record them."""
+    """Folders to be made, as the ledger will record them; from the top."""
     files: tuple[Put, ...] = ()
     keep: tuple[Keep, ...] = ()
     remove: tuple[Remove, ...] = ()
     prune: tuple[Row, ...] = ()
     """Folders that we made and that may be empty afterwards; the deepest first."""
     dress: tuple[Row, ...] = ()
-    """Folders with attributes of their own in which something changes."""
+    """Folders with attributes that were asked for, in which something may change."""
     forget: tuple[Name, ...] = ()
     left: tuple[Name, ...] = ()
-    """Paths that were ours once, hold foreign bytes now, and stay."""
+    """Paths that were ours, and stay since they hold foreign bytes now."""
     displaced: tuple[Displaced, ...] = ()
     """Declarations that give way, or are refused because of another one."""
     failures: tuple[PathError, ...] = ()
@@ -116,7 +117,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def row_of(intent: Intent, *, made: bool = True) -> Row:
-    """Returns the row of a declaration, still without a signature."""
+    """Returns the row that a declaration is recorded as, without a signature."""
     desired, source = intent.desired, intent.source
     assert not isinstance(desired, Absent)
     return Row(
@@ -140,9 +141,9 @@ def judge(intent: Intent, row: Row | None, actual: Actual) -> Verdict:
     """Tells whose bytes are at a path.
 
     Args:
-        intent: Who asks, and for what.
-        row: The last-written state of this very path, if there is one.
-        actual: What is there; a regular file with its digest, if it could be read.
+        intent: The desired state, and who asks for it.
+        row: The row of the path, if there is one.
+        actual: The actual state; of a regular file with its digest, if it could be read.
     """
     ours: Collection[bytes | None] = intent.ours
     if row is not None and row.owner == intent.owner:
@@ -152,7 +153,13 @@ def judge(intent: Intent, row: Row | None, actual: Actual) -> Verdict:
 
 
 def judge_bytes(actual: Actual, ours: Collection[bytes | None], desired: State = ABSENT) -> Verdict:
-    """Tells whose bytes these are, by nothing but the digests of what we wrote."""
+    """Tells whose bytes are at a path, by nothing but digests.
+
+    Args:
+        actual: The actual state.
+        ours: The digests of the versions that we wrote.
+        desired: The state that the path should have.
+    """
     state = actual.state
     if state is ABSENT:
         return Verdict.ABSENT

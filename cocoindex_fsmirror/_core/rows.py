@@ -17,14 +17,13 @@ __all__ = ["Displaced", "Row"]
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The last-written state of one path: a row of the ledger.
 
-    ``mode`` and ``asked_ns`` are the mode and the time of change that were asked
-    for, if they were. ``target`` is that of a link. ``made`` is false for what
-    we found already right and adopted: those bytes are not ours to destroy.
-    ``declared`` is false for folders that only hold declared paths. ``unsynced``
-    is true after a failed barrier: the bytes are written anew. ``seen`` is true if
-    drift was seen at an earlier update and has not been healed. ``source_inode``
-    and ``source_ctime_ns`` are those of the file that a copy was read from; 0 if
-    they are not known.
+    ``mode`` and ``asked_ns`` are the mode and the mtime that were asked for, if
+    any. ``target`` is that of a link. ``made`` is false for a path that was found
+    right and adopted: those bytes are not ours to destroy. ``declared`` is false
+    for folders that only hold declared paths. ``unsynced`` is true after a failed
+    barrier: the bytes are written anew. ``seen`` is true if drift was seen at an
+    earlier update and has not been healed. ``source_inode`` and ``source_ctime_ns``
+    are those of the file that a copy was read from; 0 if unknown.
     """
 
     name: Name
@@ -55,7 +54,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     @property
     def state(self) -> FileState | LinkState | DirState:
-        """The last-written state, with the time that the file system made of the one asked for."""
+        """The last-written state; an mtime that was asked for is as the file system stored it."""
         attributes = Attributes(self.mode, None if self.asked_ns is None else self.mtime_ns)
         if self.kind == Kind.DIR:
             return DirState(attributes)
@@ -74,7 +73,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return Signature(self.inode, self.size, self.mtime_ns, self.ctime_ns)
 
     def with_signature(self, signature: Signature, recorded_ns: int) -> Row:
-        """Returns the row with the signature of its file, and the time of that look."""
+        """Returns the row with the signature of its file, and the time of the look at it."""
         return replace(
             self,
             inode=signature.inode,
@@ -85,11 +84,11 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Displaced(NamedTuple):
-    """A declared path that had to give way to another declaration.
+    """A note that a declared path had to give way to another declaration.
 
-    The other may have come just before the news that this one is gone. If it is
-    still there at the next update, both are declared again, which is refused.
-    ``seen`` tells that an update began with this note.
+    The other declaration may have come just before the news that this one has ended. If
+    this one is still declared at the next update, both are declared again, which is refused.
+    ``seen`` is true if an update began with this note.
     """
 
     name: Name

@@ -23,7 +23,6 @@ __all__ = [
     "DirState",
     "FileState",
     "Kind",
-    "Leaf",
     "LinkState",
     "OtherState",
     "Signature",
@@ -54,7 +53,7 @@ class FileState(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         digest: xxh3-128 of the content, 16 bytes; ``None`` if it was not read.
         size: In bytes.
-        attributes: All that it has beside the content, or that a desired state asks for.
+        attributes: The attributes that the file has, or that a desired state asks for.
     """
 
     digest: bytes | None
@@ -69,7 +68,7 @@ class LinkState(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         target: The path that it points to.
-        attributes: As of a file, but for the mode, of which it has none.
+        attributes: As of a file, but without a mode.
     """
 
     target: str
@@ -78,7 +77,7 @@ class LinkState(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def digest(self) -> bytes:
-        """A fingerprint of the target, never that of a file."""
+        """The fingerprint of the target, which no file can have."""
         return xxhash.xxh3_128_digest(self.target.encode(errors="surrogateescape"), seed=_OF_LINKS)
 
     @property
@@ -114,8 +113,6 @@ class Absent(msgspec.Struct, frozen=True, gc=False):
 ABSENT: Final = Absent()
 
 State: TypeAlias = FileState | LinkState | DirState | OtherState | Absent
-Leaf: TypeAlias = FileState | LinkState
-"""A state that is put in place in one step: it has a digest."""
 Desired: TypeAlias = FileState | LinkState | DirState | Absent
 """A state that can be declared."""
 
@@ -147,7 +144,7 @@ class Signature(msgspec.Struct, frozen=True, gc=False):
     ctime_ns: int
 
     def is_like(self, other: Signature) -> bool:
-        """True if both may be of one file that was renamed meanwhile, which changes its ctime."""
+        """True if both may be of one file. A rename between them changes only the ctime."""
         mine = self.inode, self.size, self.mtime_ns
         return mine == (other.inode, other.size, other.mtime_ns)
 
@@ -165,7 +162,7 @@ def proves(signature: Signature, recorded: Signature, recorded_ns: int) -> bool:
 def is_older(stamp_ns: int, than_ns: int) -> bool:
     """True if a file's stamp is from an earlier tick than a time.
 
-    A file system that keeps whole seconds has a tick of a second.
+    On a file system that keeps whole seconds, a tick is a second.
     """
     if stamp_ns % _NS == 0:
         return stamp_ns < than_ns // _NS * _NS
@@ -173,18 +170,18 @@ def is_older(stamp_ns: int, than_ns: int) -> bool:
 
 
 class Actual(msgspec.Struct, frozen=True, gc=False):
-    """The state of a path on the disk, and the signature that it was seen with."""
+    """The state of a path on the disk, and its signature if there was one to be seen."""
 
     state: State
     signature: Signature | None = None
 
 
 class Content(Protocol):
-    """The content of another file, which is not held in memory as a rule.
+    """The content of another file, most often not held in memory.
 
     Attributes:
-        source: Its path, for messages.
-        digest: As of a file; ``None`` if it was not read yet: it is hashed while it is copied.
+        source: The path of the file, for messages.
+        digest: As of a file; ``None`` if the content is hashed while it is copied.
         size: In bytes.
         held: The bytes, if they are held in memory.
     """
@@ -202,11 +199,11 @@ class Content(Protocol):
     def held(self) -> bytes | None: ...
 
     def open(self) -> int:
-        """Returns a descriptor to read it from the start; the caller closes it.
+        """Returns a descriptor that reads from the start; the caller closes it.
 
         Raises:
-            SourceError: It can't be read any more.
+            SourceError: The file can't be read any more.
         """
 
     def is_unchanged(self, fd: int) -> bool:
-        """True if what this descriptor reads is what was looked at, by its signature."""
+        """True if the file of a descriptor still has the signature that was looked at."""
