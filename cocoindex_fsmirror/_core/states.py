@@ -23,6 +23,7 @@ __all__ = [
     "DirState",
     "FileState",
     "Kind",
+    "Leaf",
     "LinkState",
     "OtherState",
     "Signature",
@@ -113,6 +114,8 @@ class Absent(msgspec.Struct, frozen=True, gc=False):
 ABSENT: Final = Absent()
 
 State: TypeAlias = FileState | LinkState | DirState | OtherState | Absent
+Leaf: TypeAlias = FileState | LinkState
+"""A state that has a digest, and is put in place in one step."""
 Desired: TypeAlias = FileState | LinkState | DirState | Absent
 """A state that can be declared."""
 
