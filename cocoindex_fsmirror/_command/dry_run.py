@@ -12,7 +12,7 @@ from .._core.names import Name
 from .._core.plan import Plan, View
 from .._core.planner import make_plan
 from .._core.states import FileState, Kind
-from .._disk.calls import attributes_of
+from .._disk.tree import attributes_of
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
 from .._mirror.look import opened, view_of

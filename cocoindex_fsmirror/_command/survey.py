@@ -20,7 +20,7 @@ from .._core.attributes import UNASKED, Attributes
 from .._core.errors import InvalidNameError, RootError, SourceError
 from .._core.names import RESERVED, Name, check_names, leaf, parent, parse_link_target, parse_name
 from .._core.states import DirState, FileState, LinkState, Signature
-from .._disk.calls import attributes_of, inode_of
+from .._disk.tree import attributes_of, inode_of
 from .._mirror.brake import Limit
 from .._mirror.comparison import Wanted
 

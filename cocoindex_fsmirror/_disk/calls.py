@@ -13,16 +13,12 @@ import functools
 import logging
 import mmap
 import os
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import xxhash
-
-from .._core.attributes import Attributes
-from .._core.states import Signature
 
 _NOREPLACE: Final = 1  # renameat2(2)
 _EXCHANGE: Final = 2
@@ -145,25 +141,6 @@ def clone(source: int, target: int) -> bool:
             raise
         return False
     return True
-
-
-def inode_of(result: os.stat_result) -> int:
-    """Returns the inode number without its top bit, since SQLite's integers are signed.
-
-    Only some FUSE file systems, which use hashes for inode numbers, have it set.
-    """
-    return result.st_ino & ~(1 << 63)
-
-
-def signature_of(result: os.stat_result) -> Signature:
-    """Returns the signature in the result of a ``stat`` call."""
-    return Signature(inode_of(result), result.st_size, result.st_mtime_ns, result.st_ctime_ns)
-
-
-def attributes_of(result: os.stat_result) -> Attributes:
-    """Returns the attributes in the result of a ``stat`` call."""
-    mode = None if stat.S_ISLNK(result.st_mode) else stat.S_IMODE(result.st_mode)
-    return Attributes(mode, result.st_mtime_ns)
 
 
 def digest_of_file(fd: int) -> bytes:

@@ -18,8 +18,8 @@ from .._core.errors import SourceChangedError
 from .._core.layout import READY, STAGING, area_of, backups_of
 from .._core.names import Name, leaf, parent
 from .._core.states import Actual, Content, Signature
-from .calls import closing, copy, move, signature_of, swap, write_all
-from .tree import Tree, set_attributes
+from .calls import closing, copy, move, swap, write_all
+from .tree import Tree, set_attributes, signature_of
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 

@@ -20,16 +20,7 @@ from .._core.attributes import Attributes
 from .._core.names import Folding, Name, ancestors, join, leaf, parent
 from .._core.states import ABSENT, Actual, DirState, FileState, LinkState, OtherState, Signature
 from . import calls
-from .calls import (
-    attributes_of,
-    closing,
-    digest_of_file,
-    move,
-    open_file,
-    say_once,
-    signature_of,
-    write_all,
-)
+from .calls import closing, digest_of_file, move, open_file, say_once, write_all
 
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _CACHED_FOLDERS: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
@@ -225,6 +216,25 @@ class Tree:
         for name in folders:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.fsync(self.folder(name))
+
+
+def inode_of(result: os.stat_result) -> int:
+    """Returns the inode number without its top bit, since SQLite's integers are signed.
+
+    Only some FUSE file systems, which use hashes for inode numbers, have it set.
+    """
+    return result.st_ino & ~(1 << 63)
+
+
+def signature_of(result: os.stat_result) -> Signature:
+    """Returns the signature in the result of a ``stat`` call."""
+    return Signature(inode_of(result), result.st_size, result.st_mtime_ns, result.st_ctime_ns)
+
+
+def attributes_of(result: os.stat_result) -> Attributes:
+    """Returns the attributes in the result of a ``stat`` call."""
+    mode = None if stat.S_ISLNK(result.st_mode) else stat.S_IMODE(result.st_mode)
+    return Attributes(mode, result.st_mtime_ns)
 
 
 def set_attributes(

@@ -22,9 +22,9 @@ from .._core.errors import LedgerError, RootError
 from .._core.names import ROOT, Name
 from .._core.rows import Row
 from .._core.states import ABSENT, Actual, Kind, is_older, same, same_content
-from .._disk.calls import coarse_now_ns, inode_of
+from .._disk.calls import coarse_now_ns
 from .._disk.roots import open_root
-from .._disk.tree import Tree
+from .._disk.tree import Tree, inode_of
 from .look import is_held, look_at
 from .reader import ALL, LedgerReader, Recorded, Span, after, known
 

@@ -29,9 +29,9 @@ from .._core.states import (
     Signature,
     proves,
 )
-from .._disk.calls import attributes_of, coarse_now_ns, signature_of
+from .._disk.calls import coarse_now_ns
 from .._disk.roots import open_root
-from .._disk.tree import Tree, folding_of
+from .._disk.tree import Tree, attributes_of, folding_of, signature_of
 from .reader import LedgerReader
 
 __all__ = ["Seen", "entries", "is_held", "look_at", "opened", "record", "view_of"]
