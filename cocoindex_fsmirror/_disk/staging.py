@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from .._core.attributes import UNASKED, Attributes
+from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError
 from .._core.layout import READY, STAGING, area_of, backups_of
 from .._core.names import Name, leaf, parent
@@ -91,11 +91,7 @@ class Staging:
         self._tree.remove_folders(self._path(slot), self._path(top))
 
     def write(
-        self,
-        slot: Slot,
-        content: bytes | Content,
-        attributes: Attributes = UNASKED,
-        gid: int | None = None,
+        self, slot: Slot, content: bytes | Content, attributes: Attributes, gid: int | None
     ) -> tuple[Signature, bytes | None]:
         """Writes a whole file into a slot, with its final attributes and group.
 
@@ -133,7 +129,13 @@ class Staging:
             self._on_bytes(len(held))
             return None
         assert not isinstance(content, bytes)
-        return _copy(content, fd, self._on_bytes)
+        with closing(content.open()) as source:
+            if os.fstat(source).st_size == content.size:
+                digest = copy(source, fd, content.size, self._on_bytes)
+                is_as_seen = content.digest is None and content.is_unchanged(source)
+                if is_as_seen or digest == content.digest:
+                    return digest
+        raise SourceChangedError(content.source)
 
     def link(self, slot: Slot, target: str, attributes: Attributes) -> Signature:
         """Makes a symbolic link in a slot."""
@@ -185,9 +187,8 @@ class Staging:
 
     def remove_areas(self) -> bool:
         """Removes the areas, which should be empty; false if one of them is not."""
-        areas = [area_of(home, self._called) for home in self._areas]
-        left = [area for area in areas if not remove_area(self._tree, area)]
-        return not left
+        gone = [remove_area(self._tree, area_of(home, self._called)) for home in self._areas]
+        return all(gone)
 
     def abandon(self) -> None:
         """Removes everything that was staged, when nothing is in place yet."""
@@ -200,21 +201,6 @@ class Staging:
         for fd in self._areas.values():
             os.close(fd)
         self._areas.clear()
-
-
-def _copy(content: Content, target: int, on_bytes: Callable[[int], None]) -> bytes:
-    """Copies another file into an empty one; returns the digest of what is there now.
-
-    Raises:
-        SourceChangedError: The source has changed since it was looked at.
-    """
-    with closing(content.open()) as source:
-        if os.fstat(source).st_size == content.size:
-            digest = copy(source, target, content.size, on_bytes)
-            is_as_seen = content.digest is None and content.is_unchanged(source)
-            if is_as_seen or digest == content.digest:
-                return digest
-    raise SourceChangedError(content.source)
 
 
 def remove_area(tree: Tree, area: Name) -> bool:

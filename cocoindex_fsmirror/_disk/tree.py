@@ -306,35 +306,31 @@ def _look_at(base: str, folder: int, *, digest: bool) -> Actual:
     Raises:
         OSError: The entry does not exist.
     """
-    found = os.stat(base, dir_fd=folder, follow_symlinks=False)
-    mode = found.st_mode
-    if stat.S_ISREG(mode):
-        return (_read(base, folder) if digest else None) or _file(found, None)
-    if stat.S_ISDIR(mode):
-        return Actual(DirState(attributes_of(found)), signature_of(found))
-    if stat.S_ISLNK(mode):
-        target = os.readlink(base, dir_fd=folder)
-        return Actual(LinkState(target, attributes_of(found)), signature_of(found))
-    return Actual(OtherState(), signature_of(found))
+    found, content = os.stat(base, dir_fd=folder, follow_symlinks=False), None
+    if digest and stat.S_ISREG(found.st_mode):
+        found, content = _read(base, folder) or (found, None)
+    attributes, signature = attributes_of(found), signature_of(found)
+    if stat.S_ISREG(found.st_mode):
+        return Actual(FileState(content, found.st_size, attributes), signature)
+    if stat.S_ISDIR(found.st_mode):
+        return Actual(DirState(attributes), signature)
+    if stat.S_ISLNK(found.st_mode):
+        return Actual(LinkState(os.readlink(base, dir_fd=folder), attributes), signature)
+    return Actual(OtherState(), signature)
 
 
-def _file(found: os.stat_result, digest: bytes | None) -> Actual:
-    """Returns the actual state of a regular file."""
-    return Actual(FileState(digest, found.st_size, attributes_of(found)), signature_of(found))
-
-
-def _read(base: str, folder: int) -> Actual | None:
-    """Reads a regular file; returns ``None`` if it is unreadable, or changes meanwhile."""
+def _read(base: str, folder: int) -> tuple[os.stat_result, bytes] | None:
+    """Hashes a regular file; returns ``None`` if it is unreadable, or changes meanwhile."""
     try:
         with closing(open_file(base, folder)) as fd:
-            before = os.fstat(fd)
-            if not stat.S_ISREG(before.st_mode):  # A FIFO took the name.
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):  # A FIFO took the name.
                 return None
             digest = digest_of_file(fd)
-            is_same = signature_of(os.fstat(fd)) == signature_of(before)
+            is_same = signature_of(os.fstat(fd)) == signature_of(found)
     except PermissionError:
         return None
-    return _file(before, digest) if is_same else None
+    return (found, digest) if is_same else None
 
 
 def _mounts_below(fd: int) -> tuple[str, frozenset[Name]]:

@@ -14,7 +14,6 @@ import pytest
 from cocoindex_fsmirror import Mirror, SourceError
 from cocoindex_fsmirror._command import syncing
 from cocoindex_fsmirror._command.survey import Options, survey
-from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._mirror.apply import apply_intents
@@ -148,7 +147,7 @@ def test_checksum_reads_every_file_on_both_sides(
     read = _opened(monkeypatch)
     hashed, real = list[str](), _tree._read
 
-    def read_file(base: str, folder: int) -> Actual | None:
+    def read_file(base: str, folder: int) -> tuple[os.stat_result, bytes] | None:
         hashed.append(base)
         return real(base, folder)
 

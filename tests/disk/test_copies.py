@@ -130,7 +130,7 @@ def test_copy_cut_off_before_its_hash_claims_no_foreign_file(
     mirror.create()
     child = os.fork()
     if child == 0:
-        with mock.patch.object(_staging, "_copy", side_effect=lambda *_: os._exit(42)):
+        with mock.patch.object(_staging, "copy", side_effect=lambda *_: os._exit(42)):
             mirror.apply([copy("x", look_unread(str(source)))])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
     os.mkfifo(root / "x")  # A fifo has no digest either.
