@@ -55,9 +55,9 @@ def coalesce(intents: Iterable[Intent], rows: Mapping[Name, Row], folding: Foldi
     """Takes one intent for each path, in the order of the names; contradictions fail."""
     asked: dict[tuple[Name, str, str], Intent] = {}
     for intent in intents:
-        known = asked.get(intent.declaration)
-        latest = replace(intent, ours=intent.ours + known.ours) if known else intent
-        asked[intent.declaration] = latest
+        key = intent.declaration
+        known = asked.get(key)
+        asked[key] = replace(intent, ours=intent.ours + known.ours) if known else intent
     wanted, by_name = Wanted(asked), attrgetter("name")
     for name, group in groupby(sorted(asked.values(), key=by_name), key=by_name):
         _take_one(wanted, list(group), rows.get(name))

@@ -90,14 +90,13 @@ class _Planner:
 
     def _plan_removal(self, intent: Intent, row: Row | None) -> None:
         """Plans to remove a file or link, or to forget it."""
-        name, actual = intent.name, self._actual(intent.name)
-        verdict = judge(intent, row, actual)
+        name, verdict = intent.name, self._judge(intent, intent.name)
         fate = fate_of(verdict, intent.on_conflict)
         if fate is Fate.REFUSE:
             problem = "it is no longer declared, but was edited since we wrote it"
             raise ConflictError(name, "remove", problem, "move it away, or restore it")
         if fate in (Fate.DISCARD, Fate.BACK_UP):
-            step = Remove(name, actual, verdict, intent.on_conflict)
+            step = Remove(name, self._actual(name), verdict, intent.on_conflict)
             if self._view.folding:  # Removed last, it would take a new file of that name along.
                 self._clear[name] = step
                 self._vacated.add(self._view.folding(name))
@@ -128,7 +127,7 @@ class _Planner:
             self._plan_kept(intent, self._actual(intent.name))
         else:
             self._make_folder(intent, row_of(intent))
-        for name in path:
+        for name in path if self._view.rows else ():
             self._displace(name, intent)
 
     def _make_folder(self, intent: Intent, row: Row) -> None:
@@ -144,7 +143,7 @@ class _Planner:
     def _plan_leaf(self, intent: Intent) -> None:
         """Plans for a declared file or link."""
         row, actual = self._view.rows.get(intent.name), self._actual(intent.name)
-        verdict, made = judge(intent, row, actual), True
+        verdict, made = self._judge(intent, intent.name), True
         if verdict is Verdict.FOLDER:
             self._clear_folder(intent)
             actual, verdict = _NOWHERE, Verdict.ABSENT
@@ -200,16 +199,15 @@ class _Planner:
         """True if an entry of a folder in the way is removed anyway, or ours and unchanged."""
         row = self._view.rows.get(name)
         if self._is_folder(name):
-            if row is None or row.kind != Kind.DIR:
+            if row is None or row.owner != intent.owner:
                 return False
-            return row.made and row.owner == intent.owner
+            return row.made and row.kind == Kind.DIR
         return name in self._remove or self._judge(intent, name) is Verdict.OURS
 
     def _judge(self, intent: Intent, name: Name) -> Verdict:
-        """Tells whose bytes are in the way of a declared path."""
-        ours = intent.ours if name == intent.name else ()
-        nothing = replace(intent, desired=ABSENT, ours=ours)
-        return judge(nothing, self._view.rows.get(name), self._actual(name))
+        """Tells whose bytes are at the path of an intent, or at another one in its way."""
+        asked = intent if name == intent.name else replace(intent, desired=ABSENT, ours=())
+        return judge(asked, self._view.rows.get(name), self._actual(name))
 
     def _displace(self, name: Name, intent: Intent) -> None:
         """Notes that a declaration of the same owner gives way, unless it is part of the batch."""
