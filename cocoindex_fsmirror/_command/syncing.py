@@ -6,6 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -15,14 +16,13 @@ from .._core.errors import ApplyError, FsMirrorError, PathError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name
 from .._disk.tree import dress_folder
-from .._mirror.apply import apply_intents, begin
+from .._mirror.batch import apply_intents, begin
 from .._mirror.comparison import Comparison, Declared, apply_all, check_removals
 from .._mirror.drift import find_drift
 from .._mirror.exact import foreign, sweep
 from .._mirror.outcome import Outcome
 from .._mirror.reader import noted
 from .._mirror.session import Session, held
-from .._mirror.teardown import remove_engine
 from .survey import OWNER, SOURCE, Options, Survey, known_in
 
 __all__ = ["Summary", "Syncing"]
@@ -112,7 +112,8 @@ class Syncing:
         started, session, options = time.monotonic(), self._session, self.options
         root, limit, is_durable = options.root, options.max_delete, options.durability != "none"
         check_removals(root, noted(root, OWNER), survey.declared(), limit, "--max-delete")
-        owner = begin(session, OWNER, _BY, durable=is_durable)
+        act = partial(begin, note=OWNER, by=_BY)
+        owner = session.run(act, create=True, durable=is_durable)
         if noted(root, SOURCE) != survey.source:
             session.run(lambda _tree, ledger: ledger.note(SOURCE, survey.source))
         self._survey, self._compared = survey, 0
@@ -125,7 +126,6 @@ class Syncing:
             with _interruptible() as self._check:
                 if options.exact:
                     failures += self._add(sweep(session, known_in(survey))).failures
-                remove_engine(session)
                 batches = self._comparison.batches(self._declared(), suspects)
                 failures += apply_all(self._apply, batches)
         except KeyboardInterrupt:

@@ -7,6 +7,7 @@ rename brings out are judged once more, by :func:`judge_bytes` and the same tabl
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,7 +19,7 @@ from .ownership import Fate, OnConflict, Verdict, fate_of
 from .rows import Displaced, Row
 from .states import ABSENT, Absent, Actual, DirState, State, same_content
 
-__all__ = ["Keep", "Plan", "Put", "Remove", "View", "judge", "judge_bytes", "row_of"]
+__all__ = ["ClearFolder", "Keep", "Plan", "Put", "Remove", "View", "judge", "judge_bytes", "row_of"]
 
 
 class View(msgspec.Struct, frozen=True):
@@ -55,6 +56,13 @@ class Remove(msgspec.Struct, frozen=True, gc=False):
         return fate_of(self.verdict, self.policy) is Fate.BACK_UP
 
 
+class ClearFolder(NamedTuple):
+    """Remove a folder that has become empty, and gives way to the declared path ``name``."""
+
+    folder: Name
+    name: Name
+
+
 class Put(msgspec.Struct, frozen=True, gc=False):
     """Put a file or link in place, with ``attributes``.
 
@@ -67,6 +75,11 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     verdict: Verdict
     attributes: Attributes
     made: bool = True
+
+    @property
+    def name(self) -> Name:
+        """The path, relative to the root."""
+        return self.intent.name
 
     @property
     def keep_copy(self) -> bool:
@@ -85,13 +98,18 @@ class Keep(msgspec.Struct, frozen=True, gc=False):
     missing: Attributes = UNASKED
     adopts: bool = False
 
+    @property
+    def name(self) -> Name:
+        """The path, relative to the root."""
+        return self.row.name
+
 
 class Plan(msgspec.Struct, frozen=True):
     """The steps of a batch, in the order in which they are applied."""
 
     clear: tuple[Remove, ...] = ()
-    clear_folders: tuple[tuple[Name, Name], ...] = ()
-    """Folders, each with the declared path that it gives way to; the deepest first."""
+    clear_folders: tuple[ClearFolder, ...] = ()
+    """The deepest first."""
     folders: tuple[Row, ...] = ()
     """Folders to be made, as the ledger will record them; from the top."""
     files: tuple[Put, ...] = ()

@@ -16,7 +16,7 @@ from .errors import ConflictError, PathError
 from .intents import Intent
 from .names import Name, ancestors
 from .ownership import Fate, Verdict, fate_of
-from .plan import Keep, Plan, Put, Remove, View, judge, row_of
+from .plan import ClearFolder, Keep, Plan, Put, Remove, View, judge, row_of
 from .rows import Row
 from .states import ABSENT, Actual, DirState, Kind, same, same_content
 
@@ -229,7 +229,9 @@ class _Planner:
         prune = sorted(self._prune.keys() - stays, reverse=True)
         return Plan(
             clear=tuple(self._clear[name] for name in sorted(self._clear)),
-            clear_folders=tuple(sorted(self._clear_folders.items(), reverse=True)),
+            clear_folders=tuple(
+                map(ClearFolder._make, sorted(self._clear_folders.items(), reverse=True))
+            ),
             folders=tuple(self._folders[name] for name in sorted(self._folders)),
             files=tuple(self._files),
             keep=tuple(self._keep),

@@ -62,6 +62,11 @@ class Staging:
         """The descriptors of the areas in use, opened before anything was written to them."""
         return list(self._areas.values())
 
+    @property
+    def areas(self) -> list[Name]:
+        """The paths of the areas in use, relative to the root."""
+        return [area_of(home, self._called) for home in self._areas]
+
     def open(self, home: Name) -> int:
         """Returns the descriptor of an area, made at its first use."""
         fd = self._areas.get(home)
@@ -184,17 +189,6 @@ class Staging:
     def back_up(self, slot: Slot, name: Name, stamp: str) -> Name:
         """Moves a slot's file to the backup area, as :func:`back_up` does."""
         return back_up(self._tree, name, stamp, self._path(slot))
-
-    def remove_areas(self) -> bool:
-        """Removes the areas, which should be empty; false if one of them is not."""
-        gone = [remove_area(self._tree, area_of(home, self._called)) for home in self._areas]
-        return all(gone)
-
-    def abandon(self) -> None:
-        """Removes everything that was staged, when nothing is in place yet."""
-        for home in self._areas:
-            self._tree.remove_all(area_of(home, self._called))
-        self.remove_areas()
 
     def close(self) -> None:
         """Closes the descriptors."""

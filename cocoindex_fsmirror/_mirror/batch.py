@@ -1,76 +1,116 @@
-"""Batch: carry out a plan, so that neither a crash nor a power cut can hurt.
+"""Batch: bring paths to their desired states, so that neither a crash nor a power cut can hurt.
 
-Recovery (step 1) and the plan (step 2) come before; :func:`_carry_out` is steps 3 to 8.
+The steps stand in order in :func:`apply_intents` and :func:`_carry_out`; a comment at each says
+what a power cut there would leave. Step 1, recovery, is done whenever a session locks a root.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from msgspec.structs import replace
 
 from .._core.errors import BarrierError, LedgerError
-from .._core.names import ROOT
+from .._core.intents import Intent
+from .._core.layout import FOLDER
+from .._core.names import ROOT, Name, parent
 from .._core.plan import Plan
+from .._core.planner import make_plan
+from .._core.rows import Displaced, Row
+from .._core.states import ABSENT, DirState
+from .._disk.calls import coarse_now_ns
 from .._disk.staging import Staging
 from .._disk.tree import Tree
+from .brake import Brake
+from .drift import DriftReport
 from .ledger import Ledger
-from .look import record
+from .look import entries, record, view_of
 from .outcome import Failures, Outcome, log_paths
 from .place import Placement
+from .recover import empty_areas
 from .stage import Stage
 
-__all__ = ["apply_plan"]
+__all__ = ["apply_intents", "begin", "prepare"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
+_NAMED: Final = 10  # paths that a log line names before it says how many more
 
 
-def apply_plan(
+def apply_intents(
     tree: Tree,
     ledger: Ledger,
-    plan: Plan,
+    intents: Iterable[Intent],
+    closed: Iterable[tuple[str, str]] = (),
+    brake: Brake | None = None,
     *,
-    batch: str,
-    looked_ns: int,
-    durable: bool,
-    on_bytes: Callable[[int], None],
+    durable: bool = True,
+    read: bool = False,
+    on_bytes: Callable[[int], None] = lambda _count: None,
 ) -> Outcome:
-    """Carries out a plan.
+    """Brings paths to their desired states; the outcome lists failures of single paths.
 
     Args:
         tree: The locked root.
         ledger: Its ledger.
-        plan: What to do.
-        batch: A name for the batch that was never used before.
-        looked_ns: When the plan's view was taken, by the clock that stamps files.
-        durable: True to wait for the disk at the two barriers.
+        intents: Any number of paths, in any order.
+        closed: Owner and container of directory targets that are no longer declared: all
+            that was declared through them goes, and the outcome lists what is left there.
+        brake: Stops the batch if it removes too much.
+        durable: True if the end of the closed ones has to survive a power cut.
+        read: True to read every file, instead of trusting an unchanged ``lstat``.
         on_bytes: Called with the number of bytes staged, as they come. An exception ends
             the batch before anything is in place; recovery cleans up.
-
-    Returns:
-        The paths that something was done to. Failures of single paths are in it, not raised.
 
     Raises:
         BarrierError: The disk did not confirm; nothing of the batch counts.
         LedgerError: The ledger could not be written.
+        TooManyRemovalsError: The brake stopped the batch; nothing of it was applied.
     """
+    # Step 2: look and plan. A power cut here leaves nothing.
+    closing = [i for pair in closed for i in _closing(ledger, *pair, durable=durable)]
+    batch, looked_ns = [*closing, *intents], coarse_now_ns()
+    plan = make_plan(batch, view_of(tree, ledger, batch, read=read))
+    if brake is not None and batch:
+        removals = (step for step in (*plan.clear, *plan.remove) if step.on_behalf is None)
+        brake.check(tree.path, {step.name for step in removals}, ledger, batch[0].owner)
+    _note_displaced(ledger, plan, batch)
+
     outcome = Outcome(left=list(plan.left), failures=list(plan.failures))
     if not plan.changes_nothing:
-        with contextlib.closing(Staging(tree, batch, on_bytes)) as staging:
+        durable = any(intent.durable for intent in batch)
+        with contextlib.closing(Staging(tree, uuid.uuid4().hex, on_bytes)) as staging:
             stage = Stage(tree, plan, staging, Failures(outcome.failures))
             place = Placement(tree, ledger, stage, outcome, looked_ns)
             _carry_out(tree, ledger, stage, place, durable=durable)
-    if _log.isEnabledFor(logging.DEBUG):
-        log_paths(tree.path, outcome)
+    log_paths(tree.path, outcome)
+    if outcome.failures:
+        # Whoever declared these was told: no wider invalidation is needed.
+        ledger.set_seen((Name(f.path) for f in outcome.failures), False)
+    if closing:
+        outcome.left = _log_what_stays(tree, closing, outcome.left)
     return outcome
+
+
+def _note_displaced(ledger: Ledger, plan: Plan, intents: list[Intent]) -> None:
+    """Notes what a batch displaces, before it does, and ends the notes of what it is about.
+
+    Were they stored after the batch, an interrupted one would leave a declared path that is
+    gone, and that nobody declares again.
+    """
+    notes = ledger.displaced()
+    if plan.displaced or notes:  # As a rule there are none.
+        about = {intent.declaration for intent in intents}
+        ledger.set_displaced(plan.displaced, [note for note in notes if note[:3] in about])
 
 
 def _carry_out(
     tree: Tree, ledger: Ledger, stage: Stage, place: Placement, *, durable: bool
 ) -> None:
-    """Carries out steps 3 to 8 of a batch."""
+    """Carries out a plan: steps 3 to 8 of a batch."""
     staging = stage.staging
 
     # Step 3: note what is intended. A power cut here leaves at most these notes. An area
@@ -84,6 +124,7 @@ def _carry_out(
     stage.fill()
     if late := stage.late_notes():
         ledger.begin(late)
+        notes += late
 
     # Step 5: the first barrier. From here on every name that appears points at bytes that
     # are on the disk. A cut leaves whole staging files, which recovery sorts out.
@@ -94,25 +135,27 @@ def _carry_out(
     except OSError as error:
         # A disk that failed may refuse this too; then recovery does it.
         with contextlib.suppress(OSError, LedgerError):
-            staging.abandon()
-            ledger.commit((), (), staging.batch)
+            if not empty_areas(tree, ledger, staging.areas, notes):
+                ledger.commit((), (), staging.batch)
         raise _barrier_error(tree, error) from error
 
     # Step 6: place, then remove. A cut leaves some paths new and the others old, each of
     # them whole; what was being replaced or removed may still lie in its slot.
-    place.clear()
-    place.make_folders()
-    place.put_files()
-    place.keep()
-    place.remove()
-    place.prune()
-    place.dress()
+    plan, attempt = stage.plan, stage.failures.attempt
+    attempt("remove", place.remove, plan.clear)
+    attempt("write", place.clear_folder, plan.clear_folders)
+    attempt("make", place.make_folder, plan.folders)
+    attempt("write", place.put, plan.files)
+    place.look_at_renamed()
+    attempt("set the mode of", place.keep, plan.keep)
+    attempt("remove", place.remove, plan.remove)
+    place.prune(plan.prune)
+    attempt("set the mode of", place.dress, plan.dress)
 
     # Step 7: the second barrier. A cut before it leaves what a cut in step 6 leaves; one
     # after it loses only the record, and recovery finds what the notes announced.
     try:
-        stage.discard(place.seen.keys() | place.moved.keys())
-        is_empty = staging.remove_areas()
+        is_stuck = bool(empty_areas(tree, ledger, staging.areas, notes))
         if durable:
             tree.sync(staging.descriptors, place.seen, place.touched())
     except OSError as error:
@@ -125,10 +168,87 @@ def _carry_out(
     # stay also if foreign bytes could not be moved out of the staging area.
     rows = record(tree, place.done.values(), place.seen)
     gone = [name for name in place.gone if name not in place.done]
-    ledger.commit(rows, gone, staging.batch if is_empty else None)
+    ledger.commit(rows, gone, None if is_stuck else staging.batch)
 
 
 def _barrier_error(tree: Tree, error: OSError) -> BarrierError:
     """Returns the error for a disk that did not confirm."""
     hint = "check the disk and the kernel's log; the next update writes these files anew"
     return BarrierError(f"{tree.path}: syncing failed: {error.strerror} ({hint})")
+
+
+def begin(tree: Tree, ledger: Ledger, note: str, by: str) -> str:
+    """Begins an update whose owner is noted in the ledger; returns the owner's identity.
+
+    Args:
+        tree: The locked root.
+        ledger: Its ledger.
+        note: The key of the note.
+        by: The owner's name, for people.
+    """
+    owner = ledger.identity(note)
+    prepare(tree, ledger, owner, by, DriftReport())
+    return owner
+
+
+def prepare(tree: Tree, ledger: Ledger, owner: str, by: str, drift: DriftReport) -> None:
+    """Records what a look for drift found, and removes folders that nobody needs any more.
+
+    Args:
+        tree: The locked root.
+        ledger: Its ledger.
+        owner: The identity whose drift is recorded.
+        by: The owner's name, for people.
+        drift: The result of the look.
+    """
+    if all(owner != known for known, *_ in ledger.owners()):
+        ledger.set_meta(f"owner:{owner}", f"{coarse_now_ns()} {by}")
+    # They could not go with their last file while somebody else had a file in them.
+    if deserted := ledger.deserted(owner):
+        apply_intents(tree, ledger, [_ending(row, durable=False) for row in deserted])
+    drifted = ledger.rows_named(drift.names).values()
+    mine = [row for row in drifted if row.owner == owner and row.declared and not row.seen]
+    if mine:
+        ledger.set_seen((row.name for row in mine), True)
+    noted = [note for note in ledger.displaced() if note.owner == owner and not note.seen]
+    if noted:
+        ledger.set_displaced((note._replace(seen=True) for note in noted), ())
+    if drift.refreshed:
+        current = ledger.rows_named(row.name for row in drift.refreshed)
+        ledger.commit((row for row in drift.refreshed if _is_current(row, current)), ())
+
+
+def _is_current(refreshed: Row, current: dict[Name, Row]) -> bool:
+    """True if a row that a look refreshed has not been written since."""
+    row = current.get(refreshed.name)
+    if row is None or row.recorded_ns > refreshed.recorded_ns:
+        return False
+    now = row.with_signature(refreshed.signature, refreshed.recorded_ns)
+    return replace(now, seen=False) == refreshed
+
+
+def _closing(ledger: Ledger, owner: str, container: str, *, durable: bool) -> list[Intent]:
+    """Makes the intents to remove what a directory target declared, also where it gave way."""
+    notes = (note for note in ledger.displaced() if note.owner == owner)
+    given_way = [note for note in notes if note.container.startswith(container)]
+    rows: list[Row | Displaced] = [*ledger.rows_of(owner, container), *given_way]
+    return [_ending(row, durable=durable) for row in rows]
+
+
+def _ending(row: Row | Displaced, *, durable: bool) -> Intent:
+    """Makes the intent to remove a path because its directory target is gone."""
+    return Intent(row.name, ABSENT, row.owner, row.container, on_conflict="keep", durable=durable)
+
+
+def _log_what_stays(tree: Tree, closing: list[Intent], left: list[Name]) -> list[Name]:
+    """Lists what stays where directory targets were, and names it in one log line."""
+    names = [intent.name for intent in closing]
+    folders = {name for name in names if isinstance(tree.look(name).state, DirState)}
+    folders.update(map(parent, names))
+    found = {*left, *(name for folder in folders for name in entries(tree, folder))}
+    stays = sorted(name for name in found if name != FOLDER and name not in folders)
+    if stays:
+        shown = ", ".join(repr(str(name)) for name in stays[:_NAMED])
+        more = f" and {len(stays) - _NAMED} more" if len(stays) > _NAMED else ""
+        _log.warning("%s: left in place, since it is not ours: %s%s", tree.path, shown, more)
+    return stays

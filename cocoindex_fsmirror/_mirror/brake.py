@@ -1,15 +1,14 @@
-"""Stops an update that would remove too many files.
+"""Brake: stop an update that would remove too many files.
 
-A flow's removals come in several batches, and nobody knows beforehand how many there will
-be. Those that the engine has already asked us to reconcile are known, and count. A batch
-that exceeds the limit together with them is refused as a whole, and so is every later one
-that removes anything: the known removals only grow.
+A flow's removals come in several batches, and their number is not known beforehand. Those
+that the engine has already asked us to reconcile are known, and count. A batch that exceeds
+the limit together with them is refused as a whole, and so is every later batch that removes
+anything, because the known removals only grow.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 
 from .._core.errors import TooManyRemovalsError
 from .._core.names import Name
@@ -19,17 +18,17 @@ from .reader import LedgerReader
 __all__ = ["Brake", "Limit", "allowance", "check_limit"]
 
 Limit = int | float
-"""How many files may be removed: a count, or as a float a fraction of those that are managed."""
+"""The most files that may be removed: a count, or as a float a fraction of the managed files."""
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
 
 def check_limit(limit: Limit | None) -> None:
-    """Refuses what is no limit.
+    """Refuses a value that is no limit.
 
     Raises:
-        TypeError: It is neither a count nor a fraction.
-        ValueError: It is out of range.
+        TypeError: The value is neither a count nor a fraction.
+        ValueError: The value is out of range.
     """
     if limit is None:
         return
@@ -40,11 +39,11 @@ def check_limit(limit: Limit | None) -> None:
 
 
 def allowance(limit: Limit, managed: int) -> int:
-    """Counts the files that a limit allows to remove.
+    """Returns the number of files that a limit allows to remove.
 
     Args:
         limit: A count, or a fraction.
-        managed: How many files there are.
+        managed: The number of managed files.
     """
     # 0.29 * 100 is a little less than 29.
     return int(round(limit * managed, 6)) if isinstance(limit, float) else limit
@@ -54,30 +53,28 @@ class Brake:
     """Limits the removals of one update.
 
     Args:
-        limit: How many files may be removed.
+        limit: The most files that the update may remove.
     """
 
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
         self._announced: set[Name] = set()
         self._managed: int | None = None  # At the first batch of the update.
         self._gone: set[Name] = set()  # What this update has removed, or was refused.
         self._passed: set[Name] = set()  # What it was allowed to remove.
 
     def announce(self, name: Name) -> None:
-        """Notes that a path is no longer declared."""
-        with self._lock:
-            self._announced.add(name)
+        """Notes that a path is no longer declared. Threads of the engine may call this."""
+        self._announced.add(name)
 
     def check(self, root: str, planned: set[Name], ledger: LedgerReader, owner: str) -> None:
-        """Judges a batch before it is applied; has to see each batch of the update.
+        """Refuses a batch that removes too much; to be called for each batch of the update.
 
         Args:
             root: The root, for the message.
             planned: The files that the batch removes.
-            ledger: Tells which files are managed now.
-            owner: Whose count.
+            ledger: The ledger of the root.
+            owner: The owner whose files are counted.
 
         Raises:
             TooManyRemovalsError: The batch, the batches before it and what was announced
@@ -90,8 +87,7 @@ class Brake:
         allowed = allowance(self._limit, self._managed)
         is_first = len(self._gone) <= allowed
         self._gone |= planned
-        with self._lock:
-            announced = self._announced - self._gone
+        announced = self._announced - self._gone  # Atomic, so no lock is needed.
         if len(self._gone) + len(announced) > allowed:
             managed = ledger.rows_named(announced).values()
             self._gone |= {row.name for row in managed if row.kind != Kind.DIR}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Literal, Self
 
 import msgspec
@@ -14,8 +15,8 @@ from .._core.errors import ApplyError
 from .._core.intents import Intent
 from .._core.states import Kind
 from .._disk.tree import Tree
-from .apply import apply_intents, begin, ending_of, prepare
 from .backups import Backup, list_backups
+from .batch import apply_intents, begin, prepare
 from .brake import Brake, Limit, check_limit
 from .comparison import Comparison, apply_all, check_removals
 from .drift import DriftReport, find_drift, observe
@@ -24,7 +25,7 @@ from .ledger import Ledger
 from .outcome import Outcome
 from .reader import mirrored, noted
 from .session import PATIENCE, Session
-from .teardown import log_what_stays, tear_down
+from .teardown import tear_down
 from .update import Update
 
 __all__ = ["DriftReport", "Mirror", "Outcome", "Status", "Update"]
@@ -210,14 +211,10 @@ class Mirror:
         wanted, gone = list(intents), list(closed)
 
         def act(tree: Tree, ledger: Ledger) -> Outcome:
-            ending = [intent for pair in gone for intent in ending_of(ledger, *pair)]
             self._on_bytes(0)
-            outcome = apply_intents(
-                tree, ledger, [*ending, *wanted], brake, read=read, on_bytes=self._on_bytes
+            return apply_intents(
+                tree, ledger, wanted, gone, brake, read=read, on_bytes=self._on_bytes
             )
-            if gone:
-                outcome.left = log_what_stays(tree, ending, outcome)
-            return outcome
 
         outcome = self.session.run(act)
         self._on_outcome(outcome)
@@ -268,8 +265,9 @@ class Mirror:
         yield files
         root, note, declared = self.root, f"update: {by}", files.declared()
         check_removals(root, noted(root, note), declared, max_delete, "max_delete")
-        owner = begin(self.session, note, by, durable=durability != "none")
-        comparison = Comparison(root, owner, on_conflict, durability != "none")
+        is_durable, act = durability != "none", partial(begin, note=note, by=by)
+        owner = self.session.run(act, create=True, durable=is_durable)
+        comparison = Comparison(root, owner, on_conflict, is_durable)
         failures = apply_all(self.apply, comparison.batches(declared))
         failures += comparison.unread.values()
         if failures:

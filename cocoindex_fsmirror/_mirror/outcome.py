@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -15,9 +15,8 @@ from .._core.names import Name
 __all__ = ["Failures", "Outcome", "log_paths"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
-_T = TypeVar("_T")
 
-_HINTS = {
+_HINTS: Final = {
     errno.ENOSPC: "free some space, then update again",
     errno.EDQUOT: "free some of the quota, then update again",
     errno.EFBIG: "raise the limit on the size of files",
@@ -27,6 +26,11 @@ _HINTS = {
     errno.ENOTDIR: "a folder was replaced while we worked; update again",
     errno.ELOOP: "a folder was replaced by a link while we worked; update again",
 }
+# A path may be in several lists, as one that was backed up and written: the last says most.
+_VERBS: Final = (
+    *("kept", "left", "backed_up", "removed", "pruned"),
+    *("adopted", "dressed", "made", "written"),
+)
 
 
 class Outcome(msgspec.Struct):
@@ -59,6 +63,16 @@ class Outcome(msgspec.Struct):
     size: int = 0
 
 
+class _Step(Protocol):
+    """A step of a plan."""
+
+    @property
+    def name(self) -> Name: ...
+
+
+_T = TypeVar("_T", bound=_Step)
+
+
 class Failures:
     """The paths of a batch that failed while it was applied.
 
@@ -70,37 +84,31 @@ class Failures:
         self._errors = errors
         self.names: set[Name] = set()
 
-    def attempt(self, name: Name, operation: str, act: Callable[[_T], None], step: _T) -> None:
-        """Does one step; collects its error."""
-        try:
-            act(step)
-        except PathError as error:
-            self._add(error)
-        except OSError as error:
-            hint = _HINTS.get(error.errno or 0, "")
-            failure = PathError(name, operation, error.strerror or str(error), hint)
-            failure.__cause__ = error
-            self._add(failure)
+    def attempt(self, operation: str, act: Callable[[_T], None], steps: Iterable[_T]) -> None:
+        """Does each step whose path has not failed before; collects their errors."""
+        for step in steps:
+            if step.name not in self.names:
+                try:
+                    act(step)
+                except (PathError, OSError) as error:
+                    self.names.add(step.name)
+                    self._errors.append(_as_path_error(step.name, operation, error))
 
-    def _add(self, failure: PathError) -> None:
-        """Collects a failure."""
-        self.names.add(Name(failure.path))
-        self._errors.append(failure)
+
+def _as_path_error(name: Name, operation: str, error: PathError | OSError) -> PathError:
+    """Returns the error of one path, with a hint where the system's error has a usual cure."""
+    if isinstance(error, PathError):
+        return error
+    hint = _HINTS.get(error.errno or 0, "")
+    failure = PathError(name, operation, error.strerror or str(error), hint)
+    failure.__cause__ = error
+    return failure
 
 
 def log_paths(root: str, outcome: Outcome) -> None:
     """Logs, at DEBUG, one line for each path that something was done to."""
-    verbs = {
-        "kept": outcome.kept,
-        "left": outcome.left,
-        "backed up": outcome.backed_up,
-        "removed": [*outcome.removed, *outcome.pruned],
-        "adopted": outcome.adopted,
-        "dressed": outcome.dressed,
-        "made": outcome.made,
-        "wrote": outcome.written,
-    }
-    # A path may have several verbs, as one that was backed up and written: the last says most.
-    done = {name: verb for verb, names in verbs.items() for name in names}
+    if not _log.isEnabledFor(logging.DEBUG):
+        return
+    done = {name: verb for verb in _VERBS for name in getattr(outcome, verb)}
     for name, verb in done.items():
-        _log.debug("%s: %s %r", root, verb, name)
+        _log.debug("%s: %s %r", root, verb.replace("_", " "), name)

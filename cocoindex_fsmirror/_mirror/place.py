@@ -1,35 +1,39 @@
-"""Place: staged files take their names, and what is no longer declared goes."""
+"""Place: staged files take their names, and what is no longer declared goes.
+
+A rename need not bring out of a path what the plan had seen there. So every exit is judged
+once more, by the table of :mod:`._core.ownership`, before the bytes go.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Final
 
 from msgspec.structs import replace
 
 from .._core.attributes import UNASKED
 from .._core.errors import ConflictError, PathError
 from .._core.names import ROOT, Name, ancestors, parent
-from .._core.ownership import Fate, fate_of
-from .._core.plan import Keep, Put, Remove, judge_bytes
+from .._core.ownership import Fate, Verdict, fate_of
+from .._core.plan import ClearFolder, Keep, Put, Remove, judge_bytes
 from .._core.rows import Row
-from .._core.states import ABSENT, Actual, Kind, OtherState
-from .._disk.calls import coarse_now_ns
-from .._disk.staging import Slot
+from .._core.states import ABSENT, Actual, Kind, OtherState, is_older
+from .._disk.calls import coarse_now_ns, stamp_now
+from .._disk.staging import Slot, Staging
 from .._disk.tree import Tree, dress, dress_folder
-from .exits import Exits
 from .ledger import Ledger
 from .look import Seen
 from .outcome import Outcome
 from .stage import Stage
 
-__all__ = ["Placement"]
+__all__ = ["Exits", "Placement"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
-_ATTEMPTS = 8  # at placing a file whose path others keep changing under us
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_ATTEMPTS: Final = 8  # at placing a file whose path others keep changing under us
+_NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Placement:
@@ -49,7 +53,6 @@ class Placement:
         self._ledger = ledger
         self._stage = stage
         self._staging = stage.staging
-        self._plan = stage.plan
         self._failures = stage.failures
         self._outcome = outcome
         self._looked_ns = looked_ns
@@ -57,7 +60,7 @@ class Placement:
         self.moved: dict[Name, int] = {}
         self.done: dict[Name, Row] = {}
         self.seen: dict[Name, Seen] = {}
-        self.gone: list[Name] = list(self._plan.forget)
+        self.gone: list[Name] = list(stage.plan.forget)
 
     def touched(self) -> Iterable[Name]:
         """Returns the folders in which something changed, and those above them."""
@@ -65,41 +68,29 @@ class Placement:
         holding = {parent(name) for name in names}
         return sorted({ROOT, *holding}.union(*map(ancestors, holding)))
 
-    def clear(self) -> None:
-        """Removes what stands in the way, unless all that needs its place has failed."""
-        for step in self._plan.clear:
-            if step.on_behalf not in self._failures.names or step.name in self._stage.needed:
-                self._failures.attempt(step.name, "remove", self._remove, step)
-        for folder in self._plan.clear_folders:
-            if folder[1] not in self._failures.names:
-                self._failures.attempt(folder[1], "write", self._clear_folder, folder)
-
-    def _clear_folder(self, folder: tuple[Name, Name]) -> None:
+    def clear_folder(self, step: ClearFolder) -> None:
         """Removes a folder that gives way to a declared path."""
-        name, on_behalf = folder
-        if not self._tree.remove_folder(name):
-            problem = f"the folder {name!r} is in the way, and something appeared in it"
-            raise ConflictError(on_behalf, "write", problem, "move it away")
-        self.gone.append(name)
-        self._outcome.pruned.append(name)
+        if not self._tree.remove_folder(step.folder):
+            problem = f"the folder {step.folder!r} is in the way, and something appeared in it"
+            raise ConflictError(step.name, "write", problem, "move it away")
+        self.gone.append(step.folder)
+        self._outcome.pruned.append(step.folder)
 
-    def make_folders(self) -> None:
-        """Makes the folders that are needed, from the top."""
-        for row in self._plan.folders:
-            if row.name in self._stage.needed and row.name not in self._failures.names:
-                self._failures.attempt(row.name, "make", self._make_folder, row)
-
-    def _make_folder(self, row: Row) -> None:
-        """Places a folder whole, or makes it where that fails, and remembers that we did."""
+    def make_folder(self, row: Row) -> None:
+        """Places a needed folder whole, or makes it where that fails."""
         name = row.name
+        if name not in self._stage.needed:
+            return
         since_ns = self.moved.get(parent(name)) or self._move_folder(name)
         is_new = self._tree.make_folder(name)
         if since_ns is not None:
             self.moved[name], is_new = since_ns, True
         if is_new:
             self._outcome.made.append(name)
-        made = is_new or self._was_made(name)
         self._tree.folder(name)  # Raises if something else took the name.
+        # It may be one of ours that could not be seen before.
+        known = self._ledger.rows_named([name]).get(name) if not is_new else row
+        made = known is not None and known.kind == Kind.DIR and known.made
         if made or row.declared:
             self.done[name] = replace(row, made=made)
 
@@ -112,22 +103,9 @@ class Placement:
                 return now_ns
         return None
 
-    def _was_made(self, name: Name) -> bool:
-        """True if a folder that is there, though it could not be seen before, is one of ours."""
-        known = self._ledger.rows_named([name]).get(name)
-        return known is not None and known.kind == Kind.DIR and known.made
-
-    def put_files(self) -> None:
-        """Gives the staged files their names."""
-        for put in self._plan.files:
-            name = put.intent.name
-            if name in self._stage.written and name not in self._failures.names:
-                self._failures.attempt(name, "write", self._put, put)
-        self._look_at_renamed()
-
-    def _put(self, put: Put) -> None:
-        """Places one file, unless it came with its folder."""
-        name = put.intent.name
+    def put(self, put: Put) -> None:
+        """Gives a staged file its name, unless it came with its folder."""
+        name = put.name
         staged, since_ns = self._stage.written[name], self.moved.get(parent(name))
         if since_ns is None:
             self._rename(put)
@@ -136,7 +114,7 @@ class Placement:
         self._outcome.written.append(name)
         self._outcome.size += staged.size
 
-    def _look_at_renamed(self) -> None:
+    def look_at_renamed(self) -> None:
         """Takes the signatures after the renames, whose ctime tells of any later edit."""
         now_ns = coarse_now_ns()
         for name, staged in self._stage.written.items():
@@ -148,7 +126,7 @@ class Placement:
 
     def _rename(self, put: Put) -> None:
         """Renames one file to its path; what is there comes out, and is judged."""
-        name, slot = put.intent.name, self._stage.slots[put.intent.name]
+        name, slot = put.name, self._stage.slots[put.name]
         expected = self._exits.still_expected(name, put.expected)
         for _ in range(_ATTEMPTS):
             try:
@@ -172,28 +150,22 @@ class Placement:
         raise PathError(name, "write", problem, "find out who else writes there")
 
     def _receive(self, put: Put, slot: Slot, expected: Actual) -> None:
-        """Deals with what an exchange brought out; gives it back if it may not go."""
-        name, intent = put.intent.name, put.intent
+        """Lets go what an exchange brought out; gives it back if it may not go."""
+        name, intent = put.name, put.intent
         found = self._exits.judge(slot, put.verdict, expected, intent.ours)
-        if not self._exits.let_go(slot, name, fate_of(found, intent.on_conflict)):
-            self._staging.exchange(slot, name)
-            out = self._staging.look(slot).signature
-            if out is not None and out.inode == self._stage.written[name].inode:
-                self._staging.discard(slot)
-            else:
-                self._exits.back_up(
-                    slot, name
-                )  # Somebody wrote there in between: that is kept too.
-            raise _appeared(name, "write")
+        if self._exits.let_go(slot, name, fate_of(found, intent.on_conflict)):
+            return
+        self._staging.exchange(slot, name)
+        out = self._staging.look(slot).signature
+        if out is not None and out.inode == self._stage.written[name].inode:
+            self._staging.discard(slot)
+        else:  # Somebody wrote there in between: that is kept, too.
+            self._exits.back_up(slot, name)
+        raise _appeared(name, "write")
 
-    def keep(self) -> None:
-        """Records what was right already, and sets the attributes that are missing."""
-        for step in self._plan.keep:
-            self._failures.attempt(step.row.name, "set the mode of", self._keep, step)
-
-    def _keep(self, step: Keep) -> None:
-        """Records one path."""
-        name, seen = step.row.name, step.actual.signature
+    def keep(self, step: Keep) -> None:
+        """Records a path that was right already, and sets the attributes that are missing."""
+        name, seen = step.name, step.actual.signature
         is_dressed = step.missing != UNASKED and step.row.kind != Kind.DIR  # That comes last.
         if step.row.kind != Kind.DIR and seen is not None:
             if is_dressed:
@@ -206,14 +178,15 @@ class Placement:
         elif is_dressed:
             self._outcome.dressed.append(name)
 
-    def remove(self) -> None:
-        """Removes what is no longer declared."""
-        for step in self._plan.remove:
-            self._failures.attempt(step.name, "remove", self._remove, step)
+    def remove(self, step: Remove) -> None:
+        """Takes a file out of its place, judges it, and lets it go or puts it back.
 
-    def _remove(self, step: Remove) -> None:
-        """Takes one file out of its place, judges it, and lets it go."""
+        A file stays in the way if all that needs its place has failed.
+        """
+        if step.on_behalf in self._failures.names and step.name not in self._stage.needed:
+            return
         name, slot = step.name, self._stage.exits[step.name]
+        self._staging.open(slot.home)  # A failure to do so must not pass for a file that is gone.
         try:
             expected = self._exits.still_expected(name, step.expected)
             self._staging.take(slot, name)
@@ -238,26 +211,21 @@ class Placement:
             raise _appeared(name, "remove")
         self._outcome.left.append(name)
 
-    def prune(self) -> None:
-        """Removes the folders that we made and that became empty."""
-        known = self._ledger.rows_named(row.name for row in self._plan.prune)
+    def prune(self, folders: Collection[Row]) -> None:
+        """Removes those of the folders that we made that became empty, the deepest first."""
+        known = self._ledger.rows_named(row.name for row in folders)
         holding = {folder for name in self.done for folder in ancestors(name)}
-        for row in self._plan.prune:
+        for row in folders:
             if row.name not in holding and self._tree.remove_folder(row.name):
                 self.gone.append(row.name)
                 self._outcome.pruned.append(row.name)
             elif known.get(row.name) != row:  # It is no longer declared.
                 self.done.setdefault(row.name, row)
 
-    def dress(self) -> None:
-        """Sets the attributes of folders, after all changes in them."""
-        for row in self._plan.dress:
-            is_there = row.name in self.done or row.name not in self.gone
-            if is_there and row.name not in self._failures.names:
-                self._failures.attempt(row.name, "set the mode of", self._dress, row)
-
-    def _dress(self, row: Row) -> None:
-        """Sets the attributes of one folder, unless it could not be made."""
+    def dress(self, row: Row) -> None:
+        """Sets the attributes of a folder that is still there, after all changes in it."""
+        if row.name in self.gone and row.name not in self.done:
+            return
         try:
             mtime_ns = dress_folder(self._tree, row.name, row.attributes)
         except OSError as error:
@@ -272,3 +240,57 @@ def _appeared(name: Name, operation: str) -> ConflictError:
     """Returns the error for bytes that appeared while the batch was applied."""
     problem = "something else appeared there while we worked, and was left alone"
     return ConflictError(name, operation, problem, "update again")
+
+
+class Exits:
+    """Lets bytes go that were moved out of their path.
+
+    Args:
+        tree: The root.
+        staging: The staging area that they are moved to.
+        outcome: Is told of backups.
+        looked_ns: When the plan's view was taken, by the clock that stamps files.
+    """
+
+    def __init__(self, tree: Tree, staging: Staging, outcome: Outcome, looked_ns: int) -> None:
+        self._tree = tree
+        self._staging = staging
+        self._outcome = outcome
+        self._looked_ns = looked_ns
+        self._stamp = stamp_now()
+
+    def still_expected(self, name: Name, planned: Actual) -> Actual:
+        """Returns what the plan had seen, without its signature if ctime has moved since.
+
+        Without one, the content will be read. A rename moves ctime too, so this is the
+        last moment to ask for it. Where nothing was, the rename itself refuses if something is.
+        """
+        is_same = planned.state is ABSENT or self._tree.signature(name) == planned.signature
+        return planned if is_same else replace(planned, signature=None)
+
+    def judge(
+        self, slot: Slot, planned: Verdict, expected: Actual, ours: tuple[bytes, ...] = ()
+    ) -> Verdict:
+        """Judges what a rename brought out, which need not be what the plan had seen."""
+        found = self._staging.look(slot)
+        if planned is Verdict.FOREIGN:
+            return judge_bytes(found, ())
+        # A rename changes ctime, so mtime has to do; within one tick of the look it proves nothing.
+        now, known = found.signature, expected.signature
+        if now and known and now.is_like(known) and is_older(now.mtime_ns, self._looked_ns):
+            return Verdict.OURS
+        return judge_bytes(self._staging.look(slot, digest=True), (expected.state.digest, *ours))
+
+    def let_go(self, slot: Slot, name: Name, fate: Fate) -> bool:
+        """Discards or backs up what is in a slot; returns False if it may not go."""
+        if fate is Fate.BACK_UP:
+            self.back_up(slot, name)
+        elif fate is Fate.DISCARD:
+            self._staging.discard(slot)
+        return not fate.blocks
+
+    def back_up(self, slot: Slot, name: Name) -> None:
+        """Moves foreign bytes to the backup area, and says where they are."""
+        where = self._staging.back_up(slot, name, self._stamp)
+        self._outcome.backed_up[name] = where
+        _log.warning("%s: foreign %r was moved to %r", self._tree.path, name, where)

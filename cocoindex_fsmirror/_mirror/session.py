@@ -1,6 +1,6 @@
-"""One root for one batch at a time: locks it, opens its ledger and recovers.
+"""Session: locks a root for one batch at a time, opens its ledger and recovers.
 
-Two threads, or two processes, that work on one root take turns. A corrupt ledger is set aside.
+Threads and processes that work on one root take turns. A corrupt ledger is set aside.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
 from .._core.errors import RootError
-from .._core.layout import FOLDER, GITIGNORE, LEDGER, LEDGER_FILES, LOCK, corrupt_ledger
+from .._core.layout import FOLDER, GITIGNORE, LEDGER, LEDGER_FILES, LOCK, corrupt_ledger, is_engine
 from .._core.names import ROOT, Name, leaf
 from .._core.states import ABSENT
 from .._disk.calls import stamp_now
@@ -29,20 +29,19 @@ __all__ = ["PATIENCE", "Session", "held"]
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
 PATIENCE: Final = 10.0
-"""Seconds to wait for another writer."""
-"""The file that is locked for longer than a batch."""
+"""How long to wait for another writer, in seconds."""
 
 
 class Session:
-    """The way to change a root; its ledger stays open between batches.
+    """The only way to change a root; the ledger stays open between batches.
 
     Args:
-        root: The root.
+        root: The path of the root.
         patience: How long to wait for another writer, in seconds.
 
     Attributes:
-        root: The root.
-        ledger: Its ledger, while it is open.
+        root: The path of the root.
+        ledger: The ledger of the root, while it is open.
     """
 
     def __init__(self, root: str, patience: float = PATIENCE) -> None:
@@ -52,7 +51,7 @@ class Session:
         self._mutex = threading.RLock()
 
     def close(self) -> None:
-        """Closes the ledger. The session can be used again afterwards."""
+        """Closes the ledger; the session can be used again afterwards."""
         with self._mutex:
             if self.ledger is not None:
                 self.ledger.close()
@@ -66,12 +65,12 @@ class Session:
         parents: bool = True,
         durable: bool = True,
     ) -> _T:
-        """Does something with the root locked, and the ledger open and recovered.
+        """Calls a function with the root locked, recovered, and its ledger open.
 
         Args:
-            act: What to do; done once more, with a new ledger, if the ledger is corrupt.
-            create: True to make the root if it is missing.
-            parents: True to make missing folders above it as well.
+            act: The function; called once more, with a new ledger, if the ledger is corrupt.
+            create: True to make a missing root.
+            parents: True to make missing folders above the root as well.
             durable: True if a root that was made has to survive a power cut.
 
         Raises:
@@ -94,11 +93,25 @@ class Session:
             problem = f"can't be worked on: {error.strerror or error}"
             raise RootError(self.root, problem, "see the cause, then update again") from error
 
+    @contextlib.contextmanager
+    def _locked(self, *, create: bool, parents: bool) -> Iterator[tuple[Tree, int]]:
+        """Opens and locks the root; yields the number of folders that were made for it, too."""
+        made = 0
+        while True:
+            tree, now = open_root(self.root, create=create, parents=parents)
+            made += now
+            with contextlib.closing(tree):
+                lock(tree, self._patience)
+                if _is_at(tree, self.root):  # Else the root was replaced while we waited.
+                    _prepare_folder(tree)
+                    yield tree, made
+                    return
+
     def _recovered(self, tree: Tree, made: int, *, durable: bool) -> Ledger:
         """Opens the ledger, and settles what an interrupted batch left."""
         ledger = self._open_ledger(tree)
         if made:
-            ledger.set_meta("made", made)  # Folders that we made: the root, and those above it.
+            ledger.set_meta("made", made)  # Teardown removes as many folders.
             if durable:
                 tree.sync((), (), (ROOT,))
                 if not tree.can_syncfs:
@@ -106,48 +119,27 @@ class Session:
         recover(tree, ledger)
         return ledger
 
-    @contextlib.contextmanager
-    def _locked(self, *, create: bool, parents: bool) -> Iterator[tuple[Tree, int]]:
-        """Opens and locks the root, and counts the folders that were made for it."""
-        made = 0
-        while True:
-            tree, now = open_root(self.root, create=create, parents=parents)
-            made += now
-            with contextlib.closing(tree):
-                try:
-                    lock(tree, self._patience)
-                    is_same = os.path.samestat(os.fstat(tree.fd), os.stat(self.root))
-                    if is_same:
-                        _prepare_folder(tree)
-                except FileNotFoundError:
-                    is_same = False
-                    if not create:
-                        hint = "update again; the root is made anew then"
-                        problem = "vanished while we waited for it"
-                        raise RootError(self.root, problem, hint) from None
-                if is_same:  # Else it was replaced while we waited.
-                    yield tree, made
-                    return
-
     def _open_ledger(self, tree: Tree) -> Ledger:
-        """Opens the ledger that is in the root now, which need not be that of the last batch."""
-        there = tree.look(LEDGER).signature
-        if self.ledger is not None and (there is None or there.inode != self.ledger.inode):
-            self.close()
-        if self.ledger is not None:
+        """Opens the ledger of the root, anew if its file is another one than at the last batch."""
+        there = tree.signature(LEDGER)
+        if self.ledger is not None and there is not None and there.inode == self.ledger.inode:
             self.ledger.check_format()
-        else:
-            tree.make_file(LEDGER)
-            self.ledger = Ledger.open(self.root, tree.folder(FOLDER), network=not tree.can_syncfs)
+            return self.ledger
+        self.close()
+        tree.make_file(LEDGER)
+        self.ledger = Ledger.open(self.root, tree.folder(FOLDER), network=not tree.can_syncfs)
+        for name in filter(is_engine, tree.names_in(FOLDER)):  # Earlier releases left it.
+            with contextlib.suppress(OSError):
+                tree.remove_all(name)
         return self.ledger
 
 
 @contextlib.contextmanager
 def held(session: Session) -> Iterator[None]:
-    """Keeps others that ask for the same out, for longer than a batch.
+    """Locks a root against others that call this function, for longer than a batch.
 
     Raises:
-        LockedError: Another process holds it; the message says which.
+        LockedError: Another process holds the lock; the message names it.
     """
     fd = session.run(lambda tree, _ledger: hold(tree, LOCK))
     try:
@@ -156,15 +148,23 @@ def held(session: Session) -> Iterator[None]:
         os.close(fd)
 
 
+def _is_at(tree: Tree, path: str) -> bool:
+    """True if an open root is still the one at its path."""
+    try:
+        return os.path.samestat(os.fstat(tree.fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 def _prepare_folder(tree: Tree) -> None:
-    """Makes sure that the root can be written, and that our folder is there."""
+    """Makes our folder in a root, which has to be writable."""
     hint = "choose another root, or give this user write access"
     if os.fstatvfs(tree.fd).f_flag & os.ST_RDONLY:
         raise RootError(tree.path, "is on a read-only file system", "remount it writable")
     try:
         tree.make_folder(FOLDER, 0o700)
         if tree.look(LEDGER).state is ABSENT:  # The ledger is made last.
-            tree.remove_file(GITIGNORE)  # It may be torn.
+            tree.remove_file(GITIGNORE)  # A crash may have torn it.
             tree.make_file(GITIGNORE, b"*\n")
         tree.folder(FOLDER)
     except OSError as error:
@@ -172,12 +172,9 @@ def _prepare_folder(tree: Tree) -> None:
 
 
 def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:
-    """Moves a corrupt ledger out of the way; an empty one takes its place."""
-    stamp = stamp_now()
-    for attempt in itertools.count():
-        aside = corrupt_ledger(stamp, attempt)
-        if tree.look(aside).state is ABSENT:
-            break
+    """Renames a corrupt ledger, so that an empty one can take its place."""
+    names = (corrupt_ledger(stamp_now(), attempt) for attempt in itertools.count())
+    aside = next(name for name in names if tree.look(name).state is ABSENT)
     for name in LEDGER_FILES:
         with contextlib.suppress(FileNotFoundError):
             tree.move(name, Name(aside + name.removeprefix(LEDGER)))

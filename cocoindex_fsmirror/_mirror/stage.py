@@ -11,13 +11,11 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Iterable
-from functools import cached_property
 
 from msgspec.structs import replace
 
 from .._core.names import Name, ancestors, leaf, parent
-from .._core.plan import Plan, Put, Remove, row_of
+from .._core.plan import Plan, Put, row_of
 from .._core.rows import Row
 from .._core.states import FileState, Kind, LinkState, Signature
 from .._disk.staging import Slot, Staging, home_of
@@ -37,6 +35,7 @@ class Stage:
         exits: Where each path that goes is moved to.
         whole: Folders that are staged with all that is to be in them.
         written: The signature of each file that is staged.
+        needed: The folders that are declared or hold what is staged, once that is known.
     """
 
     def __init__(self, tree: Tree, plan: Plan, staging: Staging, failures: Failures) -> None:
@@ -49,10 +48,11 @@ class Stage:
         self._made: set[Name] = set()  # Folders of the staging area.
         self._late: set[Name] = set()  # Files that were hashed while they were staged.
         self.rows: dict[Name, Row] = {row.name: row for row in plan.folders}
-        self.rows |= {put.intent.name: row_of(put.intent, made=put.made) for put in plan.files}
+        self.rows |= {put.name: row_of(put.intent, made=put.made) for put in plan.files}
         self.slots: dict[Name, Slot] = {}
         self.whole: set[Name] = set()
         self.written: dict[Name, Signature] = {}
+        self.needed: set[Name] = set()
         for name, row in self.rows.items():  # Folders come first, from the top.
             self.slots[name] = self._slot_of(name)
             # Only in its place does a folder inherit setgid and its group.
@@ -84,27 +84,21 @@ class Stage:
 
     def notes(self) -> list[Pending]:
         """Returns a note for each step, by which recovery tells what had been done."""
-        batch = self.staging.batch
-        come = [(False, self.slots[name], row) for name, row in self.rows.items()]
-        gone = [(True, self.exits[name], Row(name, Kind.FILE, "", "")) for name in self.exits]
-        return [
-            Pending(batch, slot.home, slot.entry, removal, row)
-            for removal, slot, row in (*come, *gone)
-        ]
+        come = [(self.slots[name], False, row) for name, row in self.rows.items()]
+        gone = [(self.exits[name], True, Row(name, Kind.FILE, "", "")) for name in self.exits]
+        batch, steps = self.staging.batch, (*come, *gone)
+        return [Pending(batch, slot.home, slot.entry, goes, row) for slot, goes, row in steps]
 
     def fill(self) -> None:
         """Writes every content; what fails leaves nothing."""
-        for row in self.plan.folders:
-            if row.declared:
-                self.failures.attempt(row.name, "make", self._make_folder, row.name)
-        for put in self.plan.files:
-            self.failures.attempt(put.intent.name, "write", self._write, put)
-        for gone in (*self.plan.clear, *self.plan.remove):
-            self.failures.attempt(gone.name, "remove", self._open_exit, gone)
-
-    def _open_exit(self, step: Remove) -> None:
-        """Opens the staging area that a file will be moved to."""
-        self.staging.open(self.exits[step.name].home)
+        declared = [row for row in self.plan.folders if row.declared]
+        self.failures.attempt("make", lambda row: self._make_folder(row.name), declared)
+        self.failures.attempt("write", self._write, self.plan.files)
+        holding = {*(row.name for row in declared), *map(parent, self.written)}
+        self.needed = holding | {folder for name in holding for folder in ancestors(name)}
+        for name in sorted(self._made - self.needed, reverse=True):  # What was for them failed.
+            with contextlib.suppress(OSError):
+                self.staging.remove_folder(self.slots[name])
 
     def _make_folder(self, name: Name) -> None:
         """Makes a folder that is staged whole, and those that it lies in."""
@@ -115,52 +109,19 @@ class Stage:
                     self._made.add(folder)
 
     def _write(self, put: Put) -> None:
-        """Stages one file or link."""
-        name = put.intent.name
-        try:
-            self._make_folder(parent(name))
-            self.written[name] = self._fill_slot(put, self.slots[name])
-        except OSError:
-            self._remove_folder(parent(name))
-            raise
-
-    def _fill_slot(self, put: Put, slot: Slot) -> Signature:
-        """Writes a file or link into its slot; records the digest of a file hashed meanwhile."""
-        name, desired = put.intent.name, put.intent.desired
+        """Stages one file or link; records the digest of a file that was hashed meanwhile."""
+        name, desired, slot = put.name, put.intent.desired, self.slots[put.name]
+        self._make_folder(parent(name))
         if isinstance(desired, LinkState):
-            return self.staging.link(slot, desired.target, put.attributes)
+            self.written[name] = self.staging.link(slot, desired.target, put.attributes)
+            return
         assert isinstance(desired, FileState)
         gid, content = self._home_of(parent(name))[1], put.intent.content or b""
-        signature, digest = self.staging.write(slot, content, put.attributes, gid)
+        self.written[name], digest = self.staging.write(slot, content, put.attributes, gid)
         if desired.digest is None:
             self.rows[name] = replace(self.rows[name], digest=digest)
             self._late.add(name)
-        return signature
-
-    def _remove_folder(self, name: Name) -> None:
-        """Removes a staged folder, and those that it lies in, as far as they are empty."""
-        if name in self.whole:
-            self._made.clear()  # Those that stay may be made again.
-            with contextlib.suppress(OSError):
-                self.staging.remove_folder(self.slots[name])
 
     def late_notes(self) -> list[Pending]:
         """Returns new notes for files whose digest was not known before they were staged."""
         return [note for note in self.notes() if note.row.name in self._late] if self._late else []
-
-    @cached_property
-    def needed(self) -> set[Name]:
-        """Lists the folders of what is staged or declared; more than one file may need one."""
-        holding = {parent(name) for name in self.written}
-        holding |= {row.name for row in self.plan.folders if row.declared}
-        return holding | {folder for name in holding for folder in ancestors(name)}
-
-    def discard(self, placed: Iterable[Name]) -> None:
-        """Removes what is still staged; bytes that are not ours stay."""
-        for name in self.written.keys() - placed:
-            with contextlib.suppress(OSError):
-                left = self.staging.look(self.slots[name]).signature
-                if left is not None and left.inode == self.written[name].inode:
-                    self.staging.discard(self.slots[name])
-        for name in sorted(self.whole.difference(placed), reverse=True):
-            self._remove_folder(name)

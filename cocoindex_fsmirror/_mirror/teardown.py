@@ -1,43 +1,38 @@
-"""Takes back what an owner, or everybody, wrote to a mirror, and nothing else."""
+"""Teardown: remove what one owner, or all of them, wrote to a mirror, and nothing else."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import Final
 
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError
-from .._core.intents import Intent
-from .._core.layout import FOLDER, GITIGNORE, LEDGER_FILES, LOCK, STAGING, backups_of, is_engine
-from .._core.names import ROOT, Name, parent
+from .._core.layout import FOLDER, GITIGNORE, LEDGER_FILES, LOCK, STAGING, backups_of
+from .._core.names import ROOT
 from .._core.rows import Row
-from .._core.states import DirState, Kind
+from .._core.states import Kind
 from .._disk.roots import is_there, remove_root
 from .._disk.tree import Tree
-from .apply import apply_intents, ending
+from .batch import apply_intents
 from .ledger import Ledger
-from .look import entries
 from .outcome import Outcome
 from .session import Session
 
-__all__ = ["log_what_stays", "remove_engine", "tear_down"]
+__all__ = ["tear_down"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
-_NAMED: Final = 10  # paths that a log line names before it says how many more
 
 
 def tear_down(session: Session, owner: str | None = None, *, durable: bool = True) -> Outcome:
-    """Removes what an owner, or everybody, made, and nothing else.
+    """Removes what one owner, or all of them, wrote, and nothing else.
 
-    Edited files stay, and so does everything foreign; one log line names it.
-    With the last owner go the ledger, and the root if we made it.
+    Edited and foreign files stay; one log line names them. With the last owner, the ledger
+    is removed too, and the root if we made it.
 
     Args:
-        session: That of the root.
-        owner: The identity whose files go; by default everybody's, and what ``fsmirror sync``
-            of an earlier release kept.
+        session: The session of the root.
+        owner: The identity of the owner; by default all owners.
         durable: True if the removal has to survive a power cut.
 
     Raises:
@@ -49,13 +44,10 @@ def tear_down(session: Session, owner: str | None = None, *, durable: bool = Tru
         return Outcome()
 
     def act(tree: Tree, ledger: Ledger) -> Outcome:
-        rows = ledger.rows() if owner is None else ledger.rows_of(owner)
-        gone = [ending(row, durable=durable) for row in rows]
-        outcome = apply_intents(tree, ledger, gone)
-        outcome.left = log_what_stays(tree, gone, outcome)
+        leaving = {owner} if owner is not None else _everybody(ledger)
+        closed = [(identity, "") for identity in leaving]
+        outcome = apply_intents(tree, ledger, (), closed, durable=durable)
         if not outcome.failures:
-            known = {identity for identity, *_ in ledger.owners()}
-            leaving = {owner} if owner is not None else known.union(row.owner for row in rows)
             ledger.commit(_handed_over(ledger, leaving), ())
             for identity in leaving:
                 ledger.forget(identity)
@@ -65,44 +57,19 @@ def tear_down(session: Session, owner: str | None = None, *, durable: bool = Tru
                 tree.sync((), (), (ROOT,))
         return outcome
 
-    if owner is None:
-        remove_engine(session)
     outcome = session.run(act)
     if outcome.failures:
         raise ApplyError(session.root, outcome.failures)
     return outcome
 
 
-def remove_engine(session: Session) -> None:
-    """Removes the database that ``fsmirror sync`` of an earlier release kept here.
-
-    Raises:
-        RootError: The root can't be used.
-    """
-
-    def act(tree: Tree, _ledger: Ledger) -> None:
-        for name in entries(tree, FOLDER):
-            if is_engine(name):
-                tree.remove_all(name)
-
-    session.run(act)
-
-
-def log_what_stays(tree: Tree, gone: list[Intent], outcome: Outcome) -> list[Name]:
-    """Lists what a teardown leaves where it is, and names it in one log line."""
-    folders = {intent.name for intent in gone if isinstance(tree.look(intent.name).state, DirState)}
-    folders |= {parent(intent.name) for intent in gone}
-    found = {*outcome.left, *(name for folder in folders for name in entries(tree, folder))}
-    stays = sorted(name for name in found if name != FOLDER and name not in folders)
-    if stays:
-        shown = ", ".join(repr(str(name)) for name in stays[:_NAMED])
-        more = f" and {len(stays) - _NAMED} more" if len(stays) > _NAMED else ""
-        _log.warning("%s: left in place, since it is not ours: %s%s", tree.path, shown, more)
-    return stays
+def _everybody(ledger: Ledger) -> set[str]:
+    """Returns the identities of all owners, also of those that only rows name."""
+    return {*(identity for identity, *_ in ledger.owners()), *(row.owner for row in ledger.rows())}
 
 
 def _handed_over(ledger: Ledger, leaving: Collection[str]) -> list[Row]:
-    """Lists the folders of those who leave that now hold only others' files, as the others'."""
+    """Returns new rows for folders in which only other owners still have files."""
     handed = []
     for row in (row for owner in leaving for row in ledger.rows_of(owner)):
         if row.kind == Kind.DIR and row.made:
@@ -114,23 +81,16 @@ def _handed_over(ledger: Ledger, leaving: Collection[str]) -> list[Row]:
 
 
 def _leave(session: Session, tree: Tree, ledger: Ledger) -> None:
-    """Removes the ledger, and the root if we made it."""
+    """Removes our folder unless it holds backups, and with our folder a root that we made."""
     made = ledger.get_meta("made")
     session.close()
-    _remove_own_folder(tree)
-    if isinstance(made, int) and not isinstance(tree.look(FOLDER).state, DirState):
-        remove_root(tree.path, made)
-
-
-def _remove_own_folder(tree: Tree) -> None:
-    """Removes our folder, unless it holds backups or what else is to be kept."""
     for inner in (STAGING, backups_of(ROOT)):
         tree.remove_folder(inner)
-    ledger = {*LEDGER_FILES, LOCK}
-    rest = set(tree.names_in(FOLDER)) - ledger - {GITIGNORE}
-    for name in ledger if rest else (*ledger, GITIGNORE):
+    files = {*LEDGER_FILES, LOCK}
+    rest = set(tree.names_in(FOLDER)) - files - {GITIGNORE}
+    for name in files if rest else (*files, GITIGNORE):
         tree.remove_file(name)
     if rest:
         _log.info("%s: %s stays, since it holds what is to be kept", tree.path, FOLDER)
-    else:
-        tree.remove_folder(FOLDER)
+    elif tree.remove_folder(FOLDER) and isinstance(made, int):
+        remove_root(tree.path, made)

@@ -25,7 +25,7 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import tree as tree_module
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import comparison as _comparison
-from cocoindex_fsmirror._mirror.apply import apply_intents
+from cocoindex_fsmirror._mirror.batch import apply_intents
 from cocoindex_fsmirror._mirror.ledger import Ledger
 from cocoindex_fsmirror._mirror.outcome import Outcome
 from tests.command.syncing import state, sync, told

@@ -16,7 +16,7 @@ from cocoindex_fsmirror._command import syncing
 from cocoindex_fsmirror._command.survey import Options, survey
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk import tree as _tree
-from cocoindex_fsmirror._mirror.apply import apply_intents
+from cocoindex_fsmirror._mirror.batch import apply_intents
 from cocoindex_fsmirror._mirror.outcome import Outcome
 from tests.command.commands import edit_unseen
 from tests.command.syncing import (

@@ -18,7 +18,7 @@ from cocoindex_fsmirror._command import syncing
 from cocoindex_fsmirror._command.survey import Options, survey
 from cocoindex_fsmirror._command.syncing import Syncing
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
-from cocoindex_fsmirror._mirror.apply import apply_intents
+from cocoindex_fsmirror._mirror.batch import apply_intents
 from tests.command.syncing import state
 from tests.support import contents, snapshot
 

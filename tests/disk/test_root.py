@@ -191,7 +191,7 @@ def test_refused_system_call_is_one_error_that_names_the_root(
     def broken(*_args: object, **_options: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("cocoindex_fsmirror._mirror.apply.view_of", broken)
+    monkeypatch.setattr("cocoindex_fsmirror._mirror.batch.view_of", broken)
     with pytest.raises(RootError, match=f"{root}.*Input/output error"):
         mirror.apply([write("a", b"1")])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._mirror import apply as apply_module
+from cocoindex_fsmirror._mirror import batch as batch_module
 from tests.support import Mount, delete, exact_state, folder, snapshot, write
 
 THEN = 1_000_000_000_987_654_321
@@ -63,14 +63,14 @@ def test_edit_with_the_old_time_is_not_dressed_as_ours(
 
     edits: list[bytes] = []
     intent = write("a", b"1", mtime_ns=THEN)
-    plan_looks = apply_module.__dict__["view_of"]
+    plan_looks = batch_module.__dict__["view_of"]
 
     def looked(*args: object, **options: object) -> object:
         edits.append(b"2")
         edits.append(b"1")  # The first open is that of the plan, which reads it.
         return plan_looks(*args, **options)
 
-    monkeypatch.setattr(apply_module, "view_of", looked)
+    monkeypatch.setattr(batch_module, "view_of", looked)
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", edit)
         mirror.apply([intent])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._mirror import exits as _exits
+from cocoindex_fsmirror._mirror import place as _place
 from tests.mirror.displacing import STAMP
 from tests.mirror.files import INTENTS
 from tests.support import write
@@ -17,7 +17,7 @@ from tests.support import write
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Sets the time stamp of the next backups."""
-    return lambda stamp: monkeypatch.setattr(_exits, "stamp_now", lambda: stamp)
+    return lambda stamp: monkeypatch.setattr(_place, "stamp_now", lambda: stamp)
 
 
 @pytest.fixture

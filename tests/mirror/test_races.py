@@ -17,8 +17,8 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk.staging import Slot, Staging
-from cocoindex_fsmirror._mirror import apply as apply_module
-from cocoindex_fsmirror._mirror.exits import Exits
+from cocoindex_fsmirror._mirror import batch as batch_module
+from cocoindex_fsmirror._mirror.place import Exits
 from tests.steps import identity, run_with_event, watched
 from tests.support import OWNER, backups, contents, delete, failing, snapshot, write
 
@@ -309,7 +309,7 @@ def test_displaced_file_is_read_if_its_time_proves_nothing(
         return real(self, slot, digest=digest)
 
     monkeypatch.setattr(Staging, "look", look)
-    monkeypatch.setattr(apply_module, "coarse_now_ns", lambda: 0)
+    monkeypatch.setattr(batch_module, "coarse_now_ns", lambda: 0)
     mirror.apply([intent])
     assert True in read
 

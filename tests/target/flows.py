@@ -16,7 +16,6 @@ import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._disk.tree import Tree
-from cocoindex_fsmirror._mirror import apply as apply_module
 from cocoindex_fsmirror._mirror import place
 from tests.reopening import reopened
 from tests.support import Tree as Snapshot
@@ -160,10 +159,8 @@ def failing_sink(*, after: bool, names: Collection[str] = ()) -> Iterator[None]:
 
 _STEPS: tuple[tuple[object, tuple[str, ...]], ...] = (
     (Staging, ("write", "link", "ready", "put", "exchange", "take", "discard", "back_up")),
-    (Staging, ("remove_areas",)),
-    (Tree, ("make_folder", "remove_folder", "sync")),
+    (Tree, ("make_folder", "remove_file", "remove_folder", "sync")),
     (place, ("dress", "dress_folder")),
-    (apply_module, ("dress_folder",)),
 )
 
 
