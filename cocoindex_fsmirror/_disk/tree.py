@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from .._core.attributes import Attributes
-from .._core.names import Folding, Name, ancestors, join, leaf, parent
+from .._core.names import ROOT, Folding, Name, ancestors, join, leaf, parent
 from .._core.states import ABSENT, Actual, DirState, FileState, LinkState, OtherState, Signature
 from . import calls
 from .calls import closing, digest_of_file, move, open_file, say_once, write_all
@@ -193,13 +193,19 @@ class Tree:
         with closing(os.dup(self.folder(parent(name)))) as source:
             rename(leaf(name), source, leaf(target), self.folder(parent(target)))
 
-    def sync(self, mounts: Iterable[int], files: Iterable[Name], folders: Iterable[Name]) -> None:
+    def sync(
+        self,
+        mounts: Iterable[int] = (),
+        files: Iterable[Name] = (),
+        changed: Iterable[Name] = (),
+    ) -> None:
         """Waits until everything that was written is on the disk: a barrier.
 
         Args:
             mounts: Descriptors on other mounts that were written to.
             files: Files to sync one by one where ``syncfs`` is missing or proves nothing.
-            folders: Folders to sync likewise.
+            changed: Paths that were made, changed or removed; there, the folders above them
+                are synced, too.
         """
         if self.can_syncfs and calls.syncfs is not None:
             # The root's own descriptor is the oldest, and hears of most errors.
@@ -213,7 +219,8 @@ class Tree:
             except OSError as error:
                 if error.errno != errno.ELOOP:  # A link is synced with its folder.
                     raise
-        for name in folders:
+        above = (folder for name in changed for folder in (*ancestors(name), ROOT))
+        for name in dict.fromkeys((*above, ROOT)):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.fsync(self.folder(name))
 

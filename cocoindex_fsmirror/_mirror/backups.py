@@ -272,10 +272,9 @@ def _refusal(tree: Tree, backup: Backup, to: Name, error: OSError) -> PathError:
 
 def _barrier(tree: Tree, backup: Backup, to: Name) -> None:
     """Waits for the disk; where it is synced folder by folder, the new name is first."""
-    folders = (*ancestors(to), ROOT, *ancestors(backup.where))
     try:
         # The bytes were not written by us, and lie where they lay.
-        tree.sync([tree.folder(parent(to))], (), folders)
+        tree.sync([tree.folder(parent(to))], changed=(to, backup.where))
     except OSError as error:
         problem = f"{to!r} was restored, but syncing failed: {error.strerror}"
         hint = "check the disk and the kernel's log"

@@ -130,7 +130,7 @@ def _carry_out(
     # are on the disk. A cut leaves whole staging files, which recovery sorts out.
     try:
         if durable:
-            tree.sync(staging.descriptors, (), ())
+            tree.sync(staging.descriptors)
         staging.ready()
     except OSError as error:
         # A disk that failed may refuse this too; then recovery does it.
@@ -157,7 +157,7 @@ def _carry_out(
     try:
         is_stuck = bool(empty_areas(tree, ledger, staging.areas, notes))
         if durable:
-            tree.sync(staging.descriptors, place.seen, place.touched())
+            tree.sync(staging.descriptors, place.seen, place.changed)
     except OSError as error:
         doubtful = [replace(row, unsynced=True) for row in place.done.values()]
         with contextlib.suppress(LedgerError):

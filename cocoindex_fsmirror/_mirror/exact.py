@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from .._core.errors import PathError, counted
 from .._core.layout import FOLDER, LEDGER, backups_of
-from .._core.names import ROOT, Name, ancestors, join, leaf, parent
+from .._core.names import ROOT, Name, ancestors, join, leaf
 from .._core.states import ABSENT, DirState
 from .._disk.calls import stamp_now
 from .._disk.staging import back_up
@@ -112,5 +112,5 @@ def move_away(
     for row in ledger.rows_named(above).values():
         with contextlib.suppress(OSError):  # The folder may be gone, too.
             dress_folder(tree, row.name, row.attributes)
-    tree.sync((), (), (ROOT, *map(parent, outcome.backed_up.values())))
+    tree.sync(changed=outcome.backed_up.values())
     return outcome

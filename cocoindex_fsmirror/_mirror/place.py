@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Final
 
 from msgspec.structs import replace
 
 from .._core.attributes import UNASKED
 from .._core.errors import ConflictError, PathError
-from .._core.names import ROOT, Name, ancestors, parent
+from .._core.names import Name, ancestors, parent
 from .._core.ownership import Fate, Verdict, fate_of
 from .._core.plan import ClearFolder, Keep, Put, Remove, judge_bytes
 from .._core.rows import Row
@@ -62,11 +62,10 @@ class Placement:
         self.seen: dict[Name, Seen] = {}
         self.gone: list[Name] = list(stage.plan.forget)
 
-    def touched(self) -> Iterable[Name]:
-        """Returns the folders in which something changed, and those above them."""
-        names = (*self.done, *self.gone, *self._outcome.backed_up.values())
-        holding = {parent(name) for name in names}
-        return sorted({ROOT, *holding}.union(*map(ancestors, holding)))
+    @property
+    def changed(self) -> tuple[Name, ...]:
+        """The paths that came, changed or went."""
+        return *self.done, *self.gone, *self._outcome.backed_up.values()
 
     def clear_folder(self, step: ClearFolder) -> None:
         """Removes a folder that gives way to a declared path."""

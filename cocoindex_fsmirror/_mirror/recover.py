@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from .._core.errors import BarrierError
 from .._core.intents import Intent
 from .._core.layout import READY, area_of
-from .._core.names import ROOT, Name, ancestors, leaf, parent
+from .._core.names import ROOT, Name, leaf, parent
 from .._core.ownership import Verdict
 from .._core.plan import judge
 from .._core.rows import Row
@@ -131,14 +131,12 @@ def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> N
             done.append(row)
             if row.kind != Kind.DIR:
                 seen[row.name] = Seen(actual.signature, now_ns)
-    folders = {
-        folder for name in (*gone, *(r.name for r in done)) for folder in (*ancestors(name), ROOT)
-    }
     try:  # The dead process may have left all of it in memory only.
         homes = {note.home for note in pending if note.home}
         mounts = [home for home in homes if isinstance(tree.look(home).state, DirState)]
         devices = {tree.device(home): home for home in mounts}
-        tree.sync([tree.folder(home) for home in devices.values()], seen, folders)
+        changed = (*gone, *(row.name for row in done))
+        tree.sync([tree.folder(home) for home in devices.values()], seen, changed)
     except OSError as error:
         raise BarrierError(f"{tree.path}: syncing failed: {error.strerror}") from error
     ledger.commit(record(tree, done, seen), gone, batch)

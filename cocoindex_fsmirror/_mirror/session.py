@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from .._core.errors import RootError
 from .._core.layout import FOLDER, GITIGNORE, LEDGER, LEDGER_FILES, LOCK, corrupt_ledger, is_engine
-from .._core.names import ROOT, Name, leaf
+from .._core.names import Name, leaf
 from .._core.states import ABSENT
 from .._disk.calls import stamp_now
 from .._disk.roots import hold, lock, open_root, sync_above
@@ -113,7 +113,7 @@ class Session:
         if made:
             ledger.set_meta("made", made)  # Teardown removes as many folders.
             if durable:
-                tree.sync((), (), (ROOT,))
+                tree.sync()
                 if not tree.can_syncfs:
                     sync_above(tree.path, made)
         recover(tree, ledger)

@@ -54,7 +54,7 @@ def tear_down(session: Session, owner: str | None = None, *, durable: bool = Tru
             if ledger.is_empty():
                 _leave(session, tree, ledger)
             if durable:
-                tree.sync((), (), (ROOT,))
+                tree.sync()
         return outcome
 
     outcome = session.run(act)
