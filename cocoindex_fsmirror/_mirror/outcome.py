@@ -1,4 +1,4 @@
-"""Outcome: what a batch did, and what failed. A failure stops only its own path."""
+"""Outcome: the results of a batch, and its failures. A failure stops only its own path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HINTS: Final = {
     errno.ENOTDIR: "a folder was replaced while we worked; update again",
     errno.ELOOP: "a folder was replaced by a link while we worked; update again",
 }
-# A path may be in several lists, as one that was backed up and written: the last says most.
+# A path may be in several lists, such as backed up and written; the last says most.
 _VERBS: Final = (
     *("kept", "left", "backed_up", "removed", "pruned"),
     *("adopted", "dressed", "made", "written"),
@@ -39,15 +39,15 @@ class Outcome(msgspec.Struct):
     Attributes:
         written: Files that were put in place.
         kept: Paths that were right already, and are recorded now.
-        adopted: Those of them, but for folders, that were not in the ledger.
+        adopted: Files and links among them that were not in the ledger.
         dressed: Files and links of which only mode or time was set.
         removed: Files that were removed.
         made: Folders that were made.
         pruned: Folders that were removed.
-        backed_up: The paths in the backup area of foreign bytes, by the path that they were at.
+        backed_up: Foreign paths, each with its new path in the backup area.
         left: Foreign paths that stay although they are no longer declared.
         failures: One error for each path that failed.
-        size: Bytes in the files that were put in place.
+        size: The number of bytes in the files that were put in place.
     """
 
     written: list[Name] = msgspec.field(default_factory=list)
@@ -77,7 +77,7 @@ class Failures:
     """The paths of a batch that failed while it was applied.
 
     Args:
-        errors: Gets an error for each of them.
+        errors: The list that the errors are added to.
     """
 
     def __init__(self, errors: list[PathError]) -> None:
@@ -85,7 +85,7 @@ class Failures:
         self.names: set[Name] = set()
 
     def attempt(self, operation: str, act: Callable[[_T], None], steps: Iterable[_T]) -> None:
-        """Does each step whose path has not failed before; collects their errors."""
+        """Calls a function with each step whose path has not failed yet; collects the errors."""
         for step in steps:
             if step.name not in self.names:
                 try:
@@ -96,7 +96,7 @@ class Failures:
 
 
 def _as_path_error(name: Name, operation: str, error: PathError | OSError) -> PathError:
-    """Returns the error of one path, with a hint where the system's error has a usual cure."""
+    """Returns an error as that of a path, with a hint if the usual cure is known."""
     if isinstance(error, PathError):
         return error
     hint = _HINTS.get(error.errno or 0, "")

@@ -1,7 +1,7 @@
-"""Place: staged files take their names, and what is no longer declared goes.
+"""Place: give staged files their names, and remove what is no longer declared.
 
-A rename need not bring out of a path what the plan had seen there. So every exit is judged
-once more, by the table of :mod:`._core.ownership`, before the bytes go.
+What a rename brings out of a path need not be what the plan had seen there. So these bytes
+are judged once more, by the table of :mod:`._core.ownership`, before they are discarded.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from .stage import Stage
 __all__ = ["Exits", "Placement"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
-_ATTEMPTS: Final = 8  # at placing a file whose path others keep changing under us
+_ATTEMPTS: Final = 8  # at placing a file while others keep changing its path
 _NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Placement:
-    """The changes that a batch makes to the tree.
+    """The steps of a batch that change the tree, and their results.
 
     Attributes:
-        done: The ledger's future rows of the paths that are as they should be.
-        seen: Their signatures, if they are files.
+        done: The future rows in the ledger of the paths that are as they should be.
+        seen: The signatures of the files among them.
         gone: The paths that are no longer ours.
-        moved: Folders that were placed whole, and a time before that.
+        moved: The folders that were placed whole, each with a time before that.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class Placement:
 
     @property
     def changed(self) -> tuple[Name, ...]:
-        """The paths that came, changed or went."""
+        """The paths that were made, changed or removed."""
         return *self.done, *self.gone, *self._outcome.backed_up.values()
 
     def clear_folder(self, step: ClearFolder) -> None:
-        """Removes a folder that gives way to a declared path."""
+        """Removes an empty folder that gives way to a declared path."""
         if not self._tree.remove_folder(step.folder):
             problem = f"the folder {step.folder!r} is in the way, and something appeared in it"
             raise ConflictError(step.name, "write", problem, "move it away")
@@ -76,7 +76,7 @@ class Placement:
         self._outcome.pruned.append(step.folder)
 
     def make_folder(self, row: Row) -> None:
-        """Places a needed folder whole, or makes it where that fails."""
+        """Places a folder whole, or makes it where that fails; skips one that nothing needs."""
         name = row.name
         if name not in self._stage.needed:
             return
@@ -87,14 +87,14 @@ class Placement:
         if is_new:
             self._outcome.made.append(name)
         self._tree.folder(name)  # Raises if something else took the name.
-        # It may be one of ours that could not be seen before.
+        # A folder that was there after all may be one that we made.
         known = self._ledger.rows_named([name]).get(name) if not is_new else row
         made = known is not None and known.kind == Kind.DIR and known.made
         if made or row.declared:
             self.done[name] = replace(row, made=made)
 
     def _move_folder(self, name: Name) -> int | None:
-        """Places a folder that is staged whole; returns a time before that, if it succeeds."""
+        """Places a folder that is staged whole; returns a time before that, or ``None``."""
         now_ns = coarse_now_ns()
         if name in self._stage.whole:
             with contextlib.suppress(OSError):
@@ -103,7 +103,7 @@ class Placement:
         return None
 
     def put(self, put: Put) -> None:
-        """Gives a staged file its name, unless it came with its folder."""
+        """Places a staged file, unless it was placed with its folder."""
         name = put.name
         staged, since_ns = self._stage.written[name], self.moved.get(parent(name))
         if since_ns is None:
@@ -114,7 +114,7 @@ class Placement:
         self._outcome.size += staged.size
 
     def look_at_renamed(self) -> None:
-        """Takes the signatures after the renames, whose ctime tells of any later edit."""
+        """Looks at the renamed files, because later edits show only in their new ctime."""
         now_ns = coarse_now_ns()
         for name, staged in self._stage.written.items():
             if name in self.seen and parent(name) not in self.moved:
@@ -124,7 +124,7 @@ class Placement:
                         self.seen[name] = Seen(now, now_ns)
 
     def _rename(self, put: Put) -> None:
-        """Renames one file to its path; what is there comes out, and is judged."""
+        """Renames one file to its path, and judges what comes out."""
         name, slot = put.name, self._stage.slots[put.name]
         expected = self._exits.still_expected(name, put.expected)
         for _ in range(_ATTEMPTS):
@@ -149,7 +149,7 @@ class Placement:
         raise PathError(name, "write", problem, "find out who else writes there")
 
     def _receive(self, put: Put, slot: Slot, expected: Actual) -> None:
-        """Lets go what an exchange brought out; gives it back if it may not go."""
+        """Disposes of what an exchange brought out; exchanges again if it has to stay."""
         name, intent = put.name, put.intent
         found = self._exits.judge(slot, put.verdict, expected, intent.ours)
         if self._exits.let_go(slot, name, fate_of(found, intent.on_conflict)):
@@ -158,14 +158,14 @@ class Placement:
         out = self._staging.look(slot).signature
         if out is not None and out.inode == self._stage.written[name].inode:
             self._staging.discard(slot)
-        else:  # Somebody wrote there in between: that is kept, too.
+        else:  # Somebody wrote to the path in between.
             self._exits.back_up(slot, name)
         raise _appeared(name, "write")
 
     def keep(self, step: Keep) -> None:
         """Records a path that was right already, and sets the attributes that are missing."""
         name, seen = step.name, step.actual.signature
-        is_dressed = step.missing != UNASKED and step.row.kind != Kind.DIR  # That comes last.
+        is_dressed = step.missing != UNASKED and step.row.kind != Kind.DIR  # Folders come last.
         if step.row.kind != Kind.DIR and seen is not None:
             if is_dressed:
                 seen = dress(self._tree, name, step.missing, seen)
@@ -178,14 +178,14 @@ class Placement:
             self._outcome.dressed.append(name)
 
     def remove(self, step: Remove) -> None:
-        """Takes a file out of its place, judges it, and lets it go or puts it back.
+        """Takes a file out of its path, judges it, and disposes of it or puts it back.
 
-        A file stays in the way if all that needs its place has failed.
+        A file in the way stays if everything that needs its path has failed.
         """
         if step.on_behalf in self._failures.names and step.name not in self._stage.needed:
             return
         name, slot = step.name, self._stage.exits[step.name]
-        self._staging.open(slot.home)  # A failure to do so must not pass for a file that is gone.
+        self._staging.open(slot.home)  # Its failure must not pass for a file that is gone.
         try:
             expected = self._exits.still_expected(name, step.expected)
             self._staging.take(slot, name)
@@ -201,7 +201,7 @@ class Placement:
         self.gone.append(name)
 
     def _put_back(self, slot: Slot, name: Name, fate: Fate) -> None:
-        """Returns what should not have been taken."""
+        """Puts a file back that has to stay, or backs it up if its path is taken."""
         try:
             self._staging.put(slot, name)
         except FileExistsError:
@@ -211,18 +211,18 @@ class Placement:
         self._outcome.left.append(name)
 
     def prune(self, folders: Collection[Row]) -> None:
-        """Removes those of the folders that we made that became empty, the deepest first."""
+        """Removes folders that we made and that are empty now; takes the deepest first."""
         known = self._ledger.rows_named(row.name for row in folders)
         holding = {folder for name in self.done for folder in ancestors(name)}
         for row in folders:
             if row.name not in holding and self._tree.remove_folder(row.name):
                 self.gone.append(row.name)
                 self._outcome.pruned.append(row.name)
-            elif known.get(row.name) != row:  # It is no longer declared.
+            elif known.get(row.name) != row:  # The folder is no longer declared.
                 self.done.setdefault(row.name, row)
 
     def dress(self, row: Row) -> None:
-        """Sets the attributes of a folder that is still there, after all changes in it."""
+        """Sets the attributes of a folder, after all changes in it."""
         if row.name in self.gone and row.name not in self.done:
             return
         try:
@@ -242,13 +242,13 @@ def _appeared(name: Name, operation: str) -> ConflictError:
 
 
 class Exits:
-    """Lets bytes go that were moved out of their path.
+    """Judges and disposes of what was moved out of its path into the staging area.
 
     Args:
         tree: The root.
-        staging: The staging area that they are moved to.
-        outcome: Is told of backups.
-        looked_ns: When the plan's view was taken, by the clock that stamps files.
+        staging: The staging area.
+        outcome: Gets the backups.
+        looked_ns: The time of the plan's view, by the clock that stamps files.
     """
 
     def __init__(self, tree: Tree, staging: Staging, outcome: Outcome, looked_ns: int) -> None:
@@ -259,10 +259,10 @@ class Exits:
         self._stamp = stamp_now()
 
     def still_expected(self, name: Name, planned: Actual) -> Actual:
-        """Returns what the plan had seen, without its signature if ctime has moved since.
+        """Returns what the plan had seen; without its signature if that has changed since.
 
-        Without one, the content will be read. A rename moves ctime too, so this is the
-        last moment to ask for it. Where nothing was, the rename itself refuses if something is.
+        Without a signature the content is read. A rename changes ctime, so this is the last
+        moment to compare it. Where nothing was, the rename itself refuses to replace.
         """
         is_same = planned.state is ABSENT or self._tree.signature(name) == planned.signature
         return planned if is_same else replace(planned, signature=None)
@@ -270,18 +270,18 @@ class Exits:
     def judge(
         self, slot: Slot, planned: Verdict, expected: Actual, ours: tuple[bytes, ...] = ()
     ) -> Verdict:
-        """Judges what a rename brought out, which need not be what the plan had seen."""
+        """Judges what a rename brought out; reads it, unless it is provably what was expected."""
         found = self._staging.look(slot)
         if planned is Verdict.FOREIGN:
             return judge_bytes(found, ())
-        # A rename changes ctime, so mtime has to do; within one tick of the look it proves nothing.
+        # The rename has changed ctime. A mtime within one tick of the look proves nothing.
         now, known = found.signature, expected.signature
         if now and known and now.is_like(known) and is_older(now.mtime_ns, self._looked_ns):
             return Verdict.OURS
         return judge_bytes(self._staging.look(slot, digest=True), (expected.state.digest, *ours))
 
     def let_go(self, slot: Slot, name: Name, fate: Fate) -> bool:
-        """Discards or backs up what is in a slot; returns False if it may not go."""
+        """Discards or backs up the bytes in a slot; returns False if they have to stay."""
         if fate is Fate.BACK_UP:
             self.back_up(slot, name)
         elif fate is Fate.DISCARD:
@@ -289,7 +289,7 @@ class Exits:
         return not fate.blocks
 
     def back_up(self, slot: Slot, name: Name) -> None:
-        """Moves foreign bytes to the backup area, and says where they are."""
+        """Moves foreign bytes to the backup area, and logs their new path."""
         where = self._staging.back_up(slot, name, self._stamp)
         self._outcome.backed_up[name] = where
         _log.warning("%s: foreign %r was moved to %r", self._tree.path, name, where)

@@ -1,4 +1,9 @@
-"""Recover: settle what an interrupted batch left behind."""
+"""Recover: settle what an interrupted batch left behind.
+
+The notes of the batch tell which steps were intended, and the content of each path tells if
+its step was done. Staging areas are emptied by the same rule after a batch that was not
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +31,10 @@ _log = logging.getLogger("cocoindex_fsmirror")
 
 
 def recover(tree: Tree, ledger: Ledger) -> None:
-    """Settles what an interrupted batch left: step 1 of the next one.
-
-    Torn staging files are discarded, and of whole ones those that we wrote; anything else
-    was on its way to the backup area. Then the content of each path tells if its step had
-    been done.
+    """Settles what interrupted batches left behind: step 1 of the next batch.
 
     Raises:
-        BarrierError: What was found could not be synced.
+        BarrierError: The steps that had been done could not be synced.
     """
     pending = ledger.pending()
     homes = sorted({ROOT, *(note.home for note in pending)})
@@ -50,13 +51,13 @@ def recover(tree: Tree, ledger: Ledger) -> None:
 def empty_areas(
     tree: Tree, ledger: Ledger, areas: Iterable[Name], notes: list[Pending]
 ) -> set[str]:
-    """Removes staging areas; discards the files of ours in them, and backs up all others.
+    """Removes staging areas; discards our files in them, and backs up all others.
 
     Args:
         tree: The locked root.
-        ledger: Its ledger.
-        areas: The areas. In one that is not called ready, all files are ours, and may be torn.
-        notes: The notes of their batches, and perhaps of others.
+        ledger: The ledger of the root.
+        areas: The areas. Without ``.ready`` at its end, one holds only our files, perhaps torn.
+        notes: The notes of their batches; may hold those of others, too.
 
     Returns:
         The batches of which something could not be moved.
@@ -69,11 +70,11 @@ def _empty_area(tree: Tree, ledger: Ledger, area: Name, pending: list[Pending]) 
     """Removes a staging area; returns False if something in it could not be moved."""
     batch, ready, _ = leaf(area).partition(READY)
     if not isinstance(tree.look(area).state, DirState):
-        tree.remove_file(area)  # Never made by us.
+        tree.remove_file(area)  # We make none but folders here.
         return True
     notes = {note.entry: note for note in pending if note.batch == batch}
     is_done, folders = True, [area]
-    for folder in folders:  # It grows meanwhile.
+    for folder in folders:  # The list grows meanwhile.
         for name in entries(tree, folder):
             entry = name.removeprefix(f"{area}/")
             note = notes.get(entry, notes.get(entry.removesuffix(".old")))
@@ -98,10 +99,10 @@ def _empty_area(tree: Tree, ledger: Ledger, area: Name, pending: list[Pending]) 
 
 
 def _was_staged(entry: str, note: Pending | None, *, torn: bool) -> bool:
-    """True if a folder in a staging area is one of ours.
+    """True if a folder in a staging area is one that we staged.
 
-    Its note tells. A power cut before the first barrier may have taken the note, but all
-    that we stage lies in slots with numbers.
+    Its note tells. A power cut before the first barrier may have lost the note, but what
+    we stage lies in slots with numbers.
     """
     if note is not None and note.row.kind == Kind.DIR:
         return True
@@ -110,14 +111,14 @@ def _was_staged(entry: str, note: Pending | None, *, torn: bool) -> bool:
 
 def _is_ours(tree: Tree, ledger: Ledger, note: Pending, leftover: Name) -> bool:
     """True if a whole file in a staging area holds a version that we wrote."""
-    name, staged = note.row.name, note.row.digest  # That of a removal is None.
+    name, staged = note.row.name, note.row.digest  # A removal has no digest.
     row = ledger.rows_named([name]).get(name)
     intent = Intent(name, ABSENT, row.owner if row else "", ours=(staged,) if staged else ())
     return judge(intent, row, tree.look(leftover, digest=True)) is Verdict.OURS
 
 
 def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> None:
-    """Syncs and records those steps of a batch that had been done."""
+    """Syncs and records the steps of a batch that had been done."""
     done: list[Row] = []
     gone: list[Name] = []
     seen: dict[Name, Seen] = {}
@@ -131,7 +132,7 @@ def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> N
             done.append(row)
             if row.kind != Kind.DIR:
                 seen[row.name] = Seen(actual.signature, now_ns)
-    try:  # The dead process may have left all of it in memory only.
+    try:  # The process may have died before the second barrier.
         homes = {note.home for note in pending if note.home}
         mounts = [home for home in homes if isinstance(tree.look(home).state, DirState)]
         devices = {tree.device(home): home for home in mounts}
