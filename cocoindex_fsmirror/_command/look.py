@@ -75,7 +75,7 @@ def status(root: str) -> Report:
         lost = ", whose database was lost" if is_lost else ""
         lines.append(f"  mirrored by  {by}, {counted(files, 'file')}, since {since}{lost}")
     if orphans:
-        lines.append(f"  orphans      {orphans:,}, of a database that was lost")
+        lines.append(f"  orphans      {counted(orphans, 'file')} of a database that was lost")
     return Report(figures, lines, ExitStatus.DIFFERS if drifted or orphans else ExitStatus.IN_ORDER)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TextIO, TypeAlias
 
 import click
 
-from .._core.errors import ApplyError, readable
+from .._core.errors import ApplyError, counted, readable
 from .._mirror.reader import exists
 
 __all__ = [
@@ -212,9 +212,10 @@ def progress_bar(count: int) -> Iterator[Callable[[int, int], None]]:
     from rich import progress  # noqa: PLC0415  # Only where it is seen.
     from rich.console import Console  # noqa: PLC0415
 
+    paths = counted(count, "path")
     columns = (
         progress.BarColumn(),
-        progress.TextColumn("{task.completed:,} of {task.total:,} paths, {task.fields[written]}"),
+        progress.TextColumn(f"{{task.completed:,}} of {paths}, {{task.fields[written]}}"),
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -105,7 +105,8 @@ class TooManyRemovalsError(FsMirrorError):
     def __init__(
         self, root: str, removals: int, managed: int, allowed: int, limit: str, *, removed: int = 0
     ) -> None:
-        done = f"no more than {removed:,} were removed" if removed else "nothing was removed"
+        gone = counted(removed, "was removed", "were removed")
+        done = f"no more than {gone}" if removed else "nothing was removed"
         super().__init__(
             f"{root}: {removals:,} of {counted(managed, 'file')} would be removed, and {limit} "
             f"allows {allowed:,}: {done} (is the source complete? if they are to go, allow at "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror import Mirror, TooManyRemovalsError
 from cocoindex_fsmirror._core.errors import counted
 from tests.command.commands import run
 
@@ -67,3 +67,9 @@ def test_several_items_are_counted_in_the_plural() -> None:
         "1 path differs",
         "2 paths differ",
     ]
+
+
+def test_removed_files_are_counted_in_the_singular_and_plural() -> None:
+    one, two = (TooManyRemovalsError("root", 9, 9, 2, "limit", removed=count) for count in (1, 2))
+    assert ": no more than 1 was removed (" in str(one)
+    assert ": no more than 2 were removed (" in str(two)

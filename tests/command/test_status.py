@@ -70,5 +70,6 @@ def test_status_names_databases_and_orphans_of_a_lost_one(
     flow.update()
     found = told("status", flow.root)
     assert found["orphans"] == 1
+    assert "orphans      1 file of a database that was lost" in run("status", flow.root).stdout
     assert [(m["files"], m["lost"]) for m in found["mirrors"]] == [(1, True), (1, False)]
     assert run("status", flow.root).exit_code == 1
