@@ -149,10 +149,11 @@ class _Planner:
             actual, verdict = _NOWHERE, Verdict.ABSENT
         elif verdict is Verdict.RIGHT and row is not None and row.unsynced:  # Written anew.
             verdict, made = Verdict.OURS, row.made
-        if fate_of(verdict, intent.on_conflict) is Fate.KEEP:
+        fate = fate_of(verdict, intent.on_conflict)
+        if fate is Fate.KEEP:
             self._plan_kept(intent, actual)
             return
-        _check_way(intent, intent.name, verdict)
+        _check_way(intent, intent.name, fate)
         attributes = intent.desired.attributes.replacing(actual.state.attributes)
         self._files.append(Put(intent, actual, verdict, attributes, made))
 
@@ -172,9 +173,8 @@ class _Planner:
         """Plans to remove first a file whose place, or whose folder's place, is needed."""
         step = self._remove.pop(name, None) or self._clear.get(name)
         if step is None:
-            verdict = self._judge(intent, name)
-            _check_way(intent, name, verdict)
-            policy = intent.on_conflict
+            verdict, policy = self._judge(intent, name), intent.on_conflict
+            _check_way(intent, name, fate_of(verdict, policy))
             step = Remove(name, self._actual(name), verdict, policy, intent.name)
         self._clear[name] = step
 
@@ -251,9 +251,9 @@ class _Planner:
         return self._view.actual.get(name, _NOWHERE)
 
 
-def _check_way(intent: Intent, name: Name, verdict: Verdict) -> None:
+def _check_way(intent: Intent, name: Name, fate: Fate) -> None:
     """Raises if the bytes that are in the way of a declared path stay."""
-    if fate_of(verdict, intent.on_conflict).blocks:
+    if fate.blocks:
         problem = f"foreign bytes are in the way, at {name!r}"
         hint = "move them away, or choose 'backup' instead of 'error'"
         raise ConflictError(intent.name, "write", problem, hint)

@@ -9,7 +9,7 @@ from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Folding, Name
 from cocoindex_fsmirror._core.plan import Plan
 from cocoindex_fsmirror._core.rows import Displaced
-from cocoindex_fsmirror._core.states import ABSENT
+from cocoindex_fsmirror._core.states import ABSENT, digest_of
 from tests.core.simulation import World, dir_row, file_row, named
 from tests.support import delete, folder, write
 
@@ -214,6 +214,12 @@ def test_path_that_moves_to_another_container_leaves_no_trace(
     assert world.disk == {"a": "dir", "a/b": content}
     assert world.rows["a/b"].container == ""
     assert (plan.failures, plan.remove, world.displaced, world.backups) == ((), (), [], [])
+
+
+def test_removal_knows_what_the_engine_remembers_of_each_declarer() -> None:
+    world = World({"f": b"1"})
+    world.update(delete("f"), delete("f", container="a//", ours=(digest_of(b"1"),)))
+    assert not world.disk
 
 
 def test_path_may_move_to_another_container_in_two_batches() -> None:

@@ -194,6 +194,14 @@ def test_new_file_gets_the_declared_mode_or_that_of_the_old_one(
     assert put.attributes.mode == (mode or (0o644 if isinstance(node, bytes) else None))
 
 
+@pytest.mark.parametrize("doubt", ["unsynced", "seen"])
+def test_right_folder_in_doubt_is_recorded_anew(doubt: str) -> None:
+    row = dir_row("f", declared=True)
+    (keep,) = World({"f": "dir"}, {"f": replace(row, **{doubt: True})}).plan(folder("f")).keep
+    assert keep.row == row
+    assert World({"f": "dir"}, {"f": row}).plan(folder("f")).keep == ()
+
+
 def test_right_file_in_a_wrong_mode_is_only_given_its_mode() -> None:
     for row in ({}, {"f": file_row("f", NEW, mode=0o600)}):
         plan = World({"f": NEW}, dict(row)).plan(write("f", NEW, mode=0o600))

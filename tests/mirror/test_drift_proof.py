@@ -104,6 +104,21 @@ def test_older_look_does_not_make_a_newer_record_older(mirror: Mirror, x: Path) 
     assert found == (newer.refreshed[0].recorded_ns,)
 
 
+def test_row_whose_barrier_failed_after_the_look_is_not_refreshed(mirror: Mirror, x: Path) -> None:
+    os.utime(x, ns=(1, 1))
+    while coarse_now_ns() <= x.lstat().st_ctime_ns:
+        os.sched_yield()
+    look = mirror.observe()
+    assert look.refreshed
+    with contextlib.closing(sqlite3.connect(x.parents[1] / ".fsmirror/ledger.sqlite3")) as database:
+        database.execute("UPDATE rows SET unsynced = 1 WHERE name = 'd/x'")
+        database.commit()
+    mirror.prepare(OWNER, look)
+    row = row_of(mirror.root, Name("d/x"))
+    assert row is not None
+    assert row.unsynced
+
+
 def test_mode_changed_between_rename_and_look_is_drift(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
