@@ -227,8 +227,9 @@ def apply_all(
                 intents = {intent.name: intent for intent in batch}
                 for failure in error.exceptions:
                     assert isinstance(failure, PathError)
-                    if _is_full(failure):
-                        unfitting.append((intents[Name(failure.path)], failure))
+                    intent = intents.get(Name(failure.path))  # None of a folder above one.
+                    if intent is not None and _is_full(failure):
+                        unfitting.append((intent, failure))
                     else:
                         failures.append(failure)
         if not unfitting or len(unfitting) == count:

@@ -220,3 +220,24 @@ def test_immutable_folder_stops_only_its_files(
     assert contents(snapshot(root)) == {"d/x": b"2", "d/e/new": b"2", "y": b"2"}
     assert _staged(root) == []
     assert backups(root) == []
+
+
+@pytest.mark.root
+def test_folder_that_does_not_fit_fails_by_its_own_name(tmpfs: Tmpfs) -> None:
+    """A folder that inherits its group is made in place, after its files were staged."""
+    disk = tmpfs("8m,nr_inodes=16")
+    root = disk / "root"
+    root.mkdir()
+    os.chown(root, -1, 1)
+    root.chmod(0o2775)
+    said: list[str] = []
+    with Mirror(root) as mirror:
+        mirror.create()
+        for number in range(16):
+            try:
+                with mirror.update(by=str(number)) as files:
+                    files.write(f"d{number}/f", b"1")
+            except ApplyError as error:
+                said = [str(each) for each in error.exceptions]
+                break
+    assert any("make 'd" in text and "space" in text for text in said)
