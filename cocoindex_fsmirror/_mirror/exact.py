@@ -90,7 +90,7 @@ def sweep(session: Session, besides: Known = lambda _name, _is_folder: False) ->
 def move_away(
     tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder: False
 ) -> Outcome:
-    """Does what :func:`sweep` does, with a root that is locked."""
+    """Does what :func:`sweep` does, with a root that is locked; the caller reports failures."""
     outcome, stamp = Outcome(), stamp_now()
     for name, is_folder in list(_find_foreign(tree, ledger, besides)):
         try:
@@ -102,7 +102,6 @@ def move_away(
             hint = "it is not managed, and stays where it is"
             problem = error.strerror or str(error)
             outcome.failures.append(PathError(name, "move away", problem, hint))
-            _log.warning("%s: foreign %r can't be moved: %s", tree.path, name, problem)
     if not outcome.backed_up:
         return outcome
     where = join(backups_of(ROOT), Name(stamp))

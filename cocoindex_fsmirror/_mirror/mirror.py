@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -29,6 +30,8 @@ from .teardown import tear_down
 from .update import Update
 
 __all__ = ["DriftReport", "Mirror", "Outcome", "Status", "Update"]
+
+_log = logging.getLogger("cocoindex_fsmirror")
 
 
 class Status(msgspec.Struct, frozen=True, gc=False):
@@ -176,7 +179,8 @@ class Mirror:
         def act(tree: Tree, ledger: Ledger) -> None:
             # Of a new owner, what it is about to adopt would be moved away.
             if exact and any(owner == known for known, *_ in ledger.owners()):
-                move_away(tree, ledger)
+                for failure in move_away(tree, ledger).failures:
+                    _log.warning("%s: %s", self.root, failure)
             prepare(tree, ledger, owner, by, drift)
 
         self.session.run(act, create=True, parents=parents, durable=durable)

@@ -114,7 +114,10 @@ def test_incomplete_exact_run_fails_by_name(
     monkeypatch.setattr(_exact, "back_up", back_up)
     result = sync(src, dst, "--exact")
     assert result.exit_code == 3
-    assert "fsmirror: move away 'theirs': Operation not permitted" in result.stderr
+    assert result.stderr == (
+        "fsmirror: move away 'theirs': Operation not permitted (it is not managed, and stays "
+        "where it is)\n"
+    )
     monkeypatch.undo()
     assert told(src, dst, "--exact")["backed_up"] == 1
 

@@ -17,6 +17,7 @@ from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._command.survey import Options, known_in, survey
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk.tree import Tree
+from cocoindex_fsmirror._mirror import exact
 from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._mirror.exact import foreign, sweep
 from tests.support import (
@@ -242,6 +243,21 @@ def test_owner_sweeps_from_its_second_update_on(mirror: Mirror, root: Path) -> N
     assert snapshot(root) == {"same": b"1"}
     assert (root / "same").lstat().st_ino == inode
     assert backups(root) == [b"2"]
+
+
+def test_update_that_can_not_sweep_a_path_logs_it(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror.prepare(OWNER, DriftReport(), exact=True)
+    (root / "theirs").write_bytes(b"2")
+
+    def back_up(*_: object) -> Name:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(exact, "back_up", back_up)
+    mirror.prepare(OWNER, DriftReport(), exact=True)
+    problem = "Operation not permitted (it is not managed, and stays where it is)"
+    assert caplog.messages == [f"{mirror.root}: move away 'theirs': {problem}"]
 
 
 def test_new_owner_in_a_mirror_of_others_sweeps_nothing(mirror: Mirror, root: Path) -> None:
