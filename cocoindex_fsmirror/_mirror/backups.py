@@ -24,6 +24,7 @@ from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, Other
 from .._disk.staging import mount_of
 from .._disk.tree import Tree
 from .look import opened
+from .outcome import Failures
 from .reader import known
 from .session import Session
 
@@ -48,6 +49,11 @@ _CLOSED: Final = (errno.ENOENT, errno.EACCES, *_NOT_A_FOLDER)
 # The second, and a number if that folder held the path already.
 _STAMP: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}Z)(?:\.([1-9][0-9]{0,3}))?")
 _AGE: Final = re.compile(r"([0-9]{1,12})([smhdw])")
+_KINDS: Final[dict[type[State], BackupKind]] = {
+    FileState: "file",
+    LinkState: "link",
+    DirState: "dir",
+}
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -154,15 +160,7 @@ def _look(tree: Tree, name: Name) -> State:
 
 def _kind_and_size(state: State) -> tuple[BackupKind, int]:
     """Returns kind and size of a state, as a list shows them."""
-    match state:
-        case FileState(size=size):
-            return "file", size
-        case LinkState():
-            return "link", state.size
-        case DirState():
-            return "dir", 0
-        case _:
-            return "other", 0
+    return _KINDS.get(type(state), "other"), getattr(state, "size", 0)
 
 
 def _parse_stamp(stamp: str) -> int | None:
@@ -235,14 +233,15 @@ def restore(tree: Tree, backup: Backup, to: Name) -> None:
     if tree.look(backup.where).state is ABSENT:
         problem = f"its backup {backup.where!r} is gone"
         raise PathError(to, "restore", problem, "list the backups again")
+    made: list[Name] = []
     try:
-        with contextlib.ExitStack() as undo:
-            for folder in ancestors(to):
-                if tree.make_folder(folder):
-                    undo.callback(_unmake, tree, folder)
-            tree.move(backup.where, to)
-            undo.pop_all()
+        for folder in ancestors(to):
+            if tree.make_folder(folder):
+                made.append(folder)  # noqa: PERF401  # Of a part, if one of them fails.
+        tree.move(backup.where, to)
     except OSError as error:
+        for folder in reversed(made):
+            _unmake(tree, folder)
         raise _refusal(tree, backup, to, error) from error
     _remove_emptied(tree, [backup.where])
     _barrier(tree, backup, to)
@@ -298,37 +297,29 @@ def purge(tree: Tree, backups: Iterable[Backup]) -> tuple[int, int]:
             others were removed.
     """
     gone: list[Backup] = []
-    failures: list[PathError] = []
+    errors: list[PathError] = []
+    failures = Failures(errors)
+
+    def remove(backup: Backup) -> None:
+        state = tree.look(backup.where).state
+        if state is ABSENT:
+            return
+        if _kind_and_size(state) != (backup.kind, backup.size):
+            problem = "it changed since it was listed"
+            raise PathError(backup.where, "purge", problem, "list the backups again")
+        if backup.kind != "dir":
+            tree.remove_file(backup.where)
+        elif not tree.remove_folder(backup.where):
+            hint = "is it a mount point, or closed to this user?"
+            raise PathError(backup.where, "purge", "there is something in it", hint)
+        gone.append(backup)
+
     for backup in backups:
-        try:
-            if _purge_one(tree, backup):
-                gone.append(backup)
-        except PathError as error:
-            failures.append(error)
-        except OSError as error:
-            problem = error.strerror or str(error)
-            failures.append(PathError(backup.where, "purge", problem, "see the cause"))
-            failures[-1].__cause__ = error
+        failures.attempt(backup.where, "purge", remove, backup)
     _remove_emptied(tree, [backup.where for backup in gone])
-    if failures:
-        raise ApplyError(tree.path, failures)
+    if errors:
+        raise ApplyError(tree.path, errors)
     return len(gone), sum(backup.size for backup in gone)
-
-
-def _purge_one(tree: Tree, backup: Backup) -> bool:
-    """Removes one backup; false if it is gone already."""
-    state = tree.look(backup.where).state
-    if isinstance(state, Absent):
-        return False
-    if _kind_and_size(state) != (backup.kind, backup.size):
-        problem = "it changed since it was listed"
-        raise PathError(backup.where, "purge", problem, "list the backups again")
-    if backup.kind != "dir":
-        tree.remove_file(backup.where)
-    elif not tree.remove_folder(backup.where):
-        hint = "is it a mount point, or closed to this user?"
-        raise PathError(backup.where, "purge", "there is something in it", hint)
-    return True
 
 
 def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:

@@ -23,15 +23,7 @@ from .._core.errors import LedgerError
 from .._core.layout import LEDGER
 from .._core.names import Name, leaf
 from .._core.rows import Displaced, Row
-from .formats import (
-    FORMAT,
-    SCHEMA,
-    CorruptLedgerError,
-    Pending,
-    check_format,
-    migrate,
-    packed,
-)
+from .formats import FORMAT, SCHEMA, CorruptLedgerError, Pending, check_format, migrate, packed
 from .reader import FIELDS, LedgerReader, connected, translated
 
 __all__ = ["Ledger"]
@@ -42,6 +34,8 @@ _MARKS: Final = ", ".join("?" * len(Row.__struct_fields__))
 
 class Ledger(LedgerReader):
     """A ledger, open for writing. Every method raises :class:`LedgerError` if SQLite fails."""
+
+    _synchronous = "NORMAL"
 
     @classmethod
     def open(cls, path: str, folder: int, *, network: bool) -> Ledger:
@@ -69,9 +63,10 @@ class Ledger(LedgerReader):
                 raise LedgerError(f"{file}: was replaced while we opened it")
             ledger = cls(connection, there.st_ino, file)
             found = check_format(connection, file)
-            mode, synchronous = ("DELETE", "FULL") if network else ("WAL", "NORMAL")
-            connection.execute(f"PRAGMA journal_mode={mode}")
-            connection.execute(f"PRAGMA synchronous={synchronous}")
+            if network:
+                ledger._synchronous = "FULL"
+            connection.execute(f"PRAGMA journal_mode={'DELETE' if network else 'WAL'}")
+            connection.execute(f"PRAGMA synchronous={ledger._synchronous}")
             if not found:
                 connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
             elif found < FORMAT:
@@ -135,7 +130,6 @@ class Ledger(LedgerReader):
         """
         execute = self._connection.execute
         with translated(self.file):
-            (usual,) = execute("PRAGMA synchronous").fetchone()
             if durable:
                 execute("PRAGMA synchronous=FULL")
             with self.transaction():
@@ -143,7 +137,8 @@ class Ledger(LedgerReader):
                     sql = "SELECT count(*) FROM intents WHERE batch = ? AND owner = ?"
                     part = execute(sql, (batch, owner)).fetchone()[0]
                     execute("INSERT INTO intents VALUES (?, ?, ?, ?)", (batch, owner, part, notes))
-            execute(f"PRAGMA synchronous={usual}")
+            if durable:
+                execute(f"PRAGMA synchronous={self._synchronous}")
 
     def commit(self, rows: Iterable[Row], gone: Iterable[Name], batch: str | None = None) -> None:
         """Records what is true now, and ends a batch.

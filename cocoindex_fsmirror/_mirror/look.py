@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Final
-
-import msgspec
+from typing import Final, NamedTuple
 
 from .._core.errors import RootError
 from .._core.intents import Intent
@@ -27,6 +25,7 @@ from .._core.states import (
     Kind,
     OtherState,
     Signature,
+    is_older,
     proves,
 )
 from .._disk.calls import coarse_now_ns
@@ -123,38 +122,29 @@ def entries(tree: Tree, folder: Name) -> list[Name]:
         return []
 
 
-class Seen(msgspec.Struct, frozen=True, gc=False):
+class Seen(NamedTuple):
     """A signature, and a time before the look at it, by the clock that stamps files."""
 
     signature: Signature
     at_ns: int
 
-    @property
-    def is_proof(self) -> bool:
-        """True if any later change would show: it came in a later tick of that clock."""
-        return proves(self.signature, self.signature, self.at_ns)
-
 
 def record(tree: Tree, written: Iterable[Row], seen: Mapping[Name, Seen]) -> list[Row]:
     """Returns rows with the signatures that were seen.
 
-    A file whose stamp is not older than the look at it is looked at again. If it is
-    another one now (it was edited meanwhile), its row keeps what was seen, without
-    proof, and the next look finds the drift.
+    A file that may have been changed again in the tick of the look is looked at once more. If
+    it is another one now, its row keeps the signature that was seen, without proof, and the
+    next look finds the drift.
     """
-    fresh = {name for name, look in seen.items() if not look.is_proof}
+    fresh = {
+        name for name, look in seen.items() if not is_older(look.signature.ctime_ns, look.at_ns)
+    }
     recorded_ns, now = _look_after_tick(tree, fresh)
-    recorded = []
-    for row in written:
-        look = seen.get(row.name)
-        if look is None:
-            recorded.append(row)
-        elif row.name not in fresh:
-            recorded.append(row.with_signature(look.signature, look.at_ns))
-        else:
-            is_same = now[row.name] == look.signature
-            recorded.append(row.with_signature(look.signature, recorded_ns if is_same else 0))
-    return recorded
+    proven = dict(seen)
+    for name, signature in now.items():
+        is_same = signature == seen[name].signature
+        proven[name] = seen[name]._replace(at_ns=recorded_ns if is_same else 0)
+    return [row.with_signature(*proven[row.name]) if row.name in proven else row for row in written]
 
 
 def _look_after_tick(
