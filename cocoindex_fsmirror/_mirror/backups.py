@@ -24,7 +24,7 @@ from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, Other
 from .._disk.staging import mount_of
 from .._disk.tree import Tree
 from .look import opened
-from .outcome import Failures
+from .outcome import as_path_error
 from .reader import known
 from .session import Session
 
@@ -298,28 +298,32 @@ def purge(tree: Tree, backups: Iterable[Backup]) -> tuple[int, int]:
     """
     gone: list[Backup] = []
     errors: list[PathError] = []
-    failures = Failures(errors)
-
-    def remove(backup: Backup) -> None:
-        state = tree.look(backup.where).state
-        if state is ABSENT:
-            return
-        if _kind_and_size(state) != (backup.kind, backup.size):
-            problem = "it changed since it was listed"
-            raise PathError(backup.where, "purge", problem, "list the backups again")
-        if backup.kind != "dir":
-            tree.remove_file(backup.where)
-        elif not tree.remove_folder(backup.where):
-            hint = "is it a mount point, or closed to this user?"
-            raise PathError(backup.where, "purge", "there is something in it", hint)
-        gone.append(backup)
-
     for backup in backups:
-        failures.attempt(backup.where, "purge", remove, backup)
+        try:
+            if _purge_one(tree, backup):
+                gone.append(backup)
+        except (PathError, OSError) as error:
+            errors.append(as_path_error(backup.where, "purge", error))
     _remove_emptied(tree, [backup.where for backup in gone])
     if errors:
         raise ApplyError(tree.path, errors)
     return len(gone), sum(backup.size for backup in gone)
+
+
+def _purge_one(tree: Tree, backup: Backup) -> bool:
+    """Removes one backup; returns False if it is gone already."""
+    state = tree.look(backup.where).state
+    if state is ABSENT:
+        return False
+    if _kind_and_size(state) != (backup.kind, backup.size):
+        problem = "it changed since it was listed"
+        raise PathError(backup.where, "purge", problem, "list the backups again")
+    if backup.kind != "dir":
+        tree.remove_file(backup.where)
+    elif not tree.remove_folder(backup.where):
+        hint = "is it a mount point, or closed to this user?"
+        raise PathError(backup.where, "purge", "there is something in it", hint)
+    return True
 
 
 def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:

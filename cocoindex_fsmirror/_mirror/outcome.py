@@ -12,7 +12,7 @@ import msgspec
 from .._core.errors import PathError
 from .._core.names import Name
 
-__all__ = ["Failures", "Outcome", "log_paths"]
+__all__ = ["Failures", "Outcome", "as_path_error", "log_paths"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
@@ -92,10 +92,10 @@ class Failures:
                     act(step)
                 except (PathError, OSError) as error:
                     self.names.add(step.name)
-                    self._errors.append(_as_path_error(step.name, operation, error))
+                    self._errors.append(as_path_error(step.name, operation, error))
 
 
-def _as_path_error(name: Name, operation: str, error: PathError | OSError) -> PathError:
+def as_path_error(name: Name, operation: str, error: PathError | OSError) -> PathError:
     """Returns an error as that of a path, with a hint if the usual cure is known."""
     if isinstance(error, PathError):
         return error
