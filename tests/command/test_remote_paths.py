@@ -63,3 +63,16 @@ def test_existing_source_with_a_colon_is_taken_and_a_target_is_not(
     assert run("sync", "web1:www", "dst").exit_code == 0
     assert snapshot(Path("dst")) == snapshot(Path("web1:www"))
     assert run("sync", "dst", "web1:www").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "backups", "drop"])
+def test_mirror_on_another_machine_is_refused_unless_one_of_that_name_is_here(
+    src: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(src.parent)
+    result = run(command, "web1:www")
+    assert result.exit_code == 2
+    assert "web1:www names a path on another machine" in result.stderr
+    assert run("sync", "src", "./web1:www").exit_code == 0
+    more = ["--yes"] if command == "drop" else []
+    assert run(command, "web1:www", *more).exit_code == 0
