@@ -1,4 +1,4 @@
-"""Three small connectors that are right: to a dict, to a folder, and to a SQLite table."""
+"""Three small correct connectors: to a dict, to a folder, and to a SQLite table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Desired: TypeAlias = bytes | coco.NonExistenceType
 
 
 class Action(NamedTuple):
-    """What to do with a key: to put a value there, or to delete it."""
+    """An action on a key: to put a value there, or to delete it."""
 
     key: str
     value: bytes | None
@@ -25,19 +25,19 @@ class Action(NamedTuple):
 
 
 def _apply(_context: Any, _actions: Sequence[Action]) -> None:
-    """Never called: the kit calls the adapter instead."""
+    """Is never called: the kit calls the adapter instead."""
 
 
 _sink = coco.TargetActionSink.from_fn(_apply)
 
 
 def output(action: Action, record: object) -> Output:
-    """What reconcile returns."""
+    """Returns the output of ``reconcile``."""
     return coco.TargetReconcileOutput(action, _sink, record)
 
 
 class Question(NamedTuple):
-    """What reconcile is asked about a key that is declared."""
+    """The arguments of ``reconcile`` for a declared key."""
 
     key: str
     value: bytes
@@ -46,7 +46,7 @@ class Question(NamedTuple):
 
 
 class Handler(coco.TargetHandler[bytes, Any, None]):
-    """Leaves to its shelf what a mistake can be made in."""
+    """A handler that leaves to its shelf every step in which a mistake can be made."""
 
     def __init__(self, shelf: Shelf) -> None:
         self.shelf = shelf

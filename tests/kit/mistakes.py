@@ -41,21 +41,21 @@ class FlagIgnored(Shelf):
 
 
 class NeverSettles(Shelf):
-    """Writes again whatever is there."""
+    """Writes again, whatever is there."""
 
     def is_settled(self, asked: Question) -> bool:
         return False
 
 
 class NeverUpdates(Shelf):
-    """Leaves alone what was written once."""
+    """Never writes a key twice."""
 
     def is_settled(self, asked: Question) -> bool:
         return not asked.missing and len(asked.previous) == 1
 
 
 class Looks(Shelf):
-    """Looks at what is there as well: somebody else may have changed it."""
+    """Looks at the actual state as well, which another writer may have changed."""
 
     def is_settled(self, asked: Question) -> bool:
         return Shelf.is_settled(self, asked) and self.store.get(asked.key) == asked.value
@@ -65,7 +65,7 @@ class Looks(Shelf):
 
 
 class DoesNotLook(Looks):
-    """Believes its records whatever somebody else did."""
+    """Believes its records, whatever another writer did."""
 
     def is_settled(self, asked: Question) -> bool:
         return Shelf.is_settled(self, asked)
@@ -89,7 +89,7 @@ class RemembersPlans(Shelf):
 
 
 class NumbersDeletions(Shelf):
-    """Gives each deletion something of its own, such as the name of a bin."""
+    """Gives each deletion a number of its own, as the name of a bin would be."""
 
     bins = itertools.cycle([False, True])
 
@@ -123,28 +123,28 @@ class Digest(Shelf):
 
 
 class TruncatedDigest(Digest):
-    """Remembers two bits of it."""
+    """Remembers two bits of the digest."""
 
     def record(self, value: bytes) -> object:
         return hashlib.sha256(value).digest()[0] % 4
 
 
 class NotStorable(Shelf):
-    """Its records are of a kind that the engine can't store."""
+    """Makes records that the engine can't store."""
 
     def record(self, value: bytes) -> object:
         return lambda: value
 
 
 class Pair(NamedTuple):
-    """A record that the engine brings back only if it is told the type."""
+    """A record that the engine loads only with its type."""
 
     size: int
     content: bytes
 
 
 class PairHandler(Handler):
-    """Tells it."""
+    """A handler with the type of its records."""
 
     def reconcile(
         self, key: coco.StableKey, desired: Desired, previous: Collection[Pair], missing: bool, /
@@ -163,7 +163,7 @@ class Pairs(Shelf):
 
 
 class PairsWithoutType(Pairs):
-    """Gets lists back, since its handler does not tell what its records are."""
+    """Gets lists back, since its handler has no type of records."""
 
     def handler(self) -> Handler:
         return Handler(self)
@@ -178,7 +178,7 @@ class Early:
 
 @dataclass(frozen=True)
 class Later(Early):
-    """The same with another field."""
+    """The record of a later release, with another field."""
 
     mode: int = 0
 
@@ -193,7 +193,7 @@ class EarlyHandler(Handler):
 
 
 class EarlyRecords(Shelf):
-    """Writes what it reads."""
+    """Writes the fields that it reads."""
 
     def handler(self) -> Handler:
         return EarlyHandler(self)

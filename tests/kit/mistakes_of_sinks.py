@@ -19,14 +19,14 @@ from tests.kit.mistakes import Draw
 
 
 class DeleteRaises(Shelf):
-    """Can't delete what is gone."""
+    """Can't delete a missing key."""
 
     def remove(self, key: str) -> None:
         del self.store[key]
 
 
 class Appends(Shelf):
-    """Adds to what it takes for new."""
+    """Appends to a value that it takes for new."""
 
     def put(self, key: str, value: bytes, *, is_new: bool = False) -> None:
         self.store[key] = (self.store.get(key, b"") if is_new else b"") + value
@@ -64,14 +64,14 @@ class FoldsCase(Cells):
 
 
 class OneCase(FoldsCase):
-    """The same, and says so."""
+    """Has one cell for two keys, and says so."""
 
     def allows(self, keys: AbstractSet[str]) -> bool:
         return len({self.cell(key) for key in keys}) == len(keys)
 
 
 class DeletesFirst(OneCase):
-    """Need not look whose cell it empties, if all actions come in one call."""
+    """Empties cells without a look at the owner: right if all actions come in one call."""
 
     def apply(self, actions: Sequence[Action]) -> None:
         super().apply(sorted(actions, key=lambda action: action.value is not None))
@@ -81,14 +81,14 @@ class DeletesFirst(OneCase):
 
 
 class WritesAll(Shelf):
-    """Writes all that is declared, with every update, like a container."""
+    """Writes all declared keys with every update, like a container."""
 
     def is_settled(self, asked: Question) -> bool:
         return False
 
 
 class ClearsFirst(WritesAll):
-    """Takes the actions of one call for all that there are."""
+    """Takes the actions of one call for all actions."""
 
     def apply(self, actions: Sequence[Action]) -> None:
         self.store.clear()
@@ -96,7 +96,7 @@ class ClearsFirst(WritesAll):
 
 
 class TakesAllForOne(Shelf):
-    """Takes all actions of a call for what the first of them is."""
+    """Treats all actions of a call like the first one."""
 
     def apply(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -107,7 +107,7 @@ class TakesAllForOne(Shelf):
 
 
 class Graves(Shelf):
-    """Marks what is deleted, and hides it."""
+    """Marks deleted keys, and hides them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,14 +135,14 @@ class ForgetsMoved(Graves):
 
 
 class Shared(Shelf):
-    """Has a neighbour, who keeps things there as well."""
+    """Has a neighbour, who keeps values there as well."""
 
     def disturb(self, draw: Draw) -> None:
         self.store[draw(self.keys()) + "~"] = draw(self.values())
 
 
 class DeletesByPrefix(Shared):
-    """Deletes whatever begins like the key."""
+    """Deletes all keys that begin like the key."""
 
     def remove(self, key: str) -> None:
         for other in [other for other in self.store if other.startswith(key)]:
@@ -150,7 +150,7 @@ class DeletesByPrefix(Shared):
 
 
 class Rows(Shelf):
-    """Rows without a key, each found by what is in it."""
+    """Rows without a key, each found by its values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class RemembersRows(Rows):
 
 
 class Listed(Shelf):
-    """Keeps a list of what it wrote, which nobody else changes."""
+    """Keeps a list of its keys, which nobody else changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class Listed(Shelf):
 
 
 class BelievesList(Listed):
-    """Writes nothing that is in its list."""
+    """Writes no key that is in its list."""
 
     def put(self, key: str, value: bytes, *, is_new: bool = False) -> None:
         if self.list.get(key) != value:
@@ -211,7 +211,7 @@ class BelievesList(Listed):
 
 
 class Sparing(Listed):
-    """Deletes only what is still as it wrote it; the rest is the neighbour's."""
+    """Deletes only values that are still as written; others are the neighbour's."""
 
     def remove(self, key: str) -> None:
         written = self.list.pop(key, None)
@@ -220,7 +220,7 @@ class Sparing(Listed):
 
 
 class SparesForAWhile(Sparing):
-    """Deletes it with the next batch."""
+    """Deletes a key with the next batch."""
 
     def apply(self, actions: Sequence[Action]) -> None:
         for key in self.store.keys() - self.list.keys():
@@ -232,7 +232,7 @@ class SparesForAWhile(Sparing):
 
 
 class CreatesOnce(Folder):
-    """Can't create what is there already."""
+    """Can't create a key that is there already."""
 
     def put(self, key: str, value: bytes, *, is_new: bool = False) -> None:
         if is_new:
@@ -241,7 +241,7 @@ class CreatesOnce(Folder):
 
 
 class StagesOnce(Folder):
-    """Can't stage what an earlier attempt has left behind."""
+    """Can't stage over the remains of an earlier attempt."""
 
     def put(self, key: str, value: bytes, *, is_new: bool = False) -> None:
         os.close(os.open(self.staged(key), os.O_CREAT | os.O_EXCL))
@@ -249,7 +249,7 @@ class StagesOnce(Folder):
 
 
 class UnlinkRaises(Folder):
-    """Can't delete what is gone."""
+    """Can't delete a missing key."""
 
     def remove(self, key: str) -> None:
         self.path(key).unlink()
@@ -264,7 +264,7 @@ class SwallowsErrors(Folder):
 
 
 class TriesTheRest(Folder):
-    """Goes on after an error, and says what the first one was."""
+    """Goes on after an error, and raises the first one in the end."""
 
     def apply(self, actions: Sequence[Action]) -> None:
         errors = list[OSError]()
@@ -278,7 +278,7 @@ class TriesTheRest(Folder):
 
 
 class HearsTheFirstOnly(TriesTheRest):
-    """Says nothing of an error at any action but the first."""
+    """Swallows errors at any action but the first."""
 
     def apply(self, actions: Sequence[Action]) -> None:
         super().apply(actions[:1])
@@ -294,7 +294,7 @@ class WritesInPlace(Folder):
 
 
 class LeavesResidue(Folder):
-    """Stages among the files; what an attempt has left there is nobody's.
+    """Stages among the files; nobody owns the remains of an attempt.
 
     To remove it before the next batch is not enough: there may be none.
     """

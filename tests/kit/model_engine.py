@@ -44,7 +44,7 @@ class Shelf:
 
 
 class Watched(Updating):
-    """An update of the model that tells which component has its turn, and what is delivered."""
+    """An update of the model that reports the turns of components, and deliveries."""
 
     def _precommit(self, name: str) -> Attempt:
         mounted = TOGETHER if self._step.together else name
@@ -65,7 +65,7 @@ class ModelEngine:
         self._world = World(lambda: shelf, Promises(container=True))
 
     def update(self, step: Update) -> tuple[str, list[Turn]]:
-        """Takes a step; tells how the update ended, and what was seen of it."""
+        """Takes a step; returns the end of the update and its recording."""
         updating = Watched(self._world, step)
         updating.run()
         if updating.died:
@@ -75,7 +75,7 @@ class ModelEngine:
 
 
 def recording_of(world: World) -> Recording:
-    """Where the calls of a model are kept."""
+    """Returns the recording of a model."""
     return cast("Shelf", world.target).recording
 
 
@@ -83,7 +83,7 @@ _Declared: TypeAlias = Mapping[str, Mapping[str, str]]
 
 
 def taken_in_turn(history: History) -> Iterator[Update]:
-    """The updates of a history, as both engines can go through them in the same order."""
+    """Returns the updates of a history in an order that both engines can follow."""
     known: set[str] = set()
     for step in history:
         if isinstance(step, Update):

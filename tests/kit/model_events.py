@@ -1,4 +1,4 @@
-"""What histories come to, counted to be sure that nothing is left out."""
+"""Events of histories, counted to be sure that none is left out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.target.flows import IS_NEW
 
 
 class Events:
-    """Counts what histories come to, to be sure that nothing is left out."""
+    """Counts of the events of histories."""
 
     def __init__(self, counts: Counter[str], kind: Kind) -> None:
         self._counts, self._kind = counts, kind
@@ -20,7 +20,7 @@ class Events:
         self._owners: dict[str, str] = {}
 
     def count(self, step: Update, ended: str, turns: list[Turn]) -> None:
-        """One update."""
+        """Counts the events of one update."""
         found = [*self._of_update(step, ended)]
         for number, turn in enumerate(turns):
             earlier = {key for before in turns[:number] for key in before.asked}
@@ -39,14 +39,14 @@ class Events:
         self._counts.update(found)
 
     def _of_update(self, step: Update, ended: str) -> Iterator[str]:
-        """How it went."""
+        """Names the end of an update."""
         if step.fault is not None and ended == step.fault.kind:
             yield f"{ended} {step.fault.where}"
         if ended != "finishes" and step.invalidation:
             yield f"{step.invalidation}, and interrupted"
 
     def _of_question(self, step: Update, turn: Turn, key: str) -> Iterator[str]:
-        """What one call is an example of."""
+        """Names the events that one call shows."""
         desired, records, may_be_missing = turn.asked[key]
         is_mounted = turn.component != REMOVED
         if len(records) > 1:
@@ -70,7 +70,7 @@ class Events:
             yield desired
 
     def _why_missing(self, step: Update) -> str:
-        """Why something that is tracked may be missing."""
+        """Names the reason why a tracked value may be missing."""
         if step.full_reprocess:
             return "full reprocess"
         return "lossy" if step.invalidation == "lossy" else "a deleted one among the records"

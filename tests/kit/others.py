@@ -1,4 +1,4 @@
-"""Connectors that nobody here wrote: how what is wrong with them is found, and told."""
+"""Defects of connectors that others wrote: how the kit finds and describes them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Key: TypeAlias = str | tuple[str, ...]
 
 DIES = Fault("dies", "before")
 
-# The same in every run. Nothing is shrunk: the shortest history stands in the test.
+# Deterministic. Nothing is shrunk: the shortest history stands in the test.
 _FINDING = settings(PROFILES["ci"], max_examples=1_000, phases=[Phase.generate])
 
 
 class Defect(NamedTuple):
-    """What is wrong with a connector, and the shortest history that shows it."""
+    """A defect of a connector, and the shortest history that shows it."""
 
     target: Callable[[], Target]
     rule: Rule
@@ -40,7 +40,7 @@ class Defect(NamedTuple):
     promises: Mapping[str, Any] = {}
 
     def is_found(self) -> bool:
-        """Whether the kit finds it by itself."""
+        """True if the kit finds the defect by itself."""
         with pytest.raises(ContractViolation) as caught:
             check_target(self.target, settings=_FINDING, **self.promises)
         # Before it is shrunk, the delivery or another deletion may seem to be the reason.
@@ -48,7 +48,7 @@ class Defect(NamedTuple):
         return is_likely or "raised" in caught.value.found
 
     def is_told(self) -> bool:
-        """Whether the history shows it."""
+        """True if the history shows the defect."""
         with pytest.raises(ContractViolation) as caught:
             check_history(self.target, self.history, **self.promises)
         assert caught.value.found.startswith(self.found), caught.value
@@ -56,5 +56,5 @@ class Defect(NamedTuple):
 
 
 def update(declared: Mapping[Any, Any], fault: Fault | None = None, **more: Any) -> Update:
-    """An update of one component."""
+    """Returns an update of one component."""
     return Update({"one": declared}, fault, **more)

@@ -22,24 +22,24 @@ from tests.kit.others import Draw, Key
 PLACE = coco.ContextKey[Path]("tests/kit/place")
 OUTSIDE = "outside"
 
-# Its name was another one before 1.0.26.
+# The module had another name before 1.0.26.
 apply_entries: Callable[[ContextProvider, Sequence[Any]], object] = getattr(
     localfs, "_apply_entry_actions", None
 ) or getattr(localfs, "_apply_actions_with_child")  # noqa: B009  # One of them is not there.
 
 
 def file(content: bytes, *, parents: bool = False) -> Any:
-    """What is declared for a file."""
+    """Returns the declaration of a file."""
     return localfs._EntrySpec(content, create_parent_dirs=parents)
 
 
 def folder(*, parents: bool = False) -> Any:
-    """What is declared for a folder."""
+    """Returns the declaration of a folder."""
     return localfs._EntrySpec(localfs._DirSpec(), create_parent_dirs=parents)
 
 
 class LocalFiles:
-    """The files of one directory, ``root``, and what lies around it."""
+    """The files of one directory, ``root``, and those around it."""
 
     paths: tuple[str, ...] = ("a", "b", "c")
     parents = False
@@ -67,7 +67,7 @@ class LocalFiles:
         apply_entries(self._provider(), actions)
 
     def observe(self) -> Mapping[Any, Any]:
-        """The files below ``root`` as a reader sees them, and those outside it apart."""
+        """Reads the files below ``root`` as a reader sees them, and apart those outside."""
         seen: dict[Key, object] = {}
         for path, content in _files(self.place):
             inside = os.path.relpath(path, self.root)
@@ -79,14 +79,14 @@ class LocalFiles:
         self._place.cleanup()
 
     def _provider(self) -> ContextProvider:
-        """What the engine hands to a sink."""
+        """Returns the provider that the engine hands to a sink."""
         provider = ContextProvider()
         provider.provide(PLACE, self.place)
         return provider
 
 
 def _files(top: Path) -> Iterable[tuple[Path, bytes]]:
-    """The files below a folder, through links to files, but not through those to folders."""
+    """Reads the files below a folder, through links to files, but not through those to folders."""
     for at, _, found in os.walk(top):
         for name in found:
             path = Path(at, name)
@@ -94,7 +94,7 @@ def _files(top: Path) -> Iterable[tuple[Path, bytes]]:
 
 
 class MendedFiles(LocalFiles):
-    """The same, if it wrote files whole: to see whether all else is right."""
+    """``localfs`` as if it wrote files whole, to see if all else is right."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class MendedFiles(LocalFiles):
 
 
 class NastyNames(MendedFiles):
-    """Any names, but none that is a path."""
+    """Any names but paths."""
 
     def keys(self) -> st.SearchStrategy[Any]:
         return names()
@@ -134,7 +134,7 @@ class Nested(LocalFiles):
 
 
 class TwoSpellings(Nested):
-    """One file under two names; what is there has the one that was declared last."""
+    """One file under two names; the last declared one is the actual one."""
 
     paths = ("a//b", "a/./b")
     _spelled = paths[0]
@@ -149,7 +149,7 @@ class TwoSpellings(Nested):
 
 
 class NameThatLeadsOut(LocalFiles):
-    """What is outside the root is seen as such, and under the name that leads there."""
+    """Files outside the root, seen as such and under the name that leads there."""
 
     paths = ("a", "../x")
 
@@ -159,7 +159,7 @@ class NameThatLeadsOut(LocalFiles):
 
 
 class LinkToAFile(LocalFiles):
-    """Somebody puts a link to a file of theirs where one of ours may be."""
+    """A neighbour who puts a link to a foreign file where one of ours may be."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class LinkToAFile(LocalFiles):
 
 
 class LinkToAFolder(LocalFiles):
-    """Somebody makes a link to a folder of theirs; what is seen through it is seen there."""
+    """A neighbour who makes a link to a foreign folder; files behind it are seen there."""
 
     paths = ("a", "d/theirs")
     parents = True
@@ -193,7 +193,7 @@ class LinkToAFolder(LocalFiles):
 
 
 class Edited(MendedFiles):
-    """Somebody edits what we wrote, or removes it."""
+    """A neighbour who edits or removes our files."""
 
     def disturb(self, draw: Draw) -> None:
         path = self.root / draw(st.sampled_from(self.paths))
@@ -204,7 +204,7 @@ class Edited(MendedFiles):
 
 
 class EmptyFolders(LocalFiles):
-    """A folder is seen when nothing is in it."""
+    """Empty folders, which are seen too."""
 
     paths = ("a/b", "a/c")
     parents = True
@@ -216,7 +216,7 @@ class EmptyFolders(LocalFiles):
 
 
 class FilesAndFolders(LocalFiles):
-    """An entry is a file now, and a folder then."""
+    """Entries that are files at one time and folders at another."""
 
     def values(self) -> st.SearchStrategy[Any]:
         return super().values() | st.just(folder())
@@ -253,7 +253,7 @@ class Directories(LocalFiles):
 
 
 class SharedDirectories(Directories):
-    """Somebody keeps a file in one of them."""
+    """Directories with a foreign file in one."""
 
     def disturb(self, draw: Draw) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -34,20 +34,20 @@ class Database:
         self.run(f"CREATE TABLE {THEIRS} (id INTEGER PRIMARY KEY)")
 
     def run(self, *statements: str) -> list[tuple[Any, ...]]:
-        """Runs statements on a connection of its own; gives the rows of the last one."""
+        """Runs statements on a connection of its own; returns the rows of the last one."""
         with contextlib.closing(sqlite3.connect(self._file, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous = OFF")
             return [connection.execute(statement).fetchall() for statement in statements][-1]
 
     def managed(self) -> ManagedConnection:
-        """The connection of this process; none may be taken over by a fork."""
+        """Returns the connection of this process; a fork may not take it over."""
         if self._managed is None or self._pid != os.getpid():
             self._managed, self._pid = connect(self._file, load_vec=False), os.getpid()
             self._managed._conn.execute("PRAGMA synchronous = OFF")
         return self._managed
 
     def disconnect(self) -> None:
-        """Another process begins."""
+        """Closes the connection, as at the begin of another process."""
         if self._managed is not None:
             self._managed.close()
         self._managed = None
@@ -58,7 +58,7 @@ class Database:
 
 
 class _RowHandler(sqlite._RowHandler):
-    """Makes whole rows, as ``declare_row`` does, of what is declared for a key."""
+    """A handler that makes whole rows of declarations, as ``declare_row`` does."""
 
     # Of which the engine would take fingerprints, and not of the part that the kit sees.
     tracks_value_fingerprint = False
@@ -107,12 +107,12 @@ class Rows(Database):
         return {**seen, THEIRS: self.run(f"SELECT * FROM {THEIRS}")}
 
     def _handler(self, kind: type[sqlite._RowHandler]) -> sqlite._RowHandler:
-        """A handler on the connection of this process."""
+        """Returns a handler on the connection of this process."""
         return kind(self.managed(), "ours", self.schema)
 
 
 class SharedRows(Rows):
-    """Somebody writes to the table, and to another one."""
+    """A neighbour who writes to the table, and to another one."""
 
     def disturb(self, draw: Draw) -> None:
         key = draw(st.sampled_from([*self.ids, "of theirs"]))
@@ -125,7 +125,7 @@ class SharedRows(Rows):
 
 
 class CaseFoldingRows(Rows):
-    """A key in which case does not matter to the database."""
+    """Rows with a key in which case does not matter to the database."""
 
     id_type = "TEXT COLLATE NOCASE"
     ids = ("a", "A")
@@ -135,7 +135,7 @@ class CaseFoldingRows(Rows):
 
 
 class UniqueRows(Rows):
-    """A table whose owner lets the first letter of a key occur once."""
+    """A table in which the first letter of a key is unique."""
 
     ids = ("a1", "a2")
 
@@ -148,14 +148,14 @@ class UniqueRows(Rows):
 
 
 def spec(id_type: str = "TEXT", **columns: str) -> Any:
-    """A table with an ``id`` and more columns, by their types; ``!`` for those that must be set."""
+    """Returns the declaration of a table with columns by type; ``!`` marks a required one."""
     more = {name: ColumnDef(of.rstrip("!"), nullable="!" not in of) for name, of in columns.items()}
     key = {"id": ColumnDef(id_type, nullable=False)}
     return sqlite._TableSpec(TableSchema[dict[str, Any]](key | more, ["id"]))
 
 
 class Tables(Database):
-    """Tables, and their columns; of these, each is made anew to become the other."""
+    """Tables and their columns; each column is made anew to become another."""
 
     names: tuple[str, ...] = ("a", "b")
     specs: tuple[Any, ...] = (spec(), spec("INTEGER"))
@@ -187,13 +187,13 @@ class Tables(Database):
         return {(DATABASE.key, name): self._columns(name) for (name,) in tables}
 
     def _columns(self, table: str) -> dict[str, str]:
-        """The columns of a table, by their types."""
+        """Reads the columns of a table, by type."""
         columns = self.run(f'PRAGMA table_info("{table}")')
         return {name: of + "!" * is_set for _, name, of, is_set, _, _ in columns}
 
 
 class MendedTables(Tables):
-    """A table that is there already is no error: to see what is behind that."""
+    """Tables whose earlier existence is no error, to see later defects."""
 
     def apply(self, actions: Sequence[Any]) -> None:
         again = {"insert": "upsert"}
@@ -225,7 +225,7 @@ class FilledTables(MendedTables):
 
 
 class IndexedTables(MendedTables):
-    """Somebody makes an index on a column."""
+    """A neighbour who makes an index on a column."""
 
     specs = (spec(), spec(x="TEXT"))
 
@@ -235,14 +235,14 @@ class IndexedTables(MendedTables):
 
 
 class CaseFoldingColumns(MendedTables):
-    """The database takes two names of a column for one."""
+    """Columns with two names that the database takes for one."""
 
     names = ("a",)
     specs = (spec(x="TEXT"), spec(X="TEXT"))
 
 
 class CaseFoldingTables(MendedTables):
-    """The database takes two names of a table for one."""
+    """Tables with two names that the database takes for one."""
 
     names = ("a", "A")
 

@@ -1,4 +1,4 @@
-"""A directory as it really is, read without the package."""
+"""The actual state of a directory, read without code of the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["DIR", "Disk", "Entry", "File", "look"]
 
 @dataclass(frozen=True, eq=False)
 class File:
-    """A regular file; without a mode, or a time, it is equal to one with any."""
+    """A regular file; ``None`` as mode or time equals any."""
 
     content: bytes
     mode: int | None = None
@@ -35,7 +35,7 @@ Entry: TypeAlias = File | str
 
 
 def look(top: Path) -> dict[str, Entry]:
-    """The files, links and empty folders below a folder, by relative path."""
+    """Reads the files, links and empty folders below a folder, by relative path."""
     found: dict[str, Entry] = {}
     for at, folders, files in os.walk(top):
         if at == str(top) and ".fsmirror" in folders:
@@ -52,13 +52,13 @@ def look(top: Path) -> dict[str, Entry]:
 
 
 def _file(path: str, there: os.stat_result) -> File:
-    """A regular file."""
+    """Reads a regular file."""
     with open(path, "rb") as file:
         return File(file.read(), stat.S_IMODE(there.st_mode), there.st_mtime_ns)
 
 
 class Disk:
-    """A directory, and what somebody else has put into it.
+    """A directory, and foreign paths in it.
 
     Attributes:
         root: The directory.
@@ -76,16 +76,16 @@ class Disk:
 
     @property
     def residue(self) -> list[str]:
-        """What is left in the staging area."""
+        """The paths that are left in the staging area."""
         return [*look(self.root / ".fsmirror" / "tmp")]
 
     def everything(self) -> set[Entry]:
-        """All that is anywhere, also in the backup and staging areas."""
+        """Reads all paths, also in the backup and staging areas."""
         ours = (self.root / ".fsmirror" / name for name in ("backup", "tmp"))
         return {entry for top in (self.root, *ours) for entry in look(top).values()}
 
     def observe(self) -> dict[Any, Entry]:
-        """What is there: files and links, the empty folders of others, and all that was lost.
+        """Reads files and links, empty foreign folders, and names lost bytes.
 
         What had to make way is still there if it is in the backup area under its path,
         or, before an interrupted batch is recovered, in the staging area.
@@ -101,7 +101,7 @@ class Disk:
         return seen | {("outside", path): entry for path, entry in look(self.outside).items()}
 
     def _kept(self) -> set[tuple[str, Entry]]:
-        """What is in the backup area, by the path that it was at, and in the staging area."""
+        """Reads the backup area, by original path, and the staging area."""
         ours = self.root / ".fsmirror"
         backups = look(ours / "backup").items()
         staged = look(ours / "tmp").values()

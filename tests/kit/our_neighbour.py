@@ -1,4 +1,4 @@
-"""Somebody else, who works in a directory of ours."""
+"""A neighbour, who works in a directory of ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
 
 
 class Neighbour:
-    """Somebody else, who changes what is in a directory.
+    """A neighbour, who changes paths in a directory.
 
     Args:
         disk: The directory.
@@ -31,32 +31,32 @@ class Neighbour:
         self._count = 0
 
     def disturb(self, draw: Draw) -> None:
-        """Does something to each file, and somewhere else."""
+        """Acts on each file, and elsewhere."""
         for path in self._files():
             self._do(draw(st.sampled_from(AT_FILES)), path)
         self._do(draw(st.sampled_from(_ANYWHERE)), "")
 
     def _do(self, act: _Act, path: str) -> None:
-        """Does one thing; what it took away is not lost by us."""
+        """Acts once; bytes that the act removed are not lost by us."""
         before = self._disk.everything()
         if not path or path in self._files():
             act(self, path)
         self._disk.unique -= before - self._disk.everything()
 
     def _files(self) -> list[str]:
-        """The files that are there."""
+        """Lists the files that are there."""
         return [path for path, e in look(self._disk.root).items() if isinstance(e, File)]
 
     def leave(self, _path: str) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def _new(self) -> bytes:
-        """Bytes that were nowhere before."""
+        """Returns bytes that were nowhere before."""
         self._count += 1
         return b"foreign %d" % self._count
 
     def _put(self, path: str, entry: Entry) -> None:
-        """Puts something foreign at a path where nothing is."""
+        """Makes a foreign path where nothing is."""
         at = self._disk.root / path
         if isinstance(entry, File):
             at.write_bytes(entry.content)
@@ -67,43 +67,43 @@ class Neighbour:
         self._disk.foreign[path] = entry
 
     def _put_new(self, path: str, entry: Entry) -> None:
-        """Puts something there that must never be lost."""
+        """Makes a file that must never be lost."""
         self._put(path, entry)
         self._disk.unique.add(entry)
 
     # Anywhere
 
     def add_file(self, _path: str) -> None:
-        """A file that we know nothing of."""
+        """Adds an unknown file."""
         for folder in self._folders():
             content = self._new()
             self._put_new(os.path.join(folder, content.decode()), File(content))
 
     def add_folder(self, _path: str) -> None:
-        """An empty folder that we know nothing of."""
+        """Adds an unknown empty folder."""
         for folder in self._folders():
             self._put(os.path.join(folder, self._new().decode()), DIR)
 
     def _folders(self) -> list[str]:
-        """The root, and the folders in which there may be something foreign."""
+        """Lists the root, and the folders that may hold foreign files."""
         above = {os.path.dirname(path) for path in look(self._disk.root)}
         return sorted({"", *(f for f in above if self._reach(f"{f}/foreign"))})
 
     # At files
 
     def edit(self, path: str) -> None:
-        """Other bytes, by the same inode."""
+        """Writes other bytes into the same inode."""
         if self._reach(path):
             self._note_new(path, self._new())
 
     def _note_new(self, path: str, content: bytes) -> None:
-        """Writes bytes that must never be lost to a file that is there."""
+        """Writes bytes that must never be lost into an existing file."""
         (self._disk.root / path).write_bytes(content)
         self._disk.foreign[path] = File(content)
         self._disk.unique.add(File(content))
 
     def edit_secretly(self, path: str) -> None:
-        """As many other bytes, with the times put back."""
+        """Writes other bytes of the same size, and restores the times."""
         at = self._disk.root / path
         before, old = at.stat(), at.read_bytes()
         new = self._new()
@@ -112,34 +112,34 @@ class Neighbour:
             os.utime(at, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def replace(self, path: str) -> None:
-        """Other bytes, by another inode."""
+        """Replaces a file by one with other bytes."""
         if self._reach(path):
             self.remove(path)
             content = self._new()
             self._put_new(path, File(content))
 
     def rewrite(self, path: str) -> None:
-        """The same bytes once more."""
+        """Writes the same bytes once more."""
         at = self._disk.root / path
         at.write_bytes(at.read_bytes())
 
     def remove(self, path: str) -> None:
-        """Nothing any more."""
+        """Removes a file."""
         (self._disk.root / path).unlink()
 
     def make_link(self, path: str) -> None:
-        """A link to a file outside."""
+        """Replaces a file by a link to a file outside."""
         if self._reach(path):
             self.remove(path)
             self._put_new(path, f"-> ../outside/{self._new().decode()}")
 
     def change_mode(self, path: str) -> None:
-        """Another mode."""
+        """Changes the mode."""
         at = self._disk.root / path
         at.chmod(0o600 if stat.S_IMODE(at.stat().st_mode) != 0o600 else 0o755)
 
     def copy(self, path: str) -> None:
-        """The bytes of this file in the place of others."""
+        """Copies the bytes of this file over another one."""
         content = (self._disk.root / path).read_bytes()
         for other in filter(self._reach, self._files()):
             if (self._disk.root / other).read_bytes() != content:
@@ -147,27 +147,27 @@ class Neighbour:
                 self._put(other, File(content))
 
     def move_away(self, path: str) -> None:
-        """The same file under another name."""
+        """Renames a file."""
         name = self._new().decode()
         os.rename(self._disk.root / path, self._disk.root / name)
         self._disk.foreign[name] = look(self._disk.root)[name]
 
     def remove_folder(self, path: str) -> None:
-        """The folder is gone, with all that is in it."""
+        """Removes a folder with its contents."""
         if "/" in path:
             shutil.rmtree(self._disk.root / path.partition("/")[0])
 
     def link_folder(self, path: str) -> None:
-        """Where the folder was, there is a link to one outside."""
+        """Replaces a folder by a link to one outside."""
         if "/" in path:
             self.remove_folder(path)
-            # A folder, so that what follows the link gets somewhere.
+            # A folder, so that whoever follows the link arrives somewhere.
             name = self._new().decode()
             (self._disk.outside / name).mkdir()
             self._put_new(path.partition("/")[0], f"-> ../outside/{name}")
 
     def block_folder(self, path: str) -> None:
-        """Where the folder was, there is a file."""
+        """Replaces a folder by a file."""
         if "/" in path:
             self.remove_folder(path)
             content = self._new()

@@ -33,7 +33,7 @@ _Key = tuple[str, str]
 
 
 class _Declaring(RootHandler):
-    """Completes what is declared, as ``dir_target`` and ``declare_file`` do in each update."""
+    """A handler that completes declarations, as ``dir_target`` and ``declare_file`` do."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
@@ -46,7 +46,7 @@ class _Declaring(RootHandler):
         prev_may_be_missing: bool,
         /,
     ) -> coco.TargetReconcileOutput[Action, Record, ChildHandler] | None:
-        """Asks the real handler."""
+        """Calls the real handler."""
         spec = desired_target_state
         if isinstance(spec, Spec):
             spec = msgspec.structs.replace(spec, fresh_owner=f"the owner of {key!r}")
@@ -70,49 +70,49 @@ class InBase:
         self._base.mkdir()
 
     def get(self, key: str, kind: type[Path]) -> Path:
-        """The context of the app, in which the folder is provided."""
+        """Returns the value of a context key: the folder."""
         assert (key, kind) == ("base", Path)
         return self._base
 
     def close(self) -> None:
-        """Takes everything away."""
+        """Removes everything."""
         self._forget()
         shutil.rmtree(self._at)
 
     def _forget(self) -> None:
-        """What the end of a process does."""
+        """Forgets open mirrors, as the end of a process does."""
         for folder in (self._base, *self._base.iterdir()):
             forget(str(folder))
 
     def keys(self) -> st.SearchStrategy[Any]:
-        """Any names."""
+        """Draws any names."""
         return _KEYS
 
     def handler(self) -> RootHandler:
-        """The handler that is registered when the package is imported."""
+        """Returns the handler that is registered when the package is imported."""
         self._forget()
         return _Declaring(self._base)
 
     def apply(self, actions: Sequence[Action]) -> None:
-        """The sink."""
+        """Applies by the sink."""
         apply_actions(self, actions)
 
 
 class Roots(InBase):
-    """Directories with one file of ours in each, and somebody else who puts files beside it."""
+    """Directories with one file of ours in each, and a neighbour who puts files beside it."""
 
     def values(self) -> st.SearchStrategy[Any]:
-        """Directories."""
+        """Draws directories."""
         conflicts = st.sampled_from(["backup", "overwrite", "error"])
         given = st.fixed_dictionaries({"durability": st.just("none"), "on_conflict": conflicts})
         return st.builds(Spec, st.just(DirState()), given=given)
 
     def expected(self, _key: _Key, _value: Spec) -> str:
-        """What a directory shows."""
+        """Returns the visible state of a directory."""
         return _MIRROR
 
     def apply(self, actions: Sequence[Action]) -> None:
-        """The sink of the directories, and then that of the file in each."""
+        """Applies by the sink of directories, then by that of the file in each."""
         super().apply(actions)
         for action in actions:
             if isinstance(action, Mount):
@@ -123,7 +123,7 @@ class Roots(InBase):
                 super().apply([output.action])
 
     def observe(self) -> Mapping[Any, Entry]:
-        """Each folder that is a mirror, or was left by one; and what is not ours."""
+        """Reads each folder that is a mirror, or was left by one, and foreign files."""
         tree = look(self._base)
         seen: dict[Any, Entry] = {}
         for folder in self._base.iterdir():
@@ -137,7 +137,7 @@ class Roots(InBase):
         return seen | others | {("lost", str(entry)): entry for entry in lost}
 
     def disturb(self, draw: Draw) -> None:
-        """Somebody else adds files to a directory, or makes one."""
+        """Adds foreign files to a directory, or makes one."""
         number = len(self.disk.unique)
         folders = sorted(f.name for f in self._base.iterdir()) or ["new"]
         folder = self._base / draw(st.sampled_from(folders))
@@ -150,28 +150,28 @@ class Roots(InBase):
 
 
 class Alone(InBase):
-    """Files that are declared by themselves, and somebody else who changes them."""
+    """Files that are declared by themselves, and a neighbour who changes them."""
 
     def __init__(self) -> None:
         super().__init__()
         self._neighbour = Neighbour(self.disk, lambda path: "/" not in path)
 
     def values(self) -> st.SearchStrategy[Any]:
-        """Files."""
+        """Draws files."""
         given = st.just({"durability": "none"})
         components = st.sampled_from(["/one", "/two"])
         return st.builds(file_spec, CONTENTS, MODES, st.none(), components, given)
 
     def expected(self, key: _Key, value: Spec) -> Entry:
-        """A file."""
+        """Returns the visible state of a file."""
         self.disk.foreign.pop(key[1], None)
         return shown(value)
 
     def observe(self) -> Mapping[Any, Entry]:
-        """What is really there."""
+        """Reads the actual state."""
         seen = self.disk.observe()
         return {("base", key) if isinstance(key, str) else key: seen[key] for key in seen}
 
     def disturb(self, draw: Draw) -> None:
-        """Somebody else changes what is there."""
+        """Changes paths as a neighbour."""
         self._neighbour.disturb(draw)

@@ -73,7 +73,7 @@ FOLDERS = st.builds(Spec, st.just(DirState()), component=_COMPONENTS)
 
 
 def forget(root: str) -> None:
-    """What the end of a process does: nothing of a mirror stays open."""
+    """Closes every mirror, as the end of a process does."""
     mirror = _sink._mirrors.pop(root, None)
     if mirror is None:
         return
@@ -98,7 +98,7 @@ class _Looking(RootUpdate):
 
     @property
     def drift(self) -> DriftReport | None:
-        """What a look found."""
+        """The drift that a look found."""
         if self.is_due and self._verify:
             self._found = Mirror(self._root).observe()
         self.is_due = False
@@ -106,11 +106,11 @@ class _Looking(RootUpdate):
 
     @drift.setter
     def drift(self, _found: DriftReport | None) -> None:
-        """Ignores what it begins with."""
+        """Ignores the initial value."""
 
 
 class Mounted:
-    """A directory that is mounted in each process, and what is declared in it."""
+    """A directory that is mounted in each process, and the declarations in it."""
 
     base: ClassVar[Path]
     """Where directories may be made; a test sets it."""
@@ -123,24 +123,24 @@ class Mounted:
         self._records: list[Record] = []
 
     def close(self) -> None:
-        """Takes everything away."""
+        """Removes everything."""
         forget(self._root)
         shutil.rmtree(self._at)
 
     def keys(self) -> st.SearchStrategy[Any]:
-        """Whatever a file can be called, as ``declare_file`` would parse it."""
+        """Draws any name of a file, parsed as by ``declare_file``."""
         return paths().map(parse_name)
 
     def values(self) -> st.SearchStrategy[Any]:
-        """Files."""
+        """Draws files."""
         return FILES
 
     def allows(self, keys: AbstractSet[str]) -> bool:
-        """A file and what is below it, declared together, are an error by design."""
+        """True unless one path is below the other, which is an error by design."""
         return not any(above in keys for key in keys for above in ancestors(parse_name(key)))
 
     def handler(self) -> ChildHandler:
-        """What ``mount_dir_target`` does in a new process."""
+        """Mounts the directory as ``mount_dir_target`` does in a new process."""
         forget(self._root)
         self._update = _Looking(self._root, verify=self.options.verify != "none")
         spec = Spec(
@@ -162,18 +162,18 @@ class Mounted:
         return handler
 
     def apply(self, actions: Sequence[Action]) -> None:
-        """The sink."""
+        """Applies by the sink."""
         apply_actions(None, actions)
         assert not self.disk.residue, f"{self.disk.residue} is left in the staging area"
 
     def observe(self) -> Mapping[Any, Entry]:
-        """What is really there."""
+        """Reads the actual state."""
         self._update.is_due = True
         return self.disk.observe()
 
     def expected(self, key: str, value: Spec) -> Entry:
-        """A file with its content, and its mode if one was asked for."""
-        self.disk.foreign.pop(key, None)  # From now on the path is ours to change.
+        """Returns a file with its content, and its mode if one was declared."""
+        self.disk.foreign.pop(key, None)  # From now on we may change the path.
         return DIR if isinstance(value.state, DirState) else shown(value)
 
 
@@ -189,55 +189,55 @@ def shown(spec: Spec) -> Entry:
 
 
 class Tidy(Mounted):
-    """Files under any names, and nobody else: nothing may be left over."""
+    """Files of any name without a neighbour: nothing may be left over."""
 
     def observe(self) -> Mapping[Any, Entry]:
-        """Also folders that nobody needs, and what is left in the staging area."""
+        """Reads needless folders and the staging area as well."""
         self._update.is_due = True
         left = {("residue", path): DIR for path in self.disk.residue}
         return look(self.disk.root) | left
 
     def apply(self, actions: Sequence[Action]) -> None:
-        """The sink."""
+        """Applies by the sink."""
         apply_actions(None, actions)
 
 
 class TidyFolders(Tidy):
-    """The same, where some of what is declared is folders, whose handler always acts."""
+    """Files and folders without a neighbour; the handler of folders always acts."""
 
     def values(self) -> st.SearchStrategy[Any]:
-        """Files and folders."""
+        """Draws files and folders."""
         return FILES | FOLDERS
 
 
 class Swapped(Mounted):
-    """Files become folders, and folders files, while somebody else is at work as well."""
+    """Files become folders, and folders files, beside a neighbour."""
 
     def __init__(self) -> None:
         super().__init__()
         self._neighbour = Neighbour(self.disk, self._reaches)
 
     def _reaches(self, path: str) -> bool:
-        """Whether somebody else may put something at a path.
+        """True if the neighbour may put something at a path.
 
         Not into folders: one with foreign bytes in it can't become a file.
         """
         return "/" not in path
 
     def disturb(self, draw: Draw) -> None:
-        """Somebody else changes what is there."""
+        """Changes paths as a neighbour."""
         self._neighbour.disturb(draw)
 
 
 class Beside(Swapped):
-    """Files in folders that stay folders, and somebody else at work everywhere."""
+    """Files in folders that stay folders, and a neighbour at work everywhere."""
 
     def keys(self) -> st.SearchStrategy[Any]:
-        """All at the same depth."""
+        """Draws names, all at the same depth."""
         return paths(max_depth=2).filter(lambda path: "/" in path).map(parse_name)
 
     def _reaches(self, path: str) -> bool:
-        """Everywhere."""
+        """True: everywhere."""
         return True
 
 
@@ -248,16 +248,16 @@ class Durable(Swapped):
 
 
 class Unseeing(Beside):
-    """Nobody looks for drift: only an update that believes nothing can heal it."""
+    """A target without a look for drift: only a full rerun heals it."""
 
     options = Options(durability="none", verify="none")
 
 
 class Forgetful(Unseeing):
-    """Our own memory is lost as well, and perhaps the backups with it."""
+    """A neighbour who also removes the ledger, and perhaps the backups."""
 
     def disturb(self, draw: Draw) -> None:
-        """Somebody else removes what we keep for ourselves, and does more."""
+        """Removes our own folder or the ledger, then acts as a neighbour."""
         before = self.disk.everything()
         kept = self.disk.root / ".fsmirror"
         pattern = draw(st.sampled_from(["ledger*", "*"]))

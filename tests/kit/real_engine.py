@@ -60,7 +60,7 @@ class RealEngine:
         self._app = coco.App(coco.AppConfig(name, environment=database.env), _main, self)
 
     def update(self, step: Update) -> str:
-        """Takes a step; tells whether the update finishes, fails or dies."""
+        """Takes a step; returns if the update finishes, fails or dies."""
         self.step, self._calls = step, 0
         self._is_dead = self._has_kept_some = False
         self._failed.clear()
@@ -75,13 +75,13 @@ class RealEngine:
         return "fails" if self._failed or self._has_kept_some else "finishes"
 
     async def run(self) -> None:
-        """What the app does."""
+        """Runs the app."""
         container = await coco.mount_target(ROOTS.target_state("root", self))
         await (self._at_once(container) if self.step.together else self._in_turn(container))
         self.recording.begin(REMOVED)
 
     async def _in_turn(self, container: Any) -> None:
-        """Mounts the components one after another, whatever becomes of them."""
+        """Mounts the components one after another, whatever their end."""
         for name, states in self.step.declared.items():
             self.recording.begin(name)
             handle = await coco.mount(coco.component_subpath(name), _declare, container, states)
@@ -102,7 +102,7 @@ class RealEngine:
             await handle.ready()
 
     def hold(self) -> None:
-        """The sink waits until all have reconciled, and a little until they stand in line."""
+        """Holds the sink until all have reconciled, and a little until they stand in line."""
         self._is_held.set()
         keys = {key for states in self.step.declared.values() for key in states}
         asked, until = self.recording.turns[-1].asked, time.monotonic() + _LONG
@@ -111,7 +111,7 @@ class RealEngine:
         time.sleep(self.grace)
 
     def apply(self, actions: list[str]) -> None:
-        """The sink of what is in the container."""
+        """Applies the actions in the container; the sink."""
         self.recording.delivers(actions)
         fault, number = self.step.fault, self._calls
         self._calls += 1
@@ -126,33 +126,33 @@ class RealEngine:
             self._fail()
 
     def _fail(self) -> NoReturn:
-        """The sink raises; that a component could not be deleted is only logged by the engine."""
+        """Raises in the sink; the engine only logs that a component could not be deleted."""
         self._has_kept_some = self.recording.turns[-1].component == REMOVED
         raise BoomError("injected")
 
 
 def strikes(fault: Fault, actions: int) -> bool:
-    """Whether a fault happens in a batch; in a sink whose only steps are its actions."""
+    """True if a fault happens in a batch, whose only steps are its actions."""
     return fault.where != "inside" or fault.step < actions or fault.kind == "dies"
 
 
 def is_poisoned(actions: Collection[str]) -> bool:
-    """Whether a batch fails whenever it is tried: with what fails alone, or as too large."""
+    """True if a batch fails whenever it is tried, by an action or by its size."""
     crowd = sum("crowd" in action for action in actions)
     return crowd > 3 or any("poison" in action for action in actions)
 
 
 async def _main(engine: RealEngine) -> None:
-    """The main function of the app."""
+    """Runs the flow; the main function of the app."""
     await engine.run()
 
 
 def _declare(container: Any, states: Mapping[str, str]) -> None:
-    """A component."""
+    """Declares the values of a component."""
     for key, value in states.items():
         coco.declare_target_state(container.target_state(key, value))
 
 
 def _plug(engine: RealEngine) -> None:
-    """A component whose action comes before those of the others."""
+    """Declares the plug, whose action comes before those of the others."""
     coco.declare_target_state(PLUGS.target_state("plug", engine))

@@ -1,4 +1,4 @@
-"""One life of a process with a real engine: it takes steps until it dies."""
+"""One life of a process with a real engine, which takes steps until it dies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def live(database: Path, kind: Kind, steps: Sequence[Update], grace: float = 0.1
 
 
 def _main(database: str, kind: Kind, grace: str, told: str) -> None:
-    """The program."""
+    """Lives as the arguments say; the program."""
     seen: list[Seen] = []
 
     def tell(ended: str) -> None:

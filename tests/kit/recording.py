@@ -1,4 +1,4 @@
-"""Handlers and a sink that record what an engine, real or not, asks of them."""
+"""Handlers and a sink that record the calls of an engine, real or modelled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Question(NamedTuple):
 
 @dataclass
 class Turn:
-    """What the handler and the sink see of one component in one update.
+    """The calls of handler and sink for one component in one update.
 
     The order of keys is the engine's own, so they and the actions of a batch are sets.
     """
@@ -51,57 +51,57 @@ class Turn:
 
 @dataclass(eq=False)
 class Recording:
-    """What was seen since the last update began."""
+    """The calls since the last update began."""
 
     turns: list[Turn] = field(default_factory=list)
 
     def begin(self, component: str) -> None:
-        """From now on the calls are for this component."""
+        """Begins the turn of a component, to which later calls belong."""
         if not self.turns or self.turns[-1].component != component:
             self.turns.append(Turn(component))
 
     def asks(self, key: str, question: Question) -> None:
-        """Reconcile was called; asked again within a turn, it must be with the same."""
+        """Records a call of ``reconcile``; one repeated within a turn must be equal."""
         assert self.turns[-1].asked.setdefault(key, question) == question
 
     def delivers(self, actions: Collection[str]) -> None:
-        """A batch comes to the sink."""
+        """Records a batch of the sink."""
         self.turns[-1].batches.append(frozenset(actions))
 
     def take(self) -> list[Turn]:
-        """The turns in which anything was called, to be compared."""
+        """Takes the turns in which anything was called."""
         turns = [turn for turn in self.turns if turn.asked or turn.batches]
         for turn in turns:
-            if turn.component == REMOVED:  # Components that go at once have no order.
+            if turn.component == REMOVED:  # Components that are deleted at once have no order.
                 turn.batches.sort(key=sorted)
         self.turns = []
         return turns
 
 
 class Scene(Protocol):
-    """What a handler plays in: with the model, or with the real engine."""
+    """The surroundings of a handler, modelled or real."""
 
     recording: Recording
 
 
 class RealScene(Scene, Protocol):
-    """What a container and a sink play in."""
+    """The surroundings of a container and a sink."""
 
     kind: Kind
     step: Update
 
     def apply(self, actions: list[str]) -> None:
-        """What the sink does."""
+        """Applies a batch."""
 
     def hold(self) -> None:
-        """What it does before, when it is to be held up."""
+        """Waits, if the sink is to be held up."""
 
 
 # The handlers, of the model and of the real engine
 
 
 class Action(NamedTuple):
-    """What the sink gets."""
+    """An action of the sink."""
 
     text: str
     scene: Scene
@@ -110,7 +110,7 @@ class Action(NamedTuple):
 def _answer(
     scene: Scene, key: str, question: Question, record: Callable[[str], Content]
 ) -> Output | None:
-    """An answer of every sort that there is: values say how they are, keys how they go."""
+    """Returns the answer that a value (or, for a deletion, the key) asks for."""
     desired, records, may_be_missing = question
     scene.recording.asks(key, question)
     wanted = desired if desired is not None else "buried" if key == "c" else "gone"
@@ -124,13 +124,13 @@ def _answer(
 
 
 def _question(desired: object, previous: Collection[Content], may_be_missing: bool) -> Question:
-    """A call, to be kept."""
+    """Returns a call, to be recorded."""
     wanted = desired if isinstance(desired, str) else None
     return Question(wanted, tuple(previous), may_be_missing)
 
 
 class WithRecords(coco.TargetHandler[str, Record, None]):
-    """Tracks values in a record of its own."""
+    """A handler that tracks values in a record of its own."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
@@ -147,7 +147,7 @@ class WithRecords(coco.TargetHandler[str, Record, None]):
 
 
 class WithFingerprints(coco.TargetHandler[str, bytes, None]):
-    """Tracks values as newer engines can by themselves, and says so."""
+    """A handler that lets newer engines track the fingerprint of values."""
 
     tracks_value_fingerprint = True
 
@@ -167,7 +167,7 @@ class WithFingerprints(coco.TargetHandler[str, bytes, None]):
 
 
 def make_handler(kind: Kind, scene: Scene) -> WithRecords | WithFingerprints:
-    """A handler that records what it is asked in ``scene.recording``."""
+    """Makes a handler that records its calls in ``scene.recording``."""
     return WithRecords(scene) if kind == "records" else WithFingerprints(scene)
 
 
@@ -186,7 +186,7 @@ class _Roots(coco.TargetHandler[Any, str, Any]):
 
 
 def _apply(_context: Any, actions: Sequence[Action]) -> Any:
-    """The sink of everything."""
+    """Applies every batch; the sink."""
     scene = cast("RealScene", actions[0].scene)
     texts = [action.text for action in actions]
     if texts == ["plug"]:
@@ -202,7 +202,7 @@ def _apply(_context: Any, actions: Sequence[Action]) -> Any:
 
 
 def _child(_context: Any, action: Action) -> Any:
-    """The handler of what is in the container."""
+    """Returns the handler of the container's children."""
     return make_handler(cast("RealScene", action.scene).kind, action.scene)
 
 
@@ -214,7 +214,7 @@ SINK: coco.TargetActionSink[Any] = (
 
 
 class _Plugs(coco.TargetHandler[Any, str, None]):
-    """Something else for the same sink, which can be held up by it."""
+    """Another target of the same sink, by which it can be held up."""
 
     def reconcile(
         self, key: Any, desired: Any, _previous: Collection[str], _missing: bool, /

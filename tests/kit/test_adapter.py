@@ -1,4 +1,4 @@
-"""What an adapter must be, and what is said of one that is not."""
+"""Adapters are checked first, and refused by what they lack."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ checks = pytest.mark.parametrize(
 
 
 class Closed(Shelf):
-    """Counts how many instances are open."""
+    """Counts open instances."""
 
     opened = 0
 
@@ -52,19 +52,19 @@ class Closed(Shelf):
         type(self).opened -= 1
 
 
-# What is looked at before anything happens
+# Checks before anything happens
 
 
 @checks
 @pytest.mark.parametrize("missing", ["keys", "values", "handler", "apply", "observe"])
-def test_a_method_that_is_missing_is_named(missing: str, check: Check) -> None:
+def test_missing_method_is_named(missing: str, check: Check) -> None:
     incomplete = type("Incomplete", (Shelf,), {missing: None})
     message = f"^Incomplete is no target adapter: it has no {missing}\\(\\)$"
     with pytest.raises(TypeError, match=message):
         check(incomplete)
 
 
-def test_all_methods_that_are_missing_are_named_at_once() -> None:
+def test_missing_methods_are_named_at_once() -> None:
     listed = "keys(), values(), handler(), apply(), observe()"
     with pytest.raises(
         TypeError, match=re.escape(f"object is no target adapter: it has no {listed}")
@@ -92,7 +92,7 @@ class Several(Closed):
 
 
 @checks
-def test_all_that_is_of_the_wrong_kind_is_named_at_once(check: Check) -> None:
+def test_methods_of_the_wrong_kind_are_named_at_once(check: Check) -> None:
     with pytest.raises(TypeError) as caught:
         check(Several)
     assert str(caught.value) == (
@@ -106,19 +106,19 @@ def test_all_that_is_of_the_wrong_kind_is_named_at_once(check: Check) -> None:
 
 
 class TooShort:
-    """A handler from another world."""
+    """A handler with another signature."""
 
     def reconcile(self, key: str, desired: bytes) -> None:
         pass
 
 
-def test_a_handler_whose_reconcile_takes_something_else_is_refused() -> None:
+def test_handler_with_another_reconcile_is_refused() -> None:
     wrong = type("Wrong", (Shelf,), {"handler": lambda _: TooShort()})
     with pytest.raises(TypeError, match=r"^Wrong is no .* a TooShort, which has no reconcile"):
         check_target(wrong, settings=FEW)
 
 
-def test_an_adapter_that_is_made_by_a_function_is_named_by_it() -> None:
+def test_adapter_made_by_a_function_is_named_by_it() -> None:
     def shelf() -> object:
         return object()
 
@@ -126,7 +126,7 @@ def test_an_adapter_that_is_made_by_a_function_is_named_by_it() -> None:
         check_target(shelf, settings=FEW)  # type: ignore[arg-type]
 
 
-def test_a_class_need_not_inherit_from_the_protocol() -> None:
+def test_adapter_need_not_inherit_from_the_protocol() -> None:
     assert isinstance(Shelf(), Target)
     assert not isinstance(object(), Target)
 
@@ -165,7 +165,7 @@ class Cell(NamedTuple):
 
 
 class SheetHandler(Handler):
-    """Notes what its keys are."""
+    """Records the types of its keys."""
 
     seen: ClassVar[set[type]] = set()
 
@@ -193,12 +193,12 @@ def test_a_named_tuple_comes_back_from_the_engine_as_a_tuple() -> None:
 
 
 @pytest.mark.parametrize("key", [None, True, 1, "a", b"a", uuid.UUID(int=1), (1, ("a", None))])
-def test_what_the_engine_takes_for_a_key_is_left_as_it_is(key: object) -> None:
+def test_valid_key_of_the_engine_is_left_unchanged(key: object) -> None:
     assert stable(key) is key or stable(key) == key
 
 
 @pytest.mark.parametrize("key", [1.5, ("a", 1.5), frozenset("a")])
-def test_what_is_no_key_of_the_engine_is_refused_by_name(key: object) -> None:
+def test_invalid_key_of_the_engine_is_refused_by_name(key: object) -> None:
     refused = key[1] if isinstance(key, tuple) else key
     message = f"keys() gives {refused!r}: a {type(refused).__name__} is no key of the engine"
     with pytest.raises(TypeError, match=re.escape(message)):
@@ -215,21 +215,21 @@ class Inhabited(Shelf):
 
 
 class Clearing(Inhabited):
-    """Takes it away."""
+    """Removes foreign values."""
 
     def apply(self, actions: Sequence[Action]) -> None:
         super().apply(actions)
         self.store.pop("x", None)
 
 
-def test_what_is_there_at_first_is_of_somebody_else() -> None:
+def test_state_that_is_there_at_first_is_foreign() -> None:
     check_target(Inhabited, settings=FEW)
     found = "'x' was never declared; it was b'of somebody else', and is absent"
     with pytest.raises(ContractViolation, match=re.escape(found)):
         check_history(Clearing, [WRITTEN])
 
 
-# What it holds is given back
+# Instances are closed
 
 
 class Spoiled(Closed, NeverSettles):
@@ -245,18 +245,14 @@ class Disturbed(Closed):
 
 @checks
 @pytest.mark.parametrize("make", [Closed, Spoiled])
-def test_every_instance_is_closed_also_when_a_rule_is_broken(
-    make: type[Closed], check: Check
-) -> None:
+def test_instances_are_closed_when_a_rule_is_broken(make: type[Closed], check: Check) -> None:
     expected = pytest.raises(ContractViolation) if make is Spoiled else contextlib.nullcontext()
     with expected:
         check(make)
     assert make.opened == 0
 
 
-def test_every_instance_is_closed_where_a_container_is_made_anew_or_a_history_can_not_go_on() -> (
-    None
-):
+def test_instances_are_closed_when_a_history_is_given_up() -> None:
     check_history(Closed, [WRITTEN, Update(WRITTEN.declared, invalidation="destructive")])
     assert Closed.opened == 0
     with pytest.raises(ValueError, match="no value for none"):
@@ -264,7 +260,7 @@ def test_every_instance_is_closed_where_a_container_is_made_anew_or_a_history_ca
     assert Disturbed.opened == 0
 
 
-def test_an_instance_that_lacks_something_is_closed() -> None:
+def test_incomplete_instance_is_closed() -> None:
     class Incomplete(Closed):
         observe = None  # type: ignore[assignment]
 

@@ -17,7 +17,7 @@ def python(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_without_hypothesis_one_sentence_says_what_to_install() -> None:
+def test_kit_without_hypothesis_says_what_to_install() -> None:
     block = "import sys; sys.modules['hypothesis'] = None"
     ended = python(f"{block}; import cocoindex_fsmirror; import cocoindex_fsmirror.testing")
     assert ended.returncode == 1
@@ -26,7 +26,7 @@ def test_without_hypothesis_one_sentence_says_what_to_install() -> None:
     assert "ModuleNotFoundError" not in ended.stderr
 
 
-def test_the_package_does_not_load_the_kit_nor_hypothesis() -> None:
+def test_package_loads_neither_kit_nor_hypothesis() -> None:
     program = """
 import sys
 import cocoindex_fsmirror._target.declare, cocoindex_fsmirror._command.main

@@ -1,4 +1,4 @@
-"""What is given to the kit by mistake is refused by name."""
+"""Wrong arguments of the kit are refused by name."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from cocoindex_fsmirror.testing import (
 from tests.kit.connectors import Handler, Shelf
 
 ONE: Any = {"one": {"a": b"1"}}
-WRONG: Any = "wrong"  # For the type checker it could be anything.
+WRONG: Any = "wrong"  # Any type, for the type checker.
 
 
 def _shelf(**methods: Any) -> Any:
-    """An adapter with other methods."""
+    """Makes an adapter with other methods."""
     return type("Other", (Shelf,), methods)
 
 
@@ -53,7 +53,7 @@ def _shelf(**methods: Any) -> Any:
         ),
     ],
 )
-def test_a_step_with_no_meaning_is_refused(
+def test_meaningless_step_is_refused(
     given: Callable[[], object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=re.escape(message)):
@@ -68,7 +68,7 @@ def test_a_step_with_no_meaning_is_refused(
         ({"heals": None}, TypeError, "heals is None, not True or False"),
     ],
 )
-def test_a_promise_that_is_none_is_refused(
+def test_unknown_promise_is_refused(
     given: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -88,12 +88,12 @@ def test_a_step_of_no_kind_is_refused(step: Any) -> None:
         check_history(Shelf, [Update(ONE), step])
 
 
-def test_nobody_can_disturb_where_the_adapter_does_not_say_how() -> None:
+def test_disturbance_without_a_disturb_method_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Disturb\(\) needs an adapter with a method disturb"):
         check_history(Shelf, [Disturb()])
 
 
-def test_an_instance_is_no_adapter_nor_is_what_needs_more() -> None:
+def test_instance_or_class_with_arguments_is_no_adapter() -> None:
     with pytest.raises(TypeError, match="give Shelf, not an instance of it"):
         check_target(Shelf())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Handler can't be called without arguments"):
@@ -121,9 +121,7 @@ class Async(Handler):
         ({"close": lambda _self, now: now}, "close() must take no arguments"),
     ],
 )
-def test_what_is_wrong_with_an_adapter_is_said_at_once(
-    methods: dict[str, Any], problem: str
-) -> None:
+def test_broken_adapter_is_refused_at_once(methods: dict[str, Any], problem: str) -> None:
     with pytest.raises(TypeError, match=re.escape(problem)) as caught:
         check_history(_shelf(**methods), [])
     assert str(caught.value).startswith("Other is no target adapter: ")
@@ -136,17 +134,17 @@ class Loose(Handler):
         return [super().reconcile(*asked)]
 
 
-def test_an_answer_of_no_kind_is_refused() -> None:
+def test_unknown_answer_is_refused() -> None:
     message = "prev_may_be_missing=True) gives a list, not a TargetReconcileOutput nor None"
     with pytest.raises(TypeError, match=re.escape(message)):
         check_history(_shelf(handler=lambda shelf: Loose(shelf)), [Update(ONE)])  # noqa: PLW0108
 
 
-def test_what_may_be_declared_together_is_told_by_a_bool() -> None:
+def test_allows_must_return_a_bool() -> None:
     with pytest.raises(TypeError, match=r"allows\(\) gives 1, not True or False"):
         check_target(_shelf(allows=lambda _, keys: 1), settings=PROFILES["dev"])
 
 
-def test_who_shows_a_key_that_is_none_is_named() -> None:
+def test_observe_with_an_invalid_key_is_named() -> None:
     with pytest.raises(TypeError, match=r"^observe\(\) gives 1\.5: a float is no key"):
         check_history(_shelf(observe=lambda _: {1.5: b""}), [Update(ONE)])

@@ -1,4 +1,4 @@
-"""Histories and profiles: what may be in a history is, and what a user forbids never is."""
+"""Histories show every trait, and never one that a user forbids; profiles are fixed."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ KEYS, VALUES = st.integers(0, 9), st.sampled_from("xyz")
 
 
 def few(keys: AbstractSet[int]) -> bool:
-    """Allows no two keys that follow each other."""
+    """True if no two keys follow each other."""
     return not any(key + 1 in keys for key in keys)
 
 
 def updates(history: History) -> list[Update]:
-    """The updates of a history."""
+    """Returns the updates of a history."""
     return [step for step in history if isinstance(step, Update)]
 
 
 def keys_of(update: Update) -> list[int]:
-    """What an update declares, in any component."""
+    """Returns the keys of an update, in any component."""
     return list(itertools.chain(*update.declared.values()))
 
 
 @given(histories(KEYS, VALUES, allows=few, max_steps=6))
-def test_a_history_is_short_and_keeps_to_what_is_allowed(history: History) -> None:
+def test_history_is_short_and_keeps_to_allowed_steps(history: History) -> None:
     assert len(history) <= 2 * 6  # Any update may be tried again.
     assert len(set(itertools.chain(*map(keys_of, updates(history))))) <= 8
     for update in updates(history):
@@ -51,12 +51,12 @@ def test_a_history_is_short_and_keeps_to_what_is_allowed(history: History) -> No
 
 
 @given(histories(KEYS, VALUES))
-def test_nobody_else_interferes_unless_asked_for(history: History) -> None:
+def test_disturbances_come_only_if_asked_for(history: History) -> None:
     assert not any(isinstance(step, Disturb) for step in history)
 
 
 @given(histories(st.just("only"), st.just("same")))
-def test_one_key_and_one_value_are_enough(history: History) -> None:
+def test_single_key_and_value_are_enough(history: History) -> None:
     assert {key for update in updates(history) for key in keys_of(update)} <= {"only"}
 
 
@@ -66,11 +66,11 @@ def test_values_need_not_be_hashable(history: History) -> None:
     assert all(value == ["not hashable"] for states in declared for value in states.values())
 
 
-# What comes
+# Traits
 
 
 def traits(history: History) -> Iterator[object]:
-    """What is in a history."""
+    """Returns the traits of a history."""
     if len(updates(history)) > 3:
         yield "several updates"
     before: dict[int, tuple[str, str]] = {}
@@ -86,7 +86,7 @@ def traits(history: History) -> Iterator[object]:
 
 
 def how(before: tuple[str, str] | None, now: tuple[str, str] | None) -> str:
-    """What became of a key."""
+    """Names the fate of a key."""
     if before is None or now is None:
         return "added" if before is None else "removed"
     if before == now:
@@ -95,7 +95,7 @@ def how(before: tuple[str, str] | None, now: tuple[str, str] | None) -> str:
 
 
 def traits_of(step: Update) -> Iterator[object]:
-    """What is special about an update."""
+    """Returns the traits of an update."""
     yield "nothing declared" if not step.declared else f"{len(step.declared)} components"
     yield from (f"an empty {name}" for name, states in step.declared.items() if not states)
     yield from (step.delivery, ("asks", step.asks), ("full", step.full_reprocess))
@@ -122,7 +122,7 @@ COMING = {
 }
 
 
-def test_everything_comes_within_the_examples_of_the_ci_profile() -> None:
+def test_every_trait_comes_within_the_examples_of_the_ci_profile() -> None:
     seen: set[object] = set()
 
     @settings(PROFILES["ci"], phases=[Phase.generate])
@@ -147,11 +147,11 @@ def test_everything_comes_within_the_examples_of_the_ci_profile() -> None:
         (Restart, (Restart(),)),
     ],
 )
-def test_a_history_shrinks_to_what_matters(wanted: object, expected: History) -> None:
+def test_history_shrinks_to_the_steps_that_matter(wanted: object, expected: History) -> None:
     assert shrunk(wanted) == expected
 
 
-def test_a_fault_shrinks_to_one_that_strikes_as_early_as_can_be() -> None:
+def test_fault_shrinks_to_one_that_strikes_early() -> None:
     (update,) = updates(shrunk(("dies", "inside")))
     assert update.fault is not None
     assert (update.fault.step, update.fault.batch, update.fault.lasting) == (0, 0, False)
@@ -159,11 +159,11 @@ def test_a_fault_shrinks_to_one_that_strikes_as_early_as_can_be() -> None:
 
 
 class _FoundError(Exception):
-    """What is looked for is in a history."""
+    """The trait was found in a history."""
 
 
 def shrunk(wanted: object) -> History:
-    """The simplest history with something in it."""
+    """Returns the simplest history with a trait."""
     found: list[History] = []
 
     @settings(PROFILES["ci"], phases=[Phase.generate, Phase.shrink], print_blob=False)
@@ -189,6 +189,6 @@ def test_there_are_three_profiles() -> None:
     assert [name for name, profile in PROFILES.items() if profile.derandomize] == ["ci"]
 
 
-def test_the_profiles_can_not_be_changed() -> None:
+def test_profiles_can_not_be_changed() -> None:
     with pytest.raises(TypeError, match="item assignment"):
         PROFILES["ci"] = settings()  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""What it means for a sink to be interrupted: nothing outlives a death, and errors look real."""
+"""Interrupted sinks: nothing outlives a death, and errors look real."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ from tests.kit.test_steps import HOWS, How, dies, fails, listed
 
 
 def _ignore(_actions: object) -> None:
-    """A sink that does nothing."""
+    """Does nothing, as a sink."""
 
 
 # Deaths
 
 
 @HOWS
-def test_what_was_done_before_a_death_stays_and_nothing_is_cleaned_up_after_it(
-    how: How, tmp_path: Path
-) -> None:
+def test_work_before_a_death_stays_and_nothing_is_cleaned_up(how: How, tmp_path: Path) -> None:
     def apply(_actions: object) -> None:
         (tmp_path / "one").mkdir()
         try:
@@ -58,7 +56,7 @@ def _raises_another(step: Callable[[], None]) -> None:
 
 @HOWS
 @pytest.mark.parametrize("catch", [_lets_it_pass, _raises_another])
-def test_who_catches_everything_is_as_dead_as_others(
+def test_sink_that_catches_everything_still_dies(
     catch: Callable[[Callable[[], None]], None], how: How, tmp_path: Path
 ) -> None:
     outcome = how(lambda _: catch((tmp_path / "one").mkdir), [], dies(0))
@@ -66,7 +64,7 @@ def test_who_catches_everything_is_as_dead_as_others(
     assert listed(tmp_path) == {}
 
 
-def test_what_raises_no_audit_event_goes_on_for_a_dead_sink_only_once_it_was_interrupted(
+def test_dead_sink_gets_on_only_with_calls_that_raise_no_audit_event(
     tmp_path: Path,
 ) -> None:
     """The limit that ``apply_here`` states: a profile function that raised is taken away."""
@@ -82,7 +80,7 @@ def test_what_raises_no_audit_event_goes_on_for_a_dead_sink_only_once_it_was_int
     assert listed(tmp_path) == {"file": b"two"}
 
 
-def test_a_child_that_dies_takes_along_what_was_not_handed_to_the_system(tmp_path: Path) -> None:
+def test_dying_child_loses_its_buffers(tmp_path: Path) -> None:
     def apply(_actions: object) -> None:
         with open(tmp_path / "file", "wb") as file:
             file.write(b"still in a buffer")
@@ -92,7 +90,7 @@ def test_a_child_that_dies_takes_along_what_was_not_handed_to_the_system(tmp_pat
     assert listed(tmp_path) == {"file": b""}
 
 
-def test_what_a_child_changes_in_memory_is_lost_and_on_the_disk_is_not(tmp_path: Path) -> None:
+def test_child_keeps_its_changes_on_disk_and_loses_those_in_memory(tmp_path: Path) -> None:
     seen: list[int] = []
 
     def apply(actions: list[int]) -> None:
@@ -108,7 +106,7 @@ def test_what_a_child_changes_in_memory_is_lost_and_on_the_disk_is_not(tmp_path:
 
 
 @HOWS
-def test_a_failure_of_the_system_is_an_io_error(how: How, tmp_path: Path) -> None:
+def test_failure_of_the_system_is_an_io_error(how: How, tmp_path: Path) -> None:
     def apply(_actions: object) -> None:
         with pytest.raises(OSError, match="injected") as caught:
             (tmp_path / "one").mkdir()
@@ -123,7 +121,7 @@ def test_a_failure_of_the_system_is_an_io_error(how: How, tmp_path: Path) -> Non
 
 @HOWS
 @pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_failure_of_a_database_is_an_error_of_the_database(how: How, step: int) -> None:
+def test_failure_of_a_database_is_an_error_of_the_database(how: How, step: int) -> None:
     def apply(_actions: object) -> None:
         with contextlib.closing(sqlite3.connect(":memory:")) as database:
             database.execute("SELECT 1")
@@ -150,7 +148,7 @@ def test_a_failure_passes_or_lasts(
 
 
 @HOWS
-def test_what_a_sink_raises_by_itself_comes_back_in_one_line_however_long(how: How) -> None:
+def test_error_of_a_sink_comes_back_in_one_line(how: How) -> None:
     def apply(_actions: object) -> None:
         raise ValueError("it went\nwrong " * 100_000)
 
@@ -159,7 +157,7 @@ def test_what_a_sink_raises_by_itself_comes_back_in_one_line_however_long(how: H
     assert outcome.error == f"ValueError: {'it went wrong ' * 100_000}".rstrip()
 
 
-def test_a_child_that_ends_in_no_good_order_is_an_error_of_the_test(tmp_path: Path) -> None:
+def test_child_that_ends_abnormally_is_an_error_of_the_test(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="ended with 3"):
         apply_in_child(lambda _: os._exit(3), [], None)
     with pytest.raises(RuntimeError, match="SystemExit: enough"):
@@ -170,12 +168,12 @@ def test_a_child_that_ends_in_no_good_order_is_an_error_of_the_test(tmp_path: Pa
 
 
 def _profile(_frame: FrameType, _event: str, _argument: Any) -> None:
-    """Somebody else's profile function."""
+    """Does nothing, as the profile function of others."""
 
 
 @pytest.fixture
 def _is_profiled() -> Iterator[None]:
-    """A profile function is there."""
+    """Sets a profile function."""
     before = sys.getprofile()
     sys.setprofile(_profile)
     yield
@@ -185,7 +183,7 @@ def _is_profiled() -> Iterator[None]:
 @pytest.mark.usefixtures("_is_profiled")
 @HOWS
 @pytest.mark.parametrize("fault", [None, dies(0), dies(9), fails(0), fails(0, lasting=True)])
-def test_the_profile_function_of_others_is_put_back(how: How, fault: Any, tmp_path: Path) -> None:
+def test_profile_function_of_others_is_put_back(how: How, fault: Any, tmp_path: Path) -> None:
     def apply(_actions: object) -> None:
         with open(tmp_path / "file", "wb") as file:
             file.write(b"new")
@@ -194,7 +192,7 @@ def test_the_profile_function_of_others_is_put_back(how: How, fault: Any, tmp_pa
     assert sys.getprofile() is _profile
 
 
-def test_steps_are_counted_only_meanwhile(tmp_path: Path) -> None:
+def test_steps_are_counted_only_during_the_call(tmp_path: Path) -> None:
     assert apply_here(_ignore, [], dies(0)).where == ""
     (tmp_path / "file").write_bytes(b"new")
     assert listed(tmp_path) == {"file": b"new"}

@@ -1,4 +1,4 @@
-"""The target half of ``localfs``, as the kit sees it: what it finds, and where it is content.
+"""Defects of the target half of ``localfs`` that the kit finds, and rules that it keeps.
 
 Of the table in the design, four rows are out of the kit's scope. *Power cut*: a process
 that dies leaves what it wrote in the kernel's memory, and nothing here takes that away.
@@ -39,7 +39,7 @@ from tests.kit.others_localfs import (
 
 @pytest.fixture(autouse=True)
 def as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the guard that our own target puts into it, wherever that was imported."""
+    """Removes the guard that our own target puts into ``localfs``."""
     name = "_execute_entry_action"
     function = getattr(localfs, name)
     monkeypatch.setattr(localfs, name, getattr(function, "__wrapped__", function))
@@ -132,7 +132,7 @@ DEFECTS = {
 }
 
 
-# What hides behind those: the kit stops at the first thing that is wrong.
+# Defects behind those: the kit stops at the first one.
 BEHIND = {
     "what was a folder of files can't become a file": Defect(
         Nested,
@@ -169,24 +169,24 @@ BEHIND = {
 
 
 @pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)
-def test_it_is_found(defect: Defect) -> None:
+def test_defect_of_localfs_is_found(defect: Defect) -> None:
     assert defect.is_found()
 
 
 @pytest.mark.parametrize("defect", (DEFECTS | BEHIND).values(), ids=DEFECTS | BEHIND)
-def test_the_shortest_history_shows_it(defect: Defect) -> None:
+def test_shortest_history_shows_the_defect_of_localfs(defect: Defect) -> None:
     assert defect.is_told()
 
 
 @pytest.mark.parametrize("target", [MendedFiles, NastyNames, Edited])
-def test_all_else_is_right_if_files_are_written_whole(target: type[LocalFiles]) -> None:
+def test_localfs_passes_if_files_are_written_whole(target: type[LocalFiles]) -> None:
     check_target(target)
 
 
-def test_all_else_is_right_when_the_process_really_dies() -> None:
+def test_localfs_passes_when_the_process_really_dies() -> None:
     check_target(Edited, deaths="fork")
 
 
 @pytest.mark.parametrize("deaths", ["raise", "fork"])
-def test_directories_with_nothing_else_in_them_are_right(deaths: Literal["raise", "fork"]) -> None:
+def test_directories_without_foreign_files_pass(deaths: Literal["raise", "fork"]) -> None:
     check_target(Directories, container=True, deaths=deaths)

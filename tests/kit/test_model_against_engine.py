@@ -1,4 +1,4 @@
-"""The kit's model of the engine sees what the real one sees, record by record, in their order."""
+"""The kit's model agrees with the real engine, record by record, in their order."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ RARE: Final[dict[str, History]] = {
 
 
 @pytest.mark.timeout(3_600)  # The nightly profile is long.
-def test_in_random_histories_the_model_sees_what_the_real_engine_sees(tmp_path: Path) -> None:
+def test_model_and_engine_agree_on_random_histories(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
     databases = [Database(tmp_path / "0.db")]
 
@@ -64,7 +64,7 @@ def test_in_random_histories_the_model_sees_what_the_real_engine_sees(tmp_path: 
     @given(LONG, KINDS)
     def run(history: History, kind: Kind) -> None:
         counts["histories"] += 1
-        if counts["histories"] % 100 == 0:  # It holds so many apps, not many more.
+        if counts["histories"] % 100 == 0:  # A database holds few apps.
             databases[:] = [Database(tmp_path / f"{counts['histories']}.db")]
         real = RealEngine(databases[0], kind, f"app{counts['histories']}")
         model, events = ModelEngine(kind), Events(counts, kind)
@@ -83,7 +83,7 @@ def test_in_random_histories_the_model_sees_what_the_real_engine_sees(tmp_path: 
 
 
 def only_deaths(history: History) -> History:
-    """The same with each fault the end of the process."""
+    """Returns a history with a death in the place of each fault."""
     return tuple(
         dataclasses.replace(step, fault=dataclasses.replace(step.fault, kind="dies"))
         if isinstance(step, Update) and step.fault is not None
@@ -93,7 +93,7 @@ def only_deaths(history: History) -> History:
 
 
 @pytest.mark.timeout(3_600)
-def test_a_process_that_dies_in_the_sink_leaves_what_the_model_says(tmp_path: Path) -> None:
+def test_model_and_engine_agree_on_deaths_in_the_sink(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
 
     @settings(max_examples=max(4, settings().max_examples // 20))
@@ -118,7 +118,7 @@ def test_a_process_that_dies_in_the_sink_leaves_what_the_model_says(tmp_path: Pa
 
 
 def in_one_batch(at: Path, steps: Sequence[Update]) -> list[Seen]:
-    """Goes through steps of which the second has all its actions in one batch.
+    """Takes steps of which the second has all its actions in one batch.
 
     Who stands in line when the sink is free is a matter of time: tried until all do.
     """
@@ -134,12 +134,12 @@ def in_one_batch(at: Path, steps: Sequence[Update]) -> list[Seen]:
 
 
 def keys_of(actions: Sequence[str]) -> list[str]:
-    """What a batch is about; each component has one key, of its own name."""
+    """Returns the keys of a batch; each component has one key, of its own name."""
     return [action.partition(" ")[0] for action in actions]
 
 
 def declared(values: str, **more: str) -> dict[str, dict[str, str]]:
-    """A component for each letter, with a value for it; a blank stands for a poison."""
+    """Returns a component for each letter, with a value; a blank stands for a poison."""
     states = dict(zip("abcde", values.replace(" ", "!"), strict=False)) | more
     return {
         name: {name: {"!": "poison", "#": "crowd"}.get(value, value)}
@@ -161,7 +161,7 @@ ONE_BATCH: Final = {
 
 
 @pytest.mark.parametrize("case", ONE_BATCH)
-def test_a_batch_of_several_components_fails_as_in_the_model(tmp_path: Path, case: str) -> None:
+def test_model_and_engine_agree_on_failed_batches_of_components(tmp_path: Path, case: str) -> None:
     together = ONE_BATCH[case]
     before = {name: {name: "x"} for name in together.declared}
     after = {name: {name: "y"} for name in together.declared}

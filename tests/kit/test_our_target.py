@@ -31,22 +31,22 @@ from tests.kit.our_target import (
 def _quiet_and_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All directories are made in one, and nothing is logged."""
+    """Makes all directories in one, and logs nothing."""
     for adapter in (Mounted, InBase):
         monkeypatch.setattr(adapter, "base", tmp_path, raising=False)
     caplog.set_level("CRITICAL")
 
 
 def _some(percent: int) -> settings:
-    """The profile that is loaded, with a part of its examples: each takes ours a while."""
+    """Returns the loaded profile with a part of its examples, since each takes a while."""
     return settings(max_examples=settings().max_examples * percent // 100)
 
 
-def test_files_under_any_names_come_and_go_without_a_trace() -> None:
+def test_files_of_any_name_come_and_go_without_a_trace() -> None:
     check_target(Tidy, settings=_some(40))
 
 
-def test_processes_that_really_die_leave_nothing_for_good() -> None:
+def test_real_deaths_leave_nothing_for_good() -> None:
     check_target(Tidy, settings=_some(15), deaths="fork")
 
 
@@ -54,35 +54,35 @@ def test_folders_are_declared_like_files_and_become_files() -> None:
     check_target(TidyFolders, settings=_some(20), container=True)
 
 
-def test_files_become_folders_while_somebody_else_is_at_work() -> None:
+def test_files_become_folders_beside_a_neighbour() -> None:
     check_target(Swapped, settings=_some(40), atomic=True, heals=True)
 
 
-def test_what_somebody_else_changes_is_healed_and_nothing_of_theirs_is_lost() -> None:
+def test_changes_of_a_neighbour_are_healed_and_its_bytes_kept() -> None:
     check_target(Beside, settings=_some(40), atomic=True, heals=True)
 
 
-def test_the_same_holds_when_processes_really_die() -> None:
+def test_neighbour_loses_nothing_through_real_deaths() -> None:
     check_target(Beside, settings=_some(12), atomic=True, heals=True, deaths="fork")
 
 
-def test_the_same_holds_with_barriers() -> None:
+def test_files_become_folders_with_barriers() -> None:
     check_target(Durable, settings=_some(10), atomic=True, heals=True)
 
 
-def test_without_a_look_an_update_that_believes_nothing_heals() -> None:
+def test_full_rerun_heals_without_a_look_for_drift() -> None:
     check_target(Unseeing, settings=_some(20), atomic=True)
 
 
-def test_it_does_so_too_when_our_own_memory_is_gone() -> None:
+def test_full_rerun_heals_after_a_lost_ledger() -> None:
     check_target(Forgetful, settings=_some(20), atomic=True)
 
 
-def test_directories_leave_only_what_is_not_ours() -> None:
+def test_directories_leave_only_foreign_files() -> None:
     check_target(Roots, settings=_some(25), container=True)
 
 
-def test_files_that_are_declared_by_themselves_keep_the_rules() -> None:
+def test_single_files_keep_the_rules() -> None:
     check_target(Alone, settings=_some(30), atomic=True, heals=True)
 
 
@@ -93,7 +93,7 @@ _LATER: list[dict[str, dict[str, Spec]]] = [_TWO, {"one": {"d/x": _NEW}}, {}]
 
 @pytest.mark.parametrize("later", _LATER, ids=["the same", "another", "nothing"])
 @pytest.mark.parametrize("act", AT_FILES, ids=lambda act: str(act.__name__))
-def test_each_thing_that_somebody_may_do_to_a_file_is_healed(
+def test_every_edit_of_a_file_is_healed(
     act: Callable[[Neighbour, str], None], later: dict[str, dict[str, Spec]]
 ) -> None:
     done = Disturb((act, act, Neighbour.leave))
@@ -101,7 +101,7 @@ def test_each_thing_that_somebody_may_do_to_a_file_is_healed(
 
 
 @pytest.mark.parametrize("act", AT_FILES, ids=lambda act: str(act.__name__))
-def test_so_is_a_file_that_is_declared_by_itself(act: Callable[[Neighbour, str], None]) -> None:
+def test_every_edit_of_a_single_file_is_healed(act: Callable[[Neighbour, str], None]) -> None:
     key = RootKey("base", "x")
     alone = Update({"one": {key: msgspec.structs.replace(_OLD, given={"durability": "none"})}})
     check_history(Alone, [alone, Disturb((act, Neighbour.leave)), alone], heals=True)
@@ -109,7 +109,7 @@ def test_so_is_a_file_that_is_declared_by_itself(act: Callable[[Neighbour, str],
 
 @pytest.mark.parametrize("kind", ["dies", "fails"])
 @pytest.mark.parametrize("act", [Neighbour.replace, Neighbour.block_folder])
-def test_nothing_is_lost_wherever_the_next_update_is_cut_off(
+def test_edits_survive_an_update_that_is_cut_off_anywhere(
     act: Callable[[Neighbour, str], None], kind: Literal["dies", "fails"]
 ) -> None:
     done = Disturb((act, act, Neighbour.leave))

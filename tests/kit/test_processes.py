@@ -66,14 +66,14 @@ class Threaded(Folder):
 
 @pytest.mark.parametrize("deaths", ["raise", "fork"])
 @pytest.mark.parametrize("make", [Queued, Threaded])
-def test_what_is_bound_to_the_loop_of_its_process_is_right(
+def test_sink_bound_to_its_event_loop_passes(
     make: type[Folder], deaths: Literal["raise", "fork"]
 ) -> None:
     check_target(make, settings=SOME, deaths=deaths, atomic=True)
 
 
 class Looping(Shelf):
-    """Notes in which loops it was called, and what became of a task that it left behind."""
+    """Records the loops of its calls, and the end of a task that it left behind."""
 
     loops: list[asyncio.AbstractEventLoop]
     ended: list[str]
@@ -85,7 +85,7 @@ class Looping(Shelf):
         super().apply(actions)
 
     async def wait(self) -> None:
-        """Waits for ever."""
+        """Waits forever."""
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -93,7 +93,7 @@ class Looping(Shelf):
             raise
 
 
-def test_there_is_one_loop_for_each_process() -> None:
+def test_each_process_has_one_loop() -> None:
     class Noted(Looping):
         loops, ended = [], []
 
@@ -120,7 +120,7 @@ class Buffered(Looping):
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_a_process_that_dies_between_two_calls_does_not_tidy_up(
+def test_process_that_dies_between_two_calls_does_not_tidy_up(
     where: Literal["before", "after"],
 ) -> None:
     Buffered.ended.clear()
@@ -129,7 +129,7 @@ def test_a_process_that_dies_between_two_calls_does_not_tidy_up(
     assert Buffered.ended == ["cancelled"] * dead + ["cancelled", "tidied up"]
 
 
-def test_the_last_loop_is_closed_also_where_a_rule_is_broken() -> None:
+def test_last_loop_is_closed_when_a_rule_is_broken() -> None:
     class Noted(Looping):
         loops, ended = [], []
 
@@ -144,7 +144,7 @@ def test_the_last_loop_is_closed_also_where_a_rule_is_broken() -> None:
 @pytest.mark.parametrize(
     "check", [lambda: check_target(Shelf), lambda: check_history(Shelf, [ONE])]
 )
-def test_where_a_loop_runs_already_it_says_what_to_do(check: Callable[[], None]) -> None:
+def test_running_loop_is_refused_with_a_remedy(check: Callable[[], None]) -> None:
     async def in_a_test() -> None:
         with pytest.raises(
             RuntimeError, match=r"^an event loop is running here.*asyncio\.to_thread"
@@ -171,7 +171,7 @@ class _Bare(Shelf):
 
 @contextlib.contextmanager
 def sink(function: Callable[[], Awaitable[None]]) -> Iterator[Sink]:
-    """The sink of a process that lives meanwhile."""
+    """Yields the sink of a process that lives meanwhile."""
     with contextlib.closing(Sink(_Bare(function))) as made:
         yield made
 
@@ -191,7 +191,7 @@ def test_threads_take_the_same_steps(how: How, kind: Any, tmp_path: Path) -> Non
 
 
 @HOWS
-def test_threads_that_an_earlier_call_started_are_heard_of(how: How, tmp_path: Path) -> None:
+def test_steps_of_threads_of_earlier_calls_are_seen(how: How, tmp_path: Path) -> None:
     file = tmp_path / "file"
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
 
@@ -202,7 +202,7 @@ def test_threads_that_an_earlier_call_started_are_heard_of(how: How, tmp_path: P
         assert [apply_here(apply, [], dies(step)).where for step in (1, 2)] == ["file.write", ""]
 
 
-def test_when_one_thread_dies_so_does_every_other_and_nothing_is_said(
+def test_death_of_a_thread_ends_all_threads_quietly(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     has_died = threading.Event()
@@ -237,7 +237,7 @@ def test_when_one_thread_dies_so_does_every_other_and_nothing_is_said(
     assert (capfd.readouterr().err, caplog.messages) == ("", [])
 
 
-def test_nothing_is_said_of_a_failure_that_nobody_waits_for_but_of_others(
+def test_unawaited_failure_of_a_fault_is_quiet_and_others_are_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def raises() -> None:
@@ -256,7 +256,7 @@ def test_nothing_is_said_of_a_failure_that_nobody_waits_for_but_of_others(
     ]
 
 
-def test_a_death_in_a_task_does_not_leave_others_waiting_for_it(tmp_path: Path) -> None:
+def test_death_in_a_task_leaves_nobody_waiting(tmp_path: Path) -> None:
     async def function() -> None:
         asyncio.get_running_loop().call_soon((tmp_path / "one").mkdir)
         await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""The kit catches each mistake, and blames the rule that names it; without it, all is well."""
+"""The kit catches each seeded mistake by its rule; the twin without the mistake passes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Seeded(NamedTuple):
     wrong: type[Shelf]
     rule: Rule
     promises: Mapping[str, Any] = MappingProxyType({})
-    shrinks: bool = False  # Whether only the shortest history tells it from other rules.
-    examples: int = 200  # How many it may take.
+    shrinks: bool = False  # True if only the shortest history tells the rule from others.
+    examples: int = 200  # The number of examples that the search may take.
 
     @property
     def right(self) -> type[Shelf]:
-        """The twin."""
+        """The connector without the mistake."""
         (base,) = self.wrong.__bases__
         assert issubclass(base, Shelf)
         return base
@@ -89,14 +89,14 @@ UNSHRUNK = settings(PROFILES["ci"], phases=[Phase.generate])
 
 
 def _name(wrong: type[Shelf], promises: Mapping[str, Any]) -> str:
-    """The name of a case."""
+    """Returns the name of a case."""
     return "-".join([wrong.__name__, *(f"{key}={value}" for key, value in promises.items())])
 
 
 @pytest.mark.parametrize(
     "seeded", [pytest.param(each, id=_name(each.wrong, each.promises)) for each in MISTAKES]
 )
-def test_the_mistake_is_caught_and_the_rule_names_it(seeded: Seeded) -> None:
+def test_seeded_mistake_is_caught_and_named_by_its_rule(seeded: Seeded) -> None:
     profile = PROFILES["ci"] if seeded.shrinks else UNSHRUNK
     with pytest.raises(ContractViolation) as caught:
         check_target(
@@ -135,7 +135,7 @@ BOTH = Update({"one": {"a": b"1"}, "two": {"b": b"1"}})
         (Seeded(planning.AnyForAll, Rule.BELIEVES_ONLY_WHAT_IT_MAY), [ONE, OTHER, ONE]),
     ],
 )
-def test_the_rule_is_found_by_what_the_history_needs(seeded: Seeded, history: list[Step]) -> None:
+def test_rule_is_found_by_the_needs_of_the_history(seeded: Seeded, history: list[Step]) -> None:
     with pytest.raises(ContractViolation) as caught:
         check_history(seeded.wrong, history, **seeded.promises)
     assert caught.value.rule is seeded.rule, caught.value
@@ -145,7 +145,7 @@ EDITED = Disturb((b"theirs", "a"))
 HALFWAY = Update({"one": {}, "two": {"b": b"1"}}, Fault("dies", "before", batch=1))
 
 
-def test_what_a_deletion_spared_is_somebody_elses_also_if_the_update_died_after_it() -> None:
+def test_spared_value_is_foreign_though_the_update_died() -> None:
     history: list[Step] = [ONE, EDITED, HALFWAY, replace(HALFWAY, fault=None)]
     check_history(sinks.Sparing, history)
     with pytest.raises(ContractViolation, match="it was b'theirs', and is absent"):
@@ -156,5 +156,5 @@ TWINS = {_name(each.right, each.promises): each for each in MISTAKES}
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_the_twin_without_it_passes(name: str) -> None:
+def test_twin_without_the_mistake_passes(name: str) -> None:
     check_target(TWINS[name].right, settings=PROFILES["ci"], **TWINS[name].promises)

@@ -30,13 +30,13 @@ from tests.support import contents, snapshot
 
 
 def fit(keys: AbstractSet[str]) -> bool:
-    """Whether there can be files at all these paths."""
+    """True if there can be files at all these paths."""
     return not any(key.startswith(f"{other}/") for key in keys for other in keys)
 
 
 @st.composite
 def edited_trees(draw: st.DrawFn) -> History:
-    """Updates that declare one tree of files and folders after another, in two components."""
+    """Draws updates that declare one tree after another, in two components."""
     tree, steps = draw(trees()), list[Step]()
     for _ in range(draw(st.integers(1, 5))):
         parts: dict[str, dict[str, bytes | None]] = {"one": {}, "two": {}}
@@ -69,7 +69,7 @@ class Play:
         self.story: list[str] = [f"memoized: {self._is_memoized}"]
 
     def run(self) -> None:
-        """Every step; then a restart, and an update without a kill."""
+        """Takes every step; then restarts, and updates without a kill."""
         is_fresh = False
         for step in self._history:
             self.story.append(repr(step))
@@ -86,7 +86,7 @@ class Play:
         self._twin.check_settled(self._life, order._replace(is_fresh=False))
 
     def _update(self, step: Update, *, is_fresh: bool) -> None:
-        """An update, with a kill if it has a fault."""
+        """Updates, with a kill if the step has a fault."""
         self._order = order = self._order._replace(
             declared={name: dict(files) for name, files in step.declared.items()},
             is_fresh=is_fresh,
@@ -109,7 +109,7 @@ class Play:
         self._run(order, delay)
 
     def _run(self, order: Order, delay: float | None) -> None:
-        """One update, and a look at the disk."""
+        """Updates once, and checks the disk."""
         self._twin.declare(order.declared)
         self._life.update(order, delay)
         last = self._life.phases[-1]
@@ -121,7 +121,7 @@ class Play:
             self._twin.check_finished()
 
     def _disturb(self) -> None:
-        """Somebody else does something."""
+        """Acts as the neighbour."""
         path = self._draw(st.sampled_from(self._places))
         how = self._draw(st.sampled_from(["write", "replace", "remove"]))
         self.story.append(f"somebody else: {how} {path!a}")
@@ -130,17 +130,17 @@ class Play:
 
 
 def all_keys(step: Update) -> Iterable[str]:
-    """What an update declares."""
+    """Returns the keys of an update."""
     return itertools.chain(*step.declared.values())
 
 
 def below_any(path: str, keys: AbstractSet[str]) -> bool:
-    """Whether a path is below one of others: a folder of theirs would be in its way."""
+    """True if a path is below one of others, whose folder would be in its way."""
     return any(path.startswith(f"{key}/") for key in keys)
 
 
 def moves(history: History) -> bool:
-    """Whether a key is ever declared by another component than before."""
+    """True if a key is ever declared by another component than before."""
     updates = [step for step in history if isinstance(step, Update)]
     owners = {
         (key, name) for step in updates for name, keys in step.declared.items() for key in keys
@@ -149,7 +149,7 @@ def moves(history: History) -> bool:
 
 
 def kills(history: History) -> bool:
-    """Whether a process is killed in a history."""
+    """True if a process is killed in a history."""
     return any(isinstance(step, Update) and step.fault is not None for step in history)
 
 
@@ -162,11 +162,11 @@ HISTORIES = {
 
 
 @pytest.mark.parametrize("kind", HISTORIES)
-def test_a_history_converges_wherever_its_processes_are_killed(tmp_path: Path, kind: str) -> None:
+def test_history_converges_wherever_its_processes_are_killed(tmp_path: Path, kind: str) -> None:
     problems: list[str] = []
     numbers = itertools.count()
 
-    # A kill by the clock can't be played again: what fails is told, and not shrunk.
+    # A kill by the clock can't be repeated, so a failure is reported, not shrunk.
     @settings(
         max_examples=max(14, min(settings().max_examples * 14 // 100, 150)),
         phases=[Phase.generate],
@@ -206,9 +206,7 @@ NEW: Files = {"one": dict.fromkeys(PATHS, b"new")}
         (("inside", 100_000), "after 1"),
     ],
 )
-def test_a_process_dies_where_it_was_told_to(
-    tmp_path: Path, death: tuple[str, int], last: str
-) -> None:
+def test_process_dies_at_the_given_step(tmp_path: Path, death: tuple[str, int], last: str) -> None:
     with Life() as life:
         life.update(Order(str(tmp_path), OLD))
         assert life.steps > 300  # Most of them in the one call that writes.
@@ -218,7 +216,7 @@ def test_a_process_dies_where_it_was_told_to(
     assert contents(snapshot(tmp_path / "root")) == NEW["one"]
 
 
-def test_a_kill_by_the_clock_comes_in_any_case(tmp_path: Path) -> None:
+def test_kill_by_the_clock_comes_in_any_case(tmp_path: Path) -> None:
     with Life() as life:
         life.update(Order(str(tmp_path), OLD), delay=0.0)
         assert life.process is None
@@ -226,13 +224,13 @@ def test_a_kill_by_the_clock_comes_in_any_case(tmp_path: Path) -> None:
 
 
 def fail(life: Life, at: Path) -> None:
-    """A test that fails while a process runs."""
+    """Fails while a process runs, as a test would."""
     with life:
         life.update(Order(str(at), OLD))
         raise ZeroDivisionError
 
 
-def test_no_process_outlives_a_test_that_fails(tmp_path: Path) -> None:
+def test_process_never_outlives_a_failed_test(tmp_path: Path) -> None:
     life = Life()
     with pytest.raises(ZeroDivisionError):
         fail(life, tmp_path)

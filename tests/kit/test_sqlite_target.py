@@ -1,4 +1,4 @@
-"""The target of ``sqlite``, as the kit sees it: rows of a table, and tables."""
+"""Defects of the ``sqlite`` target that the kit finds, and rules that it keeps."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ DEFECTS = {
     ),
 }
 
-# How the engine itself comes to do something twice.
+# The engine's own reasons to deliver an action twice.
 BEHIND = {
     "when one of two tables can't be made, the other one fails as well": Defect(
         Tables,
@@ -110,20 +110,20 @@ BEHIND = {
 
 
 @pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS)
-def test_it_is_found(defect: Defect) -> None:
+def test_defect_of_sqlite_is_found(defect: Defect) -> None:
     assert defect.is_found()
 
 
 @pytest.mark.parametrize("defect", (DEFECTS | BEHIND).values(), ids=DEFECTS | BEHIND)
-def test_the_shortest_history_shows_it(defect: Defect) -> None:
+def test_shortest_history_shows_the_defect_of_sqlite(defect: Defect) -> None:
     assert defect.is_told()
 
 
 @pytest.mark.parametrize("deaths", ["raise", "fork"])
-def test_rows_are_right(deaths: Literal["raise", "fork"]) -> None:
+def test_rows_pass(deaths: Literal["raise", "fork"]) -> None:
     check_target(SharedRows, atomic=True, deaths=deaths)
 
 
 @pytest.mark.parametrize("deaths", ["raise", "fork"])
-def test_tables_are_right_where_they_may_be_there_already(deaths: Literal["raise", "fork"]) -> None:
+def test_tables_that_may_exist_already_pass(deaths: Literal["raise", "fork"]) -> None:
     check_target(MendedTables, container=True, deaths=deaths)

@@ -1,4 +1,4 @@
-"""Where a sink can be interrupted, and what an interruption does to it."""
+"""The steps at which a sink can be interrupted, and the effect on it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ HOWS = pytest.mark.parametrize("how", [apply_here, apply_in_child])
 
 
 def dies(step: int) -> Fault:
-    """The process dies before a step."""
+    """Lets the process die before a step."""
     return Fault("dies", "inside", step=step)
 
 
 def fails(step: int, *, lasting: bool = False) -> Fault:
-    """A step fails."""
+    """Lets a step fail."""
     return Fault("fails", "inside", step=step, lasting=lasting)
 
 
 def listed(at: Path) -> dict[str, bytes | None]:
-    """What is in a folder."""
+    """Lists a folder."""
     return {path.name: path.read_bytes() if path.is_file() else None for path in at.iterdir()}
 
 
-# What is a step
+# Steps
 
 
 def write(at: Path) -> None:
@@ -105,7 +105,7 @@ def look(at: Path) -> None:
         (look, ["os.stat", "os.listdir"]),
     ],
 )
-def test_these_are_the_steps(
+def test_steps_are_listed_in_order(
     apply: Callable[[Path], None],
     steps: list[str],
     kind: Literal["dies", "fails"],
@@ -136,7 +136,7 @@ def test_taking_the_next_action_is_a_step(how: How) -> None:
     ] * 2 + [""]
 
 
-def test_a_coroutine_has_the_steps_of_a_function() -> None:
+def test_coroutine_has_the_steps_of_a_function() -> None:
     class Slow(Folder):
         async def apply(self, actions: Sequence[Any]) -> None:  # type: ignore[override]
             await asyncio.sleep(0)

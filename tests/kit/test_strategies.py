@@ -36,7 +36,7 @@ def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 def one(strategy: st.SearchStrategy[T], condition: Callable[[T], bool], *phases: Phase) -> T:
-    """An example for which something holds, the same one in every run."""
+    """Returns an example for which a condition holds, the same one in every run."""
     searching = settings(
         max_examples=3_000,
         database=None,
@@ -47,7 +47,7 @@ def one(strategy: st.SearchStrategy[T], condition: Callable[[T], bool], *phases:
 
 
 def shortest(strategy: st.SearchStrategy[T], condition: Callable[[T], bool]) -> T:
-    """The simplest example for which something holds."""
+    """Returns the simplest example for which a condition holds."""
     return one(strategy, condition, Phase.shrink)
 
 
@@ -92,7 +92,7 @@ def test_every_name_may_be_declared_unless_it_is_reserved(name: str) -> None:
         lambda name: unicodedata.normalize("NFD", name) != name,
     ],
 )
-def test_nasty_names_come(is_nasty: Callable[[str], bool]) -> None:
+def test_nasty_names_are_drawn(is_nasty: Callable[[str], bool]) -> None:
     assert is_nasty(one(names(), is_nasty))
 
 
@@ -100,13 +100,13 @@ def test_nasty_names_come(is_nasty: Callable[[str], bool]) -> None:
 
 
 @given(paths(max_depth=4))
-def test_a_path_is_as_deep_as_was_asked_for_at_most(path: str) -> None:
+def test_path_is_at_most_as_deep_as_asked_for(path: str) -> None:
     assert 1 <= len(path.split("/")) <= 4
     assert not {"", ".", ".."} & set(path.split("/"))
 
 
 @given(paths(st.sampled_from("xyz")))
-def test_paths_are_made_of_the_names_that_were_given(path: str) -> None:
+def test_paths_are_made_of_the_given_names(path: str) -> None:
     assert set(path) <= set("xyz/")
 
 
@@ -121,7 +121,7 @@ def test_paths_nest_and_meet() -> None:
 
 
 def is_consistent(tree: Files) -> bool:
-    """Whether nothing is below a file, and nothing is in a folder that is empty."""
+    """True if no path is below a file or in an empty folder."""
     return not any(path.startswith(f"{other}/") for path in tree for other in tree)
 
 
@@ -136,7 +136,7 @@ def write(tree: Files, at: Path) -> None:
 
 
 def read(at: Path) -> Files:
-    """A tree as it is on the disk."""
+    """Reads a tree from the disk."""
     found: Files = {}
     for folder, folders, files in os.walk(at):
         where = Path(folder).relative_to(at)
@@ -159,12 +159,12 @@ def test_a_disk_takes_every_tree_and_gives_it_back(place: str | None) -> None:
 
 
 def parts(tree: Files) -> set[str]:
-    """Every name in a tree."""
+    """Returns every name in a tree."""
     return {name for path in tree for name in path.split("/")}
 
 
 def have_twins(some: Collection[str], fold: Callable[[str], str]) -> bool:
-    """Whether some file systems would take two names for one."""
+    """True if some file systems would take two names for one."""
     return len({fold(name) for name in some}) < len(some)
 
 
@@ -179,7 +179,7 @@ def have_twins(some: Collection[str], fold: Callable[[str], str]) -> bool:
         lambda tree: len(tree) > 4,
     ],
 )
-def test_trees_of_every_kind_come(holds: Callable[[Files], bool]) -> None:
+def test_trees_of_every_kind_are_drawn(holds: Callable[[Files], bool]) -> None:
     assert holds(one(trees(), holds))
 
 
@@ -191,7 +191,7 @@ def test_a_tree_shrinks_to_nothing() -> None:
 
 
 @given(trees().flatmap(lambda tree: st.tuples(st.just(tree), st.just(dict(tree)), edits(tree))))
-def test_an_edited_tree_can_be_there_and_the_first_is_as_it_was(
+def test_edited_tree_is_consistent_and_the_first_is_unchanged(
     drawn: tuple[Files, Files, Files],
 ) -> None:
     tree, copy, edited = drawn
@@ -212,7 +212,7 @@ def test_an_edited_tree_can_be_there_and_the_first_is_as_it_was(
         lambda edited: edited.get("e", None) is not None,  # and the other way round
     ],
 )
-def test_edits_of_every_kind_come(is_such: Callable[[Files], bool]) -> None:
+def test_edits_of_every_kind_are_drawn(is_such: Callable[[Files], bool]) -> None:
     assert is_such(one(edits(TREE, paths(st.sampled_from("abdx"))), is_such))
 
 
@@ -221,11 +221,11 @@ def test_edits_shrink_to_none() -> None:
 
 
 @given(edits({}, max_size=0))
-def test_no_edits_of_nothing_are_nothing(edited: Files) -> None:
+def test_empty_tree_without_edits_stays_empty(edited: Files) -> None:
     assert edited == {}
 
 
-def test_what_was_asked_for_is_not_exceeded() -> None:
+def test_limits_of_the_strategies_are_kept() -> None:
     @given(trees(paths(st.sampled_from("ab")), st.just(b"x"), max_size=2))
     def check(tree: Files) -> None:
         assume(tree)

@@ -1,4 +1,4 @@
-"""What a violation says: which rule, whose words, what happened, and how to run it again."""
+"""Violations name the rule, quote the contract, tell the story, and can be run again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ INTERRUPTED: list[Step] = [
 
 
 def violation_of(make: type[Shelf], **promises: Any) -> ContractViolation:
-    """What the kit finds."""
+    """Returns the violation that the kit finds."""
     with pytest.raises(ContractViolation) as caught:
         check_target(make, settings=PROFILES["ci"], **promises)
     return caught.value
@@ -49,16 +49,16 @@ def violation_of(make: type[Shelf], **promises: Any) -> ContractViolation:
 def violation_in(
     make: Callable[[], Shelf], history: Sequence[Step], **promises: Any
 ) -> ContractViolation:
-    """What one history shows."""
+    """Returns the violation that one history shows."""
     with pytest.raises(ContractViolation) as caught:
         check_history(make, history, **promises)
     return caught.value
 
 
-# What it says
+# Its text
 
 
-def test_it_names_the_rule_quotes_the_contract_and_tells_the_story() -> None:
+def test_violation_names_the_rule_and_tells_the_story() -> None:
     violation = violation_in(AnyForAll, INTERRUPTED)
     assert isinstance(violation, AssertionError)
     assert str(violation).splitlines()[:7] == [
@@ -78,7 +78,7 @@ def test_it_names_the_rule_quotes_the_contract_and_tells_the_story() -> None:
     assert (violation.subject, violation.history) == ("AnyForAll", tuple(INTERRUPTED))
 
 
-def test_it_tells_how_an_update_went_where_that_matters() -> None:
+def test_violation_tells_how_an_update_went_where_that_matters() -> None:
     two = {"one": {"a": b"1"}, "two": {"b": b"2"}}
     violation = violation_in(
         AnyForAll,
@@ -96,7 +96,7 @@ def test_it_tells_how_an_update_went_where_that_matters() -> None:
     )
 
 
-def test_it_comes_without_the_frames_of_how_it_was_found() -> None:
+def test_violation_comes_without_the_frames_of_the_search() -> None:
     violation = violation_in(NeverSettles, [Update({"one": {"a": b""}})])
     assert type(violation) is ContractViolation
     assert (violation.__cause__, violation.__suppress_context__) == (None, True)
@@ -104,13 +104,13 @@ def test_it_comes_without_the_frames_of_how_it_was_found() -> None:
 
 
 @pytest.mark.parametrize("rule", Rule)
-def test_each_rule_says_why_and_quotes_somebody_unless_it_is_ours(rule: Rule) -> None:
+def test_each_rule_has_a_reason_and_a_quotation_unless_it_is_ours(rule: Rule) -> None:
     assert rule.title
     assert rule.reason
     assert bool(re.search("“.+” \\(.+\\)", rule.contract)) == (rule is not Rule.ATOMIC)
 
 
-def test_what_is_quoted_from_the_engine_stands_there() -> None:
+def test_quotations_stand_in_the_engine() -> None:
     (quoted,) = re.findall("“(.+)”", Rule.PURE.contract)
     docstring = " ".join((coco.TargetHandler.__doc__ or "").split())
     if "``reconcile`` may be called more than once" not in docstring:
@@ -122,7 +122,7 @@ def test_what_is_quoted_from_the_engine_stands_there() -> None:
 # The shortest history; how the last update is repeated is not a part of it.
 
 
-def test_any_for_all_takes_a_state_and_a_change_that_was_interrupted() -> None:
+def test_any_for_all_is_shown_by_one_interrupted_change() -> None:
     first, second = violation_of(AnyForAll).history
     assert isinstance(first, Update)
     assert isinstance(second, Update)
@@ -133,7 +133,7 @@ def test_any_for_all_takes_a_state_and_a_change_that_was_interrupted() -> None:
     assert len(first.declared["one"]) == 1
 
 
-def test_to_delete_what_is_gone_takes_at_most_two_updates() -> None:
+def test_deletion_of_a_missing_value_takes_at_most_two_updates() -> None:
     violation = violation_of(DeleteRaises)
     first, last = violation.history[0], violation.story[-1]
     assert isinstance(first, Update)
@@ -157,7 +157,7 @@ PLAYED: list[tuple[type[Shelf], list[Step]]] = [
 
 
 def rerun(violation: ContractViolation, names: dict[str, Any]) -> ContractViolation:
-    """What comes of the lines that are printed."""
+    """Runs the printed lines; returns their violation."""
     _, _, printed = str(violation).partition("To run it again:\n")
     with pytest.raises(ContractViolation) as caught:
         exec(printed, names)
@@ -165,9 +165,7 @@ def rerun(violation: ContractViolation, names: dict[str, Any]) -> ContractViolat
 
 
 @pytest.mark.parametrize(("make", "history"), PLAYED)
-def test_what_it_prints_can_be_run_and_breaks_the_same_rule(
-    make: type[Shelf], history: list[Step]
-) -> None:
+def test_printed_lines_run_and_break_the_same_rule(make: type[Shelf], history: list[Step]) -> None:
     violation = violation_in(make, history)
     names: dict[str, Any] = {make.__name__: make}
     again = rerun(violation, names)
@@ -175,7 +173,7 @@ def test_what_it_prints_can_be_run_and_breaks_the_same_rule(
     assert eval(repr(violation.history), vars(testing)) == violation.history == tuple(history)
 
 
-def test_an_adapter_without_a_name_that_can_be_written_is_called_make() -> None:
+def test_adapter_without_a_usable_name_is_called_make() -> None:
     class Local(NeverSettles):
         pass
 
@@ -188,14 +186,14 @@ def test_an_adapter_without_a_name_that_can_be_written_is_called_make() -> None:
 
 
 class Closing(NeverSettles):
-    """Can't be closed either, once it was used."""
+    """Can't be closed once it was used."""
 
     def close(self) -> None:
         if self.store:
             raise OSError("busy")
 
 
-def test_what_closing_raises_does_not_hide_what_was_found() -> None:
+def test_error_of_closing_does_not_hide_the_violation() -> None:
     for violation in (
         violation_of(Closing),
         violation_in(Closing, [Update({"one": {"a": b""}})]),
@@ -204,7 +202,7 @@ def test_what_closing_raises_does_not_hide_what_was_found() -> None:
         assert violation.__notes__ == ["Then close() raised OSError: busy"]
 
 
-def test_a_restart_after_a_crash_is_told_wherever_it_comes() -> None:
+def test_restart_after_a_crash_is_told_wherever_it_comes() -> None:
     dies = [Update({"one": {"a": value}}, Fault("dies", "after")) for value in (b"2", b"3")]
     violation = violation_in(AnyForAll, [INTERRUPTED[0], *dies, INTERRUPTED[0]])
     assert [line.partition(". ")[2] for line in violation.story] == [
@@ -218,7 +216,7 @@ def test_a_restart_after_a_crash_is_told_wherever_it_comes() -> None:
 
 
 class Numbers(Shelf):
-    """Keeps a number that is none."""
+    """Keeps a NaN."""
 
     def record(self, value: bytes) -> object:
         return [float("nan"), value]
@@ -233,7 +231,7 @@ class Numbers(Shelf):
         return {key: self.expected(key, value) for key, value in super().observe().items()}
 
 
-def test_a_number_that_is_none_is_the_same_as_itself() -> None:
+def test_nan_equals_itself() -> None:
     check_target(Numbers, settings=PROFILES["dev"], atomic=True)
     assert not same({"a": [1.0]}, {"a": [2.0]})
     assert not same([1], [1, 2])
@@ -241,7 +239,7 @@ def test_a_number_that_is_none_is_the_same_as_itself() -> None:
     assert same(-0.0, 0.0)
 
 
-def test_what_somebody_else_drew_is_in_the_history() -> None:
+def test_disturbance_and_its_draws_are_in_the_history() -> None:
     violation = violation_of(DoesNotLook, heals=True)
     drawn = [step.drawn for step in violation.history if isinstance(step, Disturb)]
     assert [len(each) for each in drawn] == [2]
@@ -249,7 +247,7 @@ def test_what_somebody_else_drew_is_in_the_history() -> None:
     assert (again.rule, again.story) == (violation.rule, violation.story)
 
 
-def test_what_a_connector_promised_beyond_the_contract_is_printed_too() -> None:
+def test_promises_beyond_the_contract_are_printed() -> None:
     promises = {"atomic": True, "heals": True, "container": True, "deaths": "fork"}
     torn = [Update({"one": {"a": b"12"}}, Fault("dies", "inside", step=2))]
     violation = violation_in(WritesInPlace, torn, **promises)
@@ -260,7 +258,7 @@ def test_what_a_connector_promised_beyond_the_contract_is_printed_too() -> None:
     assert str(as_by_default).endswith("\n])")
 
 
-def test_a_history_that_lacks_what_was_drawn_says_so() -> None:
+def test_history_that_lacks_its_draws_says_so() -> None:
     with pytest.raises(ValueError, match="this history has no value for"):
         check_history(DoesNotLook, [Disturb()], heals=True)
 
@@ -275,12 +273,12 @@ class Named:
         return self.make()
 
 
-def test_hypothesis_tries_first_what_failed_before_with_the_same_adapter_only() -> None:
+def test_earlier_failure_of_the_same_adapter_is_tried_first() -> None:
     again = settings(
         PROFILES["ci"],
         derandomize=False,
         database=InMemoryExampleDatabase(),
-        max_examples=1,  # Of the new ones: the simplest, which is in order.
+        max_examples=1,  # The simplest of the new examples, which passes.
         phases=[Phase.reuse, Phase.generate],
     )
     shelf, other = Named(NeverUpdates, "shelf"), Named(NeverUpdates, "other")

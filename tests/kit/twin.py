@@ -1,4 +1,4 @@
-"""A process that writes to a mirror until it is killed, and what may be there after that."""
+"""A process that writes to a mirror until it is killed, and the legal states after that."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Final, Self
 from tests.kit.twin_life import Order
 from tests.support import Tree, contents, exact_state, snapshot
 
-_PATIENCE: Final = 60.0  # seconds for one update, on a machine that is busy
+_PATIENCE: Final = 60.0  # Seconds for one update, on a busy machine.
 _REPOSITORY: Final = Path(__file__).parents[2]
 _ABSENT: Final = "absent"
 
@@ -50,7 +50,7 @@ class Life:
         self._errors.close()
 
     def update(self, order: Order, delay: float | None = None) -> None:
-        """One update; if there is a delay, a kill comes so many seconds after its begin.
+        """Updates once; with a delay, kills the process so many seconds after the begin.
 
         Raises:
             AssertionError: It failed, or the process is not dead as it should be.
@@ -77,7 +77,7 @@ class Life:
         self._note_end()
 
     def _note_end(self) -> None:
-        """Keeps the figures of an update that ended."""
+        """Records the figures of an update that ended."""
         what, _, steps = self.phases[-1].partition(" ")
         if what == "done":
             self.pace, self.steps = time.monotonic() - self._began, max(int(steps), 300)
@@ -90,7 +90,7 @@ class Life:
             assert is_dead, f"the update ends with {what}"
 
     def _start(self) -> subprocess.Popen[bytes]:
-        """A process that is ready for its first update."""
+        """Starts a process that is ready for its first update."""
         child = self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.kit.twin_life"], cwd=_REPOSITORY,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
@@ -100,7 +100,7 @@ class Life:
         return child
 
     def _tell(self, child: subprocess.Popen[bytes], order: Order) -> Iterator[str]:
-        """Gives an order, and listens until it is done or the process is dead."""
+        """Gives an order, and waits until it is done or the process is dead."""
         assert child.stdin is not None
         assert child.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -129,7 +129,7 @@ class Life:
 
 
 class Twin:
-    """What may be below the root now, by path, and what somebody else put there.
+    """The legal states below the root, by path, and foreign files.
 
     A file is bytes, a folder is ``"dir"``, and ``"absent"`` is nothing.
     """
@@ -139,14 +139,14 @@ class Twin:
         self._may_be: dict[str, set[bytes | str]] = {}
         self._owners: dict[str, str] = {}
         self._wanted: dict[str, bytes | str] = {}
-        self._theirs: dict[str, bytes] = {}  # Where they put it.
-        self._displaced: list[bytes] = []  # What a declaration took the place of.
-        self._ours: set[str] = set()  # Paths of theirs where a declared file may have been.
-        self._touched: set[str] = set()  # Folders where they were.
+        self._theirs: dict[str, bytes] = {}  # Foreign files, in place.
+        self._displaced: list[bytes] = []  # Foreign files that a declaration displaced.
+        self._ours: set[str] = set()  # Foreign paths where a declared file may have been.
+        self._touched: set[str] = set()  # Folders of foreign files.
         self._count = 0
 
     def declare(self, declared: Mapping[str, Mapping[str, bytes | None]]) -> None:
-        """An update begins."""
+        """Records the declarations of an update that begins."""
         self._wanted = {
             path: "dir" if content is None else content
             for files in declared.values()
@@ -164,7 +164,7 @@ class Twin:
         self._owners |= owners
 
     def disturb(self, path: str, how: str) -> None:
-        """Somebody else writes, replaces or removes a file, if they can."""
+        """Writes, replaces or removes a file as a neighbour, if possible."""
         tree, place = snapshot(self.root), self.root / path
         above = [str(p) for p in Path(path).parents][:-1]
         if tree.get(path) == "dir" or any(isinstance(tree.get(p), bytes) for p in above):
@@ -188,13 +188,13 @@ class Twin:
         self._theirs[path] = content
 
     def _forget(self, path: str, tree: Tree) -> None:
-        """What they put at a path before is gone by their own hand, or has been displaced."""
+        """Forgets a foreign file that its owner removed, or that was displaced."""
         content = self._theirs.pop(path, None)
         if content is not None and tree.get(path) != content:
             self._displaced.append(content)
 
     def check_killed(self) -> None:
-        """Every file is whole, and nothing of theirs is lost."""
+        """Asserts that every file is whole, and nothing foreign lost."""
         tree, aside = snapshot(self.root), contents(snapshot(self.root, ours=True)).values()
         for path in {**tree, **self._may_be}:
             seen, may_be = tree.get(path, _ABSENT), self._may_be.get(path, {_ABSENT})
@@ -207,7 +207,7 @@ class Twin:
             assert content in aside, f"{content!r} is lost"
 
     def check_finished(self) -> None:
-        """What is there is what was declared, and what is theirs."""
+        """Asserts that the tree holds the declared and the foreign files."""
         tree, aside = snapshot(self.root), snapshot(self.root, ours=True)
         for path, content in list(self._theirs.items()):
             is_moved = path in self._ours and tree.get(path) != content
@@ -226,11 +226,11 @@ class Twin:
         self._may_be = {path: {state} for path, state in expected.items()}
 
     def _is_in_the_way(self, path: str) -> bool:
-        """Whether something is declared at a path, or below it."""
+        """True if a path at or below this one is declared."""
         return any(w == path or w.startswith(f"{path}/") for w in self._wanted)
 
     def check_settled(self, life: Life, order: Order) -> None:
-        """The same update once more changes nothing."""
+        """Asserts that the same update once more changes nothing."""
         before = exact_state(self.root)
         life.update(order)
         after = exact_state(self.root)

@@ -59,13 +59,13 @@ class Deaths:
         self.start(None)
 
     def start(self, death: tuple[str, int] | None) -> None:
-        """An update begins."""
+        """Begins to count for an update."""
         self._death = death
         self._calls = 0
         self.steps = 0
 
     def watched(self, real: Callable[..., object]) -> Callable[..., object]:
-        """A method of the mirror, in which the process may die."""
+        """Wraps a method of the mirror, in which the process may die."""
 
         @functools.wraps(real)
         def method(*args: Any, **kwargs: Any) -> object:
@@ -81,12 +81,12 @@ class Deaths:
         return method
 
     def end(self) -> None:
-        """An update is over, in which the process should have died."""
+        """Ends the count of an update in which the process should have died."""
         if self._death is not None:
             self._die()
 
     def _reach(self, where: str, number: int, what: str = "") -> None:
-        """Says where it is, steps only where it dies; and dies if that was the order."""
+        """Reports a phase (a step only if it is the last), and dies if that was the order."""
         is_here = self._death == (where, number)
         if is_here or not what:
             self._say(f"{where} {number} {what}".strip())
@@ -94,19 +94,19 @@ class Deaths:
             self._die()
 
     def _on_event(self, frame: FrameType, event: str, called: Any) -> None:
-        """The profile function."""
+        """Counts the steps; the profile function."""
         if _is_step(frame, event, called):
             number, self.steps = self.steps, self.steps + 1
             name = called.__name__ if event == "c_call" else frame.f_code.co_name
             self._reach("inside", number, name)
 
     def _die(self) -> None:
-        """The end."""
+        """Ends the process."""
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _is_step(frame: FrameType, event: str, called: Any) -> bool:
-    """Whether the disk may have changed since the last step, or is about to change."""
+    """True if the disk may have changed since the last step, or is about to."""
     if event == "return":
         return frame.f_code.co_filename in _DISK
     if event != "c_call":
@@ -123,7 +123,7 @@ OUT = coco.ContextKey[Path]("tests/kit/twin")
 
 
 class App:
-    """What is declared in the next update, and what went wrong in the last."""
+    """The declarations of the next update, and the errors of the last."""
 
     def __init__(self, at: str, begin: Callable[[], None]) -> None:
         self.at, self.begin, self.order = at, begin, Order(at, {})
@@ -136,7 +136,7 @@ class App:
         self._app = coco.App(coco.AppConfig("twin", environment=env), _main, self)
 
     def update(self, order: Order) -> str:
-        """One update; returns what failed in it."""
+        """Updates once; returns the errors."""
         self.order = order
         self.failed.clear()
         try:
@@ -162,7 +162,7 @@ async def _main(app: App) -> None:
 
 
 def _declare(files: tuple[tuple[str, bytes | None], ...], out: fsmirror.DirTarget) -> None:
-    """The body of a component."""
+    """Declares the files of a component."""
     for path, content in files:
         if content is None:
             out.declare_dir_target(path)
@@ -175,12 +175,12 @@ _plain = coco.fn(_declare)
 
 @coco.fn(memo=True)
 def _memoized(files: tuple[tuple[str, bytes | None], ...], out: fsmirror.DirTarget) -> None:
-    """The same, unless nothing changed."""
+    """Declares the files of a component, memoized."""
     _declare(files, out)
 
 
 def main() -> None:
-    """Does what each line says."""
+    """Carries out the order of each line."""
     told = os.dup(1)
     os.dup2(2, 1)  # The engine logs to standard output.
 
@@ -195,7 +195,7 @@ def main() -> None:
         order = Order(*ast.literal_eval(line))
         if app is None or order.is_fresh or app.at != order.at:
             app = None
-            gc.collect()  # The database is given back.
+            gc.collect()  # Closes the database.
             _sink.close_all()
             app = reopened(functools.partial(App, order.at, lambda: say("begins")))
         deaths.start(order.death)
