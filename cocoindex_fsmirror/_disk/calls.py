@@ -117,6 +117,11 @@ def swap(source: str, source_fd: int, target: str, target_fd: int) -> None:
     os.rename(aside, source, src_dir_fd=source_fd, dst_dir_fd=source_fd)
 
 
+def replace(source: str, source_fd: int, target: str, target_fd: int) -> None:
+    """Renames to a name where nobody but us puts anything."""
+    os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+
+
 def _renames(flag: int, source: str, source_fd: int, target: str, target_fd: int) -> bool:
     """Renames with a flag of renameat2; false if the system or the file system lacks it."""
     if renameat2 is None:

@@ -18,7 +18,7 @@ from .._core.errors import SourceChangedError
 from .._core.layout import READY, STAGING, area_of, backups_of
 from .._core.names import Name, leaf, parent
 from .._core.states import Actual, Content, Signature
-from .calls import closing, copy, move, swap, write_all
+from .calls import closing, copy, move, replace, swap, write_all
 from .tree import Tree, set_attributes, signature_of
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -46,6 +46,11 @@ class Staging:
     whole files in the latter, perhaps a foreign one among them that was just moved
     out of the way. A new folder is staged with all its files, and one rename puts
     it in place.
+
+    Attributes:
+        batch: The name of the batch.
+        descriptors: Those of the areas in use, opened before anything was written to
+            them, so that a barrier on them hears of every write that failed.
     """
 
     def __init__(
@@ -55,31 +60,27 @@ class Staging:
         self.batch = batch
         self._called = batch  # The name of the areas now.
         self._on_bytes = on_bytes
-        self._areas: dict[Name, int] = {}
-
-    @property
-    def descriptors(self) -> list[int]:
-        """The descriptors of the areas in use, opened before anything was written to them."""
-        return list(self._areas.values())
+        self._areas: dict[Name, Name] = {}
+        self.descriptors: list[int] = []
 
     @property
     def areas(self) -> list[Name]:
         """The paths of the areas in use, relative to the root."""
-        return [area_of(home, self._called) for home in self._areas]
+        return list(self._areas.values())
 
-    def open(self, home: Name) -> int:
-        """Returns the descriptor of an area, made at its first use."""
-        fd = self._areas.get(home)
-        if fd is None:
+    def open(self, home: Name) -> Name:
+        """Returns the path of an area, which is made and opened at its first use."""
+        area = self._areas.get(home)
+        if area is None:
             area = area_of(home, self._called)
             self._tree.make_folders(area, parent(parent(area)))
-            fd = self._areas[home] = os.dup(self._tree.folder(area))
-        return fd
+            self.descriptors.append(os.dup(self._tree.folder(area)))
+            self._areas[home] = area
+        return area
 
     def _path(self, slot: Slot) -> Name:
-        """Returns the path of a slot, relative to the root; makes its area at the first use."""
-        self.open(slot.home)
-        return Name(f"{area_of(slot.home, self._called)}/{slot.entry}")
+        """Returns the path of a slot, relative to the root."""
+        return Name(f"{self.open(slot.home)}/{slot.entry}")
 
     def _at(self, slot: Slot) -> tuple[str, int]:
         """Returns the name of a slot in the folder that holds it, and that folder's descriptor."""
@@ -151,10 +152,10 @@ class Staging:
     def ready(self) -> None:
         """Renames the areas to ``.ready``: from now on a slot may hold a foreign file."""
         self._called = self.batch + READY
-        for home in self._areas:
-            area = area_of(home, self.batch)
+        for home, area in self._areas.items():
             tmp = self._tree.folder(parent(area))
             os.rename(self.batch, self._called, src_dir_fd=tmp, dst_dir_fd=tmp)
+            self._areas[home] = area_of(home, self._called)
         self._tree.forget()
 
     def look(self, slot: Slot, *, digest: bool = False) -> Actual:
@@ -179,8 +180,7 @@ class Staging:
 
     def take(self, slot: Slot, name: Name) -> None:
         """Moves the file at a path into an empty slot, where a rename has nothing to replace."""
-        source, area = self._tree.folder(parent(name)), self.open(slot.home)
-        os.rename(leaf(name), slot.entry, src_dir_fd=source, dst_dir_fd=area)
+        self._tree.move(name, self._path(slot), replace)
 
     def discard(self, slot: Slot) -> None:
         """Unlinks the file in a slot; it may be missing."""
@@ -192,9 +192,9 @@ class Staging:
 
     def close(self) -> None:
         """Closes the descriptors."""
-        for fd in self._areas.values():
+        for fd in self.descriptors:
             os.close(fd)
-        self._areas.clear()
+        self.descriptors.clear()
 
 
 def remove_area(tree: Tree, area: Name) -> bool:

@@ -57,10 +57,14 @@ class Tree:
 
     # Looking
 
-    def folder(self, name: Name) -> int:
+    def folder(self, name: Name, besides: Name = ROOT) -> int:
         """Returns the descriptor of a folder, opened without following a link anywhere.
 
         It stays open until another folder is opened, or one is removed.
+
+        Args:
+            name: The folder.
+            besides: Another folder, whose descriptor stays open.
 
         Raises:
             OSError: The folder does not exist (``ENOENT``), or a component of the path is not a
@@ -70,15 +74,15 @@ class Tree:
         if fd is not None:
             return fd
         try:
-            return self._open(name)
+            return self._open(name, besides)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-        self._room = 1  # Two descriptors at a time are enough.
-        self.forget()
-        return self._open(name)
+        self._room = 1  # Three descriptors at a time are enough.
+        self.forget(besides)
+        return self._open(name, besides)
 
-    def _open(self, name: Name) -> int:
+    def _open(self, name: Name, besides: Name) -> int:
         """Opens a folder by way of those above it."""
         fd = self.fd
         for part in (*ancestors(name), name):
@@ -86,16 +90,15 @@ class Tree:
             if known is None:
                 known = os.open(leaf(part), _DIR, dir_fd=fd)
                 if len(self._folders) >= self._room:
-                    self.forget()
+                    self.forget(besides)
                 self._folders[part] = known
             fd = known
         return fd
 
-    def forget(self) -> None:
-        """Closes the descriptors of all folders but the root's."""
-        for fd in self._folders.values():
-            os.close(fd)
-        self._folders.clear()
+    def forget(self, besides: Name = ROOT) -> None:
+        """Closes the descriptors of all folders but the root's, and one more on request."""
+        for name in self._folders.keys() - {besides}:
+            os.close(self._folders.pop(name))
 
     def look(self, name: Name, *, digest: bool = False) -> Actual:
         """Returns the actual state of a path; an unreadable content has no digest."""
@@ -190,8 +193,9 @@ class Tree:
         Raises:
             FileExistsError: The target exists.
         """
-        with closing(os.dup(self.folder(parent(name)))) as source:
-            rename(leaf(name), source, leaf(target), self.folder(parent(target)))
+        above = parent(name)
+        source, folder = self.folder(above), self.folder(parent(target), above)
+        rename(leaf(name), source, leaf(target), folder)
 
     def sync(
         self,
