@@ -49,11 +49,7 @@ _CLOSED: Final = (errno.ENOENT, errno.EACCES, *_NOT_A_FOLDER)
 # The second, and a number if that folder held the path already.
 _STAMP: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}Z)(?:\.([1-9][0-9]{0,3}))?")
 _AGE: Final = re.compile(r"([0-9]{1,12})([smhdw])")
-_KINDS: Final[dict[type[State], BackupKind]] = {
-    FileState: "file",
-    LinkState: "link",
-    DirState: "dir",
-}
+_KINDS: Final[dict[type, BackupKind]] = {FileState: "file", LinkState: "link", DirState: "dir"}
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -63,10 +59,10 @@ class Backup(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         where: Its path now, relative to the root.
         name: The path that it had, relative to the root.
-        stamp: When it was moved, as the folder that holds it is called.
-        time_ns: The same in nanoseconds since 1970; the stamp tells whole seconds.
-        kind: What it is. ``"dir"`` is a directory in which nothing is, or nothing can be
-            seen; an interrupted move may have left it.
+        stamp: The time at which it was moved, as the name of the folder that holds it.
+        time_ns: That time in nanoseconds since 1970, in whole seconds.
+        kind: Its kind. A ``"dir"`` is empty, or can't be listed; an interrupted move may have
+            left it.
         size: In bytes; of a link, the length of its target.
     """
 
@@ -79,7 +75,7 @@ class Backup(msgspec.Struct, frozen=True, gc=False):
 
 
 def list_backups(root: str) -> list[Backup]:
-    """Lists what others had put in the way of a mirror, and is kept.
+    """Lists the backups of a mirror: the oldest first, then by name.
 
     Raises:
         RootError: The root can't be read.
@@ -116,7 +112,7 @@ def _is_elsewhere(tree: Tree, folder: Name) -> bool:
 
 
 def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
-    """Yields the backups of one home; what is not called like a time is not ours."""
+    """Yields the backups of one home; a folder whose name is no time is not ours."""
     for moment in _entries(tree, backups_of(home)):
         stamp = leaf(moment)
         time_ns = _parse_stamp(stamp)
@@ -141,7 +137,7 @@ def _leaves(tree: Tree, top: Name) -> Iterator[tuple[Name, State]]:
 
 
 def _entries(tree: Tree, folder: Name) -> list[Name]:
-    """Lists a folder that may be gone, closed to us, or no folder at all."""
+    """Lists a folder; returns nothing if it is gone, closed to us, or no folder."""
     try:
         return tree.names_in(folder)
     except OSError as error:
@@ -151,7 +147,7 @@ def _entries(tree: Tree, folder: Name) -> list[Name]:
 
 
 def _look(tree: Tree, name: Name) -> State:
-    """Looks at a path; what may not be looked at is of no known kind."""
+    """Looks at a path; one that we may not look at is of an unknown kind."""
     try:
         return tree.look(name).state
     except PermissionError:
@@ -186,8 +182,8 @@ def find(backups: Iterable[Backup], asked: str) -> list[Backup]:
 
     Args:
         backups: Those that there are.
-        asked: Where one is, or its ``<stamp>/<name>``, or the path that it had, which
-            may stand for several. The first of these that fits counts.
+        asked: Where a backup is, its ``<stamp>/<name>``, or the path that it had, which may
+            stand for several. The first of these that fits counts.
     """
     known = sorted(backups, key=_age_and_name)
     return (

@@ -104,7 +104,7 @@ class Comparison:
     def batches(
         self, declared: Declared, suspects: Iterable[Name] | None = None
     ) -> Iterator[list[Intent]]:
-        """Yields what has to be done, as many intents as are applied together.
+        """Yields an intent for each path that differs, a batch at a time.
 
         Args:
             declared: What each path should hold.
@@ -116,7 +116,7 @@ class Comparison:
             self.drifted.clear()
 
     def _intents(self, declared: Declared, suspects: Iterable[Name] | None) -> Iterator[Intent]:
-        """Yields what has to be done, by path."""
+        """Yields an intent for each path that differs, by name."""
         written = last_written(self.root, suspects)
         mine = (last for last in written if last[0].owner == self.owner)
         for name, wanted, last in _merged(declared, mine):
@@ -189,7 +189,7 @@ def _merged(
 
 
 def _batches(intents: Iterable[Intent]) -> Iterator[list[Intent]]:
-    """Yields intents some at a time, as many as are applied together."""
+    """Yields intents a batch at a time."""
     batch: list[Intent] = []
     size = 0
     for intent in intents:
@@ -214,7 +214,7 @@ def apply_all(
         to_do: The batches.
 
     Returns:
-        What failed.
+        The error of each path that failed.
     """
     failures: list[FsMirrorError] = []
     count = None

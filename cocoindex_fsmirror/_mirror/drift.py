@@ -49,13 +49,12 @@ _How: TypeAlias = Literal["modified", "missing", "mode", "foreign"]
 
 
 class DriftReport(msgspec.Struct, frozen=True):
-    """What a look for drift found.
+    """The result of a look for drift.
 
     Attributes:
         names: Declared paths whose actual state is not the last-written one.
         components: Owner and component of each of them.
-        stale: Owners with a path that had drifted at an earlier update already,
-            and that nobody has healed since.
+        stale: Owners with a path whose drift an earlier update saw, and nobody has healed.
         known: Owners that the ledger remembers. One that is missing lost its memory.
         refreshed: Rows of files that were touched, but still hold their content.
     """
@@ -141,7 +140,7 @@ def suspects(root: str, span: Span = ALL) -> Iterator[Row]:
 
 
 def few_suspects(root: str) -> list[Name] | None:
-    """Lists the names of all suspects, unless they are too many to be held."""
+    """Lists the names of all suspects; returns ``None`` if they are too many to be held."""
     found = [row.name for row in itertools.islice(suspects(root), _FEW + 1)]
     return found if len(found) <= _FEW else None
 
@@ -209,7 +208,7 @@ def _opened(root: str) -> Iterator[Tree | None]:
 
 
 def observe(root: str, span: Span = ALL, *, content: bool = False) -> DriftReport:
-    """Looks for drift as :func:`find_drift` does; logs why, if the ledger can't be read."""
+    """Looks for drift; if the ledger can't be read, logs why and reports none."""
     try:
         return find_drift(root, span, content=content)
     except LedgerError as error:
@@ -250,10 +249,10 @@ _Unfinished = tuple[list[Row], frozenset[Name], frozenset[str], frozenset[str]]
 
 
 def _unfinished(root: str) -> _Unfinished:
-    """Returns the rows of an unfinished batch and of both sides of a contest.
+    """Returns the rows of an unfinished batch, and of both sides of contested paths.
 
-    All are declared again, if they still are. Beside them: the paths, the owners whose
-    contest an earlier update began with, and the owners that are known.
+    All are declared again, if they still are. Beside them: the contested paths, the owners
+    whose contest an earlier update saw, and the owners that are known.
     """
     with known(root) as ledger:
         notes = ledger.displaced()
@@ -268,7 +267,7 @@ def _unfinished(root: str) -> _Unfinished:
 
 
 def differences(root: str, span: Span = ALL, *, content: bool = False) -> list[Difference]:
-    """Lists the paths that drifted, and how, by name; the arguments are as of find_drift.
+    """Lists the paths that drifted, and how, by name; takes the arguments of find_drift.
 
     Raises:
         LedgerError: The ledger can't be read.
@@ -299,7 +298,7 @@ def _differs(row: Row, actual: Actual) -> bool:
 
 
 def _how(row: Row, actual: Actual) -> _How:
-    """Tells how a path differs from what was last written."""
+    """Returns how a path differs from its last-written state."""
     if actual.state is ABSENT:
         return "missing"
     if type(actual.state) is not type(row.state):

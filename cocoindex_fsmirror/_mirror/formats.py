@@ -60,7 +60,7 @@ INSERT OR IGNORE INTO meta VALUES ('format', {FORMAT});
 
 
 class CorruptLedgerError(LedgerError):
-    """The ledger is not a database any more."""
+    """The file is damaged, or no ledger."""
 
 
 class Pending(msgspec.Struct, frozen=True, gc=False):

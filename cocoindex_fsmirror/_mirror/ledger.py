@@ -94,7 +94,7 @@ class Ledger(LedgerReader):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Does all or nothing of what is done inside."""
+        """Makes the statements of a block count all together, or not at all."""
         with translated(self.file):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -112,7 +112,7 @@ class Ledger(LedgerReader):
             self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def note(self, key: str, text: str) -> None:
-        """Notes a text for whoever keeps this mirror."""
+        """Notes a text under a key."""
         self.set_meta(f"note:{key}", text)
 
     def identity(self, key: str) -> str:
@@ -122,10 +122,10 @@ class Ledger(LedgerReader):
         return self.noted(key)
 
     def begin(self, intents: Sequence[Pending], *, durable: bool = False) -> None:
-        """Writes down what a batch is about to do; for the same slot, the last note counts.
+        """Stores the notes of a batch that begins; the last one for a slot counts.
 
         Args:
-            intents: Its steps.
+            intents: A note for each of its steps.
             durable: True if it must be on the disk now, instead of with the first barrier.
         """
         execute = self._connection.execute
@@ -141,12 +141,12 @@ class Ledger(LedgerReader):
                 execute(f"PRAGMA synchronous={self._synchronous}")
 
     def commit(self, rows: Iterable[Row], gone: Iterable[Name], batch: str | None = None) -> None:
-        """Records what is true now, and ends a batch.
+        """Stores and removes rows, and ends a batch, in one transaction.
 
         Args:
             rows: The rows to be stored.
-            gone: The names that are no longer ours.
-            batch: The batch whose intents are settled by this.
+            gone: The names whose rows are removed.
+            batch: The batch whose notes are removed.
         """
         with self.transaction():
             execute = self._connection.executemany
@@ -172,7 +172,7 @@ class Ledger(LedgerReader):
             self._connection.execute("DELETE FROM meta WHERE key = ?", (f"owner:{owner}",))
 
     def set_seen(self, names: Iterable[Name], seen: bool) -> None:
-        """Notes of some rows if their drift was seen, and has not been healed."""
+        """Marks rows as drifted at an update that has seen it, or as healed."""
         with self.transaction():
             sql = "UPDATE rows SET seen = ? WHERE name = ?"
             self._connection.executemany(sql, ((+seen, name) for name in names))

@@ -61,13 +61,13 @@ class Mirror:
     Args:
         root: The directory. It need not exist yet.
         patience: How long to wait for another writer, in seconds.
-        on_outcome: Is told what each batch did, also if some of its paths failed.
-        on_bytes: Is told of bytes that are staged, as they come; first of none, when a
-            batch begins. What it raises stops the batch: nothing of it is applied.
+        on_outcome: Called with the outcome of each batch, also if some of its paths failed.
+        on_bytes: Called with 0 when a batch begins, and then with the number of bytes that
+            were staged. An exception of it stops the batch: nothing of it is applied.
 
     Attributes:
         root: The absolute path of the directory.
-        session: The way to change it.
+        session: The session in which it is changed.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Mirror:
         """Lists the files and links that are ours, by path relative to the root, sorted.
 
         Args:
-            owner: Whose; by default all.
+            owner: The identity whose paths are listed; by default all.
 
         Raises:
             RootError: The directory is no mirror.
@@ -128,7 +128,7 @@ class Mirror:
             return sorted(find_drift(self.root, content=content).names)
 
     def backups(self) -> list[Backup]:
-        """Lists what others had put in the way, and is kept, the oldest first.
+        """Lists the backups: foreign bytes that had to make way, the oldest first.
 
         Raises:
             RootError: The root can't be read.
@@ -164,13 +164,13 @@ class Mirror:
         """Makes the root if it is missing, recovers, and records what a look found.
 
         Args:
-            owner: Whose drift it is that is recorded.
+            owner: The identity whose drift is recorded.
             drift: The result of :meth:`observe`.
             parents: True to make missing folders above the root.
             durable: True if a root that was made has to survive a power cut.
             exact: True to move what is not managed to the backup area, if the owner is known
                 from an earlier update.
-            by: Who it is, for people: by what it is found again if the identity is lost.
+            by: The name of the owner, by which it is found again if the identity is lost.
 
         Raises:
             RootError: The root can't be used.
@@ -252,7 +252,7 @@ class Mirror:
                 fraction of those that are managed.
 
         Yields:
-            What takes the declarations.
+            The object that takes the declarations.
 
         Raises:
             ApplyError: Some paths failed; all others were applied.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import sqlite3
 import stat
@@ -47,7 +48,6 @@ __all__ = [
 FIELDS: Final = ", ".join(Row.__struct_fields__)
 PAGE: Final = 4096
 """Rows that are read at a time where there may be very many."""
-_IN: Final = 500  # values in one IN (...); SQLite's limit was 999 for long
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _HINTS: Final = {
     sqlite3.SQLITE_FULL: "free some space, then update again",
@@ -83,7 +83,7 @@ class LedgerReader:
 
     Attributes:
         file: Its path, for messages.
-        inode: Of its file; 0 if there is none.
+        inode: The inode number of its file; 0 if there is none.
         is_copy: True if it is a copy in memory, which no writer changes.
     """
 
@@ -153,7 +153,7 @@ class LedgerReader:
         return found[0][0] if found else None
 
     def noted(self, key: str) -> str:
-        """Returns a text that was noted for whoever keeps this mirror; empty if there is none."""
+        """Returns the text that was noted under a key; empty if there is none."""
         return str(self.get_meta(f"note:{key}") or "")
 
     def rows(self, where: str = "TRUE", *values: str | bytes, limit: int = -1) -> list[Row]:
@@ -166,7 +166,7 @@ class LedgerReader:
         return self.rows(_DECLARED_IN, *span, limit=PAGE)
 
     def signatures(self, span: Span) -> list[Recorded]:
-        """Lists what a look at the first few declared paths in a span needs, by name."""
+        """Lists what an ``lstat`` is compared with, for the first few rows of :meth:`page`."""
         sql = (
             "SELECT name, kind, NOT (unsynced OR seen), mode, asked_ns, recorded_ns, inode, size,"
             f" mtime_ns, ctime_ns FROM rows WHERE {_DECLARED_IN} ORDER BY name LIMIT {PAGE}"
@@ -190,7 +190,7 @@ class LedgerReader:
                 yield from (name for (name,) in some)
 
     def figures(self) -> tuple[int, ...]:
-        """Counts owners, leaves, folders and bytes; tells the time of the last record."""
+        """Counts owners, leaves, folders and bytes; adds the time of the last record."""
         sql = (
             "SELECT count(DISTINCT owner), count(*) FILTER (WHERE kind <> ?), count(*) FILTER"
             " (WHERE kind = ?), coalesce(sum(size), 0), coalesce(max(recorded_ns), 0) FROM rows"
@@ -198,12 +198,9 @@ class LedgerReader:
         return tuple(self._select(sql, Kind.DIR, Kind.DIR)[0])
 
     def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
-        """Returns the rows of some names."""
-        found: list[Row] = []
-        wanted = sorted(set(names))
-        for start in range(0, len(wanted), _IN):
-            some = wanted[start : start + _IN]
-            found += self.rows(f"name IN ({','.join('?' * len(some))})", *some)
+        """Returns the rows of some names, in the order of the names."""
+        # SQLite limits how many values a statement may have; an array is one.
+        found = self.rows("name IN (SELECT value FROM json_each(?))", json.dumps([*names]))
         return {row.name: row for row in found}
 
     def rows_below(self, name: Name) -> list[Row]:
@@ -216,7 +213,7 @@ class LedgerReader:
         return self.rows(f"owner = ? AND {inside}", owner, container, container)
 
     def is_declared(self, name: Name, *, is_folder: bool) -> bool:
-        """True if a path, or something below it, is declared; of a folder, as a folder."""
+        """True if a path is declared, as a folder if it is one, or if something below it is."""
         sql = "SELECT 1 FROM rows WHERE declared AND {} LIMIT 1"
         at = "name = ? AND kind = 'dir'" if is_folder else "name = ?"
         is_there = self._select(sql.format(at), name)
@@ -247,7 +244,7 @@ class LedgerReader:
         return [Displaced._make(found) for found in self._select(sql)]
 
     def pending(self) -> list[Pending]:
-        """Lists the intents that an interrupted batch left, by batch and name."""
+        """Lists the notes that an interrupted batch left, by batch and name."""
         found = self._select("SELECT batch, notes FROM intents ORDER BY batch, owner, part")
         notes = [note for batch, packed in found for note in unpacked(batch, packed)]
         _check_names([(note.row.name,) for note in notes])
@@ -255,7 +252,7 @@ class LedgerReader:
         return sorted(last.values(), key=lambda note: (note.batch, note.row.name))
 
     def owners(self) -> list[tuple[str, str, int]]:
-        """Lists who writes here: the identity, who that is, and since when, in nanoseconds."""
+        """Lists the owners: the identity of each, its name, and when it came, in nanoseconds."""
         sql = "SELECT substr(key, 7), value FROM meta WHERE key LIKE 'owner:%'"
         parts = [(identity, *str(value).partition(" ")) for identity, value in self._select(sql)]
         return [(identity, by, int(since or 0)) for identity, since, _, by in parts]
@@ -350,7 +347,7 @@ def count(root: str) -> int:
 
 
 def noted(root: str, key: str) -> str:
-    """Returns a text that was noted for whoever keeps a mirror; empty if there is none."""
+    """Returns the text that was noted under a key in a mirror; empty if there is none."""
     with known(root) as ledger:
         return ledger.noted(key)
 
