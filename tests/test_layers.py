@@ -30,7 +30,7 @@ ROOMS = {
     "_command": {"_core", "_disk", "_mirror"},
     "testing": set[str](),
 }
-MOST_STEPS = 15
+MOST_STEPS = 13
 
 # The kit knows nothing of the package that it judges.
 KIT_PICTURE = {
