@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ CHANGES_THE_TREE = {
     *("write", "writev", "pwrite", "pwritev", "truncate", "ftruncate", "posix_fallocate"),
     *("O_CREAT", "O_RDWR", "O_TRUNC", "O_WRONLY"),
 }
+NO_SUBJECTS = {"it", "that", "they", "there", "these", "what", "whatever", "who", "whoever"}
 CHANGES_A_PATH = {"hardlink_to", "symlink_to", "touch", "write_bytes", "write_text"}
 
 
@@ -283,7 +285,11 @@ def test_files_and_classes_are_short(module: str) -> None:
     assert [c.name for c in classes if (c.end_lineno or 0) - c.lineno >= 250] == []
 
 
-def test_test_files_are_short() -> None:
+def test_test_files_are_short_and_their_tests_have_subjects() -> None:
     tests = Path(__file__).parent
-    lengths = {path: len(path.read_text().splitlines()) for path in tests.rglob("*.py")}
-    assert {str(path.relative_to(tests)): n for path, n in lengths.items() if n > 400} == {}
+    sources = {str(path.relative_to(tests)): path.read_text() for path in tests.rglob("*.py")}
+    lengths = {path: len(source.splitlines()) for path, source in sources.items()}
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
+    names = re.findall(r"^(?:async )?def test_(\w+)", "\n".join(sources.values()), re.MULTILINE)
+    assert [name for name in names if len(f"test_{name}") > 70] == []
+    assert [name for name in names if name.partition("_")[0] in NO_SUBJECTS] == []

@@ -181,7 +181,7 @@ def shrunk(wanted: object) -> History:
 # Profiles
 
 
-def test_there_are_three_profiles() -> None:
+def test_three_profiles_are_offered() -> None:
     assert list(PROFILES) == ["dev", "ci", "nightly"]
     sizes = [profile.max_examples for profile in PROFILES.values()]
     assert sizes == sorted(set(sizes))

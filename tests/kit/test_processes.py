@@ -8,7 +8,6 @@ import contextlib
 import gc
 import os
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -214,7 +213,7 @@ def test_death_of_a_thread_ends_all_threads_quietly(
             has_died.set()
 
     def second() -> None:
-        has_died.wait(10)
+        has_died.wait()
         (tmp_path / "second").write_bytes(b"")
 
     async def third() -> None:
@@ -229,10 +228,9 @@ def test_death_of_a_thread_ends_all_threads_quietly(
         tasks = [loop.create_task(third()) for _ in range(3)]
         await asyncio.wait([*calls, *tasks])
 
-    made, started = Sink(_Bare(function)), time.monotonic()
+    made = Sink(_Bare(function))
     assert apply_here(made, [], dies(0), made).died
     gc.collect()
-    assert time.monotonic() - started < 10
     assert listed(tmp_path) == {}
     assert (capfd.readouterr().err, caplog.messages) == ("", [])
 
@@ -257,10 +255,11 @@ def test_unawaited_failure_of_a_fault_is_quiet_and_others_are_not(
 
 
 def test_death_in_a_task_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """A task that still waits would wait until the test is ended by its timeout."""
+
     async def function() -> None:
         asyncio.get_running_loop().call_soon((tmp_path / "one").mkdir)
         await asyncio.Event().wait()
 
-    made, started = Sink(_Bare(function)), time.monotonic()
+    made = Sink(_Bare(function))
     assert apply_here(made, [], dies(0), made).died
-    assert time.monotonic() - started < 10
