@@ -110,7 +110,7 @@ class Workload:
 
     @property
     def removes(self) -> bool:
-        """Whether it removes many files."""
+        """True if the workload removes many files."""
         return "deleted" in self.name or "drop" in self.name
 
 

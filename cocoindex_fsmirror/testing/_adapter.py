@@ -1,4 +1,4 @@
-"""What a connector's author writes: how the kit reaches one external system."""
+"""The adapter that a connector's author writes, by which the kit reaches one external system."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Target(Protocol):
 
     - ``expected(key, value)``: what ``observe()`` shows for a declared value, if
       that is not the value itself;
-    - ``allows(keys)``: whether a set of keys may be declared together;
+    - ``allows(keys)``: true if a set of keys may be declared together;
     - ``disturb(draw)``: changes the external system behind the connector's back;
       ``draw`` takes a strategy, as in ``hypothesis.strategies.composite``;
     - ``close()``: gives back what the instance holds.

@@ -3,7 +3,7 @@
 It is checked against the real engine: where they differ, it is wrong. What an app
 goes through for each of its components, with the names that the engine has for it:
 
-1. *precommit*: reconcile what is declared, and what was declared before, against the
+1. *precommit*: reconcile the keys that are declared, and those that were, against the
    tracked states; add the new states to them, and remember all that;
 2. *apply*: hand the actions to the sink;
 3. *commit*: only now drop the states that are no longer true.
@@ -32,7 +32,7 @@ _FIRST: Final = 1
 
 
 class Asked(NamedTuple):
-    """One call of reconcile, and what came of it.
+    """One call of reconcile, and its answer.
 
     ``desired`` is ``coco.NON_EXISTENCE`` for a key that is no longer declared, and
     ``output`` is ``None`` where there was nothing to do.
@@ -55,7 +55,7 @@ class _State:
 
 @dataclass(slots=True)
 class _Item:
-    """What is tracked of one key; of which container, and of which schema of it."""
+    """The tracked states of one key, with the container and its schema that they belong to."""
 
     container: int
     states: list[_State] = field(default_factory=list)
@@ -68,7 +68,7 @@ class _Item:
 
 @dataclass(slots=True)
 class _Component:
-    """What is tracked of one component."""
+    """The tracked states of one component."""
 
     version: int = 0
     items: dict[Key, _Item] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Attempt:
 
 
 class Engine:
-    """What the engine remembers; it survives a crash of the process as it is."""
+    """The memory of the engine, which survives a crash of the process."""
 
     def __init__(self) -> None:
         self._components: dict[str, _Component] = {}

@@ -36,7 +36,7 @@ Value: TypeAlias = Any
 
 
 class Delivery(enum.Enum):
-    """How the actions of a batch reach the sink, which must not care."""
+    """The way in which the actions of a batch reach the sink; no way may make a difference."""
 
     ONCE = "once"
     TWICE = "twice"
@@ -62,7 +62,7 @@ class _Brief:
 
 @dataclass(frozen=True, repr=False)
 class Fault(_Brief):
-    """What goes wrong in an update.
+    """A failure or a crash in an update.
 
     Attributes:
         kind: The process ``"dies"``, or something ``"fails"`` with an exception.

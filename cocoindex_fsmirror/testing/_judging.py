@@ -1,4 +1,4 @@
-"""What an update came to: whether a rule is broken, and which."""
+"""Judges an update: names the rule that is broken, if one is."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["Facts", "check_atomic", "judge", "why_apply_raised"]
 
 @dataclass
 class Facts:
-    """What is known of one update.
+    """The facts of one update.
 
     Attributes:
-        wanted: What is to be seen after it, by key.
+        wanted: The values to be seen after it, by key.
         tracked: The keys that the engine knew before it.
         again: The keys with actions that were cut off before it.
         asked: The last call of reconcile for each key.
-        swallowed: The keys of a batch in which something failed and nothing was said.
+        swallowed: The keys of a batch in which a failure was not reported.
         repeated: The keys with actions that came twice in it, in parts, or after a failure.
     """
 

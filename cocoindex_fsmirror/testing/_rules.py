@@ -1,4 +1,4 @@
-"""The rules that a connector must keep, and what is said when one is broken."""
+"""The rules that a connector must keep, and the message for one that is broken."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _NAMES = ("Delivery", "Disturb", "Fault", "Restart", "Update")
 
 
 class Rule(enum.Enum):
-    """What is checked.
+    """A rule of the engine's contract, or one that a connector promises.
 
     Attributes:
-        reason: Why, in a sentence.
-        contract: What the engine says of it, and where.
+        reason: The rule, in a sentence.
+        contract: The engine's own words, and where they stand.
     """
 
     CONVERGES = (

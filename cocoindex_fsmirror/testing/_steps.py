@@ -1,11 +1,11 @@
-"""Where a connector can be interrupted, found without its help.
+"""The steps at which a connector can be interrupted, found without its help.
 
-Three sources, each for what the others do not see: CPython's audit events (whatever
+Three sources, since none sees all steps: CPython's audit events (whatever
 opens, moves or removes, in every thread, also when it is called from C); a profile
 function for the calls that raise none (writes, syncs, SQL, looks), in the thread that
 calls the sink and in those that were started by a sink; and the sequence of actions
 itself, for connectors that keep their state in memory. Calls by ``ctypes`` and inside
-other extensions are not seen: what they do falls between two steps, as does the commit
+other extensions are not seen: their effects fall between two steps, as does the commit
 at the end of ``with connection:``. Nor are the calls without an audit event of threads
 that ran before the first sink was called.
 """
@@ -82,7 +82,7 @@ def is_injected(error: object) -> bool:
 
 
 class Process(Protocol):
-    """What may have tasks and threads, which end when it dies."""
+    """A process that may have tasks and threads, which end when it dies."""
 
     def stop(self) -> None:
         """Stops what waits in its event loop; called by the thread that died."""
@@ -92,7 +92,7 @@ class Process(Protocol):
 
 
 class Outcome:
-    """How a call of the sink went.
+    """The outcome of a call of the sink.
 
     Attributes:
         where: The step at which it was interrupted; empty if it was not.

@@ -1,7 +1,7 @@
-"""How the engine stores records and calls handlers: the one module that uses its private parts.
+"""Stores records and calls handlers by the engine's private code, which only this module uses.
 
-Its own code, not a copy: how a record comes back depends on the annotation of the
-handler's ``reconcile`` and on rules of the engine that may change.
+No copy of that code would do: the form in which a record comes back depends on the annotation
+of the handler's ``reconcile`` and on rules of the engine that may change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How things are shown in a story."""
+"""The text of a history, as violations show it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ABSENT", "describe", "short"]
 
 
 class _Absent:
-    """What is to be seen where nothing is."""
+    """The value that is shown where nothing is."""
 
     def __repr__(self) -> str:
         return "absent"

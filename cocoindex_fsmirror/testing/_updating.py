@@ -1,4 +1,4 @@
-"""One update, as the engine goes through it."""
+"""One update, in the order of the engine's steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Updating:
     """Runs one update on a world, and judges it.
 
     Attributes:
-        died: Whether the process did not outlive it.
+        died: True if the process died in the update.
     """
 
     def __init__(self, world: World, step: Update) -> None:

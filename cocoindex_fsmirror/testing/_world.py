@@ -1,4 +1,4 @@
-"""The external system of one run, and what is known of it without the connector."""
+"""The external system of one run, and what is known of it without asking the connector."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Draw = Callable[[SearchStrategy[Any]], Any]
 
 
 class Promises(NamedTuple):
-    """What a connector is held to beyond the engine's contract, and how its process dies."""
+    """Promises of a connector beyond the engine's contract, and the way its process dies."""
 
     atomic: bool = False
     heals: bool = False
@@ -56,7 +56,7 @@ class Promises(NamedTuple):
 
 @dataclass
 class Memory:
-    """What is known of the external system.
+    """The known state of the external system.
 
     Attributes:
         others: What is there that was never declared.

@@ -57,14 +57,14 @@ class Cells(Shelf):
 
 
 class FoldsCase(Cells):
-    """Has one cell for two keys."""
+    """A connector with one cell for two keys."""
 
     def cell(self, key: str) -> str:
         return key.lower()
 
 
 class OneCase(FoldsCase):
-    """Has one cell for two keys, and says so."""
+    """A connector with one cell for two keys, whose adapter says so."""
 
     def allows(self, keys: AbstractSet[str]) -> bool:
         return len({self.cell(key) for key in keys}) == len(keys)
@@ -135,7 +135,7 @@ class ForgetsMoved(Graves):
 
 
 class Shared(Shelf):
-    """Has a neighbour, who keeps values there as well."""
+    """A connector with a neighbour, who keeps values there as well."""
 
     def disturb(self, draw: Draw) -> None:
         self.store[draw(self.keys()) + "~"] = draw(self.values())

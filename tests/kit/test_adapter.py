@@ -175,7 +175,7 @@ class SheetHandler(Handler):
 
 
 class Sheet(Shelf):
-    """Has keys with parts, and shows them as they are declared."""
+    """A connector with keys of several parts, shown as they are declared."""
 
     def keys(self) -> st.SearchStrategy[Any]:
         return st.builds(Cell, st.integers(1, 2), st.tuples(st.sampled_from("ab"), st.none()))

@@ -23,12 +23,12 @@ HOWS = pytest.mark.parametrize("how", [apply_here, apply_in_child])
 
 
 def dies(step: int) -> Fault:
-    """Lets the process die before a step."""
+    """Kills the process before a step."""
     return Fault("dies", "inside", step=step)
 
 
 def fails(step: int, *, lasting: bool = False) -> Fault:
-    """Lets a step fail."""
+    """Makes a step fail."""
     return Fault("fails", "inside", step=step, lasting=lasting)
 
 

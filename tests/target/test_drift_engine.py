@@ -204,7 +204,7 @@ def test_deleted_root_comes_back_without_the_target_as_argument(hidden: Flow) ->
 
 
 async def in_sub(flow: Flow) -> None:
-    """A flow with memoized components in a nested directory target."""
+    """Declares files from memoized components in a nested directory target."""
     out = await fsmirror.mount_dir_target(OUT)
     sub = await coco.use_mount(declare_sub, out, "sub/dir")
     await coco.mount_each(page, [(n, (n, c)) for n, c in flow.files.items()], sub)

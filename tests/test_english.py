@@ -1,0 +1,71 @@
+"""The English of the docstrings, as far as a program can check it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(
+    path.relative_to(CHECKOUT).as_posix()
+    for folder in ("benchmarks", "cocoindex_fsmirror", "tests")
+    for path in (CHECKOUT / folder).rglob("*.py")
+)
+RIDDLES = ("What", "Whether", "Who", "It", "The same", "Has", "Lets", "How", "Where", "Why")
+NO_VERBS = (
+    "A",
+    "An",
+    "The",
+    "All",
+    "Each",
+    "Every",
+    "Only",
+    "Not",
+    "If",
+    "As",
+    "For",
+    "In",
+    "With",
+)
+NOUNS = ("property", "cached_property", "fixture")
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _documented(source: str) -> Iterator[tuple[ast.AST, str]]:
+    """Yields what has a docstring, with the first line of it."""
+    for node in ast.walk(ast.parse((CHECKOUT / source).read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | Function) and (
+            text := ast.get_docstring(node)
+        ):
+            yield node, text.splitlines()[0]
+
+
+def _begins_with(line: str, words: tuple[str, ...]) -> bool:
+    """True if a line begins with one of some words."""
+    return any(line == word or line.startswith((f"{word} ", f"{word}, ")) for word in words)
+
+
+def _is_noun(function: Function) -> bool:
+    """True if a function is read as a value, so that a noun describes it."""
+    decorators = {
+        ast.unparse(each).partition("(")[0].rpartition(".")[2] for each in function.decorator_list
+    }
+    return bool(decorators & {*NOUNS})
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_no_docstring_begins_with_a_riddle(source: str) -> None:
+    assert [line for _, line in _documented(source) if _begins_with(line, RIDDLES)] == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_docstring_of_a_function_begins_with_a_verb(source: str) -> None:
+    found = [
+        line
+        for node, line in _documented(source)
+        if isinstance(node, Function) and not _is_noun(node) and not node.name.startswith("test_")
+    ]
+    assert [line for line in found if _begins_with(line, NO_VERBS)] == []
