@@ -66,7 +66,7 @@ def test_existing_source_with_a_colon_is_taken_and_a_target_is_not(
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "backups", "drop"])
-def test_mirror_on_another_machine_is_refused_unless_one_of_that_name_is_here(
+def test_mirror_on_another_machine_is_refused_unless_it_exists_here(
     src: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.chdir(src.parent)
