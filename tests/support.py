@@ -185,6 +185,11 @@ def backups(root: Path) -> list[bytes]:
     return sorted(content for name, content in found.items() if name.startswith("backup/"))
 
 
+def staged(root: Path) -> list[str]:
+    """Returns the paths that are left in the staging area."""
+    return [name for name in snapshot(root, ours=True) if name.startswith("tmp/")]
+
+
 def exact_state(root: Path) -> dict[str, tuple[object, ...]]:
     """Returns all state below a folder, timestamps included, by path.
 
@@ -210,3 +215,9 @@ def ledger_rows(mirror: Mirror) -> list[Row]:
     """Returns the rows of a mirror, by name."""
     with known(mirror.root) as ledger:
         return ledger.rows()
+
+
+def becomes(path: Path, make: Callable[[Path], object]) -> None:
+    """Replaces a file by something else."""
+    path.unlink()
+    make(path)

@@ -9,22 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.command.commands import edit_unseen, run, told
+from tests.support import becomes
 
 TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other bytes": (lambda target: (target / "a").write_bytes(b"tampered"), "modified"),
     "gone": (lambda target: (target / "a").unlink(), "missing"),
     "another mode": (lambda target: (target / "a").chmod(0o600), "mode"),
     "another time": (lambda target: os.utime(target / "a"), "mode"),
-    "a link": (lambda target: _becomes(target / "a", lambda at: at.symlink_to("d")), "foreign"),
-    "a folder": (lambda target: _becomes(target / "a", Path.mkdir), "foreign"),
-    "a fifo": (lambda target: _becomes(target / "a", os.mkfifo), "foreign"),
+    "a link": (lambda target: becomes(target / "a", lambda at: at.symlink_to("d")), "foreign"),
+    "a folder": (lambda target: becomes(target / "a", Path.mkdir), "foreign"),
+    "a fifo": (lambda target: becomes(target / "a", os.mkfifo), "foreign"),
 }
-
-
-def _becomes(path: Path, make: Callable[[Path], object]) -> None:
-    """Replaces a file by something else."""
-    path.unlink()
-    make(path)
 
 
 @pytest.mark.parametrize(("tamper", "how"), TAMPERINGS.values(), ids=TAMPERINGS)

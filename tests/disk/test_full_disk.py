@@ -14,7 +14,7 @@ import pytest
 
 from cocoindex_fsmirror import ApplyError, FsMirrorError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
-from tests.support import backups, contents, delete, failing, snapshot, write
+from tests.support import backups, contents, delete, failing, snapshot, staged, write
 
 PAGE = 4096
 NAMES = ["d/a", "d/b", "new/c", "new/d"]
@@ -33,11 +33,6 @@ def _fill(disk: Path, leave: int) -> Path:
         room = os.fstatvfs(file.fileno()).f_bavail
         file.write(b"\0" * PAGE * max(0, room - leave))
     return filler
-
-
-def _staged(root: Path) -> list[str]:
-    """Returns the paths that are left in the staging area."""
-    return [name for name in snapshot(root, ours=True) if name.startswith("tmp/")]
 
 
 @pytest.mark.root
@@ -65,7 +60,7 @@ def test_old_versions_are_whole_on_a_disk_that_is_full_at_any_level(tmpfs: Tmpfs
             filler.unlink()
             mirror.apply(intents)
             assert contents(snapshot(root)) == {n: _content(n, version) for n in NAMES}
-            assert _staged(root) == []
+            assert staged(root) == []
             assert backups(root) == []
             mirror.apply([delete(name) for name in NAMES[2:]])
         assert mirror.verify(content=True) == []
@@ -99,7 +94,7 @@ def test_file_that_fits_is_applied_beside_one_that_does_not(tmpfs: Tmpfs) -> Non
         assert "'huge'" in str(failure)
         assert "free some space" in str(failure)
         assert snapshot(root) == {"huge": b"foreign", "small": b"2"}
-        assert _staged(root) == []
+        assert staged(root) == []
 
 
 @pytest.mark.root
@@ -118,7 +113,7 @@ def test_old_versions_are_whole_on_a_disk_without_inodes(
         assert set(contents(snapshot(root)).values()) <= {b"2"}
         mirror.apply([write("a", b"3")])
         assert (root / "a").read_bytes() == b"3"
-        assert _staged(root) == []
+        assert staged(root) == []
         assert backups(root) == []
 
 
@@ -148,7 +143,7 @@ def test_size_limit_stops_only_the_file_that_is_too_large(root: Path) -> None:
     assert "limit" in result.stdout
     assert result.stdout.count("\n") == 1
     assert contents(snapshot(root)) == {"huge": b"1", "small": b"2", "another": b"1"}
-    assert _staged(root) == []
+    assert staged(root) == []
     assert backups(root) == []
 
 
@@ -197,7 +192,7 @@ def test_immutable_file_stops_only_itself(
     assert "'x'" in str(failure)
     assert "immutable" in str(failure)
     assert snapshot(root) == {"x": b"1", "y": b"2"}
-    assert _staged(root) == []
+    assert staged(root) == []
     _set_immutable(root / "x", False)
     mirror.apply([intent])
     assert snapshot(root) == ({"x": b"2", "y": b"2"} if what == "replaced" else {"y": b"2"})
@@ -218,7 +213,7 @@ def test_immutable_folder_stops_only_its_files(
     _set_immutable(root / "d", False)
     mirror.apply(intents)
     assert contents(snapshot(root)) == {"d/x": b"2", "d/e/new": b"2", "y": b"2"}
-    assert _staged(root) == []
+    assert staged(root) == []
     assert backups(root) == []
 
 

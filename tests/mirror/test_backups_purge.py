@@ -24,7 +24,7 @@ from tests.mirror.displacing import (
     purged,
 )
 from tests.steps import run_failing
-from tests.support import failing, snapshot
+from tests.support import becomes, failing, snapshot
 
 pytestmark = pytest.mark.usefixtures("no_waiting", "one_moment")
 
@@ -66,17 +66,11 @@ def test_purge_removes_only_older_backups(
     assert [path.name for path in (root / ".fsmirror" / "backup").iterdir()] == stamps[2:]
 
 
-def _becomes(path: Path, act: Callable[[Path], object]) -> None:
-    """Replaces a file by something else."""
-    path.unlink()
-    act(path)
-
-
 _CHANGES: dict[str, Callable[[Path], object]] = {
     "longer": lambda path: path.write_bytes(b"longer than it was"),
-    "link": lambda path: _becomes(path, lambda path: path.symlink_to("x")),
-    "folder": lambda path: _becomes(path, Path.mkdir),
-    "full folder": lambda path: _becomes(path, lambda path: (path / "y").mkdir(parents=True)),
+    "link": lambda path: becomes(path, lambda path: path.symlink_to("x")),
+    "folder": lambda path: becomes(path, Path.mkdir),
+    "full folder": lambda path: becomes(path, lambda path: (path / "y").mkdir(parents=True)),
 }
 
 

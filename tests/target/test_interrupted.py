@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support import contents, exact_state, snapshot
+from tests.support import contents, exact_state, snapshot, staged
 from tests.target.flows import Flow, Main, failing_sink, failing_step, memoized, plain
 
 FILES = ("a", "a/b", "b", "a/c/d", "a/c")
@@ -149,5 +149,5 @@ def check(flow: Flow, vandal: Vandal, at: Path) -> None:
     assert exact_state(flow.root) == before
     everywhere = contents(snapshot(at)).values()
     assert vandal.written <= {*everywhere, *contents(snapshot(flow.root, ours=True)).values()}
-    leftovers = [name for name in snapshot(flow.root, ours=True) if name.startswith("tmp/")]
+    leftovers = staged(flow.root)
     assert leftovers == []
