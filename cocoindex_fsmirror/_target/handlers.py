@@ -35,6 +35,7 @@ __all__ = ["MOST", "ChildHandler", "RootHandler", "apply_actions", "close_all", 
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _Declared: TypeAlias = Spec | coco.NonExistenceType
+_Previous: TypeAlias = Collection[Record]
 _Output: TypeAlias = coco.TargetReconcileOutput[Action, Record, "ChildHandler"]
 
 
@@ -47,12 +48,7 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         self._place = place
 
     def reconcile(
-        self,
-        key: coco.StableKey,
-        declared: _Declared,
-        previous: Collection[Record],
-        missing: bool,
-        /,
+        self, key: coco.StableKey, declared: _Declared, previous: _Previous, missing: bool, /
     ) -> _Output | None:
         """Decides what one path needs."""
         stay_attached()
@@ -77,12 +73,7 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
     """Reconciles root directories, and files that are declared by themselves."""
 
     def reconcile(
-        self,
-        key: coco.StableKey,
-        declared: _Declared,
-        previous: Collection[Record],
-        missing: bool,
-        /,
+        self, key: coco.StableKey, declared: _Declared, previous: _Previous, missing: bool, /
     ) -> _Output | None:
         """Decides what one root needs."""
         stay_attached()
@@ -116,7 +107,7 @@ def _intent(  # noqa: PLR0917
     spec: Spec,
     owner: str,
     options: Options,
-    previous: Collection[Record],
+    previous: _Previous,
     container: str = "",
 ) -> Intent:
     """Returns the intent of a declaration."""
@@ -135,7 +126,7 @@ def _intent(  # noqa: PLR0917
     )
 
 
-def _why_all_run(update: RootUpdate, owner: str, previous: Collection[Record]) -> str:
+def _why_all_run(update: RootUpdate, owner: str, previous: _Previous) -> str:
     """Tells why every component below a root has to run again; empty if it has not."""
     if update.drift is None or not previous:
         return ""
