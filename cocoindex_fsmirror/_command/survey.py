@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from .._core.attributes import UNASKED, Attributes
+from .._core.declaration import Declaration
 from .._core.errors import InvalidNameError, RootError, SourceError
 from .._core.names import RESERVED, Name, check_names, leaf, parent, parse_link_target, parse_name
 from .._core.states import DirState, FileState, LinkState, Signature
 from .._disk.tree import attributes_of, inode_of
 from .._mirror.brake import Limit
-from .._mirror.comparison import Wanted
 
 if TYPE_CHECKING:
     import pathspec
@@ -81,15 +81,15 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     inode: int = 0
     target: str = ""
 
-    def wanted(self, path: str) -> Wanted | None:
+    def wanted(self, path: str) -> Declaration | None:
         """Returns what the copy of the entry at a path should hold; ``None`` if it is bad."""
         if self.kind == "file":
             mtime_ns = self.attributes.mtime_ns or 0
             seen = Signature(self.inode, self.size, mtime_ns, self.ctime_ns)
-            return Wanted(FileState(None, self.size, self.attributes), None, path, seen)
+            return Declaration(FileState(None, self.size, self.attributes), None, path, seen)
         if self.kind == "dir":
-            return Wanted(DirState(self.attributes))
-        return None if self.kind == "bad" else Wanted(LinkState(self.target, self.attributes))
+            return Declaration(DirState(self.attributes))
+        return None if self.kind == "bad" else Declaration(LinkState(self.target, self.attributes))
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -119,7 +119,7 @@ class Survey(msgspec.Struct):
     unread: list[str] = msgspec.field(default_factory=list)
     errors: list[str] = msgspec.field(default_factory=list)
 
-    def declared(self) -> Iterator[tuple[Name, Wanted | None]]:
+    def declared(self) -> Iterator[tuple[Name, Declaration | None]]:
         """Yields what each path of a mirror should hold, in the order of the paths as text.
 
         That is the order of the ledger's rows: ``a-b`` comes before ``a/b``.

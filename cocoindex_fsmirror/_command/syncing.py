@@ -12,12 +12,13 @@ from typing import Final
 
 import msgspec
 
+from .._core.declaration import Declared
 from .._core.errors import ApplyError, FsMirrorError, PathError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name
 from .._disk.tree import dress_folder
 from .._mirror.batch import apply_intents, begin
-from .._mirror.comparison import Comparison, Declared, apply_all, check_removals
+from .._mirror.comparison import Comparison, apply_all, check_removals
 from .._mirror.drift import find_drift
 from .._mirror.exact import foreign, sweep
 from .._mirror.outcome import Outcome
@@ -125,7 +126,8 @@ class Syncing:
         try:
             with _interruptible() as self._check:
                 if options.exact:
-                    failures += self._add(sweep(session, known_in(survey))).failures
+                    swept = session.run(partial(sweep, besides=known_in(survey)))
+                    failures += self._add(swept).failures
                 batches = self._comparison.batches(self._declared(), suspects)
                 failures += apply_all(self._apply, batches)
         except KeyboardInterrupt:

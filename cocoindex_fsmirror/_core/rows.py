@@ -1,8 +1,10 @@
-"""Rows: the last-written states, as the ledger keeps them. Pure."""
+"""Rows: the last-written states, as the ledger keeps them, and the notes of a batch. Pure."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -11,7 +13,9 @@ from .attributes import Attributes
 from .names import Name
 from .states import DirState, FileState, Kind, LinkState, Signature
 
-__all__ = ["Displaced", "Row"]
+__all__ = ["Displaced", "Pending", "Row", "packed", "unpacked"]
+
+_MOST: Final = 2048  # notes that are packed into one value; they are only read all together
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -97,3 +101,45 @@ class Displaced(NamedTuple):
     component: str
     by: Name
     seen: bool = False
+
+
+class Pending(msgspec.Struct, frozen=True, gc=False):
+    """The note of a step of a batch, stored before the step is done: what a crash may have left.
+
+    ``home`` and ``entry`` tell the slot in the staging area of ``batch``;
+    ``row`` is what the path should hold afterwards, unless it is a ``removal``.
+    """
+
+    batch: str
+    home: Name
+    entry: str
+    removal: bool
+    row: Row
+
+
+_Notes: TypeAlias = list[tuple[Name, str, bool, Row]]
+"""The fields of each note without its batch."""
+
+
+def packed(notes: Iterable[Pending]) -> Iterator[tuple[str, str, bytes]]:
+    """Yields batch, owner and packed notes: an owner's can be dropped without being read."""
+    by_owner: defaultdict[tuple[str, str], _Notes] = defaultdict(list)
+    for note in notes:
+        key = note.batch, note.row.owner
+        by_owner[key].append((note.home, note.entry, note.removal, note.row))
+    for (batch, owner), found in by_owner.items():
+        for start in range(0, len(found), _MOST):
+            yield batch, owner, msgspec.msgpack.encode(found[start : start + _MOST])
+
+
+def unpacked(batch: str, notes: bytes) -> list[Pending]:
+    """Unpacks notes of a batch.
+
+    Raises:
+        msgspec.DecodeError: They can't be read.
+        TypeError: They are of another type than bytes.
+    """
+    # Not strict: a row that was read from the ledger has 0 and 1 for its booleans.
+    return [
+        Pending(batch, *note) for note in msgspec.msgpack.decode(notes, type=_Notes, strict=False)
+    ]

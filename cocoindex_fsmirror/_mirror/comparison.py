@@ -8,72 +8,28 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
-import msgspec
-
-from .._core.attributes import PRESERVED, UNASKED, Attributes
+from .._core.declaration import Declaration, Declared
 from .._core.errors import ApplyError, FsMirrorError, PathError, SourceError, TooManyRemovalsError
 from .._core.intents import Intent
 from .._core.names import Name
 from .._core.ownership import OnConflict
 from .._core.rows import Row
-from .._core.states import ABSENT, Absent, Content, Desired, DirState, FileState, Kind, Signature
+from .._core.states import ABSENT, Absent, DirState, FileState, Kind
 from .._disk.sources import Source, look_at_source, may_be_at
 from .brake import Limit, allowance
 from .drift import LastWritten, last_written, rows
 
-__all__ = ["Comparison", "Declared", "Wanted", "apply_all", "check_removals"]
+__all__ = ["Comparison", "apply_all", "check_removals"]
 
 _MOST: Final = 4096  # paths in a batch
 _LARGEST: Final = 1 << 30  # bytes in a batch, which need room beside the old versions
 
 
-class Wanted(msgspec.Struct, frozen=True, gc=False):
-    """The desired state of a path, and where its bytes are.
-
-    Attributes:
-        desired: The state; that of a copy has no digest until its source is read.
-        content: The bytes of a file that is no copy.
-        copied: The path of the file that is copied; empty if none is.
-        source: The signature that this file had when it was declared.
-        own: The attributes that a copy does not take from its source.
-        preserve: Those that it takes.
-    """
-
-    desired: Desired
-    content: bytes | Content | None = None
-    copied: str = ""
-    source: Signature | None = None
-    own: Attributes = UNASKED
-    preserve: Collection[str] = PRESERVED
-
-    def is_recorded(self, row: Row) -> bool:
-        """True if a row records this state; of a copy, with its source as it was declared.
-
-        Size, inode and ctime prove a source: an edit that puts its mtime back moves its ctime.
-        A row of an earlier release has no inode and ctime of the source.
-        """
-        desired, source = self.desired, self.source
-        if isinstance(desired, Absent):
-            return False
-        if row.attributes != desired.attributes:
-            return False
-        if source is None:
-            return row.digest == desired.digest and row.kind == desired.kind
-        return (
-            row.kind == Kind.FILE
-            and row.size == source.size
-            and row.source_inode == source.inode
-            and row.source_ctime_ns == source.ctime_ns
-        )
-
-
-Declared: TypeAlias = Iterable[tuple[Name, Wanted | None]]
-"""Paths by name, with what each should hold; ``None`` for one that stays as it is."""
-_UNDECLARED: Final = Wanted(ABSENT)
+_UNDECLARED: Final = Declaration(ABSENT)
 
 
 @dataclass
@@ -135,7 +91,7 @@ class Comparison:
                 self.drifted.add(name)
             yield intent
 
-    def _intent(self, name: Name, wanted: Wanted, recorded: Row | None) -> Intent:
+    def _intent(self, name: Name, wanted: Declaration, recorded: Row | None) -> Intent:
         """Makes an intent; looks at the source of a copy, and reads it if that is needed.
 
         Args:
@@ -170,7 +126,7 @@ class Comparison:
 
 def _merged(
     declared: Declared, written: Iterable[LastWritten]
-) -> Iterator[tuple[Name, Wanted | None, LastWritten | None]]:
+) -> Iterator[tuple[Name, Declaration | None, LastWritten | None]]:
     """Yields each path, by name, with what it should hold and what was last written there."""
     rows = iter(written)
     last = next(rows, None)

@@ -18,9 +18,8 @@ from .ledger import Ledger
 from .look import entries, opened
 from .outcome import Outcome
 from .reader import LedgerReader, known
-from .session import Session
 
-__all__ = ["Known", "foreign", "move_away", "sweep"]
+__all__ = ["Known", "foreign", "sweep"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
@@ -71,26 +70,17 @@ def foreign(root: str, besides: Known = lambda _name, _is_folder: False) -> list
         return [f"{name}/" if is_folder else str(name) for name, is_folder in found]
 
 
-def sweep(session: Session, besides: Known = lambda _name, _is_folder: False) -> Outcome:
+def sweep(tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder: False) -> Outcome:
     """Moves everything that is not managed to the backup area; skips other mirrors and mounts.
 
     Args:
-        session: The session of the root.
+        tree: The locked root.
+        ledger: Its ledger.
         besides: True for more paths that are left alone.
 
     Returns:
         The new path of each file in ``backed_up``; failures are in it, and not raised.
-
-    Raises:
-        RootError: The root can't be used.
     """
-    return session.run(lambda tree, ledger: move_away(tree, ledger, besides))
-
-
-def move_away(
-    tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder: False
-) -> Outcome:
-    """Does what :func:`sweep` does, with a root that is locked; the caller reports failures."""
     outcome, stamp = Outcome(), stamp_now()
     for name, is_folder in list(_find_foreign(tree, ledger, besides)):
         try:

@@ -1,4 +1,4 @@
-"""The formats of the ledger: its tables, its packed notes, and the steps from older formats.
+"""The formats of the ledger: its tables, and the steps from older formats.
 
 The format is checked before anything else is read. A ledger that is opened for writing is
 migrated in its place; one that is only read is copied into memory and migrated there. Each step
@@ -8,32 +8,25 @@ to the next format is one function, tested on a ledger that the release before i
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from .._core.errors import LedgerError
-from .._core.names import Name
-from .._core.rows import Row
 
 __all__ = [
     "FORMAT",
     "SCHEMA",
     "CorruptLedgerError",
-    "Pending",
     "check_format",
     "migrate",
     "migrated_copy",
-    "packed",
-    "unpacked",
 ]
 
 FORMAT: Final = 3
 _OLDEST: Final = 2  # 1 was never released.
-_MOST: Final = 2048  # notes that are packed into one value; they are only read all together
 
 SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -61,54 +54,6 @@ INSERT OR IGNORE INTO meta VALUES ('format', {FORMAT});
 
 class CorruptLedgerError(LedgerError):
     """The file is damaged, or no ledger."""
-
-
-class Pending(msgspec.Struct, frozen=True, gc=False):
-    """The note of a step of a batch, stored before the step is done: what a crash may have left.
-
-    ``home`` and ``entry`` tell the slot in the staging area of ``batch``;
-    ``row`` is what the path should hold afterwards, unless it is a ``removal``.
-    """
-
-    batch: str
-    home: Name
-    entry: str
-    removal: bool
-    row: Row
-
-
-_Notes: TypeAlias = list[tuple[Name, str, bool, Row]]
-"""The fields of each note without its batch."""
-
-
-def packed(intents: Iterable[Pending]) -> Iterator[tuple[str, str, bytes]]:
-    """Yields batch, owner and packed notes: an owner's can be dropped without being read."""
-    by_owner: defaultdict[tuple[str, str], _Notes] = defaultdict(list)
-    for note in intents:
-        key = note.batch, note.row.owner
-        by_owner[key].append((note.home, note.entry, note.removal, note.row))
-    for (batch, owner), notes in by_owner.items():
-        for start in range(0, len(notes), _MOST):
-            yield batch, owner, msgspec.msgpack.encode(notes[start : start + _MOST])
-
-
-def unpacked(batch: str, notes: bytes) -> list[Pending]:
-    """Unpacks notes of a batch.
-
-    Raises:
-        CorruptLedgerError: They can't be read.
-    """
-    return [Pending(batch, *note) for note in _decoded(notes, Row)]
-
-
-def _decoded(notes: bytes, row: Any) -> list[Any]:
-    """Decodes packed notes, each of which ends with a row of a given type."""
-    try:
-        # Not strict: a row that was read from the ledger has 0 and 1 for its booleans.
-        kind = list[tuple[Name, str, bool, row]]
-        return msgspec.msgpack.decode(notes, type=kind, strict=False)
-    except (msgspec.DecodeError, TypeError) as error:
-        raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
 
 
 def check_format(connection: sqlite3.Connection, file: str) -> int:
@@ -187,9 +132,16 @@ def _from_2_to_3(connection: sqlite3.Connection) -> None:
     connection.executemany(sql, repacked)
 
 
+_Notes: TypeAlias = list[tuple[str, str, bool, list[Any]]]
+"""Packed notes, each of which ends with a row of format 2."""
+
+
 def _notes_of_3(packed: bytes) -> bytes:
     """Repacks the notes of a batch: each ends with a row."""
-    notes = _decoded(packed, list[Any])
+    try:
+        notes = msgspec.msgpack.decode(packed, type=_Notes, strict=False)
+    except (msgspec.DecodeError, TypeError) as error:
+        raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
     for *_, row in notes:
         if len(row) != _FIELDS_OF_2:
             raise CorruptLedgerError("holds an intent with a row of another format")

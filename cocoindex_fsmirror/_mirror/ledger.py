@@ -22,8 +22,8 @@ from msgspec.structs import astuple
 from .._core.errors import LedgerError
 from .._core.layout import LEDGER
 from .._core.names import Name, leaf
-from .._core.rows import Displaced, Row
-from .formats import FORMAT, SCHEMA, CorruptLedgerError, Pending, check_format, migrate, packed
+from .._core.rows import Displaced, Pending, Row, packed
+from .formats import FORMAT, SCHEMA, CorruptLedgerError, check_format, migrate
 from .reader import FIELDS, LedgerReader, connected, translated
 
 __all__ = ["Ledger"]

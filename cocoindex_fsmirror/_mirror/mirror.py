@@ -21,7 +21,7 @@ from .batch import apply_intents, begin, prepare
 from .brake import Brake, Limit, check_limit
 from .comparison import Comparison, apply_all, check_removals
 from .drift import DriftReport, find_drift, observe
-from .exact import move_away
+from .exact import sweep
 from .ledger import Ledger
 from .outcome import Outcome
 from .reader import mirrored, noted
@@ -179,7 +179,7 @@ class Mirror:
         def act(tree: Tree, ledger: Ledger) -> None:
             # Of a new owner, what it is about to adopt would be moved away.
             if exact and any(owner == known for known, *_ in ledger.owners()):
-                for failure in move_away(tree, ledger).failures:
+                for failure in sweep(tree, ledger).failures:
                     _log.warning("%s: %s", self.root, failure)
             prepare(tree, ledger, owner, by, drift)
 

@@ -11,19 +11,19 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
+import msgspec
+
 from .._core.errors import InvalidNameError, LedgerError, RootError
 from .._core.layout import LEDGER
 from .._core.names import ROOT, Name, check_names
-from .._core.rows import Displaced, Row
+from .._core.rows import Displaced, Pending, Row, unpacked
 from .._core.states import Kind
 from .formats import (
     FORMAT,
     SCHEMA,
     CorruptLedgerError,
-    Pending,
     check_format,
     migrated_copy,
-    unpacked,
 )
 
 __all__ = [
@@ -246,7 +246,10 @@ class LedgerReader:
     def pending(self) -> list[Pending]:
         """Lists the notes that an interrupted batch left, by batch and name."""
         found = self._select("SELECT batch, notes FROM intents ORDER BY batch, owner, part")
-        notes = [note for batch, packed in found for note in unpacked(batch, packed)]
+        try:
+            notes = [note for batch, packed in found for note in unpacked(batch, packed)]
+        except (msgspec.DecodeError, TypeError) as error:
+            raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
         _check_names([(note.row.name,) for note in notes])
         last = {(note.batch, note.home, note.entry): note for note in notes}
         return sorted(last.values(), key=lambda note: (note.batch, note.row.name))

@@ -16,11 +16,10 @@ from msgspec.structs import replace
 
 from .._core.names import Name, ancestors, leaf, parent
 from .._core.plan import Plan, Put, row_of
-from .._core.rows import Row
+from .._core.rows import Pending, Row
 from .._core.states import FileState, Kind, LinkState, Signature
 from .._disk.staging import Slot, Staging, home_of
 from .._disk.tree import Tree
-from .formats import Pending
 from .outcome import Failures
 
 __all__ = ["Stage"]

@@ -7,10 +7,10 @@ from pathlib import PurePath
 from typing import Literal
 
 from .._core.attributes import checked_attributes, checked_content, checked_preserve
+from .._core.declaration import Declaration
 from .._core.names import Name, parse_link_target, parse_name
 from .._core.states import DirState, FileState, LinkState, digest_of
 from .._disk.sources import look_at_source, spool
-from .comparison import Wanted
 
 __all__ = ["Update"]
 
@@ -25,7 +25,7 @@ class Update:
     """
 
     def __init__(self) -> None:
-        self._declared: dict[Name, Wanted] = {}
+        self._declared: dict[Name, Declaration] = {}
 
     def write(
         self,
@@ -52,7 +52,7 @@ class Update:
         """
         checked = checked_content(content)
         state = FileState(digest_of(checked), len(checked), checked_attributes(mode, mtime_ns))
-        self._declared[parse_name(name)] = Wanted(state, spool(str(name), checked))
+        self._declared[parse_name(name)] = Declaration(state, spool(str(name), checked))
 
     def copy(
         self,
@@ -84,7 +84,7 @@ class Update:
         checked, path = checked_preserve(preserve), os.path.abspath(source)
         own, found = checked_attributes(mode), look_at_source(path, lambda _size: False)
         state = FileState(None, found.size, own.of_copy(found.attributes, checked))
-        wanted = Wanted(state, None, path, found.signature, own, checked)
+        wanted = Declaration(state, None, path, found.signature, own, checked)
         self._declared[parse_name(name)] = wanted
 
     def symlink(
@@ -112,7 +112,7 @@ class Update:
         """
         path = parse_name(name)
         pointed = parse_link_target(target, None if allow_escape else path)
-        self._declared[path] = Wanted(LinkState(pointed, checked_attributes(None, mtime_ns)))
+        self._declared[path] = Declaration(LinkState(pointed, checked_attributes(None, mtime_ns)))
 
     def folder(
         self, name: str | PurePath, *, mode: int | None = None, mtime_ns: int | None = None
@@ -131,8 +131,8 @@ class Update:
             ValueError: The mode or the time is out of range, or the mode is decimal.
         """
         state = DirState(checked_attributes(mode, mtime_ns).of_folder())
-        self._declared[parse_name(name)] = Wanted(state)
+        self._declared[parse_name(name)] = Declaration(state)
 
-    def declared(self) -> list[tuple[Name, Wanted]]:
+    def declared(self) -> list[tuple[Name, Declaration]]:
         """Lists what is declared, by name."""
         return sorted(self._declared.items(), key=lambda pair: pair[0])

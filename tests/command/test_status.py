@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import ROOT, Name
+from cocoindex_fsmirror._core.rows import Pending
 from cocoindex_fsmirror._mirror.drift import row_of
-from cocoindex_fsmirror._mirror.formats import Pending
 from tests.command.commands import run, told
 from tests.support import exact_state
 from tests.target.flows import Flow

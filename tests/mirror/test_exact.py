@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def _lay_out(mirror: Mirror, root: Path) -> None:
 
 def test_foreign_paths_are_moved_and_managed_ones_stay(mirror: Mirror, root: Path) -> None:
     _lay_out(mirror, root)
-    moved = sweep(mirror.session).backed_up
+    moved = mirror.session.run(sweep).backed_up
     assert set(moved) == {"foreign", "d/-rf\n", "theirs/deep/file", "theirs/link", "d/fifo"}
     assert snapshot(root) == {
         "a": b"1",
@@ -63,13 +64,13 @@ def test_foreign_paths_are_moved_and_managed_ones_stay(mirror: Mirror, root: Pat
         assert os.path.lexists(root / where)
     assert mirror.verify() == []
     before = exact_state(root)
-    assert sweep(mirror.session).backed_up == {}
+    assert mirror.session.run(sweep).backed_up == {}
     assert exact_state(root) == before
 
 
 def test_paths_of_other_owners_are_not_foreign(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("a", b"1"), write("d/b", b"2", owner="another")])
-    assert sweep(mirror.session).backed_up == {}
+    assert mirror.session.run(sweep).backed_up == {}
     assert snapshot(root) == {"a": b"1", "d": "dir", "d/b": b"2"}
 
 
@@ -81,7 +82,7 @@ def test_mirror_inside_the_root_is_left_alone(mirror: Mirror, root: Path) -> Non
         inner.create()
         inner.apply([write("b", b"2")])
     (root / "sub" / "inner" / "edited by hand").write_bytes(b"3")
-    assert list(sweep(mirror.session).backed_up) == ["sub/theirs"]
+    assert list(mirror.session.run(sweep).backed_up) == ["sub/theirs"]
     with Mirror(root / "sub" / "inner") as inner:
         assert inner.verify() == []
     assert (root / "sub" / "inner" / "edited by hand").exists()
@@ -93,7 +94,7 @@ def test_mount_is_left_alone(mirror: Mirror, root: Path, mount: Mount) -> None:
     point = mount(root / "disk", "-t", "tmpfs", "tmpfs")
     (point / "theirs").write_bytes(b"2")
     with Mirror(root) as seeing:
-        assert sweep(seeing.session).backed_up == {}
+        assert seeing.session.run(sweep).backed_up == {}
     assert (point / "theirs").read_bytes() == b"2"
 
 
@@ -105,7 +106,7 @@ def test_foreign_files_on_a_mount_with_files_of_ours_stay_on_it(
     with Mirror(root) as seeing:
         seeing.apply([write("disk/ours", b"1")])
         (point / "theirs").write_bytes(b"2")
-        moved = sweep(seeing.session).backed_up
+        moved = seeing.session.run(sweep).backed_up
     assert (root / moved[Name("disk/theirs")]).read_bytes() == b"2"
     assert (point / "ours").read_bytes() == b"1"
 
@@ -117,7 +118,7 @@ def test_link_is_moved_and_not_followed(mirror: Mirror, root: Path, tmp_path: Pa
     mirror.create()
     (root / "link").symlink_to(outside)
     before = exact_state(outside)
-    assert list(sweep(mirror.session).backed_up) == ["link"]
+    assert list(mirror.session.run(sweep).backed_up) == ["link"]
     assert exact_state(outside) == before
 
 
@@ -125,14 +126,14 @@ def test_socket_with_a_listener_is_moved(mirror: Mirror, root: Path) -> None:
     mirror.create()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "s"))
-        assert list(sweep(mirror.session).backed_up) == ["s"]
+        assert list(mirror.session.run(sweep).backed_up) == ["s"]
 
 
 def test_two_sweeps_within_a_second_lose_nothing(mirror: Mirror, root: Path) -> None:
     mirror.create()
     for number in range(3):
         (root / "x").write_bytes(b"%d" % number)
-        sweep(mirror.session)
+        mirror.session.run(sweep)
     assert backups(root) == [b"0", b"1", b"2"]
 
 
@@ -155,7 +156,7 @@ def test_declared_path_that_is_not_managed_is_left_alone(
     for name in ("empty", "e"):
         (source / name).mkdir()
     besides = known_in(survey(Options(str(source))))
-    assert set(sweep(mirror.session, besides).backed_up) == {"d/other", "dd"}
+    assert set(mirror.session.run(partial(sweep, besides=besides)).backed_up) == {"d/other", "dd"}
     # A folder where a file belongs stays; a file where a folder belongs may be replaced.
     assert snapshot(root) == {"d": "dir", "d/theirs": b"1", "empty": "dir", "e": b"1"}
 
@@ -165,7 +166,7 @@ def test_folder_where_a_file_is_declared_is_foreign(mirror: Mirror, root: Path) 
     (root / "x").unlink()
     (root / "x" / "deep").mkdir(parents=True)
     (root / "x" / "deep" / "mine").write_bytes(b"mine")
-    assert list(sweep(mirror.session).backed_up) == ["x/deep/mine"]
+    assert list(mirror.session.run(sweep).backed_up) == ["x/deep/mine"]
     assert snapshot(root) == {"d": "dir", "d/y": b"1"}
 
 
@@ -180,7 +181,7 @@ def test_folder_goes_with_the_foreign_file_that_had_kept_it(
     mirror.prepare(OWNER, DriftReport())
     assert (root / "x" / "y" / "mine").exists()
     if how == "swept":
-        assert list(sweep(mirror.session).backed_up) == ["x/y/mine"]
+        assert list(mirror.session.run(sweep).backed_up) == ["x/y/mine"]
         assert not (root / "x").exists()
     else:
         (root / "x" / "y" / "mine").unlink()
@@ -194,7 +195,8 @@ def test_folders_keep_their_times_through_sweeps_and_prunes(mirror: Mirror, root
     (root / "x" / "y" / "mine").write_bytes(b"mine")
     (root / "x" / "mine").write_bytes(b"mine")
     mirror.apply([delete("x/y/f")])
-    assert set(sweep(mirror.session, lambda name, _: name == "x/y/mine").backed_up) == {"x/mine"}
+    act = partial(sweep, besides=lambda name, _is_folder: name == "x/y/mine")
+    assert set(mirror.session.run(act).backed_up) == {"x/mine"}
     assert (root / "x").lstat().st_mtime_ns == 5
     (root / "x" / "y" / "mine").unlink()
     mirror.prepare(OWNER, DriftReport())
@@ -219,7 +221,7 @@ def test_folder_that_can_not_be_listed_stays_and_is_named(
 
     monkeypatch.setattr(Tree, "names_in", names_in)
     assert foreign(mirror.root) == ["closed/", "d/closed/", "mine"]
-    outcome = sweep(mirror.session)
+    outcome = mirror.session.run(sweep)
     assert list(outcome.backed_up) == ["mine"]
     assert [(failure.path, str(failure)) for failure in outcome.failures] == [
         (name, f"move away {name!r}: Permission denied (it is not managed, and stays where it is)")
@@ -305,7 +307,7 @@ def test_deep_trees_are_swept_file_by_file_with_few_descriptors(
         (deep / "x").write_bytes(b"%d" % number)
     sys.setrecursionlimit(len(inspect.stack(0)) + 250)
     try:
-        moved = sweep(mirror.session).backed_up
+        moved = mirror.session.run(sweep).backed_up
     finally:
         sys.setrecursionlimit(usual)
     assert snapshot(root) == {}

@@ -16,10 +16,10 @@ import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.rows import Row
+from cocoindex_fsmirror._core.rows import Pending, Row
 from cocoindex_fsmirror._core.states import Kind
 from cocoindex_fsmirror._mirror.drift import DriftReport
-from cocoindex_fsmirror._mirror.formats import CorruptLedgerError, Pending
+from cocoindex_fsmirror._mirror.formats import CorruptLedgerError
 from cocoindex_fsmirror._mirror.ledger import Ledger
 from cocoindex_fsmirror._mirror.reader import ALL, LedgerReader, Span, exists
 from tests.mirror.files import FILES
