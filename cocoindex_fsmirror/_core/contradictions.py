@@ -1,7 +1,7 @@
 """Contradictions: declarations that can't all be met fail, and name each other. Pure.
 
 Several declarers may ask for one path, a file may be declared above another path, and a file
-system may take two names for one. The rest can be planned path by path.
+system may take two names for one. All other declarations can be planned path by path.
 """
 
 from __future__ import annotations

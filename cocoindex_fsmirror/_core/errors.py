@@ -80,7 +80,7 @@ class RootError(FsMirrorError):
 
     Attributes:
         root: The path of the root.
-        hint: What to do about the problem.
+        hint: The way to solve the problem.
     """
 
     def __init__(self, root: str, problem: str, hint: str) -> None:
@@ -149,7 +149,7 @@ class PathError(FsMirrorError):
     Attributes:
         path: The path, relative to the root.
         operation: The operation that failed, as a verb.
-        hint: What to do about the problem; may be empty.
+        hint: The way to solve the problem; may be empty.
     """
 
     def __init__(self, path: str, operation: str, problem: str, hint: str = "") -> None:

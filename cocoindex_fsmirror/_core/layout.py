@@ -1,7 +1,8 @@
 """Names of everything inside ``.fsmirror/``, our own folder in a root.
 
-The root has one, and so has each *home*: a folder on another mount, whose files are staged
-and backed up there. All names are relative to the root::
+The root has one, and so has each other *home*: a folder below it that needs a staging area of its
+own, since it is on another mount or has another default ACL. There it holds ``tmp/`` only, and at
+the top of a mount also ``backup/``. All names are relative to the root::
 
     .fsmirror/
         .gitignore                keeps the folder out of repositories
@@ -51,7 +52,7 @@ def area_of(home: Name, batch: str) -> Name:
 
 
 def backups_of(home: Name) -> Name:
-    """Returns the backup area of a home."""
+    """Returns the backup area of the root, or of the top of another mount."""
     return join(home, Name(f"{FOLDER}/backup"))
 
 

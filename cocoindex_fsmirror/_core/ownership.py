@@ -2,7 +2,8 @@
 
 One table turns a verdict and a policy into a fate. The planner asks it about the bytes that a
 look has found, and the batch asks it again about those that a rename has brought out.
-:func:`.plan.judge` gives the verdicts.
+:func:`.plan.judge` gives the verdicts. A further policy is also named where it is offered:
+by the connector, by ``Mirror.update`` and by ``fsmirror sync``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Planner: makes of intents, rows and actual states the ordered steps of a batch. Pure.
+"""Planner: turns intents, rows and actual states into the ordered steps of a batch. Pure.
 
 Paths are planned one by one: first those that are no longer declared, then the declared ones.
-The fate of the bytes that are found is that of the table in :mod:`.ownership`.
+The table in :mod:`.ownership` gives the fate of the bytes that are found at a path. A path that
+can't be planned fails alone.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ def make_plan(intents: Iterable[Intent], view: View) -> Plan:
     """Plans a batch.
 
     Args:
-        intents: What is asked for, in any order.
-        view: What the ledger and the disk say about it.
+        intents: The desired states, in any order.
+        view: The rows and the actual states of their paths.
     """
     wanted = coalesce(intents, view.rows, view.folding)
     planner = _Planner(view, wanted)
     for intent in wanted.absent.values():
         planner.plan(intent)
-    # Those that make folders come first: what makes none may rely on them.
+    # Intents that may make folders come first: the others may rely on these folders.
     for intent in sorted(wanted.present.values(), key=lambda intent: not intent.create_parents):
         planner.plan(intent)
     return planner.finish()
@@ -97,7 +98,8 @@ class _Planner:
             raise ConflictError(name, "remove", problem, "move it away, or restore it")
         if fate in (Fate.DISCARD, Fate.BACK_UP):
             step = Remove(name, self._actual(name), verdict, intent.on_conflict)
-            if self._view.folding:  # Removed last, it would take a new file of that name along.
+            # Where names fold, a removal at the end could hit the new file with a twin of the name.
+            if self._view.folding:
                 self._clear[name] = step
                 self._vacated.add(self._view.folding(name))
             else:
@@ -118,7 +120,7 @@ class _Planner:
                 continue
             if not intent.create_parents:
                 problem = f"its folder {name!r} does not exist"
-                hint = "declare it, or let create_parent_dirs stand at True"
+                hint = "declare it, or leave create_parent_dirs at True"
                 raise PathError(intent.name, "write", problem, hint)
             self._make_folder(intent, Row(name, Kind.DIR, intent.owner, "", declared=False))
         if not isinstance(intent.desired, DirState):
@@ -158,7 +160,7 @@ class _Planner:
         self._files.append(Put(intent, actual, verdict, attributes, made))
 
     def _plan_kept(self, intent: Intent, actual: Actual) -> None:
-        """Plans to record a path that is right but for its attributes, unless that is recorded."""
+        """Plans to record a path whose bytes are right, and to set attributes that it lacks."""
         row, state = self._view.rows.get(intent.name), actual.state
         is_known = row is not None and row.owner == intent.owner and same_content(row.state, state)
         kept = row_of(intent, made=row.made if row and is_known else state.digest in intent.ours)
@@ -167,10 +169,10 @@ class _Planner:
             adopts = row is None and kept.kind != Kind.DIR
             self._keep.append(Keep(kept, actual, missing, adopts))
 
-    # What is in the way
+    # Paths in the way
 
     def _clear_file(self, intent: Intent, name: Name) -> None:
-        """Plans to remove first a file whose place, or whose folder's place, is needed."""
+        """Plans to remove a file before others are placed: its path, or its folder's, is needed."""
         step = self._remove.pop(name, None) or self._clear.get(name)
         if step is None:
             verdict, policy = self._judge(intent, name), intent.on_conflict

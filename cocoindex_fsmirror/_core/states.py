@@ -132,7 +132,7 @@ def same(desired: State, actual: State) -> bool:
 
 
 def same_content(desired: State, actual: State) -> bool:
-    """True if two states agree but for their attributes; a file that was not read never does."""
+    """True if two states agree apart from their attributes; an unread file agrees with none."""
     if desired.digest is None:
         return type(desired) is type(actual) and not isinstance(desired, FileState)
     return desired.digest == actual.digest
@@ -163,7 +163,7 @@ def proves(signature: Signature, recorded: Signature, recorded_ns: int) -> bool:
 
 
 def is_older(stamp_ns: int, than_ns: int) -> bool:
-    """True if a file's stamp is from an earlier tick than a time.
+    """True if the stamp of a file is from an earlier tick of the clock than a given time.
 
     On a file system that keeps whole seconds, a tick is a second.
     """
@@ -173,7 +173,7 @@ def is_older(stamp_ns: int, than_ns: int) -> bool:
 
 
 class Actual(msgspec.Struct, frozen=True, gc=False):
-    """The state of a path on the disk, and its signature if there was one to be seen."""
+    """The state of a path on the disk, and its signature unless nothing is there."""
 
     state: State
     signature: Signature | None = None

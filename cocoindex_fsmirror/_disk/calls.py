@@ -78,8 +78,7 @@ def open_file(base: str, folder: int) -> int:
 def closing(fd: int) -> Iterator[int]:
     """Closes a descriptor at the end of a block.
 
-    A descriptor that a tree has cached is duplicated first, since opening another folder
-    may close it.
+    Not for a descriptor that a tree has cached, which the tree closes: give a duplicate of that.
     """
     try:
         yield fd

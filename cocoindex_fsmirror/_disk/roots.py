@@ -1,4 +1,8 @@
-"""Roots: opened, made with the folders above them, locked, synced and removed."""
+"""Roots: the top directory of a mirror is opened, made, locked, synced above and removed.
+
+A symbolic link may lead to a root; none is followed below it. The lock is ``flock(2)`` on the
+directory itself: it ends with its process, so a crash leaves no lock behind.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ _PROBLEMS: Final = {
     errno.EROFS: ("is on a read-only file system", "remount it writable"),
     errno.ENOENT: (
         "is missing, or the folder above it is",
-        "make it, or let create_parent_dirs stand at True",
+        "make it, or leave create_parent_dirs at True",
     ),
 }
 

@@ -147,8 +147,8 @@ def look_at_source(path: str, needs_digest: Callable[[int], bool] = lambda _size
 def may_be_at(target: str) -> Callable[[int], bool]:
     """Returns a function that tells if the digest of a source is needed before it is copied.
 
-    It is that of a small file, which is read at once, or of one that may be the same as
-    the target, which has its size.
+    A digest is needed of a small file, which is read at once, and of a file with the size of
+    the target, which may hold the same bytes.
     """
     return lambda size: size <= SMALL or _has_size(target, size)
 

@@ -1,6 +1,7 @@
 """Staging: contents are written to an area of our own folder, and renamed into place.
 
-Its siblings, the backup areas, take what others had put in the way.
+Foreign bytes in the way are renamed to the backup area, which is beside the staging areas. Both
+need renames only, so each mount has areas of its own.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ class Staging:
         """Moves a slot's file to a path where nothing is.
 
         Raises:
-            FileExistsError: Something is there, and still is.
+            FileExistsError: Something is there; it stays, and so does the slot's file.
         """
         self._tree.move(self._path(slot), name)
 
@@ -254,7 +255,7 @@ def mount_of(tree: Tree, folder: Name) -> Name:
 
 
 def home_of(tree: Tree, folder: Name) -> Name:
-    """Returns the folder whose staging area serves one that exists: the root, or another.
+    """Returns the home of an existing folder: the folder with the staging area that serves it.
 
     A default ACL is inherited only where a file is created, so it has to be that of the folder.
     """

@@ -60,7 +60,7 @@ class Tree:
     def folder(self, name: Name, besides: Name = ROOT) -> int:
         """Returns the descriptor of a folder, opened without following a link anywhere.
 
-        It stays open until another folder is opened, or one is removed.
+        The descriptor stays open until another folder is opened, or one is removed.
 
         Args:
             name: The folder.
@@ -180,7 +180,7 @@ class Tree:
     def remove_all(self, top: Name) -> None:
         """Removes what is at a path of our own folder, with all that is in it."""
         found, folders = [top], set[Name]()
-        for name in found:  # It grows meanwhile.
+        for name in found:  # The list grows meanwhile.
             if isinstance(self.look(name).state, DirState):
                 folders.add(name)
                 found += self.names_in(name)
