@@ -1,9 +1,8 @@
 """Backups: foreign bytes that had to make way, listed, put back or removed for good.
 
-They lie at ``.fsmirror/backup/<UTC time>/<the path that they had>``, in the root or
-in a folder below it that another mount needs (its *home*). Whatever is found there may
-have been made by anybody: no link is followed, and what looks different from when it
-was listed is left alone.
+They lie at ``.fsmirror/backup/<UTC time>/<the path that they had>``, in the root or at
+the top of another mount below it. Anybody may have made what lies there: no link is
+followed, and a path that has changed since it was listed is left alone.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ __all__ = [
 ]
 
 BackupKind: TypeAlias = Literal["file", "link", "dir", "other"]
-"""What a backup is; ``"other"`` is a FIFO, a socket or a device."""
+"""The kind of a backup; ``"other"`` is a FIFO, a socket or a device."""
 
 _NS: Final = 1_000_000_000
 _NOT_A_FOLDER: Final = (errno.ENOTDIR, errno.ELOOP)
@@ -93,8 +92,8 @@ def find_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
 
     Args:
         tree: The root.
-        homes: Folders below the root that may have a backup area of their own, which
-            counts if they are on other mounts.
+        homes: Folders below the root that may have a backup area of their own; it counts
+            if the folder is on another mount.
     """
     serving = {ROOT, *(home for home in homes if _is_elsewhere(tree, home))}
     found = [backup for home in serving for backup in _backups_of(tree, home)]
@@ -102,7 +101,7 @@ def find_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
 
 
 def _is_elsewhere(tree: Tree, folder: Name) -> bool:
-    """True if the root's own backup area can't serve a folder; else, one there is not ours."""
+    """True if a folder is on another mount; elsewhere, a backup area in it is not ours."""
     try:
         return mount_of(tree, folder) != ROOT
     except OSError as error:
@@ -181,9 +180,9 @@ def find(backups: Iterable[Backup], asked: str) -> list[Backup]:
     """Lists the backups that somebody may mean, the newest last.
 
     Args:
-        backups: Those that there are.
-        asked: Where a backup is, its ``<stamp>/<name>``, or the path that it had, which may
-            stand for several. The first of these that fits counts.
+        backups: All backups.
+        asked: The path of a backup, its ``<stamp>/<name>``, or the path that it had, which
+            may stand for several. The first of these that fits counts.
     """
     known = sorted(backups, key=_age_and_name)
     return (
@@ -197,7 +196,7 @@ def parse_age(text: str) -> int:
     """Returns the length of ``30d``, ``12h``, ``45m``, ``90s`` or ``2w``, in nanoseconds.
 
     Raises:
-        ValueError: It is not a whole number with one of these units.
+        ValueError: The text is no whole number with one of these units.
     """
     found = _AGE.fullmatch(text)
     if found is None:
@@ -216,13 +215,13 @@ def restore(tree: Tree, backup: Backup, to: Name) -> None:
     Args:
         tree: The locked root.
         backup: As it was listed.
-        to: Where it goes, relative to the root; as a rule ``backup.name``.
+        to: Its new path, relative to the root; as a rule ``backup.name``.
 
     Raises:
-        BarrierError: It was moved, but the disk did not confirm.
+        BarrierError: The backup was moved, but the disk did not confirm.
         ConflictError: Something is there already, or where a folder above it should be.
         InvalidNameError: The path is in our own folder, or is none.
-        PathError: It can't be moved there, and is where it was.
+        PathError: The backup can't be moved there, and stays.
     """
     # Foreign names need not be text; all else that may not be declared is refused.
     parse_name(to.encode(errors="replace").decode())
@@ -245,7 +244,7 @@ def restore(tree: Tree, backup: Backup, to: Name) -> None:
 
 def _unmake(tree: Tree, folder: Name) -> None:
     """Removes a folder that we made, if it is empty."""
-    with contextlib.suppress(OSError):  # It stays, which hurts nobody.
+    with contextlib.suppress(OSError):  # Then the empty folder stays, which hurts nobody.
         tree.remove_folder(folder)
 
 
@@ -279,14 +278,15 @@ def _barrier(tree: Tree, backup: Backup, to: Name) -> None:
 def purge(tree: Tree, backups: Iterable[Backup]) -> tuple[int, int]:
     """Removes backups for good, and the folders of the backup area that become empty.
 
-    What is gone already is not counted. There is no barrier: a power cut may bring some back.
+    Backups that are gone already are not counted. There is no barrier: a power cut may bring some
+    back.
 
     Args:
         tree: The locked root.
         backups: As they were listed.
 
     Returns:
-        How many were removed, and their size in bytes.
+        The number of removed backups, and their size in bytes.
 
     Raises:
         ApplyError: Some could not be removed, or changed since they were listed; all

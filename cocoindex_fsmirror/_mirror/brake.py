@@ -60,8 +60,8 @@ class Brake:
         self._limit = limit
         self._announced: set[Name] = set()
         self._managed: int | None = None  # At the first batch of the update.
-        self._gone: set[Name] = set()  # What this update has removed, or was refused.
-        self._passed: set[Name] = set()  # What it was allowed to remove.
+        self._gone: set[Name] = set()  # Removed by this update, or refused.
+        self._passed: set[Name] = set()  # Those that were not refused.
 
     def announce(self, name: Name) -> None:
         """Notes that a path is no longer declared. Threads of the engine may call this."""

@@ -38,8 +38,8 @@ class Comparison:
 
     Args:
         root: The root of the mirror.
-        owner: Who declares.
-        on_conflict: What happens to foreign bytes.
+        owner: The identity of the declarer.
+        on_conflict: The policy for foreign bytes.
         durable: True if the batches have to survive a power cut.
         read: True to read every source, instead of trusting an unchanged signature.
 
@@ -63,9 +63,8 @@ class Comparison:
         """Yields an intent for each path that differs, a batch at a time.
 
         Args:
-            declared: What each path should hold.
-            suspects: Paths of which a look did not prove that they hold what was written, by
-                name; by default they are looked for.
+            declared: The desired state of each path.
+            suspects: The suspects, by name; by default they are looked for.
         """
         for batch in _batches(self._intents(declared, suspects)):
             yield batch
@@ -96,8 +95,8 @@ class Comparison:
 
         Args:
             name: The path.
-            wanted: What is declared.
-            recorded: The row of the path, if it records that: then only the copy is in question.
+            wanted: The desired state.
+            recorded: The row of the path, if it records that state; the source need not be read.
 
         Raises:
             SourceError: The source can't be read.
@@ -127,7 +126,7 @@ class Comparison:
 def _merged(
     declared: Declared, written: Iterable[LastWritten]
 ) -> Iterator[tuple[Name, Declaration | None, LastWritten | None]]:
-    """Yields each path, by name, with what it should hold and what was last written there."""
+    """Yields each path, by name, with its desired and its last-written state."""
     rows = iter(written)
     last = next(rows, None)
     for name, wanted in declared:
@@ -163,7 +162,7 @@ def apply_all(
 ) -> list[FsMirrorError]:
     """Applies batch after batch, and tries again what did not fit on a full disk.
 
-    Old versions that went may have made room; it is tried as long as that helps.
+    Old versions that went may have made room. Each round has to place more, or it is the last.
 
     Args:
         apply: Applies a batch; raises :class:`ApplyError` for paths that failed.
@@ -183,7 +182,7 @@ def apply_all(
                 intents = {intent.name: intent for intent in batch}
                 for failure in error.exceptions:
                     assert isinstance(failure, PathError)
-                    intent = intents.get(Name(failure.path))  # None of a folder above one.
+                    intent = intents.get(Name(failure.path))  # None for a folder above one.
                     if intent is not None and _is_full(failure):
                         unfitting.append((intent, failure))
                     else:
@@ -196,7 +195,7 @@ def apply_all(
 
 def _is_full(failure: PathError) -> bool:
     """True if a path failed since the disk, or the quota, is full."""
-    cause = failure.__cause__  # Of an error of the system, that error.
+    cause = failure.__cause__  # The error of the system, if it was one.
     return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -207,9 +206,9 @@ def check_removals(
 
     Args:
         root: The root of the mirror.
-        owner: Who declares.
-        declared: What each path should hold.
-        limit: How many files and links may be removed; ``None`` for any number.
+        owner: The identity of the declarer.
+        declared: The desired state of each path.
+        limit: The most files and links that may be removed; ``None`` for any number.
         option: The name of the limit, for the message.
 
     Raises:

@@ -89,7 +89,7 @@ def rows(root: str, span: Span = ALL, tree: Tree | None = None) -> Iterator[Row]
     Args:
         root: The root of the mirror.
         span: Which paths.
-        tree: The root, if it was opened to leave out what one ``lstat`` proves.
+        tree: The opened root, to yield only the suspects; by default all rows are yielded.
 
     Raises:
         LedgerError: The ledger can't be read.
@@ -107,7 +107,7 @@ def rows(root: str, span: Span = ALL, tree: Tree | None = None) -> Iterator[Row]
             else:
                 found = whole = ledger.page(span)
                 last = whole[-1].name if whole else ROOT
-            if not ledger.is_copy:  # To migrate a copy for each page would take long.
+            if not ledger.is_copy:  # A copy would have to be migrated again for each page.
                 ledger.close()
                 ledger = None
             # The rows of a copied ledger are about files with other signatures.
@@ -174,7 +174,7 @@ def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
         above, _, base = name.rpartition("/")
         try:
             if above != folder:
-                folder, fd = ROOT, tree.fd  # Should the next line fail.
+                folder, fd = ROOT, tree.fd  # In case the next line fails.
                 folder, fd = Name(above), tree.folder(Name(above))
             found = os.stat(base, dir_fd=fd, follow_symlinks=False)
         except OSError:
@@ -234,7 +234,7 @@ def find_drift(root: str, span: Span = ALL, *, content: bool = False) -> DriftRe
             drifted.append(row)
         elif row.kind != Kind.DIR and actual.signature and not is_held(row, actual.signature):
             now = replace(row.with_signature(actual.signature, looked_ns), seen=False)
-            if is_held(now, actual.signature):  # Else it was touched just now: the next look tells.
+            if is_held(now, actual.signature):  # Else it changed just now: the next look tells.
                 refreshed.append(now)
     return DriftReport(
         names.union(row.name for row in drifted),
@@ -251,15 +251,15 @@ _Unfinished = tuple[list[Row], frozenset[Name], frozenset[str], frozenset[str]]
 def _unfinished(root: str) -> _Unfinished:
     """Returns the rows of an unfinished batch, and of both sides of contested paths.
 
-    All are declared again, if they still are. Beside them: the contested paths, the owners
-    whose contest an earlier update saw, and the owners that are known.
+    Their components run again, and declare them if they still do. Further values: the contested
+    paths, the owners whose contest an earlier update saw, and the known owners.
     """
     with known(root) as ledger:
         notes = ledger.displaced()
         drifted = [note.row for note in ledger.pending()]
         owners = frozenset(owner for owner, *_ in ledger.owners() if ledger.is_believed)
         winners = ledger.rows_named(note.by for note in notes).values()
-    # Only who declares them counts.
+    # Only the owner and the component of these rows count.
     drifted += [replace(row, seen=False) for row in winners]
     drifted += [Row(n.name, Kind.FILE, n.owner, n.container, n.component) for n in notes]
     stale = frozenset(note.owner for note in notes if note.seen)
@@ -293,7 +293,7 @@ def _looked_at(root: str, span: Span, *, content: bool) -> Iterator[tuple[Row, A
 
 
 def _differs(row: Row, actual: Actual) -> bool:
-    """True if a path is not as it was written, or that was never synced."""
+    """True if a path is not in its last-written state, or that was never synced."""
     return row.unsynced or not same(row.state, actual.state)
 
 

@@ -1,4 +1,7 @@
-"""Sweep: move what is not managed to the backup area, so that a mirror is exact."""
+"""Sweep: move what is not managed to the backup area, so that a mirror is exact.
+
+A path that can't be moved stays, and stops no other.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _log = logging.getLogger("cocoindex_fsmirror")
 
 
 Known: TypeAlias = Callable[[Name, bool], bool]
-"""Tells if a path, or something below it, belongs there. Takes the path, and if it is a folder."""
+"""A function of a path, and if it is a folder: true if that, or something below it, is known."""
 
 
 def _find_foreign(tree: Tree, ledger: LedgerReader, besides: Known) -> Iterator[tuple[Name, bool]]:
@@ -60,7 +63,7 @@ def foreign(root: str, besides: Known = lambda _name, _is_folder: False) -> list
 
     Args:
         root: The root of the mirror.
-        besides: True for more paths that are not foreign.
+        besides: True of further paths that are not foreign.
 
     Raises:
         RootError: The root can't be read.
@@ -76,7 +79,7 @@ def sweep(tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder:
     Args:
         tree: The locked root.
         ledger: Its ledger.
-        besides: True for more paths that are left alone.
+        besides: True of further paths that are left alone.
 
     Returns:
         The new path of each file in ``backed_up``; failures are in it, and not raised.

@@ -123,7 +123,7 @@ def _from_2_to_3(connection: sqlite3.Connection) -> None:
     for column in ("seen", "source_inode", "source_ctime_ns"):
         execute(f"ALTER TABLE rows ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
     execute("UPDATE rows SET unsynced = unsynced = 2, seen = unsynced = 1 WHERE unsynced")
-    # What ``fsmirror sync`` noted of a source whose listing was mirrored; it compares now.
+    # Notes of ``fsmirror sync`` about a listing that it mirrored whole; now it compares paths.
     execute("DELETE FROM meta WHERE key LIKE 'note:sync: what was mirrored%'")
     execute("DELETE FROM meta WHERE key LIKE 'note:sync: listings with%'")
     packed = execute("SELECT batch, owner, part, notes FROM intents").fetchall()

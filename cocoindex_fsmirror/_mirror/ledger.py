@@ -1,7 +1,7 @@
 """The ledger: our memory of what we wrote, in ``<root>/.fsmirror/ledger.sqlite3``.
 
 The engine forgets the children of a directory that is no longer declared, so
-without this nobody could tell our files from the user's. SQLite in WAL mode
+without the ledger nobody could tell our files from the user's. SQLite in WAL mode
 with ``synchronous=NORMAL`` loses its last commits in a power cut, but never its
 consistency; what must not be lost is written before the first barrier of a batch.
 """
@@ -43,12 +43,12 @@ class Ledger(LedgerReader):
 
         Args:
             path: The path of the root.
-            folder: The descriptor of our folder in it, which no link has led to.
-            network: The root is on a network file system, where WAL does not work.
+            folder: The descriptor of our folder in it, opened without following a link.
+            network: True if the root is on a network file system, where WAL does not work.
 
         Raises:
-            CorruptLedgerError: What is there is no ledger.
-            FileNotFoundError: Nothing is there.
+            CorruptLedgerError: The file is damaged, or no ledger.
+            FileNotFoundError: There is no file.
             LedgerError: A newer release wrote it, or SQLite fails.
         """
         file = os.path.join(path, LEDGER)
@@ -82,7 +82,7 @@ class Ledger(LedgerReader):
             check_format(self._connection, self.file)
 
     def _check(self) -> None:
-        """Refuses what is damaged, and disbelieves a copy."""
+        """Refuses a damaged ledger; does not believe the signatures in a copied one."""
         if self._connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise CorruptLedgerError(f"{self.file}: damaged")
         deque(self.names(), maxlen=0)
@@ -165,21 +165,21 @@ class Ledger(LedgerReader):
             execute("INSERT OR REPLACE INTO displaced VALUES (?, ?, ?, ?, ?, ?)", added)
 
     def forget(self, owner: str) -> None:
-        """Drops everything that is known of an owner."""
+        """Drops the rows and all notes of an owner."""
         with self.transaction():
             for table in ("rows", "displaced", "intents"):
                 self._connection.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
             self._connection.execute("DELETE FROM meta WHERE key = ?", (f"owner:{owner}",))
 
     def set_seen(self, names: Iterable[Name], seen: bool) -> None:
-        """Marks rows as drifted at an update that has seen it, or as healed."""
+        """Marks rows whose drift an update has seen, or removes that mark."""
         with self.transaction():
             sql = "UPDATE rows SET seen = ? WHERE name = ?"
             self._connection.executemany(sql, ((+seen, name) for name in names))
 
 
 def _leads_to(file: str, there: os.stat_result) -> bool:
-    """True if a path leads to the file that was found in another way."""
+    """True if a path leads to the file that was found by the descriptor of its folder."""
     try:
         return os.path.samestat(os.stat(file), there)
     except OSError:

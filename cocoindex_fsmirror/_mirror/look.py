@@ -1,6 +1,6 @@
 """Looks at a root, and at the paths of a batch before and after it. Changes nothing.
 
-A file whose signature proves its content is not read; :mod:`._core/states` says when it does.
+A file is not read if its signature proves its content, as :func:`._core.states.proves` tells.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def opened(root: str) -> Iterator[Tree]:
 def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> Actual:
     """Returns what is at a path; reads a content unless the row proves it.
 
-    What can't be looked at counts as foreign: touching it will fail, by name.
+    A path that can't be looked at counts as foreign; a step that needs it will fail, by name.
     """
     try:
         if row is not None and row.kind == Kind.FILE and not read:
@@ -69,7 +69,7 @@ def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> A
 
 
 def is_held(row: Row, signature: Signature) -> bool:
-    """True if the signature of a file or link proves that it holds what was last written."""
+    """True if the signature of a file or link proves that its last-written state still holds."""
     doubtful = row.unsynced or row.seen
     return not doubtful and proves(signature, row.signature, row.recorded_ns)
 
@@ -82,7 +82,7 @@ def view_of(
     *,
     read: bool = False,
 ) -> View:
-    """Returns what the ledger and the disk say about a batch, as if some paths were gone."""
+    """Returns the rows and actual states of a batch, as if some paths were gone already."""
     asked = {intent.name for intent in intents}
     holding = {parent(name) for name in asked} - {ROOT}
     names = asked | holding | {above for name in holding for above in ancestors(name)}

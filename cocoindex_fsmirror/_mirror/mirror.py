@@ -1,4 +1,8 @@
-"""One root directory that is kept in its desired state. Knows no engine."""
+"""Mirror: one root directory that is kept in its desired state. Knows no engine.
+
+The public face of the room, for programs and for the connector. Each method that changes the root
+locks it for that time.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +43,12 @@ class Status(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         root: Its path.
-        owners: How many targets (of one or more apps) write to it.
+        owners: The number of owners that write to it.
         files: Managed files and links.
         folders: Folders that we made, or that are declared.
         size: Bytes in the managed files, as last written.
-        updated_ns: When something was last recorded, in nanoseconds since 1970; 0 if
-            nothing was.
+        updated_ns: The time of the last record, in nanoseconds since 1970; 0 if there is
+            none.
     """
 
     root: str
@@ -59,8 +63,8 @@ class Mirror:
     """One root directory and its ledger.
 
     Args:
-        root: The directory. It need not exist yet.
-        patience: How long to wait for another writer, in seconds.
+        root: The directory, which need not exist yet.
+        patience: The longest time to wait for another writer, in seconds.
         on_outcome: Called with the outcome of each batch, also if some of its paths failed.
         on_bytes: Called with 0 when a batch begins, and then with the number of bytes that
             were staged. An exception of it stops the batch: nothing of it is applied.
@@ -144,7 +148,7 @@ class Mirror:
         return observe(self.root, content=content)
 
     def create(self) -> None:
-        """Makes the root, and what we keep in it, unless they are there.
+        """Makes the root, our folder and an empty ledger, unless they are there.
 
         Raises:
             RootError: The root can't be used.
@@ -161,7 +165,7 @@ class Mirror:
         exact: bool = False,
         by: str = "",
     ) -> None:
-        """Makes the root if it is missing, recovers, and records what a look found.
+        """Makes the root if it is missing, recovers, and records drift that was found.
 
         Args:
             owner: The identity whose drift is recorded.
@@ -203,7 +207,7 @@ class Mirror:
             read: True to read every file, instead of trusting an unchanged ``lstat``.
 
         Returns:
-            What was done.
+            The outcome of the batch.
 
         Raises:
             ApplyError: Some paths failed; all others were applied.
@@ -237,18 +241,18 @@ class Mirror:
     ) -> Iterator[Update]:
         """Brings the files that are declared inside a ``with`` block to the disk, at its end.
 
-        What was declared in the update before and is not declared in this one goes. An
-        exception inside the block changes nothing.
+        Paths that an earlier update declared and this one does not are removed. An exception
+        inside the block changes nothing.
 
         Args:
-            by: Who declares. Several programs that share a mirror each have a name of their
-                own; what one declares is not removed by another.
-            on_conflict: What happens to foreign bytes in the way of a declared file:
+            by: The name of the declarer. Programs that share a mirror need different names, so
+                that none removes the files of another.
+            on_conflict: The policy for foreign bytes in the way of a declared file:
                 ``"backup"`` moves them to ``.fsmirror/backup/``, ``"overwrite"`` destroys
                 them, ``"error"`` fails that file.
-            durability: ``"batch"`` returns when a power cut can take nothing of the update
-                any more; ``"none"`` leaves that to the system.
-            max_delete: How many files the update may remove: a count, or as a float a
+            durability: ``"batch"`` returns once the update will survive a power cut;
+                ``"none"`` leaves that to the system.
+            max_delete: The most files that the update may remove: a count, or as a float a
                 fraction of those that are managed.
 
         Yields:

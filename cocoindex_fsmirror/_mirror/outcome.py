@@ -26,7 +26,7 @@ _HINTS: Final = {
     errno.ENOTDIR: "a folder was replaced while we worked; update again",
     errno.ELOOP: "a folder was replaced by a link while we worked; update again",
 }
-# A path may be in several lists, such as backed up and written; the last says most.
+# A path may be in several lists, such as backed up and written; the last verb tells most.
 _VERBS: Final = (
     *("kept", "left", "backed_up", "removed", "pruned"),
     *("adopted", "dressed", "made", "written"),
@@ -96,7 +96,7 @@ class Failures:
 
 
 def as_path_error(name: Name, operation: str, error: PathError | OSError) -> PathError:
-    """Returns an error as that of a path, with a hint if the usual cure is known."""
+    """Returns the error of a path, with a hint if the usual cure is known."""
     if isinstance(error, PathError):
         return error
     hint = _HINTS.get(error.errno or 0, "")

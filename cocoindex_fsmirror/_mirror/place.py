@@ -1,7 +1,8 @@
 """Place: give staged files their names, and remove what is no longer declared.
 
-What a rename brings out of a path need not be what the plan had seen there. So these bytes
-are judged once more, by the table of :mod:`._core.ownership`, before they are discarded.
+A rename may bring other bytes out of a path than the plan had seen there. So they are judged once
+more, by the table of :mod:`._core.ownership`, before they are discarded. A step that
+fails stops only its own path.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Placement:
                 appeared = judge_bytes(self._tree.look(name), ())
                 if fate_of(appeared, put.intent.on_conflict).blocks:
                     raise _appeared(name, "write") from None
-                expected = Actual(OtherState())
+                expected = Actual(OtherState())  # Of unknown content, so it will be read.
             except FileNotFoundError:
                 if expected.state is ABSENT:
                     raise

@@ -1,4 +1,8 @@
-"""Reads the ledger: the queries, and the way to open it without changing anything."""
+"""Reads the ledger: the queries, and the way to open it without changing anything.
+
+Anybody may have made the file: names in it are checked, and a format that no release wrote is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -99,8 +103,8 @@ class LedgerReader:
     def peek(cls, path: str) -> Self:
         """Opens the ledger of a root for reading; an empty one in memory if there is none.
 
-        Changes nothing. A file without tables is none: the first writer makes them in one
-        step. Without a write-ahead log nobody has it open, so that not even the lock files of
+        Changes nothing. A file without tables is no ledger yet: the first writer makes them in
+        one step. Without a write-ahead log nobody has it open, so that not even the lock files of
         a WAL reader are needed (SQLite's ``immutable``).
 
         Raises:
@@ -162,11 +166,11 @@ class LedgerReader:
         return list(itertools.starmap(Row, self._named(sql, *values)))
 
     def page(self, span: Span) -> list[Row]:
-        """Lists the first few rows of declared paths in a span, by name."""
+        """Lists the first rows of declared paths in a span, :data:`PAGE` at most, by name."""
         return self.rows(_DECLARED_IN, *span, limit=PAGE)
 
     def signatures(self, span: Span) -> list[Recorded]:
-        """Lists what an ``lstat`` is compared with, for the first few rows of :meth:`page`."""
+        """Lists the columns that an ``lstat`` is compared with, for the rows of :meth:`page`."""
         sql = (
             "SELECT name, kind, NOT (unsynced OR seen), mode, asked_ns, recorded_ns, inode, size,"
             f" mtime_ns, ctime_ns FROM rows WHERE {_DECLARED_IN} ORDER BY name LIMIT {PAGE}"
@@ -213,7 +217,7 @@ class LedgerReader:
         return self.rows(f"owner = ? AND {inside}", owner, container, container)
 
     def is_declared(self, name: Name, *, is_folder: bool) -> bool:
-        """True if a path is declared, as a folder if it is one, or if something below it is."""
+        """True if a path is declared (a folder: as a folder), or if something below it is."""
         sql = "SELECT 1 FROM rows WHERE declared AND {} LIMIT 1"
         at = "name = ? AND kind = 'dir'" if is_folder else "name = ?"
         is_there = self._select(sql.format(at), name)
@@ -230,7 +234,7 @@ class LedgerReader:
         return found[::-1]
 
     def count(self, owner: str = "") -> int:
-        """Counts the files and links of an owner, or of all."""
+        """Counts the files and links of an owner, or of all owners."""
         sql = "SELECT count(*) FROM rows WHERE kind <> ? AND ? IN ('', owner)"
         return int(self._select(sql, Kind.DIR, owner)[0][0])
 
@@ -261,12 +265,12 @@ class LedgerReader:
         return [(identity, by, int(since or 0)) for identity, since, _, by in parts]
 
     def _select(self, sql: str, *values: str | bytes) -> list[Any]:
-        """Returns what a query finds."""
+        """Returns the rows that a query finds."""
         with translated(self.file):
             return self._connection.execute(sql, values).fetchall()
 
     def _named(self, sql: str, *values: str | bytes) -> list[Any]:
-        """Returns what a query finds, each with a name at its front."""
+        """Returns the rows that a query finds, and checks the name at the front of each."""
         found = self._select(sql, *values)
         _check_names(found)
         return found
@@ -300,7 +304,7 @@ def translated(what: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise CorruptLedgerError(f"{what}: holds what is no text") from error
     except sqlite3.Error as error:
-        # Without a code it is Python's complaint about a value that can't be decoded.
+        # An error without a code is Python's, about a value that can't be decoded.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         if code in _CORRUPT:
             raise CorruptLedgerError(f"{what}: {error}") from error
@@ -327,7 +331,7 @@ def mirrored(root: str) -> Iterator[LedgerReader]:
 
 
 def exists(root: str) -> bool:
-    """True if anything was ever written here, and not given up; also if the ledger is damaged.
+    """True if a directory has a ledger, which may be damaged.
 
     Raises:
         LedgerError: A newer release wrote it, or this user may not look.
@@ -356,13 +360,13 @@ def noted(root: str, key: str) -> str:
 
 
 class Owner(NamedTuple):
-    """A target that writes to a mirror.
+    """An owner, with its figures.
 
     Attributes:
         identity: Its UUID.
-        by: The engine's database, and the key of the directory in it.
-        since_ns: When it came, in nanoseconds since 1970.
-        files: How many files and links it has.
+        by: Its name; for a directory target the engine's database, and its key in that.
+        since_ns: The time of its first update, in nanoseconds since 1970.
+        files: The number of its files and links.
         is_lost: True if a younger one has come in its place, since the engine's
             database was lost: nobody declares its files any more.
     """
@@ -375,7 +379,7 @@ class Owner(NamedTuple):
 
 
 def owners(root: str) -> list[Owner]:
-    """Lists the targets that write to a mirror, in the order in which they came.
+    """Lists the owners in a mirror, in the order of their first updates.
 
     Raises:
         RootError: The directory is no mirror.

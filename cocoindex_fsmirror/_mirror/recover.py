@@ -2,7 +2,7 @@
 
 The notes of the batch tell which steps were intended, and the content of each path tells if
 its step was done. Staging areas are emptied by the same rule after a batch that was not
-interrupted.
+interrupted. Recovery can be interrupted too: its notes go last, so the next one begins again.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def _empty_area(tree: Tree, ledger: Ledger, area: Name, pending: list[Pending]) 
                     _log.warning(found, tree.path, origin, where)
             except OSError as error:
                 is_done = False
-                _log.warning("%s: %r can't be moved on: %s", tree.path, name, error.strerror)
+                _log.warning(
+                    "%s: %r can't be removed from staging: %s", tree.path, name, error.strerror
+                )
     for folder in reversed(folders[1:]):
         tree.remove_folder(folder)
     remove_area(tree, area)

@@ -1,6 +1,7 @@
 """Session: locks a root for one batch at a time, opens its ledger and recovers.
 
-Threads and processes that work on one root take turns. A corrupt ledger is set aside.
+Threads and processes that work on one root take turns. A corrupt ledger is set aside, and the batch
+is tried once more with an empty one. The lock ends with the batch, however that ends.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["PATIENCE", "Session", "held"]
 _log = logging.getLogger("cocoindex_fsmirror")
 _T = TypeVar("_T")
 PATIENCE: Final = 10.0
-"""How long to wait for another writer, in seconds."""
+"""The longest time to wait for another writer, in seconds."""
 
 
 class Session:
@@ -37,7 +38,7 @@ class Session:
 
     Args:
         root: The path of the root.
-        patience: How long to wait for another writer, in seconds.
+        patience: The longest time to wait for another writer, in seconds.
 
     Attributes:
         root: The path of the root.

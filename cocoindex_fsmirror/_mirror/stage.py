@@ -2,7 +2,7 @@
 
 A new folder is staged whole, with everything that it will hold, and one rename puts it in
 place. That saves a rename and a look for each of its files, and takes 15 to 20 % off a
-first run of 20,000 small files in 100 folders.
+first run of 20,000 small files in 100 folders. A step that fails stops only its own path.
 """
 
 from __future__ import annotations

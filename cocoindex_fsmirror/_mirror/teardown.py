@@ -91,6 +91,6 @@ def _leave(session: Session, tree: Tree, ledger: Ledger) -> None:
     for name in files if rest else (*files, GITIGNORE):
         tree.remove_file(name)
     if rest:
-        _log.info("%s: %s stays, since it holds what is to be kept", tree.path, FOLDER)
+        _log.info("%s: %s stays, since it holds backups or other files", tree.path, FOLDER)
     elif tree.remove_folder(FOLDER) and isinstance(made, int):
         remove_root(tree.path, made)

@@ -1,4 +1,7 @@
-"""Update: the files that a program declares, compared and applied when it has declared all."""
+"""Update: the files that a program declares, compared and applied when it has declared all.
+
+An argument that is refused raises at once, and declares nothing.
+"""
 
 from __future__ import annotations
 
@@ -64,14 +67,14 @@ class Update:
     ) -> None:
         """Declares a file with the content of another one.
 
-        A source that is as it was when it was copied last is not even read. It is read when
-        the block ends, so it has to stay until then; one that changes meanwhile fails its
-        path, and nothing else.
+        A source that is unchanged since it was copied last is not read. Any other is read when
+        the block ends, so it has to exist until then; a source that changes meanwhile fails
+        its path, and nothing else.
 
         Args:
             name: Its path relative to the root; missing folders are made.
             source: The path of the other file, whose links are followed.
-            preserve: What the copy takes over from the source, beside the content.
+            preserve: The attributes that the copy takes over from the source.
             mode: Its permission bits, instead of those of the source.
 
         Raises:
@@ -95,12 +98,12 @@ class Update:
         allow_escape: bool = False,
         mtime_ns: int | None = None,
     ) -> None:
-        """Declares a symbolic link; what it points at need not exist.
+        """Declares a symbolic link; its target need not exist.
 
         Args:
             name: Its path relative to the root; missing folders are made.
-            target: What it points at, as it is to be stored.
-            allow_escape: True if it may lead out of the root: be absolute, climb above the
+            target: The path that it points to, stored as it is.
+            allow_escape: True if the target may lead out of the root: be absolute, climb above the
                 root, or climb (``..``) after a name, which may be a link.
             mtime_ns: The time of its last change, in nanoseconds since 1970; by default that
                 of the write.
