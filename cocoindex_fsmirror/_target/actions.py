@@ -1,4 +1,7 @@
-"""Actions that the engine hands to the sink: changes below a root, and roots that come and go."""
+"""Actions: values that the handlers decide on and the engine hands to the sink.
+
+Their text is what a preview shows.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ __all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A directory target: the root it belongs to, and where in it."""
+    """A directory target: its root, and its path and options in that."""
 
     root: RootKey
     owner: str

@@ -1,4 +1,8 @@
-"""The declarations of one update of a root, and which of them contradict each other."""
+"""Declarations: a register of the paths of one update of a root, which finds contested ones.
+
+Two components may declare one path, or a file above another path. The engine asks about each alone,
+so the second one is told its rival here, and both fail in their batches.
+"""
 
 from __future__ import annotations
 

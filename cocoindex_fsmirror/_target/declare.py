@@ -46,12 +46,12 @@ def dir_target(
 ) -> coco.TargetState[ChildHandler]:
     """Returns a target state for a directory, to be given to ``coco.mount_target()``.
 
-    Drift is looked for here and now, so make it anew for each update;
+    The call looks for drift, so make a new target state for each update;
     :func:`mount_dir_target` does, and looks without blocking the event loop.
 
     Args:
-        path: The path of the directory. A relative one counts from the working directory
-            of now; a ``ContextKey`` is looked up when the files are written.
+        path: The path of the directory. A relative one counts from the current working
+            directory; a ``ContextKey`` is looked up when the files are written.
         create_parent_dirs: True to make missing folders above it.
         durability: As in :func:`mount_dir_target`.
         verify: As in :func:`mount_dir_target`.
@@ -99,8 +99,8 @@ async def mount_dir_target(
     Args:
         path: As in :func:`dir_target`.
         create_parent_dirs: True to make missing folders above it.
-        durability: ``"batch"`` returns from a batch when a power cut can take
-            nothing of it any more; ``"none"`` leaves that to the system.
+        durability: ``"batch"`` returns from a batch once that will survive a power
+            cut; ``"none"`` leaves that to the system.
         verify: The way in which drift is looked for now: ``"stat"`` compares size, times and
             inode, ``"content"`` reads every file, ``"none"`` looks at nothing.
         on_conflict: The policy for foreign bytes in the way of a declared file:
@@ -182,7 +182,7 @@ def declare_file(
 def _declared(
     path: _Where, create_parent_dirs: bool, options: RootOptions
 ) -> tuple[coco.TargetState[ChildHandler], RootUpdate]:
-    """Looks for drift; returns the target state of a root, and the update of it that begins."""
+    """Looks for drift; returns the target state of a root, and its update that begins."""
     checked, (key, resolved) = Options().changed(options), _located(path)
     refuse_to_adopt(resolved, str(key))
     drift = None
@@ -203,8 +203,8 @@ def _declared(
 def _located(path: _Where) -> tuple[RootKey, str | None]:
     """Returns the engine's key of a path, and the absolute path if its context is known here.
 
-    A path that counts from the working directory has an absolute one for a key: from
-    another directory the same words mean another target.
+    The key of a relative path is absolute: from another working directory the same path
+    means another target.
     """
     if not isinstance(path, FilePath):
         path = FilePath(base_dir=path) if isinstance(path, coco.ContextKey) else FilePath(path)

@@ -1,4 +1,4 @@
-"""A directory target: what a flow declares in a directory."""
+"""The directory target, with whose methods a flow declares files, links and directories."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
             filename: Its path relative to the directory.
             target: The path that it points to, stored as it is.
             create_parent_dirs: True to make missing folders above it.
-            allow_escape: True if it may lead out of the root: be absolute, climb
+            allow_escape: True if the target may lead out of the root: be absolute, climb
                 above the root, or climb (``..``) after a name, which may be a link.
             mtime_ns: The time of its last change, in nanoseconds since 1970; by
                 default that of the write.
@@ -185,7 +185,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         return DirTarget(provider, self._update, f"{self._container}{name}//")
 
     def _add(self, name: Name, *, is_file: bool) -> tuple[str, Name]:
-        """Registers a declaration; returns the component, and what contradicts it."""
+        """Registers a declaration; returns its component, and a path that contradicts it."""
         component, path = str(coco.get_component_context()), self._path(name)
         add = self._update.declarations.add
         return component, add(path, self._container, component, is_file=is_file)
@@ -224,6 +224,6 @@ async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Source
         raise TypeError(f"a source is a Path, a FilePath or a FileLike, not {kind}")
     size = await source.size()
     content = await source.read(size + 1)
-    if len(content) > size:  # It has grown since its size was asked for.
+    if len(content) > size:  # The source has grown since its size was asked for.
         content = await source.read()
     return await asyncio.to_thread(spool, str(source.file_path.path), content)

@@ -65,7 +65,7 @@ def stay_attached() -> None:
 def make_sink(
     apply: _Apply[_ActionT], child_handler: _ChildHandler[_ActionT]
 ) -> coco.TargetActionSink[_ActionT]:
-    """Makes a sync sink whose containers yield the handlers of their children.
+    """Makes a synchronous sink that knows the handlers of the children of containers.
 
     Args:
         apply: Carries out a batch of actions.

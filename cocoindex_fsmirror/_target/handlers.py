@@ -1,8 +1,8 @@
 """The handlers and their sink.
 
-The handlers compare the engine's records with a flow's declarations, path by path; what they
-decide are actions. The sink hands each root its part of a batch of actions. The mirrors stay
-open from batch to batch.
+The handlers compare the engine's records with a flow's declarations, path by path, and return
+actions. The sink gives each root its part of a batch of actions, and raises what failed when it
+has tried all. The mirrors stay open from batch to batch.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _intent(  # noqa: PLR0917
 
 
 def _why_all_run(update: RootUpdate, owner: str, previous: _Previous) -> str:
-    """Tells why every component below a root has to run again; empty if it has not."""
+    """Tells why every component below a root has to run again; empty if there is no reason."""
     if update.drift is None or not previous:
         return ""
     if owner not in update.drift.known:
@@ -148,7 +148,7 @@ def _output(action: Action, record: Record | Absent, *, reruns: bool = False) ->
 
 
 def _child_of(_context_provider: Any, action: Action) -> ChildHandler | None:
-    """Returns the handler of what is declared below a directory; ``None`` for all else."""
+    """Returns the handler of the children of a directory; ``None`` for other actions."""
     place = action.child if isinstance(action, Mount | Change) else None
     if place is None:
         return None
@@ -190,7 +190,7 @@ class _BatchDelay:
 def apply_actions(context_provider: Any, actions: Sequence[Action]) -> None:
     """Applies a batch: roots are mounted first, then changed, and dropped last.
 
-    No failure hides another.
+    Raises one error for all that failed, after everything was tried.
     """
     changes: dict[RootKey, list[Change]] = {}
     mounts: list[Mount] = []

@@ -36,10 +36,11 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Returns the specification that the finders after this one have."""
+        """Returns the specification from the finders after this one, hooked."""
         if name != self._name:
             return None
-        rest = sys.meta_path[sys.meta_path.index(self) + 1 :]  # Those before us know nothing.
+        # The finders before this one have found nothing.
+        rest = sys.meta_path[sys.meta_path.index(self) + 1 :]
         found = (finder.find_spec(name, path, target) for finder in rest)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:

@@ -6,8 +6,8 @@ whole directory, after we have adopted the files in it, and with it whatever
 else lies there. No ordering prevents that, so the function of ``localfs`` that
 deletes is replaced by one that leaves alone what a mirror holds.
 
-A release whose function is not found can't be stopped. In such a one nothing that
-exists becomes a mirror: declaring it raises an error before anything is done.
+A release in which that function is not found can't be kept from deleting. With it, no
+directory that exists becomes a mirror: declaring one raises an error before anything is done.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _leaving_mirrors(original: Any) -> Any:
     @functools.wraps(original)
     def guarded(path: os.PathLike[str], action: Any) -> Any:
         if action.content is None and _is_mirrored(os.fspath(path), action.entry_type):
-            _log.warning("%s: localfs gave it up, and it stays: it is in a mirror now", path)
+            _log.warning("%s: stays, though localfs gave it up: it is in a mirror now", path)
             return None
         return original(path, action)
 
@@ -60,18 +60,18 @@ def _leaving_mirrors(original: Any) -> Any:
 
 
 def refuse_to_adopt(path: str | None, shown: str) -> None:
-    """Refuses a root that ``localfs`` could be about to delete, if that can't be prevented.
+    """Refuses a root that ``localfs`` may be about to delete, if that can't be prevented.
 
     Args:
         path: The absolute path of a directory or a file; ``None`` if it is not known yet.
         shown: The path, for the message.
 
     Raises:
-        RootError: There is something at the path that is in no mirror, or there may be.
+        RootError: Something is, or may be, at the path that is in no mirror.
     """
     if _is_guarded or (path is not None and _is_safe(path)):
         return
-    problem = "may hold what this release of localfs is about to delete, and can't be kept from"
+    problem = "may be deleted by this release of localfs, which we can't prevent"
     hint = "run this update once with cocoindex 1.0.26, or choose another path"
     raise RootError(shown, problem, f"nothing was changed; {hint}")
 

@@ -19,7 +19,7 @@ __all__ = ["Record", "is_settled", "owner_of", "record_of", "remembered_digests"
 class Record(msgspec.Struct, frozen=True, gc=False):
     """A tracking record: what the engine stores about one declared path.
 
-    It lives in users' databases: fields are only ever added, with a default.
+    Records live in users' databases: fields are only ever added, with a default.
 
     Attributes:
         kind: ``file``, ``link`` or ``dir``.
@@ -63,8 +63,8 @@ def is_settled(
     Args:
         record: The record of the desired state.
         previous: The tracking records, each of which may be true.
-        may_be_missing: The path may also not exist.
-        drifted: The path was seen to differ from its last-written state.
+        may_be_missing: True if the path may also not exist.
+        drifted: True if the path was seen to differ from its last-written state.
     """
     if record is ABSENT or may_be_missing or drifted or not previous:
         return False

@@ -1,7 +1,8 @@
 """Registers our root provider with the engine, as soon as both are imported.
 
-The engine drops what a root once declared only if somebody answers for it, also in a
-process that has not named the target yet. What answers is loaded when it is asked.
+The engine removes what an undeclared root had declared only if a provider of its name is
+registered, also in a process that does not use the target. The real handler is loaded when the
+engine first asks it.
 """
 
 from __future__ import annotations

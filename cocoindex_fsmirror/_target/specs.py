@@ -1,6 +1,7 @@
 """Specifications: files, directories and roots as a flow declares them, with their options.
 
-Keys are stored in users' databases and never change silently.
+A new option that nested directories inherit is a key of :class:`TargetOptions` and a field of
+:class:`Options`. Keys are stored in users' databases and never change silently.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Options(msgspec.Struct, frozen=True, gc=False):
 
         Args:
             given: Options by name; ``None`` changes nothing.
-            is_root: True if those of a root may be among them; else they have their defaults.
+            is_root: True if options of a root may be given; else those get their defaults.
 
         Raises:
             TypeError: An option has an unknown name.
@@ -140,7 +141,7 @@ class Spec(msgspec.Struct, frozen=True, gc=False):
     component: str = ""
     rival: Name = ROOT
     content: bytes | Content | None = None
-    given: Mapping[str, Any] = {}  # It is copied.
+    given: Mapping[str, Any] = {}  # msgspec copies the default.
     fresh_owner: str = ""
     drifted: bool = False
     update: RootUpdate | None = None

@@ -140,7 +140,7 @@ def test_unknown_release_moves_no_directory_over_before_a_known_one(
     for _ in range(2):  # A failed update is repeated.
         ran = _run(tmp_path, OURS, with_single=False, release=release)
         assert ran.returncode != 0
-        assert f"RootError: {tmp_path}/out: may hold what this release of localfs" in ran.stderr
+        assert f"RootError: {tmp_path}/out: may be deleted by this release of localfs" in ran.stderr
         assert "run this update once with cocoindex 1.0.26" in ran.stderr
         assert contents(snapshot(tmp_path / "out")) == before
     known = _run(tmp_path, OURS, with_single=False)
@@ -154,7 +154,7 @@ def test_unknown_release_moves_no_directory_over_before_a_known_one(
 def test_unknown_release_moves_no_file_over(moved: Path, release: str) -> None:
     ran = _run(moved, OURS, with_dir=False, release=release)
     assert ran.returncode != 0
-    assert f"RootError: {moved}/single/c.txt: may hold what this release" in ran.stderr
+    assert f"RootError: {moved}/single/c.txt: may be deleted by this release" in ran.stderr
     assert contents(snapshot(moved / "single")) == {"c.txt": b"C"}
     assert (moved / "out" / "user.txt").read_text() == "mine"
 
@@ -177,5 +177,5 @@ def test_path_without_a_ledger_is_refused_in_an_unknown_release(
 ) -> None:
     _guard.refuse_to_adopt(None, "key:out")
     monkeypatch.setattr(_guard, "_is_guarded", False)
-    with pytest.raises(RootError, match="key:out: may hold"):
+    with pytest.raises(RootError, match="key:out: may be deleted"):
         _guard.refuse_to_adopt(None, "key:out")
