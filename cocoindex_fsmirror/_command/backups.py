@@ -34,7 +34,7 @@ class _DirectoryFirst(Group):
 
 @click.group(cls=_DirectoryFirst, subcommand_metavar="[COMMAND] DST ...")
 def backups() -> None:
-    """List, restore or purge what had to make way in DST.
+    """List, restore or purge files that had to make way in DST.
 
     Without COMMAND, the backups are listed. COMMAND may also follow DST, as in
     "fsmirror backups DST restore PATH". Each command has --json.
@@ -63,7 +63,7 @@ def list_(root: str) -> Report:
 @backups.command()
 @mirror_argument
 @click.argument("path")
-@click.option("--to", metavar="PATH", help="Where to, below DST; by default where it was.")
+@click.option("--to", metavar="PATH", help="The new path in DST; by default the path that it had.")
 @reports
 def restore(root: str, path: str, to: str | None) -> Report:
     """Move a backup back to where it was, or to another path in DST.
@@ -109,8 +109,8 @@ def purge(root: str, older_than: int) -> Report:
 def drop(root: str, yes: bool) -> Report:
     """Give DST up: remove what was mirrored into it, and nothing else.
 
-    What others put there stays, and so do files that were edited, and the
-    backups. A flow that still mirrors into DST will write its files again.
+    Files that others put there stay, and so do edited files and the backups. A
+    flow that still mirrors into DST will write its files again.
     """
     shown, session = printable(root), Session(root)
     if not yes:

@@ -1,4 +1,4 @@
-"""Dry run: plans the intents of ``fsmirror sync``, and lists what would be done."""
+"""Dry run: plans the intents of ``fsmirror sync``, and lists the steps. Changes nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Change(NamedTuple):
 
 
 def dry_run(options: Options) -> list[Change]:
-    """Lists what a run would do; reads the files that seem to have changed.
+    """Lists the changes that a run would make; reads the files that seem to have changed.
 
     Raises:
         RootError: The root is there, and can't be read; or the source can't be listed whole.
@@ -54,7 +54,7 @@ def dry_run(options: Options) -> list[Change]:
 
 
 def _all_changes(options: Options) -> Iterator[Change]:
-    """Yields what a run would do; a change may come more than once."""
+    """Yields the changes that a run would make; one may come more than once."""
     root, found = options.root, survey(options)
     owner = noted(root, OWNER) or "new"
     check_removals(root, owner, found.declared(), options.max_delete, "--max-delete")
@@ -78,7 +78,7 @@ def _all_changes(options: Options) -> Iterator[Change]:
 
 
 def _planned(root: str, batch: list[Intent], swept: set[Name], *, read: bool) -> Plan:
-    """Plans what a batch would do once some paths were swept away."""
+    """Plans a batch as if some paths were swept away already."""
     if not os.path.isdir(root):
         return make_plan(batch, View({}, {}))
     with known(root) as ledger, opened(root) as tree:

@@ -83,6 +83,6 @@ def _send(function: Callable[[], object], reading: BinaryIO, writing: int) -> No
 
 
 def collect_less_garbage() -> None:
-    """Looks for cycles less often: the many objects that live long here double the time."""
+    """Collects cycles less often: with many objects that live long, it would double the time."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

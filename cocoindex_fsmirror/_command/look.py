@@ -106,7 +106,9 @@ def _differences(root: str, *, content: bool = False) -> list[Difference]:
 
 @click.command()
 @mirror_argument
-@click.option("--content", is_flag=True, help="Read every file, instead of trusting its times.")
+@click.option(
+    "--content", is_flag=True, help="Read every file, instead of trusting its size and times."
+)
 @click.option("--exact", is_flag=True, help="Also list everything that is not managed.")
 @reports
 def verify(root: str, content: bool, exact: bool) -> Report:

@@ -69,8 +69,8 @@ def main() -> None:
       fsmirror sync docs /srv/docs           mirror a folder, and again to update it
       fsmirror sync docs /srv/docs --watch   go on, and follow every change
       fsmirror verify /srv/docs              exit status 1 if anybody changed it
-      fsmirror why /srv/docs/index.html      whose file it is, and what differs
-      fsmirror backups /srv/docs             what others had there, and was kept
+      fsmirror why /srv/docs/index.html      who declared it, and what differs
+      fsmirror backups /srv/docs             files of others that had to make way
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
     logging.getLogger("cocoindex_fsmirror").handlers[:] = [LogHandler()]
 

@@ -1,4 +1,4 @@
-"""Arguments, output and exit statuses, as all commands share them.
+"""Output: arguments, printing and exit statuses that all commands share.
 
 Each command returns a :class:`Report`, which is printed for people or, with ``--json``, for
 programs. Errors and warnings go to standard error, one line each.
@@ -86,8 +86,8 @@ class PathType(click.Path):
         """Checks a path.
 
         A directory is refused if rsync and scp would look for it on another machine, since
-        there is a colon before its first slash. One that is to be read may exist; one that is
-        to be written may have been made by the same mistake earlier.
+        there is a colon before its first slash. A source that exists is taken all the same;
+        a destination is not, since an earlier mistake may have made it.
         """
         if not value:
             self.fail("the path is empty", param, ctx)
@@ -117,7 +117,7 @@ json_option: Final = click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print one JSON object on standard output, and nothing else there; also of an error.",
+    help="Print one JSON object on standard output, also for an error, and nothing else there.",
 )
 
 
@@ -143,7 +143,7 @@ def tell(report: Report, *, as_json: bool) -> int:
 
 
 def tell_error(error: Exception, *, as_json: bool) -> None:
-    """Prints an error with its parts, also for programs."""
+    """Prints an error with its parts; with ``--json`` also as an object."""
     lines = [error.format_message() if isinstance(error, click.ClickException) else str(error)]
     if isinstance(error, ApplyError):
         parts = [f"  {part}" for part in error.exceptions]
@@ -174,7 +174,7 @@ def _print(line: str, stream: TextIO) -> None:
 
 
 def printable(text: str) -> str:
-    """Escapes what would break a line or the terminal, as names may."""
+    """Escapes characters that would break a line or the terminal; names may hold any."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -187,7 +187,7 @@ _COLOURS: Final = {
 
 
 def coloured(word: str) -> str:
-    """Colours the word for a change or a difference, and fills it up to a column."""
+    """Colours the word for a change or a difference, and pads it to a column."""
     return click.style(f"{word:8}", fg=_COLOURS[word])
 
 
@@ -204,7 +204,7 @@ def progress_bar(count: int) -> Iterator[Callable[[int, int], None]]:
         count: The number of paths to be compared; 0 to show nothing.
 
     Yields:
-        A function that takes how many paths were compared, and how many more bytes were written.
+        A function that takes the number of paths compared so far, and of further bytes written.
     """
     if not count or not sys.stderr.isatty():
         yield lambda _seen, _size: None

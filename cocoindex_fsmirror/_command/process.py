@@ -31,7 +31,7 @@ def run() -> None:
     if listens:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _read_names_as_utf8()
-    from . import main as command  # noqa: PLC0415  # It takes some tenths of a second.
+    from . import main as command  # noqa: PLC0415  # Takes some tenths of a second.
     from .output import ExitStatus  # noqa: PLC0415
 
     _open_streams()
@@ -43,7 +43,7 @@ def run() -> None:
     except KeyboardInterrupt:
         sys.exit(ExitStatus.INTERRUPTED)  # Before anything was begun, or during the last message.
     finally:
-        # All is said; from now on Ctrl-C ends the interpreter, which is about to end anyway.
+        # All output is written; from now on Ctrl-C just ends the process, which ends anyway.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -88,7 +88,7 @@ def _open_streams() -> None:
 
 
 def _opened(fd: int, stream: TextIO | None) -> TextIO:
-    """Opens a descriptor as text, in the encoding of its stream; what that lacks is escaped."""
+    """Opens a descriptor as text, in the encoding of its stream; other characters are escaped."""
     encoding = "utf-8" if stream is None else stream.encoding
     is_by_lines = stream is not None and bool(stream.line_buffering)
     buffer = io.BufferedWriter(_Output(fd, "wb", closefd=False))

@@ -1,6 +1,7 @@
-"""Survey: lists a source whole, before anything is done, and what a mirror of it should hold.
+"""Survey: lists a whole source before anything is done, and what a mirror of it should hold.
 
-Reads no file. A large tree has to fit into memory, so the listing of each folder is packed into
+Reads no file. A folder that can't be listed fails the survey, since its copies would be removed.
+ A large tree has to fit into memory, so the listing of each folder is packed into
 bytes (about 60 for an entry), and unpacked when the source is walked in the order of the names.
 """
 
@@ -168,8 +169,8 @@ def survey(options: Options) -> Survey:
     """Lists every folder of a source.
 
     Raises:
-        RootError: The source is gone, or can't be listed whole. What can't be seen is not gone:
-            its copies would be removed.
+        RootError: The source is gone, or some of it can't be listed: the copies of unseen files
+            would be removed.
     """
     source, hint = options.source, "nothing was changed"
     found = Survey(source)
@@ -198,7 +199,7 @@ def survey(options: Options) -> Survey:
 
 
 def _can_be_kept(time_ns: int) -> bool:
-    """True if the ledger can keep a time: from 1677 to 2262. Some file systems hold later ones."""
+    """True if the ledger can keep a time: from 1677 to 2262. Some file systems store others."""
     return -(1 << 63) <= time_ns < 1 << 63
 
 
@@ -240,14 +241,14 @@ def _look_at(
     except InvalidNameError as error:
         found.errors.append(f"{path!r}: {error}" if error.name != path else str(error))
     except FileNotFoundError:
-        pass  # It went while we looked.
+        pass  # The entry went while we looked.
     except OSError as error:
         found.unread.append(f"{path}: {error.strerror}")
     return None
 
 
 def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_result) -> Entry | None:
-    """Makes an entry of what was seen."""
+    """Makes an entry from the result of its ``lstat``."""
     kind: Kind = "file"
     target = ""
     if stat.S_ISDIR(seen.st_mode):
@@ -258,7 +259,7 @@ def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_resu
         found.skipped.append(path)
         return None
     if not _can_be_kept(seen.st_mtime_ns):
-        if kind == "dir":  # What is in it could not be told from what is gone.
+        if kind == "dir":  # Its entries would seem to be gone.
             found.unread.append(f"{path}: {_TOO_FAR}")
             return None
         found.errors.append(str(SourceError(os.path.join(found.source, path), _TOO_FAR)))
@@ -277,7 +278,7 @@ def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
     Raises:
         ValueError: One can't be parsed; it is quoted.
     """
-    import pathspec  # noqa: PLC0415  # It takes its time, and most sources are taken whole.
+    import pathspec  # noqa: PLC0415  # Slow, and most sources are taken whole.
 
     listed = list(lines)
     for line in listed:

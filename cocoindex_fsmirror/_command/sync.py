@@ -1,4 +1,7 @@
-"""``fsmirror sync``: mirrors a source once, or again whenever something changes."""
+"""``fsmirror sync``: mirrors a source once, or again whenever something changes.
+
+A path that fails is named, and the exit status is 3; all others are mirrored.
+"""
 
 from __future__ import annotations
 
@@ -57,23 +60,25 @@ def _limit(text: str) -> Limit:
     "--exclude",
     metavar="PATTERN",
     multiple=True,
-    help="Leave out what matches, in the syntax of .gitignore. May be given several times.",
+    help="Leave out paths that match, in the syntax of .gitignore. May be given several times.",
 )
 @click.option(
-    "--gitignore", is_flag=True, help="Leave out what the .gitignore files in SRC name, and .git."
+    "--gitignore",
+    is_flag=True,
+    help="Leave out paths that the .gitignore files in SRC name, and .git.",
 )
 @click.option(
-    "--watch", is_flag=True, help="Go on, and follow the changes of SRC and DST, until Ctrl-C."
+    "--watch", is_flag=True, help="Go on, and follow changes of SRC and DST, until Ctrl-C."
 )
-@click.option("--exact", is_flag=True, help="Move what is not from SRC to the backup area.")
-@click.option("-n", "--dry-run", is_flag=True, help="List what would be done, and do nothing.")
+@click.option("--exact", is_flag=True, help="Move files that are not from SRC to the backup area.")
+@click.option("-n", "--dry-run", is_flag=True, help="List the changes, and make none.")
 @click.option("--checksum", is_flag=True, help="Read every file, whatever its size and time say.")
 @click.option(
     "--durability",
     type=click.Choice(["batch", "none"]),
     default="batch",
     show_default=True,
-    help="batch: a finished run survives a power cut. none: that is left to the system.",
+    help="batch: a finished run survives a power cut. none: the system writes when it likes.",
 )
 @click.option(
     "--on-conflict",
@@ -103,9 +108,9 @@ def sync(
     """Mirror what is in SRC into DST.
 
     Files, folders and symbolic links are mirrored with their modes and times.
-    What changed is replaced in one step, what is gone in SRC is removed, and
-    what others changed or removed in DST comes back. What was never mirrored
-    stays as it is, unless --exact is given or it is in the way. All state is
+    Changed files are replaced in one step, files that are gone in SRC are
+    removed, and files that others changed or removed in DST come back. Files
+    that were never mirrored stay, unless they are in the way or --exact is given. All state is
     kept in DST/.fsmirror; a folder of that name in SRC is left out. A file whose
     name is not UTF-8 can't be mirrored: it fails, and is named.
 
@@ -136,7 +141,7 @@ def sync(
 def _run(
     syncing: Syncing, as_json: bool, suspects: Callable[[], list[Name] | None] = lambda: None
 ) -> int:
-    """Mirrors the source, and tells what was done; returns the exit status."""
+    """Mirrors the source, and prints the result; returns the exit status."""
     options = syncing.options
     found = survey(options)
     with progress_bar(0 if as_json else found.count) as syncing.on_progress:
@@ -151,7 +156,7 @@ def _run(
 
 
 def _done(options: Options, summary: Summary) -> Report:
-    """Reports what a run did."""
+    """Reports the result of a run."""
     done = msgspec.structs.asdict(summary)
     counts = [f"{done[name]:,} {name.replace('_', ' ')}" for name in _COUNTS]
     line = ", ".join([*counts, readable(summary.size), f"{summary.seconds:.1f} s"])
@@ -163,7 +168,7 @@ def _done(options: Options, summary: Summary) -> Report:
 
 
 def _planned(options: Options) -> Report:
-    """Reports what a run would do."""
+    """Reports the changes that a run would make."""
     changes, lines = list_changes(options), []
     for action, path, size, note in changes:
         more = ", ".join([readable(size)] * bool(size) + [printable(note)] * bool(note))
@@ -198,7 +203,7 @@ def _follow(options: Options, as_json: bool) -> int:
 
 
 def _opened_again(options: Options, as_json: bool) -> Syncing:
-    """Opens a mirror that was replaced, as soon as that can be done."""
+    """Opens a mirror that was replaced, as soon as that is possible."""
     told = ""
     while True:
         try:
@@ -211,7 +216,7 @@ def _opened_again(options: Options, as_json: bool) -> Syncing:
 
 
 def _check_places(source: str, target: str) -> None:
-    """Refuses a source and a target that make no sense together."""
+    """Refuses a source and a destination that contain each other, or lie below a file."""
     here, there = Path(source), Path(target)
     above = next(path for path in (there, *there.parents) if os.path.lexists(path))
     for is_so, problem in (

@@ -1,4 +1,8 @@
-"""Syncing: mirrors a source folder, once or again and again."""
+"""Syncing: mirrors a source folder, once or again and again.
+
+Ctrl-C stops a run at the next batch, or while contents are staged, never in the middle of a rename;
+the next run completes it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ class Summary(msgspec.Struct):
         healed: Changed or removed by somebody else, and put right.
         deleted: Gone in the source, and removed.
         backed_up: Foreign, and moved to the backup area.
-        unchanged: Right before the run already. Failed ones don't count.
+        unchanged: Right already before the run; without those that failed.
         size: Bytes that were written.
         seconds: Duration of the run.
         failures: Messages, one for each path that failed.
@@ -60,7 +64,7 @@ class Summary(msgspec.Struct):
 
 
 class Syncing:
-    """A source that is mirrored; nobody else can mirror to the same root until it is closed.
+    """A source that is mirrored; no other process can mirror to its root until this is closed.
 
     Args:
         options: The source, the mirror and the ways to mirror. A missing root is made.
@@ -71,7 +75,7 @@ class Syncing:
             the number of bytes that were written since the last call.
 
     Raises:
-        LockedError: Another process is doing it; the message says which.
+        LockedError: Another process mirrors to the root; the message names it.
         RootError: The root can't be used.
     """
 
@@ -90,7 +94,7 @@ class Syncing:
         self._open.close()
 
     def has_drifted(self) -> bool:
-        """True if somebody else has changed the mirror, or if that can't be told."""
+        """True if somebody else has changed the mirror, or may have, since a look fails."""
         root, is_exact = self.options.root, self.options.exact
         try:
             drift = find_drift(root).names
@@ -99,15 +103,15 @@ class Syncing:
             return True  # The next run will say what is wrong.
 
     def run(self, survey: Survey, suspects: Iterable[Name] | None = None) -> Summary:
-        """Mirrors what a survey found.
+        """Mirrors a source as a survey found it.
 
         Args:
-            survey: What the source holds.
-            suspects: Paths that an earlier look at the mirror could not prove unchanged, by
-                name; by default they are looked for now.
+            survey: The survey of the source.
+            suspects: The suspects of an earlier look at the mirror, by name; by default they
+                are looked for now.
 
         Raises:
-            FsMirrorError: The mirror can't be used, or nothing at all may be done.
+            FsMirrorError: The mirror can't be used, or too many files would be removed.
             KeyboardInterrupt: Ctrl-C was pressed; the next run completes what is missing.
         """
         started, session, options = time.monotonic(), self._session, self.options
@@ -140,7 +144,7 @@ class Syncing:
         return self._summary
 
     def _declared(self) -> Declared:
-        """Yields what is declared, and counts it; stops after a Ctrl-C."""
+        """Yields the declared paths, and counts them; stops after a Ctrl-C."""
         for each in self._survey.declared():
             self._check()
             self._compared += 1
@@ -165,7 +169,7 @@ class Syncing:
         self._check()
 
     def _add(self, outcome: Outcome) -> Outcome:
-        """Counts what was done."""
+        """Adds an outcome to the summary."""
         summary = self._summary
         done = [*outcome.written, *outcome.dressed]
         healed = sum(1 for name in done if name in self._comparison.drifted)
@@ -178,7 +182,7 @@ class Syncing:
         return outcome
 
     def _conclude(self, failures: list[FsMirrorError]) -> None:
-        """Adds to the summary what failed and, with that known, what is unchanged."""
+        """Adds the failures and, from all counts, the number of unchanged paths to the summary."""
         summary, survey, unread = self._summary, self._survey, self._comparison.unread
         knows = known_in(survey)
         failed = {Name(each.path) for each in failures if isinstance(each, PathError)}
@@ -216,4 +220,4 @@ def _interruptible() -> Iterator[Callable[[], None]]:
     finally:
         if listens:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-    check()  # It came after the last file; a script has to stop all the same.
+    check()  # After the last file, too: a script that runs this has to stop.

@@ -1,7 +1,7 @@
 """Watch: waits for changes of a source or a mirror, and takes a burst of them together.
 
-What the system tells of is a folder, wherever it is moved; what we follow is a path. So
-now and then each path is looked at: another folder may be there, or none.
+The system reports changes in a folder, wherever that is moved; we have to follow a path. So each
+path is looked at after a quiet second: another folder may be there now, or none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .._core.names import RESERVED
 
 __all__ = ["Watching"]
 
-# It warns of events that come while it ends, and of folders that are made while it looks around.
+# watchdog warns of events that come while it ends, and of folders made while it looks around.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
 
@@ -76,7 +76,7 @@ class _Folder(FileSystemEventHandler):
             if self._seen[0]:
                 self._observer.start()
         except FileNotFoundError:
-            self._seen = (None, None)  # It went while we looked.
+            self._seen = (None, None)  # The folder went while we looked.
         except OSError as error:
             problem = f"can't be watched: {error.strerror or error}"
             raise RootError(self._path, problem, "see fs.inotify in sysctl") from error
@@ -93,7 +93,7 @@ class _Folder(FileSystemEventHandler):
 
     def is_replaced(self) -> bool:
         """True if another folder is there now, or none."""
-        # A folder may get the inode number of one that was just removed. What watches that
+        # A folder may get the inode number of one that was just removed; but the emitter of that
         # one ends by itself.
         has_ended = any(not emitter.is_alive() for emitter in self._observer.emitters)
         return (not self.is_missing() and has_ended) or self._look() != self._seen
@@ -104,7 +104,7 @@ class _Folder(FileSystemEventHandler):
 
 
 def _identity(path: str) -> _Identity:
-    """Returns what tells a folder from all others that exist at the same time."""
+    """Returns device and inode of a folder, which no other has at the same time."""
     try:
         there = os.stat(path)
     except OSError:
