@@ -35,7 +35,7 @@ class Declaration(msgspec.Struct, frozen=True, gc=False):
     preserve: Collection[str] = PRESERVED
 
     def is_recorded(self, row: Row) -> bool:
-        """True if a row records this state; of a copy, with its source as it was declared.
+        """True if a row records this state, and for a copy an unchanged source.
 
         Size, inode and ctime prove a source: an edit that puts its mtime back moves its ctime.
         A row of an earlier release has no inode and ctime of the source.
@@ -56,4 +56,4 @@ class Declaration(msgspec.Struct, frozen=True, gc=False):
 
 
 Declared: TypeAlias = Iterable[tuple[Name, Declaration | None]]
-"""Paths by name, with what each should hold; ``None`` for one that stays as it is."""
+"""Paths by name, each with its declaration; ``None`` for one that stays as it is."""
