@@ -44,8 +44,8 @@ class Comparison:
         read: True to read every source, instead of trusting an unchanged signature.
 
     Attributes:
-        drifted: Paths in the last batch whose actual state was not proven to be the
-            last-written one.
+        drifted: Paths in the last batch that somebody else has changed if they need a write:
+            their declaration is recorded, or the actual state is not proven.
         unread: Paths whose source can't be read, with the error. They stay as they are.
     """
 
@@ -86,7 +86,7 @@ class Comparison:
             except SourceError as error:
                 self.unread[name] = error
                 continue
-            if row is not None and not is_untouched:
+            if row is not None and (is_recorded or not is_untouched):
                 self.drifted.add(name)
             yield intent
 
