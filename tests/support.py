@@ -31,6 +31,7 @@ from cocoindex_fsmirror._core.states import (
 from cocoindex_fsmirror._mirror.reader import known
 
 OWNER = "owner-a"
+FAR: int = 10_413_792_000 * 10**9  # 2300-01-01, beyond 64 bits of nanoseconds
 Mount: TypeAlias = Callable[..., Path]
 """Mounts something on a folder that it makes: ``mount(path, "-t", "tmpfs", "tmpfs")``."""
 Tree: TypeAlias = dict[str, bytes | str]
@@ -177,6 +178,16 @@ def _shown(path: str) -> bytes | str:
 def contents(tree: Tree) -> dict[str, bytes]:
     """Returns the regular files of a snapshot."""
     return {name: found for name, found in tree.items() if isinstance(found, bytes)}
+
+
+def send_far(path: Path) -> None:
+    """Sets an mtime that the ledger can't keep; skips a test where the file system can't."""
+    try:
+        os.utime(path, ns=(FAR, FAR), follow_symlinks=False)
+    except OSError:
+        pytest.skip("this file system holds no such time")
+    if path.lstat().st_mtime_ns != FAR:
+        pytest.skip("this file system holds no such time")
 
 
 def backups(root: Path) -> list[bytes]:

@@ -238,8 +238,15 @@ def inode_of(result: os.stat_result) -> int:
 
 
 def signature_of(result: os.stat_result) -> Signature:
-    """Returns the signature in the result of a ``stat`` call."""
-    return Signature(inode_of(result), result.st_size, result.st_mtime_ns, result.st_ctime_ns)
+    """Returns the signature in the result of a ``stat`` call.
+
+    Some file systems hold times that the ledger can't. Such an mtime counts as the latest that
+    it can, which is never older than a look and so proves no content.
+    """
+    mtime_ns = result.st_mtime_ns
+    if not -(1 << 63) <= mtime_ns < 1 << 63:
+        mtime_ns = (1 << 63) - 1
+    return Signature(inode_of(result), result.st_size, mtime_ns, result.st_ctime_ns)
 
 
 def attributes_of(result: os.stat_result) -> Attributes:

@@ -29,7 +29,7 @@ from tests.command.syncing import (
     sync,
     told,
 )
-from tests.support import backups, beside_ours, contents, ledger_rows, snapshot
+from tests.support import backups, beside_ours, contents, ledger_rows, send_far, snapshot
 
 # Files that are mirrored
 
@@ -310,19 +310,6 @@ def test_source_that_changes_during_the_copy_fails_by_name_once(
     assert state(dst) == state(src)
 
 
-FAR: int = 10_413_792_000 * 10**9  # 2300-01-01, beyond 64 bits of nanoseconds
-
-
-def _sends_far(path: Path) -> None:
-    """Sets an mtime that the ledger can't keep."""
-    try:
-        os.utime(path, ns=(FAR, FAR), follow_symlinks=False)
-    except OSError:
-        pytest.skip("this file system holds no such time")
-    if path.lstat().st_mtime_ns != FAR:
-        pytest.skip("this file system holds no such time")
-
-
 def test_file_with_an_impossible_time_fails_by_name_and_its_copy_stays(
     src: Path, dst: Path
 ) -> None:
@@ -332,7 +319,7 @@ def test_file_with_an_impossible_time_fails_by_name_and_its_copy_stays(
     (src / "index.html").write_bytes(b"changed")
     far = ("far", "index.html", "loop")
     for name in far:
-        _sends_far(src / name)
+        send_far(src / name)
     for _ in range(2):
         result = sync(src, dst)
         assert result.exit_code == 3
@@ -358,7 +345,7 @@ def test_file_with_an_impossible_time_fails_by_name_and_its_copy_stays(
 def test_folder_with_an_impossible_time_stops_the_run(src: Path, dst: Path, folder: str) -> None:
     sync(src, dst)
     (src / "index.html").unlink()
-    _sends_far(src / folder)
+    send_far(src / folder)
     result = sync(src, dst)
     assert result.exit_code == 3
     assert f"{folder or src}: has a time that no mirror can keep" in result.stderr

@@ -11,7 +11,16 @@ import pytest
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._mirror import batch as batch_module
-from tests.support import Mount, delete, exact_state, folder, snapshot, write
+from tests.support import (
+    Mount,
+    backups,
+    delete,
+    exact_state,
+    folder,
+    send_far,
+    snapshot,
+    write,
+)
 
 THEN = 1_000_000_000_987_654_321
 
@@ -134,6 +143,24 @@ def test_undeclared_folder_keeps_its_mode_and_time(mirror: Mirror, root: Path) -
     assert snapshot(root) == {"d": "dir", "d/a": b"2"}
     mirror.apply([delete("d/a")])
     assert snapshot(root) == {}
+
+
+def test_output_that_gets_an_impossible_time_is_still_kept(mirror: Mirror, root: Path) -> None:
+    intents = [write("a", b"1"), write("asked", b"1", mtime_ns=THEN)]
+    (root / "a").write_bytes(b"1")
+    send_far(root / "a")
+    mirror.apply(intents)
+    send_far(root / "asked")
+    assert mirror.verify() == ["asked"]
+    mirror.apply(intents)
+    assert mirror.verify() == []
+    assert _mtime(root / "asked") == THEN
+    (root / "a").write_bytes(b"2")
+    send_far(root / "a")
+    assert mirror.verify() == ["a"]
+    mirror.apply(intents)
+    assert snapshot(root) == {"a": b"1", "asked": b"1"}
+    assert backups(root) == [b"2"]
 
 
 @pytest.mark.root
