@@ -109,7 +109,10 @@ class Comparison:
                 content = Source(wanted.copied, recorded.digest, None, recorded.attributes, seen)
             else:
                 content = look_at_source(wanted.copied, may_be_at(os.path.join(self.root, name)))
-            attributes = wanted.own.of_copy(content.attributes, wanted.preserve)
+            try:
+                attributes = wanted.own.of_copy(content.attributes, wanted.preserve)
+            except ValueError as error:  # It was within range when it was declared.
+                raise SourceError(wanted.copied, f"can't be copied: {error}") from error
             state = FileState(content.digest, content.size, attributes)
             seen = content.signature if content.is_provable else None
         return Intent(

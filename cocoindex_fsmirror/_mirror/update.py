@@ -81,8 +81,8 @@ class Update:
             InvalidNameError: The name is refused.
             SourceError: The source can't be opened, or is no regular file.
             TypeError: The name, ``preserve`` or the mode is of a wrong type.
-            ValueError: The mode is out of range or decimal, or ``preserve`` has an unknown
-                value.
+            ValueError: The mode, or a time that is preserved, is out of range, the mode is
+                decimal, or ``preserve`` has an unknown value.
         """
         checked, path = checked_preserve(preserve), os.path.abspath(source)
         own, found = checked_attributes(mode), look_at_source(path, lambda _size: False)

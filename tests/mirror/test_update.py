@@ -23,7 +23,7 @@ from cocoindex_fsmirror import (
 )
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._mirror.reader import owners
-from tests.support import backups, beside_ours, exact_state, snapshot
+from tests.support import backups, beside_ours, exact_state, send_far, snapshot
 
 LARGE = (1 << 16) + 1  # bytes; more than is held in memory
 
@@ -238,6 +238,19 @@ def test_copy_of_a_vanished_source_stays(site: Mirror, root: Path, logo: Path) -
         files.copy("logo.png", logo, preserve=("mtime",))
         logo.unlink()
     assert snapshot(root) == {"logo.png": content}
+
+
+def test_source_that_gets_an_impossible_time_fails_alone(
+    site: Mirror, root: Path, logo: Path
+) -> None:
+    with pytest.raises(ApplyError) as caught, site, site.update() as files:  # noqa: PT012
+        files.copy("logo.png", logo, preserve=("mtime",))
+        files.write("z", "1")
+        send_far(logo)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, SourceError)
+    assert "does not fit into 64 bits" in str(error)
+    assert snapshot(root) == {"z": b"1"}
 
 
 def test_source_that_can_not_be_opened_is_refused_at_once(site: Mirror, tmp_path: Path) -> None:
