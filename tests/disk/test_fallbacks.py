@@ -191,6 +191,15 @@ def test_batch_is_applied_without_syncfs(mirror: Mirror, root: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_syncfs")
+def test_ledger_syncs_every_commit_without_syncfs(mirror: Mirror) -> None:
+    mirror.apply([write("x", b"1")])
+    ledger = mirror.session.ledger
+    assert ledger is not None
+    assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert ledger._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+@pytest.mark.usefixtures("no_syncfs")
 def test_folders_above_a_new_root_are_synced_without_syncfs(tmp_path: Path) -> None:
     synced: list[str] = []
 

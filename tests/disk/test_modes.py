@@ -201,6 +201,26 @@ def test_many_default_acls_fit_into_few_descriptors(
     assert _residue(root) == set()
 
 
+def test_note_of_a_staging_area_elsewhere_is_synced_at_once(mirror: Mirror, shared: Path) -> None:
+    """Recovery finds such an area only by its note; those in the root are found without."""
+    mirror.apply([write("x", b"1")])
+    assert _pragmas_of(mirror, "y") == ["note"]
+    assert _pragmas_of(mirror, f"{shared.name}/x") == ["FULL", "note", "NORMAL"]
+
+
+def _pragmas_of(mirror: Mirror, name: str) -> list[str]:
+    """Writes a file; returns when the ledger was synced in which way, and when it was noted."""
+    told: list[str] = []
+    ledger = mirror.session.ledger
+    assert ledger is not None
+    ledger._connection.set_trace_callback(told.append)
+    mirror.apply([write(name, b"1")])
+    ledger._connection.set_trace_callback(None)
+    noted = ("note" if line.startswith("INSERT INTO intents") else line for line in told)
+    found = (line.removeprefix("PRAGMA synchronous=") for line in noted)
+    return [line for line in found if line in ("FULL", "NORMAL", "note")]
+
+
 @pytest.fixture
 def bound(mirror: Mirror, root: Path, tmp_path: Path, mount: Mount) -> Path:
     """A folder from elsewhere, bound into the root."""
