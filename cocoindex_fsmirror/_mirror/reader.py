@@ -245,7 +245,7 @@ class LedgerReader:
     def displaced(self) -> list[Displaced]:
         """Lists the declared paths that had to give way."""
         sql = 'SELECT name, owner, container, component, "by", seen FROM displaced'
-        return [Displaced._make(found) for found in self._select(sql)]
+        return [Displaced._make(found) for found in self._named(sql)]
 
     def pending(self) -> list[Pending]:
         """Lists the notes that an interrupted batch left, by batch and name."""
@@ -254,7 +254,8 @@ class LedgerReader:
             notes = [note for batch, packed in found for note in unpacked(batch, packed)]
         except (msgspec.DecodeError, TypeError) as error:
             raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
-        _check_names([(note.row.name,) for note in notes])
+        homes = {note.home for note in notes} - {ROOT}
+        _check_names([(name,) for name in (*homes, *(note.row.name for note in notes))])
         last = {(note.batch, note.home, note.entry): note for note in notes}
         return sorted(last.values(), key=lambda note: (note.batch, note.row.name))
 

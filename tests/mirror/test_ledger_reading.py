@@ -16,7 +16,7 @@ import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.rows import Pending, Row
+from cocoindex_fsmirror._core.rows import Displaced, Pending, Row
 from cocoindex_fsmirror._core.states import Kind
 from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._mirror.formats import CorruptLedgerError
@@ -81,12 +81,35 @@ def test_no_ledger_with_a_name_that_leaves_the_root_is_opened(ledger: Path, root
         os.close(folder)
 
 
-def test_no_intent_with_a_name_that_leaves_the_root_is_read() -> None:
-    row = Row(Name("../x"), Kind.FILE, OWNER, "")
+@pytest.mark.parametrize(("home", "name"), [("", "../x"), ("../x", "x")])
+def test_no_intent_with_a_name_that_leaves_the_root_is_read(home: str, name: str) -> None:
+    row = Row(Name(name), Kind.FILE, OWNER, "")
     with contextlib.closing(Ledger.empty()) as opened:
-        opened.begin([Pending("batch", Name(""), "0", False, row)], durable=False)
+        opened.begin([Pending("batch", Name(home), "0", False, row)], durable=False)
         with pytest.raises(CorruptLedgerError, match=r"\.\./x"):
             opened.pending()
+
+
+def test_no_note_with_a_name_that_leaves_the_root_is_read() -> None:
+    with contextlib.closing(Ledger.empty()) as opened:
+        opened.set_displaced([Displaced(Name("../x"), OWNER, "", "", Name("y"))], [])
+        with pytest.raises(CorruptLedgerError, match=r"\.\./x"):
+            opened.displaced()
+
+
+def test_no_staging_area_outside_the_root_is_emptied(ledger: Path, root: Path) -> None:
+    """The note of a batch tells where its area is, and a ledger may come from anybody."""
+    outside = root.parent / ".fsmirror" / "tmp" / ("a" * 32) / "0"
+    outside.parent.mkdir(parents=True)
+    outside.write_bytes(b"outside")
+    with Mirror(root) as mirror:
+        mirror.apply([write("new", b"1")])
+        opened = mirror.session.ledger
+        assert opened is not None
+        row = Row(Name("y"), Kind.FILE, OWNER, "")
+        opened.begin([Pending("b" * 32, Name(".."), "0", False, row)])
+        mirror.apply([write("new", b"2")])
+    assert outside.read_bytes() == b"outside"
 
 
 def test_ledger_without_permission_is_not_taken_for_none(
