@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror import BarrierError, Mirror
+from cocoindex_fsmirror._disk.staging import Staging
+from cocoindex_fsmirror._disk.tree import Tree
 from tests.support import OWNER, Elsewhere, Mount, contents, copy, delete, folder, snapshot, write
 
 
@@ -206,6 +208,23 @@ def test_note_of_a_staging_area_elsewhere_is_synced_at_once(mirror: Mirror, shar
     mirror.apply([write("x", b"1")])
     assert _pragmas_of(mirror, "y") == ["note"]
     assert _pragmas_of(mirror, f"{shared.name}/x") == ["FULL", "note", "NORMAL"]
+
+
+def test_staging_area_elsewhere_goes_at_last_though_its_disk_failed(
+    mirror: Mirror, shared: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    mirror.apply([write("y", b"1")])
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "ready", fail)
+        patch.setattr(Tree, "remove_file", fail)
+        with pytest.raises(BarrierError):
+            mirror.apply([write(f"{shared.name}/x", b"1")])
+    assert _residue(root) != set()
+    mirror.apply([write("x", b"1")])
+    assert _residue(root) == set()
 
 
 def _pragmas_of(mirror: Mirror, name: str) -> list[str]:

@@ -280,10 +280,14 @@ def test_bytes_that_can_not_be_backed_up_are_not_lost(mirror: Mirror, root: Path
         with pytest.raises(ApplyError, match="d/x"):
             mirror.apply([write("d/x", b"new")])
 
+    def recover() -> None:
+        mirror.apply([write("y", b"new")])
+
     def makes_backups(call: str, args: tuple[object, ...]) -> bool:
         return call == "mkdir" and args[0] == "backup"
 
     assert run_failing(write_it, makes_backups, errno.ENOSPC) > 0
+    assert run_failing(recover, makes_backups, errno.ENOSPC) > 0
     mirror.apply([write("d/x", b"new")])
     assert (root / "d" / "x").read_bytes() == b"new"
     assert [path.read_bytes() for path in _backed_up(root, "d/x")] == [b"foreign"]
