@@ -1,4 +1,4 @@
-"""A helper process, which calls a function while this one goes on.
+"""Helper: a forked process that calls a function while this one goes on.
 
 Threads of one interpreter take turns at everything but waiting. Only the command uses this: a
 library does not fork the processes of its users. A helper only reads, sends one result and ends,

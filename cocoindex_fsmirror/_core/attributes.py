@@ -1,7 +1,7 @@
-"""Attributes: what a file has beside its bytes, as one value; and checks of declarations. Pure.
+"""Attributes: mode and time of a file as one value; and checks of declarations. Pure.
 
-A further attribute is added here, where files are looked at and changed, in the row and the
-record that store it, and in the signatures of the public functions that ask for it.
+A further attribute is added here, in ``_disk/tree.py``, in the row and the record that store it,
+and in the signatures of the public functions that ask for it; ``DESIGN.md`` lists the places.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The errors, as one tree, and figures as messages show them.
+"""Errors as one tree, and the format of counts and sizes in messages.
 
 FsMirrorError
 ├── InvalidNameError   a name that no directory can hold (also a ValueError)

@@ -1,4 +1,4 @@
-"""Intents: the desired states that a batch is asked for, one path each. Pure."""
+"""Intents: the desired states that a batch has to reach, one path each. Pure."""
 
 from __future__ import annotations
 

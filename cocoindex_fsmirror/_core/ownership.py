@@ -1,4 +1,4 @@
-"""Ownership: whose bytes are at a path, and what happens to them. Pure.
+"""Ownership: the owner of the bytes at a path, and their fate. Pure.
 
 One table turns a verdict and a policy into a fate. The planner asks it about the bytes that a
 look has found, and the batch asks it again about those that a rename has brought out.

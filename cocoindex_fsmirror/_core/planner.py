@@ -188,7 +188,7 @@ class _Planner:
         if foreign:
             listed = ", ".join(repr(name) for name in foreign[:5])
             more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
-            problem = f"a directory is in the way, with what is not ours: {listed}{more}"
+            problem = f"a directory is in the way, with foreign entries: {listed}{more}"
             raise ConflictError(intent.name, "write", problem, "move it away")
         for name in sorted((*entries, intent.name), reverse=True):
             if self._is_folder(name):

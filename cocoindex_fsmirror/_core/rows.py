@@ -1,4 +1,10 @@
-"""Rows: the last-written states, as the ledger keeps them, and the notes of a batch. Pure."""
+"""Rows: the last-written states, as the ledger keeps them, and the notes of a batch. Pure.
+
+A row begins as *made* (written by us) or *adopted* (found right), and is made once we replace
+those bytes. A failed barrier makes it ``unsynced`` until the path is written anew; drift that an
+update has seen makes it ``seen`` until the path is written or found right. All fields of
+:class:`Row` are columns of the ledger.
+"""
 
 from __future__ import annotations
 

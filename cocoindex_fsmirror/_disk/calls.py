@@ -108,7 +108,7 @@ def swap(source: str, source_fd: int, target: str, target_fd: int) -> None:
     """Exchanges two entries: ``FileNotFoundError`` if one is missing."""
     if _renames(_EXCHANGE, source, source_fd, target, target_fd):
         return
-    say_once("no atomic exchange here: a file that replaces ours while we replace it may be lost")
+    say_once("no atomic exchange of files here: one that appears while we replace ours may be lost")
     # Keep the old file by a second name, then rename over it.
     aside = source + ".old"
     os.link(target, aside, src_dir_fd=target_fd, dst_dir_fd=source_fd, follow_symlinks=False)

@@ -102,7 +102,7 @@ def _missing(path: str, *, parents: bool) -> Iterator[str]:
 
 def _root_error(path: str, error: OSError) -> RootError:
     """Returns the error for a root that can't be opened, with its cure."""
-    unknown = (f"can't be opened: {error.strerror}", "see the cause")
+    unknown = (f"can't be opened: {error.strerror}", "check the path and its file system")
     return RootError(path, *_PROBLEMS.get(error.errno or 0, unknown))
 
 

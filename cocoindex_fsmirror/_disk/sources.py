@@ -1,4 +1,7 @@
-"""Sources of declared contents: looked at once, and read again when they are copied."""
+"""Sources of declared contents: looked at once, and read again when they are copied.
+
+A copy of a source that has changed in between raises :class:`SourceChangedError`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One root directory, looked at and changed from its descriptor.
+"""Tree: one root directory, looked at and changed from its descriptor.
 
 Everything below the root is reached one component at a time, never through a symbolic
 link, and no rename replaces what is there.

@@ -1,4 +1,4 @@
-"""Compares what is declared, what was last written and what is on the disk, path by path.
+"""Compares the desired, the last-written and the actual state of each path.
 
 Both sides are walked in the order of the names, so that neither has to be held whole. Only
 hints come from here: an intent is planned under the lock, with another look at its path.

@@ -1,4 +1,4 @@
-"""The ledger: our memory of what we wrote, in ``<root>/.fsmirror/ledger.sqlite3``.
+"""The ledger: the last-written states, in ``<root>/.fsmirror/ledger.sqlite3``.
 
 The engine forgets the children of a directory that is no longer declared, so
 without the ledger nobody could tell our files from the user's. SQLite in WAL mode

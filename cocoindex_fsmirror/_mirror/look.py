@@ -50,7 +50,7 @@ def opened(root: str) -> Iterator[Tree]:
             yield tree
         except OSError as error:
             problem = f"can't be looked at: {error.strerror or error}"
-            raise RootError(root, problem, "see the cause") from error
+            raise RootError(root, problem, "check the file system, then look again") from error
 
 
 def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> Actual:

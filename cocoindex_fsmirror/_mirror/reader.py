@@ -294,7 +294,7 @@ def _check_names(found: list[Any]) -> None:
     try:
         check_names([first for first, *_ in found])
     except (InvalidNameError, TypeError) as error:
-        raise CorruptLedgerError(f"holds what is no name: {error}") from error
+        raise CorruptLedgerError(f"holds a name that no release stores: {error}") from error
 
 
 @contextlib.contextmanager
@@ -303,7 +303,7 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise CorruptLedgerError(f"{what}: holds what is no text") from error
+        raise CorruptLedgerError(f"{what}: holds bytes that are no text") from error
     except sqlite3.Error as error:
         # An error without a code is Python's, about a value that can't be decoded.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF

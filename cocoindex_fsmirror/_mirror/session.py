@@ -92,7 +92,9 @@ class Session:
                     raise
         except OSError as error:
             problem = f"can't be worked on: {error.strerror or error}"
-            raise RootError(self.root, problem, "see the cause, then update again") from error
+            raise RootError(
+                self.root, problem, "check the file system, then update again"
+            ) from error
 
     @contextlib.contextmanager
     def _locked(self, *, create: bool, parents: bool) -> Iterator[tuple[Tree, int]]:

@@ -1,4 +1,7 @@
-"""The directory target, with whose methods a flow declares files, links and directories."""
+"""The directory target, with whose methods a flow declares files, links and directories.
+
+A declaration is checked at once, and only registered; the sink writes it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Calls a function as soon as a module is imported, if ever."""
+"""Calls a function as soon as a module is imported, if ever.
+
+So our provider is registered although neither package imports the other at its start.
+"""
 
 from __future__ import annotations
 

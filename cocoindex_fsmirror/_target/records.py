@@ -1,4 +1,4 @@
-"""Reconcile: desired state against what the engine remembers. Pure.
+"""Records: desired states compared with the tracking records of the engine. Pure.
 
 After an interrupted update the engine holds several tracking records, each of
 which may be the truth, and may add that the path could be missing. Nothing may

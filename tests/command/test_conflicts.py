@@ -15,7 +15,7 @@ import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._command.main import main
 from tests.reopening import reopened
 
-FOLDER = "write 'a': a directory is in the way, with what is not ours: 'a', 'a/mine'"
+FOLDER = "write 'a': a directory is in the way, with foreign entries: 'a', 'a/mine'"
 FOREIGN = "write 'a': foreign bytes are in the way, at 'a'"
 
 

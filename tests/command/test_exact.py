@@ -278,6 +278,6 @@ def test_a_dry_run_names_conflicts(src: Path, dst: Path) -> None:
     (dst / "loop").write_bytes(b"mine")
     result = sync(src, dst, "-n")
     assert result.exit_code == 3
-    assert "a directory is in the way, with what is not ours" in result.stdout
+    assert "a directory is in the way, with foreign entries" in result.stdout
     assert "write    loop  (what is there goes to the backup area)" in result.stdout
     assert snapshot(dst) == {"index.html": "dir", "index.html/mine": b"", "loop": b"mine"}
