@@ -23,7 +23,7 @@ from .states import ABSENT, Actual, DirState, Kind, same, same_content
 
 __all__ = ["make_plan"]
 
-_NOWHERE = Actual(ABSENT)
+_NOTHING_THERE = Actual(ABSENT)
 
 
 def make_plan(intents: Iterable[Intent], view: View) -> Plan:
@@ -148,14 +148,14 @@ class _Planner:
         verdict, made = self._judge(intent, intent.name), True
         if verdict is Verdict.FOLDER:
             self._clear_folder(intent)
-            actual, verdict = _NOWHERE, Verdict.ABSENT
+            actual, verdict = _NOTHING_THERE, Verdict.ABSENT
         elif verdict is Verdict.RIGHT and row is not None and row.unsynced:  # Written anew.
             verdict, made = Verdict.OURS, row.made
         fate = fate_of(verdict, intent.on_conflict)
         if fate is Fate.KEEP:
             self._plan_kept(intent, actual)
             return
-        _check_way(intent, intent.name, fate)
+        _check_not_blocked(intent, intent.name, fate)
         attributes = intent.desired.attributes.replacing(actual.state.attributes)
         self._files.append(Put(intent, actual, verdict, attributes, made))
 
@@ -176,7 +176,7 @@ class _Planner:
         step = self._remove.pop(name, None) or self._clear.get(name)
         if step is None:
             verdict, policy = self._judge(intent, name), intent.on_conflict
-            _check_way(intent, name, fate_of(verdict, policy))
+            _check_not_blocked(intent, name, fate_of(verdict, policy))
             step = Remove(name, self._actual(name), verdict, policy, intent.name)
         self._clear[name] = step
 
@@ -249,11 +249,11 @@ class _Planner:
     def _actual(self, name: Name) -> Actual:
         """Returns the state that a path has once the removals so far are done."""
         if self._vacated and self._view.folding(name) in self._vacated:
-            return _NOWHERE
-        return self._view.actual.get(name, _NOWHERE)
+            return _NOTHING_THERE
+        return self._view.actual.get(name, _NOTHING_THERE)
 
 
-def _check_way(intent: Intent, name: Name, fate: Fate) -> None:
+def _check_not_blocked(intent: Intent, name: Name, fate: Fate) -> None:
     """Raises if the bytes that are in the way of a declared path stay."""
     if fate.blocks:
         problem = f"foreign bytes are in the way, at {name!r}"

@@ -236,13 +236,13 @@ def restore(tree: Tree, backup: Backup, to: Name) -> None:
         tree.move(backup.where, to)
     except OSError as error:
         for folder in reversed(made):
-            _unmake(tree, folder)
+            _remove_if_empty(tree, folder)
         raise _refusal(tree, backup, to, error) from error
     _remove_emptied(tree, [backup.where])
     _barrier(tree, backup, to)
 
 
-def _unmake(tree: Tree, folder: Name) -> None:
+def _remove_if_empty(tree: Tree, folder: Name) -> None:
     """Removes a folder that we made, if it is empty."""
     with contextlib.suppress(OSError):  # Then the empty folder stays, which hurts nobody.
         tree.remove_folder(folder)
@@ -327,7 +327,7 @@ def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:
     above = {folder for where in removed for folder in ancestors(where)}
     for folder in sorted(above, key=lambda name: name.count("/"), reverse=True):
         if FOLDER in folder.split("/"):
-            _unmake(tree, folder)
+            _remove_if_empty(tree, folder)
 
 
 def purge_before(session: Session, before_ns: int) -> tuple[int, int]:

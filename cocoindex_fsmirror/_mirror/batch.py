@@ -70,8 +70,8 @@ def apply_intents(
         LedgerError: The ledger could not be written.
         TooManyRemovalsError: The brake stopped the batch; nothing of it was applied.
     """
-    # Step 2: look and plan. A power cut here leaves nothing.
-    closing = [i for pair in closed for i in _closing(ledger, *pair, durable=durable)]
+    # Step 2: look and plan. A power cut here leaves at most a note of what was to give way.
+    closing = [i for pair in closed for i in _removals(ledger, *pair, durable=durable)]
     batch, looked_ns = [*closing, *intents], coarse_now_ns()
     plan = make_plan(batch, view_of(tree, ledger, batch, read=read))
     if brake is not None and batch:
@@ -205,7 +205,7 @@ def prepare(tree: Tree, ledger: Ledger, owner: str, by: str, drift: DriftReport)
         ledger.set_meta(f"owner:{owner}", f"{coarse_now_ns()} {by}")
     # They could not go with their last file while somebody else had a file in them.
     if deserted := ledger.deserted(owner):
-        apply_intents(tree, ledger, [_ending(row, durable=False) for row in deserted])
+        apply_intents(tree, ledger, [_removal(row, durable=False) for row in deserted])
     drifted = ledger.rows_named(drift.names).values()
     mine = [row for row in drifted if row.owner == owner and row.declared and not row.seen]
     if mine:
@@ -227,15 +227,15 @@ def _is_current(refreshed: Row, current: dict[Name, Row]) -> bool:
     return replace(now, seen=False) == refreshed
 
 
-def _closing(ledger: Ledger, owner: str, container: str, *, durable: bool) -> list[Intent]:
+def _removals(ledger: Ledger, owner: str, container: str, *, durable: bool) -> list[Intent]:
     """Makes the intents to remove what a directory target declared, also where it gave way."""
     notes = (note for note in ledger.displaced() if note.owner == owner)
     given_way = [note for note in notes if note.container.startswith(container)]
     rows: list[Row | Displaced] = [*ledger.rows_of(owner, container), *given_way]
-    return [_ending(row, durable=durable) for row in rows]
+    return [_removal(row, durable=durable) for row in rows]
 
 
-def _ending(row: Row | Displaced, *, durable: bool) -> Intent:
+def _removal(row: Row | Displaced, *, durable: bool) -> Intent:
     """Makes the intent to remove a path because its directory target is gone."""
     return Intent(row.name, ABSENT, row.owner, row.container, on_conflict="keep", durable=durable)
 

@@ -44,7 +44,7 @@ def tear_down(session: Session, owner: str | None = None, *, durable: bool = Tru
         return Outcome()
 
     def act(tree: Tree, ledger: Ledger) -> Outcome:
-        leaving = {owner} if owner is not None else _everybody(ledger)
+        leaving = {owner} if owner is not None else _all_owners(ledger)
         closed = [(identity, "") for identity in leaving]
         outcome = apply_intents(tree, ledger, (), closed, durable=durable)
         if not outcome.failures:
@@ -52,7 +52,7 @@ def tear_down(session: Session, owner: str | None = None, *, durable: bool = Tru
             for identity in leaving:
                 ledger.forget(identity)
             if ledger.is_empty():
-                _leave(session, tree, ledger)
+                _remove_our_folder(session, tree, ledger)
             if durable:
                 tree.sync()
         return outcome
@@ -63,7 +63,7 @@ def tear_down(session: Session, owner: str | None = None, *, durable: bool = Tru
     return outcome
 
 
-def _everybody(ledger: Ledger) -> set[str]:
+def _all_owners(ledger: Ledger) -> set[str]:
     """Returns the identities of all owners, also of those that only rows name."""
     return {*(identity for identity, *_ in ledger.owners()), *(row.owner for row in ledger.rows())}
 
@@ -80,7 +80,7 @@ def _handed_over(ledger: Ledger, leaving: Collection[str]) -> list[Row]:
     return handed
 
 
-def _leave(session: Session, tree: Tree, ledger: Ledger) -> None:
+def _remove_our_folder(session: Session, tree: Tree, ledger: Ledger) -> None:
     """Removes our folder unless it holds backups, and with our folder a root that we made."""
     made = ledger.get_meta("made")
     session.close()
