@@ -262,7 +262,7 @@ def _check_not_blocked(intent: Intent, name: Name, fate: Fate) -> None:
 
 
 def _is_recorded(kept: Row, row: Row, actual: Actual) -> bool:
-    """True if a row of the ledger says already what is known of a path."""
+    """True if the row of the ledger already holds all that is known of a path."""
     # A folder's signature is not recorded, except for a time that was asked for.
     seen = None if kept.kind == Kind.DIR else actual.signature
     is_row = row == kept.with_signature(seen or row.signature, row.recorded_ns)

@@ -105,8 +105,8 @@ class Staging:
         A mode of ``None`` lets the umask, or a default ACL, decide.
 
         Returns:
-            The signature of the file, and the digest of what was copied into it; ``None``
-            for what was held in memory, whose digest is known.
+            The signature of the file, and the digest of a copied content; ``None`` for a
+            content that was held in memory, whose digest is known.
 
         Raises:
             SourceChangedError: The source has changed since it was looked at.
@@ -129,7 +129,7 @@ class Staging:
             os.close(fd)
 
     def _fill(self, fd: int, content: bytes | Content) -> bytes | None:
-        """Writes a content into an empty file; returns the digest of what was copied."""
+        """Writes a content into an empty file; returns its digest if it was copied."""
         held = content if isinstance(content, bytes) else content.held
         if held is not None:
             write_all(fd, held)

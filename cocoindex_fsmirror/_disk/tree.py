@@ -119,7 +119,7 @@ class Tree:
             raise
 
     def signature(self, name: Name) -> Signature | None:
-        """Returns the signature of what is at a path; ``None`` if nothing is."""
+        """Returns the signature of a path; ``None`` if nothing is there."""
         found = self.stat(name)
         return None if found is None else signature_of(found)
 
@@ -178,7 +178,7 @@ class Tree:
             os.unlink(leaf(name), dir_fd=self.folder(parent(name)))
 
     def remove_all(self, top: Name) -> None:
-        """Removes what is at a path of our own folder, with all that is in it."""
+        """Removes a path of our own folder, with everything in it."""
         found, folders = [top], set[Name]()
         for name in found:  # The list grows meanwhile.
             if isinstance(self.look(name).state, DirState):

@@ -88,7 +88,7 @@ def list_backups(root: str) -> list[Backup]:
 def find_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
     """Lists everything in the backup areas: the oldest first, then by name.
 
-    A whole directory shows as what is in it; what is mounted in it is not entered.
+    A whole directory shows as the entries in it; a mount point in it is not entered.
 
     Args:
         tree: The root.
@@ -123,7 +123,7 @@ def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
 
 
 def _leaves(tree: Tree, top: Name) -> Iterator[tuple[Name, State]]:
-    """Yields what is below a folder, without the folders in which something is."""
+    """Yields the files, links and empty folders below a folder."""
     to_do = _entries(tree, top)
     while to_do:
         name = to_do.pop()

@@ -58,7 +58,7 @@ def apply_intents(
         ledger: Its ledger.
         intents: Any number of paths, in any order.
         closed: Owner and container of directory targets that are no longer declared: all
-            that was declared through them goes, and the outcome lists what is left there.
+            paths declared through them go, and the outcome lists the paths that stay there.
         brake: Stops the batch if it removes too much.
         durable: True if the end of the closed ones has to survive a power cut.
         read: True to read every file, instead of trusting an unchanged ``lstat``.

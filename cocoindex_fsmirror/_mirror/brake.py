@@ -77,8 +77,8 @@ class Brake:
             owner: The owner whose files are counted.
 
         Raises:
-            TooManyRemovalsError: The batch, the batches before it and what was announced
-                remove too many files, or did so at an earlier batch.
+            TooManyRemovalsError: The batch, the batches before it and the announced paths
+                are too many files, or were at an earlier batch.
         """
         if self._managed is None:
             self._managed = ledger.count(owner)

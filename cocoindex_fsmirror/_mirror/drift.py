@@ -2,7 +2,7 @@
 
 The ledger is walked in the order of the names, and never held whole: it is opened anew for each
 page of rows, since others may write it meanwhile. As a rule one ``lstat`` of a path proves that
-it holds what was written. Where it does not, the path is a *suspect*, and is looked at again.
+it holds its last-written state. Any other path is a *suspect*, and is looked at again.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ def has_drifted(root: str, name: Name) -> bool:
 
 
 def _looked_at(root: str, span: Span, *, content: bool) -> Iterator[tuple[Row, Actual]]:
-    """Yields rows with what is at their paths; only of suspects, unless contents are read."""
+    """Yields rows with actual states; only those of suspects, unless contents are read."""
     with _opened(root) as tree:
         for row in rows(root, span, None if content else tree):
             yield row, look_at(tree, row.name, row, read=content) if tree else Actual(ABSENT)

@@ -54,7 +54,7 @@ def opened(root: str) -> Iterator[Tree]:
 
 
 def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> Actual:
-    """Returns what is at a path; reads a content unless the row proves it.
+    """Returns the actual state of a path; reads a content unless the row proves it.
 
     A path that can't be looked at counts as foreign; a step that needs it will fail, by name.
     """

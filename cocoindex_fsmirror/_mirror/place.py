@@ -243,7 +243,7 @@ def _appeared(name: Name, operation: str) -> ConflictError:
 
 
 class Exits:
-    """Judges and disposes of what was moved out of its path into the staging area.
+    """Judges and disposes of files that were moved out of their paths into the staging area.
 
     Args:
         tree: The root.
@@ -271,7 +271,7 @@ class Exits:
     def judge(
         self, slot: Slot, planned: Verdict, expected: Actual, ours: tuple[bytes, ...] = ()
     ) -> Verdict:
-        """Judges what a rename brought out; reads it, unless it is provably what was expected."""
+        """Judges the file that a rename brought out; reads it unless it is provably expected."""
         found = self._staging.look(slot)
         if planned is Verdict.FOREIGN:
             return judge_bytes(found, ())

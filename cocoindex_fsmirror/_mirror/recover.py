@@ -140,5 +140,6 @@ def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> N
         changed = (*gone, *(row.name for row in done))
         tree.sync([tree.folder(home) for home in devices.values()], seen, changed)
     except OSError as error:
-        raise BarrierError(f"{tree.path}: syncing failed: {error.strerror}") from error
+        hint = "check the disk and the kernel's log, then update again"
+        raise BarrierError(f"{tree.path}: syncing failed: {error.strerror} ({hint})") from error
     ledger.commit(record(tree, done, seen), gone, batch)
