@@ -20,7 +20,9 @@ import msgspec
 from .._core.attributes import UNASKED, Attributes
 from .._core.declaration import Declaration
 from .._core.errors import InvalidNameError, RootError, SourceError
+from .._core.intents import Durability
 from .._core.names import RESERVED, Name, check_names, leaf, parent, parse_link_target, parse_name
+from .._core.ownership import OnConflict
 from .._core.states import DirState, FileState, LinkState, Signature
 from .._disk.tree import attributes_of, inode_of
 from .._mirror.brake import Limit
@@ -57,8 +59,8 @@ class Options(NamedTuple):
     root: str = ""
     excluded: pathspec.GitIgnoreSpec | None = None
     gitignore: bool = False
-    durability: Literal["batch", "none"] = "batch"
-    on_conflict: Literal["backup", "overwrite", "error"] = "backup"
+    durability: Durability = "batch"
+    on_conflict: OnConflict = "backup"
     checksum: bool = False
     exact: bool = False
     max_delete: Limit | None = None

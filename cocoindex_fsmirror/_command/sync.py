@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 import msgspec
 
 from .._core.errors import FsMirrorError, counted, readable
+from .._core.intents import Durability
 from .._core.names import Name
+from .._core.ownership import OnConflict
 from .._mirror.brake import Limit
 from .._mirror.drift import few_suspects
 from .dry_run import dry_run as list_changes
@@ -75,14 +77,14 @@ def _limit(text: str) -> Limit:
 @click.option("--checksum", is_flag=True, help="Read every file, whatever its size and time say.")
 @click.option(
     "--durability",
-    type=click.Choice(["batch", "none"]),
+    type=click.Choice(get_args(Durability)),
     default="batch",
     show_default=True,
     help="batch: a finished run survives a power cut. none: the system writes when it likes.",
 )
 @click.option(
     "--on-conflict",
-    type=click.Choice(["backup", "overwrite", "error"]),
+    type=click.Choice(get_args(OnConflict)),
     default="backup",
     show_default=True,
     help="Move files of others that are in the way to the backup area, overwrite them, or fail.",

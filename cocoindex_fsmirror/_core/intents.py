@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import msgspec
 
 from .names import ROOT, Name
-from .ownership import OnConflict
+from .ownership import Policy
 from .states import Content, Desired, Signature
 
-__all__ = ["Intent"]
+__all__ = ["Durability", "Intent"]
+
+Durability: TypeAlias = Literal["batch", "none"]
+"""``"batch"`` makes each batch survive a power cut; ``"none"`` leaves that to the system."""
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
@@ -39,7 +44,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     component: str = ""
     content: bytes | Content | None = None
     ours: tuple[bytes, ...] = ()
-    on_conflict: OnConflict = "backup"
+    on_conflict: Policy = "backup"
     create_parents: bool = True
     durable: bool = True
     rival: Name = ROOT

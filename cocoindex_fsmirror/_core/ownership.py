@@ -11,10 +11,12 @@ from __future__ import annotations
 import enum
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["Fate", "OnConflict", "Verdict", "fate_of"]
+__all__ = ["Fate", "OnConflict", "Policy", "Verdict", "fate_of"]
 
-OnConflict: TypeAlias = Literal["backup", "overwrite", "error", "keep"]
-"""The policy for foreign bytes. ``keep`` (leave them, without an error) is for teardown only."""
+OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]
+"""The policies for foreign bytes that a declaration can ask for."""
+Policy: TypeAlias = OnConflict | Literal["keep"]
+"""A policy for foreign bytes. ``keep`` (leave them, without an error) is for teardown only."""
 
 
 class Verdict(enum.Enum):
@@ -49,7 +51,7 @@ _FATES: Final = {
     Verdict.OURS: Fate.DISCARD,
     Verdict.FOLDER: Fate.LEAVE,
 }
-_FATES_OF_FOREIGN: Final[dict[OnConflict, Fate]] = {
+_FATES_OF_FOREIGN: Final[dict[Policy, Fate]] = {
     "backup": Fate.BACK_UP,
     "overwrite": Fate.DISCARD,
     "error": Fate.REFUSE,
@@ -57,7 +59,7 @@ _FATES_OF_FOREIGN: Final[dict[OnConflict, Fate]] = {
 }
 
 
-def fate_of(verdict: Verdict, policy: OnConflict) -> Fate:
+def fate_of(verdict: Verdict, policy: Policy) -> Fate:
     """Looks up the fate of bytes.
 
     Args:

@@ -15,7 +15,7 @@ from .attributes import UNASKED, Attributes
 from .errors import PathError
 from .intents import Intent
 from .names import Folding, Name
-from .ownership import Fate, OnConflict, Verdict, fate_of
+from .ownership import Fate, Policy, Verdict, fate_of
 from .rows import Displaced, Row
 from .states import ABSENT, Absent, Actual, DirState, State, same_content
 
@@ -47,7 +47,7 @@ class Remove(msgspec.Struct, frozen=True, gc=False):
     name: Name
     expected: Actual
     verdict: Verdict
-    policy: OnConflict
+    policy: Policy
     on_behalf: Name | None = None
 
     @property

@@ -11,13 +11,14 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Literal, Self
+from typing import Self, get_args
 
 import msgspec
 
 from .._core.attributes import check_choice
 from .._core.errors import ApplyError
-from .._core.intents import Intent
+from .._core.intents import Durability, Intent
+from .._core.ownership import OnConflict
 from .._core.states import Kind
 from .._disk.tree import Tree
 from .backups import Backup, list_backups
@@ -235,8 +236,8 @@ class Mirror:
         self,
         *,
         by: str = "update",
-        on_conflict: Literal["backup", "overwrite", "error"] = "backup",
-        durability: Literal["batch", "none"] = "batch",
+        on_conflict: OnConflict = "backup",
+        durability: Durability = "batch",
         max_delete: Limit | None = None,
     ) -> Iterator[Update]:
         """Brings the files that are declared inside a ``with`` block to the disk, at its end.
@@ -266,8 +267,8 @@ class Mirror:
             TooManyRemovalsError: Too many files would be removed; nothing was done.
             ValueError: An option has an unknown value.
         """
-        check_choice("on_conflict", on_conflict, ("backup", "overwrite", "error"))
-        check_choice("durability", durability, ("batch", "none"))
+        check_choice("on_conflict", on_conflict, get_args(OnConflict))
+        check_choice("durability", durability, get_args(Durability))
         check_limit(max_delete)
         files = Update()
         yield files

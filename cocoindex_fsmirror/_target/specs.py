@@ -17,7 +17,9 @@ from msgspec.structs import replace
 
 from .._core.attributes import Attributes, check_choice
 from .._core.errors import RootError
+from .._core.intents import Durability
 from .._core.names import ROOT, Name
+from .._core.ownership import OnConflict
 from .._core.states import ABSENT, Content, Desired, FileState, digest_of
 from .._mirror.brake import Brake, Limit, check_limit
 from .._mirror.drift import DriftReport
@@ -25,8 +27,6 @@ from .declarations import Declarations
 
 __all__ = [
     "GONE",
-    "Durability",
-    "OnConflict",
     "Options",
     "RootKey",
     "RootOptions",
@@ -37,9 +37,7 @@ __all__ = [
     "state_of",
 ]
 
-Durability: TypeAlias = Literal["batch", "none"]
 Verify: TypeAlias = Literal["stat", "content", "none"]
-OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]
 
 
 class TargetOptions(TypedDict, total=False):

@@ -9,11 +9,11 @@ import pytest
 
 from cocoindex_fsmirror._core import ownership as _ownership
 from cocoindex_fsmirror._core.intents import Intent
-from cocoindex_fsmirror._core.ownership import Fate, OnConflict, Verdict, fate_of
+from cocoindex_fsmirror._core.ownership import Fate, Policy, Verdict, fate_of
 from tests.core.simulation import World
 from tests.core.test_plan_one_path import DISKS, ROWS, one_path_intents, one_path_world
 
-POLICIES: tuple[OnConflict, ...] = ("backup", "overwrite", "error", "keep")
+POLICIES: tuple[Policy, ...] = ("backup", "overwrite", "error", "keep")
 TABLE: dict[Verdict, tuple[Fate, Fate, Fate, Fate]] = {
     Verdict.ABSENT: (Fate.NOTHING, Fate.NOTHING, Fate.NOTHING, Fate.NOTHING),
     Verdict.RIGHT: (Fate.KEEP, Fate.KEEP, Fate.KEEP, Fate.KEEP),
@@ -21,13 +21,13 @@ TABLE: dict[Verdict, tuple[Fate, Fate, Fate, Fate]] = {
     Verdict.FOREIGN: (Fate.BACK_UP, Fate.DISCARD, Fate.REFUSE, Fate.LEAVE),
     Verdict.FOLDER: (Fate.LEAVE, Fate.LEAVE, Fate.LEAVE, Fate.LEAVE),
 }
-LINES: list[Verdict | OnConflict] = [v for v in Verdict if v is not Verdict.FOREIGN]
+LINES: list[Verdict | Policy] = [v for v in Verdict if v is not Verdict.FOREIGN]
 LINES += POLICIES  # Of foreign bytes.
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("verdict", Verdict)
-def test_fate_of_bytes_is_that_of_the_table(verdict: Verdict, policy: OnConflict) -> None:
+def test_fate_of_bytes_is_that_of_the_table(verdict: Verdict, policy: Policy) -> None:
     assert fate_of(verdict, policy) is TABLE[verdict][POLICIES.index(policy)]
 
 
@@ -55,7 +55,7 @@ def _outcome(world: World, intent: Intent) -> tuple[object, ...] | str:
 
 @pytest.mark.parametrize("line", LINES, ids=str)
 def test_every_line_of_the_table_decides_an_outcome(
-    line: Verdict | OnConflict, monkeypatch: pytest.MonkeyPatch
+    line: Verdict | Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = list(_outcomes())
     table = "_FATES" if isinstance(line, Verdict) else "_FATES_OF_FOREIGN"
