@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from functools import partial
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import ApplyError, FsMirrorError, Mirror, RootError
+from cocoindex_fsmirror import ApplyError, FsMirrorError, LedgerError, Mirror, RootError
 from cocoindex_fsmirror._core.intents import Intent
-from tests.steps import run_with_event
+from tests.steps import run_with_event, watched
 from tests.support import OWNER, delete, exact_state, folder, snapshot, write
 
 STEPS = 250  # More than a batch here has calls.
@@ -222,3 +223,23 @@ def test_ledger_with_a_name_that_leaves_the_root_is_refused(
         _suppressed(partial(mirror.apply, [], closed=[(OWNER, "")]))()
         _suppressed(partial(mirror.tear_down, OWNER))()
     assert exact_state(outside) == before
+
+
+def test_ledger_that_a_link_leads_to_meanwhile_is_not_opened(
+    mirror: Mirror, root: Path, tmp_path: Path
+) -> None:
+    """SQLite takes a path, and the root may be another one by the time it opens that."""
+    mirror.apply([write("x", b"1")])
+    mirror.close()
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    before = exact_state(other)
+
+    def replace(name: str, _args: tuple[object, ...]) -> None:
+        if name == "connect" and not root.is_symlink():
+            root.rename(tmp_path / "moved")
+            root.symlink_to(other)
+
+    with watched(replace), pytest.raises(LedgerError, match="was replaced while we opened it"):
+        mirror.apply([write("x", b"2")])
+    assert exact_state(other) == before

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._core.names import ROOT, Name
+from cocoindex_fsmirror._core.rows import Pending, Row
+from cocoindex_fsmirror._core.states import Kind
 from cocoindex_fsmirror._disk import tree as _fs
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._disk.staging import Staging
@@ -235,4 +238,21 @@ def test_remains_of_a_staged_folder_go_though_its_note_is_lost(mirror: Mirror, r
     mirror.apply([write("x", b"2")])
     assert snapshot(root) == {"x": b"2"}
     assert backups(root) == []
+    assert _staged(root) == []
+
+
+def test_foreign_folder_that_was_taken_out_is_backed_up_as_a_whole(
+    mirror: Mirror, root: Path
+) -> None:
+    """A folder took the name of a removed file, and the process died with it in a slot."""
+    mirror.apply([write("x", b"1")])
+    taken = root / ".fsmirror" / "tmp" / ("a" * 32 + ".ready") / "0"
+    taken.mkdir(parents=True)
+    (taken / "inside").write_bytes(b"foreign")
+    assert mirror.session.ledger is not None
+    removal = Row(Name("gone"), Kind.FILE, "", "")
+    mirror.session.ledger.begin([Pending("a" * 32, ROOT, "0", True, removal)])
+    mirror.apply([write("x", b"2")])
+    (moment,) = (root / ".fsmirror" / "backup").iterdir()
+    assert snapshot(moment) == {"gone": "dir", "gone/inside": b"foreign"}
     assert _staged(root) == []

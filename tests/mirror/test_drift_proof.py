@@ -148,6 +148,17 @@ def test_no_lstat_is_proof_by_a_copied_ledger(mirror: Mirror, root: Path, x: Pat
     assert {row.name for row in mirror.observe().refreshed} == {"d/x", "y"}
 
 
+def test_copied_ledger_knows_no_owner(mirror: Mirror, root: Path, x: Path) -> None:
+    """Their components all run again: what they wrote since may be missing in the copy."""
+    mirror.prepare(OWNER, mirror.observe())
+    assert mirror.observe().known == {OWNER}
+    mirror.close()
+    ledger = root / ".fsmirror" / "ledger.sqlite3"
+    shutil.copy2(ledger, ledger.with_name("copy"))
+    os.replace(ledger.with_name("copy"), ledger)
+    assert mirror.observe().known == frozenset()
+
+
 def test_no_lstat_proves_an_unsynced_or_drifted_row(mirror: Mirror, root: Path, x: Path) -> None:
     row = row_of(mirror.root, Name("d/x"))
     assert row is not None

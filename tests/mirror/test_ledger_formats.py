@@ -284,6 +284,17 @@ def test_ledger_migrated_meanwhile_by_a_newer_release_stays(mirror: Mirror, root
     assert snapshot(root) == {"x": b"1"}
 
 
+@pytest.mark.parametrize("open_ledger", [_opened, _peeked])
+def test_format_before_the_first_release_is_corrupt(
+    file: Path, root: Path, open_ledger: Any
+) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as ledger:
+        ledger.execute("UPDATE meta SET value = 1 WHERE key = 'format'")
+        ledger.commit()
+    with pytest.raises(CorruptLedgerError, match="has format 1"):
+        open_ledger(root)
+
+
 @pytest.mark.parametrize("change", ["DELETE FROM meta WHERE key = 'format'", "DROP TABLE meta"])
 @pytest.mark.parametrize("open_ledger", [_opened, _peeked])
 def test_ledger_without_a_format_is_corrupt(
