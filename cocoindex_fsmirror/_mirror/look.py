@@ -105,10 +105,8 @@ def view_of(
 
 
 def _walk(tree: Tree, folder: Name) -> Iterator[Name]:
-    """Yields everything in a folder, from the top; our own folder is left out."""
+    """Yields everything in a folder below the root, from the top."""
     for name in entries(tree, folder):
-        if name == FOLDER:
-            continue
         yield name
         if isinstance(tree.look(name).state, DirState):
             yield from _walk(tree, name)

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.rows import Displaced
 from cocoindex_fsmirror._disk.staging import Slot, Staging
 from tests.steps import CHANGES, crashes, recorded
 from tests.support import OWNER, delete, failing, ledger_rows, snapshot, write
@@ -116,6 +117,17 @@ def test_note_ends_with_the_directory_target_of_the_declaration(mirror: Mirror) 
     mirror.apply([], closed=[(OWNER, "d//")])
     assert mirror.observe().names == set()
     assert mirror.managed() == ["d/a"]
+
+
+def test_healed_winner_of_a_new_contest_makes_nobody_stale(mirror: Mirror) -> None:
+    """Its drift was seen once, and says nothing of the contest, which is news."""
+    mirror.apply([write("a/b", b"1", component="/one")])
+    ledger = mirror.session.ledger
+    assert ledger is not None
+    ledger.set_seen([Name("a/b")], True)
+    ledger.set_displaced([Displaced(Name("a"), OWNER, "", "/two", Name("a/b"))], [])
+    assert _components(mirror) == {"/one", "/two"}
+    assert mirror.observe().stale == frozenset()
 
 
 def test_declaration_and_a_failed_rival_both_rerun(
