@@ -170,6 +170,14 @@ def test_emptied_folder_that_is_declared_now_stays() -> None:
     assert world.rows["a"].declared
 
 
+def test_folder_that_is_cleared_is_not_pruned_as_well() -> None:
+    rows = {**named(["a", "a/d"]), "a/d/x": file_row("a/d/x", b"1")}
+    world = World({"a": "dir", "a/d": "dir", "a/d/x": b"1"}, rows)
+    plan = world.update(delete("a/d/x"), write("a", b"2"))
+    assert [step.folder for step in plan.clear_folders] == ["a/d", "a"]
+    assert plan.prune == ()
+
+
 # Several declarers
 
 

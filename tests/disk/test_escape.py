@@ -243,3 +243,21 @@ def test_ledger_that_a_link_leads_to_meanwhile_is_not_opened(
     with watched(replace), pytest.raises(LedgerError, match="was replaced while we opened it"):
         mirror.apply([write("x", b"2")])
     assert exact_state(other) == before
+
+
+def test_folder_that_is_moved_out_before_the_barrier_gets_no_file(
+    mirror: Mirror, root: Path, tmp_path: Path
+) -> None:
+    """It was opened to be looked at, and a barrier can take long."""
+    mirror.apply([write("d/x", b"1")])
+    moved = tmp_path / "moved"
+
+    def move_out(name: str, _args: tuple[object, ...]) -> None:
+        if name == "syncfs" and not moved.exists():
+            (root / "d").rename(moved)
+            (root / "d").mkdir()
+
+    with watched(move_out):
+        mirror.apply([write("d/y", b"2")])
+    assert snapshot(moved) == {"x": b"1"}
+    assert snapshot(root) == {"d": "dir", "d/y": b"2"}

@@ -223,7 +223,8 @@ def test_staging_area_elsewhere_goes_at_last_though_its_disk_failed(
         with pytest.raises(BarrierError):
             mirror.apply([write(f"{shared.name}/x", b"1")])
     assert _residue(root) != set()
-    mirror.apply([write("x", b"1")])
+    mirror.apply([write(f"{shared.name}/x", b"2")])  # With a new area where the old one was.
+    assert (shared / "x").read_bytes() == b"2"
     assert _residue(root) == set()
 
 

@@ -15,7 +15,7 @@ import pytest
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import parse_name
 from cocoindex_fsmirror._disk.roots import open_root
-from tests.support import contents, delete, exact_state, snapshot, write
+from tests.support import contents, delete, exact_state, folder, snapshot, write
 
 NASTY = [
     "n" * 255,
@@ -199,3 +199,19 @@ def test_deep_folder_is_opened_with_two_descriptors_to_spare(mirror: Mirror, roo
         for fd in holes:
             os.close(fd)
         tree.close()
+
+
+def test_most_descriptors_are_left_to_others(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number}" for number in range(10)]
+    mirror.apply([folder(name) for name in names])
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (48, 48))
+    tree, _ = open_root(str(root))
+    before = len(os.listdir("/proc/self/fd"))
+    opened = []
+    for name in names:
+        tree.folder(parse_name(name))
+        opened.append(len(os.listdir("/proc/self/fd")))
+    tree.close()
+    assert max(opened) == before + 3

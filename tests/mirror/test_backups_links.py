@@ -25,7 +25,7 @@ from tests.mirror.displacing import (
     put_back,
     tries,
 )
-from tests.support import exact_state, write
+from tests.support import contents, exact_state, failing, snapshot, write
 
 pytestmark = pytest.mark.usefixtures("no_waiting", "one_moment")
 
@@ -86,3 +86,14 @@ def test_purge_removes_a_link_and_not_its_target(mirror: Mirror, root: Path, out
     assert purged(mirror, listed(mirror)) == (1, len(str(outside)))
     assert exact_state(outside) == before
     assert backup_area(root) == {}
+
+
+def test_file_in_the_place_of_the_backup_area_is_named_as_the_cause(
+    mirror: Mirror, root: Path
+) -> None:
+    mirror.apply([write("y", b"1")])
+    (root / ".fsmirror" / "backup").write_bytes(b"theirs")
+    (root / "x").write_bytes(b"foreign")
+    with failing("Not a directory"):
+        mirror.apply([write("x", b"1")])
+    assert b"foreign" in contents(snapshot(root, ours=True)).values()

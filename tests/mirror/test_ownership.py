@@ -12,6 +12,7 @@ import pytest
 
 from cocoindex_fsmirror import ApplyError, ConflictError, Mirror
 from cocoindex_fsmirror._core.ownership import OnConflict
+from cocoindex_fsmirror._disk import staging
 from tests.steps import identity, run_failing
 from tests.support import OWNER, backups, contents, delete, exact_state, failing, snapshot, write
 
@@ -291,6 +292,21 @@ def test_bytes_that_can_not_be_backed_up_are_not_lost(mirror: Mirror, root: Path
     mirror.apply([write("d/x", b"new")])
     assert (root / "d" / "x").read_bytes() == b"new"
     assert [path.read_bytes() for path in _backed_up(root, "d/x")] == [b"foreign"]
+
+
+def test_failed_backup_leaves_no_folders_for_it(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "d").mkdir()
+    (root / "d" / "x").write_bytes(b"foreign")
+
+    def fail(*_args: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(staging, "move", fail)
+    with failing("Input/output error"):
+        mirror.apply([write("d/x", b"new")])
+    assert not (root / ".fsmirror" / "backup").exists()
 
 
 def _by_content(paths: list[Path]) -> list[Path]:

@@ -17,7 +17,7 @@ from cocoindex_fsmirror._core.states import Kind
 from cocoindex_fsmirror._mirror.brake import Brake, allowance
 from cocoindex_fsmirror._mirror.reader import LedgerReader
 from cocoindex_fsmirror._target import handlers as _sink
-from tests.support import OWNER, backups, contents
+from tests.support import OWNER, backups, contents, delete, folder, snapshot, write
 from tests.target.flows import OUT, Flow, memoized, page, plain
 
 MakeFlow = Callable[..., Flow]
@@ -315,3 +315,14 @@ def test_lost_ledger_does_not_rewrite_everything(make_flow: MakeFlow) -> None:
 def test_exact_is_refused_without_a_look(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="exact=True needs verify"):
         fsmirror.dir_target(tmp_path, exact=True, verify="none")
+
+
+def test_folder_that_is_announced_counts_as_no_file(mirror: fsmirror.Mirror, root: Path) -> None:
+    mirror.apply([folder("d"), write("d/x", b"1"), write("y", b"1")])
+    brake = Brake(1)
+    brake.announce(Name("d"))
+    mirror.apply([delete("d/x")], brake=brake)
+    assert contents(snapshot(root)) == {"y": b"1"}
+    brake.announce(Name("y"))
+    with pytest.raises(fsmirror.TooManyRemovalsError):
+        mirror.apply([delete("y")], brake=brake)
