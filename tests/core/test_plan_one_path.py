@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._core.rows import Row
-from cocoindex_fsmirror._core.states import ABSENT
+from cocoindex_fsmirror._core.states import ABSENT, digest_of
 from tests.core.simulation import Disk, Node, World, dir_row, file_row, seen
 from tests.support import delete, folder, write
 
@@ -241,3 +241,9 @@ def test_unsynced_bytes_are_written_anew() -> None:
     world = World({"f": NEW}, {"f": file_row("f", NEW, unsynced=True)})
     assert [put.intent.name for put in world.update(write("f", NEW)).files] == ["f"]
     assert not world.rows["f"].unsynced
+
+
+def test_all_versions_of_a_path_that_is_asked_for_twice_are_ours() -> None:
+    known = write("x", b"1", ours=(digest_of(b"old"),))
+    plan = World({"x": b"old"}).plan(known, write("x", b"2"))
+    assert [put.keep_copy for put in plan.files] == [False]

@@ -12,8 +12,9 @@ import pytest
 from cocoindex_fsmirror import BarrierError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk import calls as _calls
+from cocoindex_fsmirror._mirror.exact import sweep
 from tests.steps import CHANGES, identity, recorded
-from tests.support import contents, delete, folder, snapshot, staged, write
+from tests.support import OWNER, contents, delete, folder, snapshot, staged, write
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +160,16 @@ def test_failed_barrier_makes_nothing_foreign_ours(
     mirror.apply([write("theirs", b"same"), write("a", b"1")])
     mirror.apply([delete("theirs")])
     assert b"same" in {*contents(snapshot(root)).values(), *_backed_up(root)}
+
+
+def test_teardown_and_sweep_end_with_a_barrier(mirror: Mirror, root: Path) -> None:
+    (root / "theirs").write_bytes(b"foreign")
+    for act in (lambda: mirror.session.run(sweep), lambda: mirror.tear_down(OWNER)):
+        with recorded() as calls:
+            act()
+        names = [name for name, _ in calls]
+        changes = [at for at, name in enumerate(names) if name in ("renameat2", "unlink", "rmdir")]
+        assert max(changes) < max(at for at, name in enumerate(names) if name == "syncfs")
 
 
 def _backed_up(root: Path) -> set[bytes]:

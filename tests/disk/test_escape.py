@@ -248,7 +248,7 @@ def test_ledger_that_a_link_leads_to_meanwhile_is_not_opened(
 def test_folder_that_is_moved_out_before_the_barrier_gets_no_file(
     mirror: Mirror, root: Path, tmp_path: Path
 ) -> None:
-    """It was opened to be looked at, and a barrier can take long."""
+    """The folder was opened to be looked at, and a barrier can take long."""
     mirror.apply([write("d/x", b"1")])
     moved = tmp_path / "moved"
 

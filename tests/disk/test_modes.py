@@ -11,12 +11,14 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cocoindex_fsmirror import BarrierError, Mirror
 from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._disk.tree import Tree
+from tests.steps import watched
 from tests.support import OWNER, Elsewhere, Mount, contents, copy, delete, folder, snapshot, write
 
 
@@ -286,6 +288,27 @@ def test_mount_below_another_mount_is_written_to(
     mirror.apply([delete("bound/x"), delete("bound/in ner/y")])
     assert contents(snapshot(root)) == {}
     assert _residue(root) == set()
+
+
+@pytest.mark.root
+def test_each_barrier_is_on_every_mount_that_was_written_to(
+    mirror: Mirror, root: Path, mount: Mount
+) -> None:
+    """On that of the root with its own descriptor, which is the oldest."""
+    mirror.apply([write("y", b"1")])
+    inner = mount(root / "inner", "-t", "tmpfs", "tmpfs")
+    synced: list[os.stat_result] = []
+
+    def hear(name: str, args: tuple[Any, ...]) -> None:
+        if name == "syncfs":
+            synced.append(os.fstat(args[0]))
+
+    with watched(hear):
+        mirror.apply([write("inner/x", b"1"), write("y", b"2")])
+    devices = [root.stat().st_dev, inner.stat().st_dev]
+    assert sorted(each.st_dev for each in synced) == sorted(2 * devices)
+    own = [each.st_ino for each in synced if each.st_dev == devices[0]]
+    assert own == 2 * [root.stat().st_ino]
 
 
 @pytest.mark.root

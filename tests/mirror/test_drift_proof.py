@@ -17,9 +17,11 @@ from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import digest_of
 from cocoindex_fsmirror._disk import calls as _calls
+from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._disk.roots import open_root
 from cocoindex_fsmirror._disk.staging import Slot, Staging
+from cocoindex_fsmirror._disk.tree import inode_of
 from cocoindex_fsmirror._mirror import batch as _batch
 from cocoindex_fsmirror._mirror import drift as _drift
 from cocoindex_fsmirror._mirror import look as _observe
@@ -193,3 +195,26 @@ def test_every_file_of_a_copied_ledger_is_read(mirror: Mirror, root: Path) -> No
     (root / "2").write_bytes(b"2")
     (root / "8").write_bytes(b"2")
     assert [difference.name for difference in differences(mirror.root)] == ["2", "8"]
+
+
+def test_inode_number_fits_into_a_signed_integer(x: Path) -> None:
+    """Some FUSE file systems use hashes, with all 64 bits."""
+    found = x.lstat()
+    huge = os.stat_result((found.st_mode, (1 << 63) + 5, *found[2:]))
+    assert inode_of(huge) == 5
+
+
+def test_file_that_changes_while_it_is_read_has_no_digest(
+    root: Path, x: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _tree.digest_of_file
+
+    def digest_of_file(fd: int) -> bytes:
+        digest = real(fd)
+        x.write_bytes(b"changed")
+        return digest
+
+    monkeypatch.setattr(_tree, "digest_of_file", digest_of_file)
+    with contextlib.closing(open_root(str(root))[0]) as tree:
+        state = tree.look(Name("d/x"), digest=True).state
+    assert state.digest is None

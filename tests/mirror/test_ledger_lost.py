@@ -107,3 +107,16 @@ def test_older_ledger_put_back_into_the_same_file_loses_nothing(ledger: Path, ro
         mirror.apply([write("x", b"9"), delete("d/y")])
     assert (root / "x").read_bytes() == b"9"
     assert backups(root) == [b"7", b"8"]
+
+
+def test_ledger_that_is_replaced_while_its_mirror_is_open_is_the_one(root: Path) -> None:
+    root.mkdir()
+    with Mirror(root) as mirror:
+        mirror.apply([write("x", b"1")])
+        for path in (root / ".fsmirror").glob("ledger.sqlite3*"):
+            path.unlink()
+        with Mirror(root) as other:
+            other.apply([write("y", b"1")])
+        mirror.apply([write("z", b"1")])
+    with Mirror(root) as other:
+        assert other.managed() == ["y", "z"]

@@ -181,3 +181,14 @@ def test_a_mirror_can_be_used_again_after_its_teardown(root: Path) -> None:
             assert snapshot(root) == {"d": "dir", "d/x": b"1"}
             mirror.tear_down(OWNER)
             assert not root.exists()
+
+
+def test_nested_folders_are_handed_to_who_still_has_files_in_them(
+    mirror: Mirror, root: Path
+) -> None:
+    mirror.apply([write("d/e/a", b"1")])
+    mirror.apply([write("d/e/b", b"1", owner="owner-b")])
+    mirror.tear_down(OWNER)
+    assert contents(snapshot(root)) == {"d/e/b": b"1"}
+    mirror.tear_down("owner-b")
+    assert not root.exists() or snapshot(root) == {}
