@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -164,7 +165,11 @@ def test_failed_barrier_makes_nothing_foreign_ours(
 
 def test_teardown_and_sweep_end_with_a_barrier(mirror: Mirror, root: Path) -> None:
     (root / "theirs").write_bytes(b"foreign")
-    for act in (lambda: mirror.session.run(sweep), lambda: mirror.tear_down(OWNER)):
+    acts: list[Callable[[], object]] = [
+        partial(mirror.session.run, sweep),
+        partial(mirror.tear_down, OWNER),
+    ]
+    for act in acts:
         with recorded() as calls:
             act()
         names = [name for name, _ in calls]

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror, PathError
-from cocoindex_fsmirror._mirror.backups import find, parse_age
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._disk.roots import open_root
+from cocoindex_fsmirror._mirror.backups import Backup, find, parse_age, purge
 from tests.mirror.displacing import (
     AREA,
     STAMP,
@@ -111,3 +113,16 @@ def test_backup_that_can_not_be_removed_stays_and_the_others_go(mirror: Mirror, 
         run_failing(act, call_of("unlink", "b"), errno.EPERM)
     assert isinstance(error.value.exceptions[0].__cause__, PermissionError)
     assert os.listdir(root / AREA) == ["b"]
+
+
+def test_purge_leaves_the_folder_that_has_the_backup_area(mirror: Mirror, root: Path) -> None:
+    """A subvolume, for one, is not ours, and can be removed like a folder."""
+    mirror.apply([])
+    where = root / "sub" / ".fsmirror" / "backup" / STAMP / "sub" / "x"
+    where.parent.mkdir(parents=True)
+    where.write_bytes(b"foreign")
+    backup = Backup(Name(str(where.relative_to(root))), Name("sub/x"), STAMP, 0, "file", 7)
+    tree, _ = open_root(str(root))
+    assert purge(tree, [backup]) == (1, 7)
+    tree.close()
+    assert snapshot(root) == {"sub": "dir"}

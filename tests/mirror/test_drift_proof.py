@@ -207,7 +207,7 @@ def test_inode_number_fits_into_a_signed_integer(x: Path) -> None:
 def test_file_that_changes_while_it_is_read_has_no_digest(
     root: Path, x: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = _tree.digest_of_file
+    real = _calls.digest_of_file
 
     def digest_of_file(fd: int) -> bytes:
         digest = real(fd)
