@@ -9,6 +9,7 @@ import pytest
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.states import LinkState
+from tests.steps import watched
 from tests.support import backups, delete, exact_state, failing, folder, link, snapshot, write
 
 
@@ -99,3 +100,18 @@ def test_link_keeps_its_declared_time(mirror: Mirror, root: Path) -> None:
     assert (root / "l").lstat().st_mtime_ns == 1_234_567_890_123_456_789
     assert (root / "l").lstat().st_ino == before  # Not made anew.
     assert mirror.verify() == []
+
+
+def test_link_that_appears_before_its_time_is_set_keeps_its_own(mirror: Mirror, root: Path) -> None:
+    mirror.apply([link("l", "ours", mtime_ns=5)])
+    os.utime(root / "l", ns=(6, 6), follow_symlinks=False)
+
+    def replace(name: str, args: tuple[object, ...]) -> None:
+        if name == "open" and args[0] == "l":
+            (root / "l").unlink()
+            (root / "l").symlink_to("theirs")
+            os.utime(root / "l", ns=(7, 7), follow_symlinks=False)
+
+    with watched(replace):
+        mirror.apply([link("l", "ours", mtime_ns=5)])
+    assert (root / "l").lstat().st_mtime_ns == 7

@@ -179,3 +179,10 @@ def test_path_without_a_ledger_is_refused_in_an_unknown_release(
     monkeypatch.setattr(_guard, "_is_guarded", False)
     with pytest.raises(RootError, match="key:out: may be deleted"):
         _guard.refuse_to_adopt(None, "key:out")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("", "dir"), ("x", "file")])
+def test_files_beside_a_damaged_ledger_are_left_alone(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / ".fsmirror").mkdir()
+    (tmp_path / ".fsmirror" / "ledger.sqlite3").write_bytes(b"no ledger" * 1_000)
+    assert _guard._is_mirrored(str(tmp_path / name), kind)
