@@ -16,6 +16,8 @@ the top of a mount also ``backup/``. All names are relative to the root::
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Final
 
 from .names import RESERVED, Name, join
@@ -30,9 +32,12 @@ __all__ = [
     "READY",
     "STAGING",
     "area_of",
+    "backup_of",
     "backups_of",
     "corrupt_ledger",
     "is_engine",
+    "parse_stamp",
+    "stamp_of",
 ]
 
 FOLDER: Final = Name(RESERVED)
@@ -44,6 +49,8 @@ STAGING: Final = Name(f"{FOLDER}/tmp")  # noqa: S108  # Not the system's.
 READY: Final = ".ready"
 """The end of the name of a staging area whose files are whole, and may be foreign."""
 ENGINE: Final = Name(f"{FOLDER}/engine")
+_TIME: Final = "%Y-%m-%dT%H%M%S"
+_STAMP: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6})Z(\.[1-9][0-9]{0,3})?")
 
 
 def area_of(home: Name, batch: str) -> Name:
@@ -54,6 +61,28 @@ def area_of(home: Name, batch: str) -> Name:
 def backups_of(home: Name) -> Name:
     """Returns the backup area of the root, or of the top of another mount."""
     return join(home, Name(f"{FOLDER}/backup"))
+
+
+def stamp_of(seconds: float) -> str:
+    """Returns the name of a folder of the backup area; the seconds count from 1970."""
+    return datetime.fromtimestamp(seconds, UTC).strftime(f"{_TIME}Z")
+
+
+def parse_stamp(stamp: str) -> int | None:
+    """Returns the time of a stamp, in seconds since 1970; ``None`` if a name is no stamp."""
+    found = _STAMP.fullmatch(stamp)
+    if found is None:
+        return None
+    try:
+        moment = datetime.strptime(found[1], _TIME).replace(tzinfo=UTC)
+    except ValueError:  # The 13th month, for one.
+        return None
+    return int(moment.timestamp())
+
+
+def backup_of(backups: Name, stamp: str, attempt: int, name: Name) -> Name:
+    """Returns a place in a backup area for the file of a path; attempts count from 0."""
+    return Name(f"{backups}/{stamp}" + (f".{attempt}" if attempt else "") + f"/{name}")
 
 
 def corrupt_ledger(stamp: str, attempt: int) -> Name:

@@ -64,11 +64,6 @@ def coarse_now_ns() -> int:
     return time.clock_gettime_ns(_TICK)
 
 
-def stamp_now() -> str:
-    """Returns the time in UTC as it stands in the names of backups."""
-    return time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime())
-
-
 def open_file(base: str, folder: int) -> int:
     """Opens an entry of a folder for reading; follows no link and does not block on a FIFO."""
     return os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -16,7 +17,7 @@ import msgspec
 
 from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError
-from .._core.layout import READY, STAGING, area_of, backups_of
+from .._core.layout import READY, STAGING, area_of, backup_of, backups_of, stamp_of
 from .._core.names import Name, leaf, parent
 from .._core.states import Actual, Content, Signature
 from .calls import closing, copy, move, replace, swap, write_all
@@ -211,13 +212,18 @@ def remove_area(tree: Tree, area: Name) -> bool:
     return is_gone
 
 
+def stamp_now() -> str:
+    """Returns the name of the folder of the backup area for files that are moved there now."""
+    return stamp_of(time.time())
+
+
 def back_up(tree: Tree, name: Name, stamp: str, taken: Name | None = None) -> Name:
     """Moves the file at a path to the backup area, where it replaces nothing.
 
     Args:
         tree: The root.
         name: The path.
-        stamp: The folder of the backup area, as from :func:`.calls.stamp_now`.
+        stamp: The folder of the backup area, as from :func:`stamp_now`.
         taken: The path that it is at now, if it was taken from its own.
 
     Returns:
@@ -229,8 +235,7 @@ def back_up(tree: Tree, name: Name, stamp: str, taken: Name | None = None) -> Na
         tree.make_folders(backups, parent(backups))
         tree.folder(backups)  # Raises if something else took the name.
         for attempt in range(10_000):
-            moment = f"{stamp}.{attempt}" if attempt else stamp
-            target = Name(f"{backups}/{moment}/{name}")
+            target = backup_of(backups, stamp, attempt, name)
             with contextlib.suppress(FileExistsError, NotADirectoryError):
                 try:
                     tree.make_folders(parent(target), parent(backups))

@@ -11,13 +11,12 @@ import contextlib
 import errno
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from .._core.errors import ApplyError, BarrierError, ConflictError, PathError
-from .._core.layout import FOLDER, backups_of
+from .._core.layout import FOLDER, backups_of, parse_stamp
 from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
 from .._disk.staging import mount_of
@@ -46,7 +45,6 @@ _NS: Final = 1_000_000_000
 _NOT_A_FOLDER: Final = (errno.ENOTDIR, errno.ELOOP)
 _CLOSED: Final = (errno.ENOENT, errno.EACCES, *_NOT_A_FOLDER)
 # The second, and a number if that folder held the path already.
-_STAMP: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}Z)(?:\.([1-9][0-9]{0,3}))?")
 _AGE: Final = re.compile(r"([0-9]{1,12})([smhdw])")
 _KINDS: Final[dict[type, BackupKind]] = {FileState: "file", LinkState: "link", DirState: "dir"}
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -114,12 +112,12 @@ def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
     """Yields the backups of one home; a folder whose name is no time is not ours."""
     for moment in _entries(tree, backups_of(home)):
         stamp = leaf(moment)
-        time_ns = _parse_stamp(stamp)
-        if time_ns is not None:
+        seconds = parse_stamp(stamp)
+        if seconds is not None:
             # A home may be a mirror itself, whose own backups have shorter names.
             for where, state in _leaves(tree, join(moment, home) if home else moment):
                 name = Name(where[len(moment) + 1 :])
-                yield Backup(where, name, stamp, time_ns, *_kind_and_size(state))
+                yield Backup(where, name, stamp, seconds * _NS, *_kind_and_size(state))
 
 
 def _leaves(tree: Tree, top: Name) -> Iterator[tuple[Name, State]]:
@@ -156,18 +154,6 @@ def _look(tree: Tree, name: Name) -> State:
 def _kind_and_size(state: State) -> tuple[BackupKind, int]:
     """Returns kind and size of a state, as a list shows them."""
     return _KINDS.get(type(state), "other"), getattr(state, "size", 0)
-
-
-def _parse_stamp(stamp: str) -> int | None:
-    """Returns the time of a stamp, in nanoseconds since 1970; ``None`` if it is no stamp."""
-    found = _STAMP.fullmatch(stamp)
-    if found is None:
-        return None
-    try:
-        moment = datetime.strptime(found[1], "%Y-%m-%dT%H%M%S%z")
-    except ValueError:  # The 13th month, for one.
-        return None
-    return int(moment.timestamp()) * _NS
 
 
 def _age_and_name(backup: Backup) -> tuple[int, int, Name, Name]:

@@ -14,8 +14,7 @@ from .._core.errors import PathError, counted
 from .._core.layout import FOLDER, LEDGER, backups_of
 from .._core.names import ROOT, Name, ancestors, join, leaf
 from .._core.states import ABSENT, DirState
-from .._disk.calls import stamp_now
-from .._disk.staging import back_up
+from .._disk.staging import back_up, stamp_now
 from .._disk.tree import Tree, dress_folder
 from .ledger import Ledger
 from .look import entries, opened

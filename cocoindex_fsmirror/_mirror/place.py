@@ -22,8 +22,8 @@ from .._core.ownership import Fate, Verdict, fate_of
 from .._core.plan import ClearFolder, Keep, Put, Remove, judge_bytes
 from .._core.rows import Row
 from .._core.states import ABSENT, Actual, Kind, OtherState, is_older
-from .._disk.calls import coarse_now_ns, stamp_now
-from .._disk.staging import Slot, Staging
+from .._disk.calls import coarse_now_ns
+from .._disk.staging import Slot, Staging, stamp_now
 from .._disk.tree import Tree, dress, dress_folder
 from .ledger import Ledger
 from .look import Seen

@@ -18,8 +18,8 @@ from .._core.ownership import Verdict
 from .._core.plan import judge
 from .._core.rows import Pending, Row
 from .._core.states import ABSENT, DirState, Kind, same_content
-from .._disk.calls import coarse_now_ns, stamp_now
-from .._disk.staging import back_up, remove_area
+from .._disk.calls import coarse_now_ns
+from .._disk.staging import back_up, remove_area, stamp_now
 from .._disk.tree import Tree
 from .ledger import Ledger
 from .look import Seen, entries, record

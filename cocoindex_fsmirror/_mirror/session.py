@@ -18,8 +18,8 @@ from .._core.errors import RootError
 from .._core.layout import FOLDER, GITIGNORE, LEDGER, LEDGER_FILES, LOCK, corrupt_ledger, is_engine
 from .._core.names import Name, leaf
 from .._core.states import ABSENT
-from .._disk.calls import stamp_now
 from .._disk.roots import hold, lock, open_root, sync_above
+from .._disk.staging import stamp_now
 from .._disk.tree import Tree
 from .formats import CorruptLedgerError
 from .ledger import Ledger
