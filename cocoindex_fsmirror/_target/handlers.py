@@ -66,7 +66,8 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         was_dir = any(record.kind == Kind.DIR for record in previous)
         closed = ((place.owner, f"{place.container}{own}//"),) if was_dir and not is_dir else ()
         child = place.inside(own, spec) if is_dir else None
-        return _output(Change(place, intent, closed, child, settled), record)
+        reruns = is_dir and bool(_why_all_run(update, place.owner, previous))
+        return _output(Change(place, intent, closed, child, settled), record, reruns=reruns)
 
 
 class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):

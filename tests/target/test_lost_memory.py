@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cocoindex as coco
 import pytest
 
+import cocoindex_fsmirror as fsmirror
 from tests.support import backups, contents, exact_state
-from tests.target.flows import Flow, memoized, plain
+from tests.target.flows import OUT, Flow, memoized, page, plain
 
 MakeFlow = Callable[..., Flow]
 MAINS = pytest.mark.parametrize("main", [plain, memoized])
@@ -155,3 +157,25 @@ def test_adopted_files_survive_a_drop_after_a_loss(make_flow: MakeFlow, main: ob
     flow.drop()
     # Adopted files may have been there before us.
     assert contents(flow.tree).keys() == {"same", "deep/same", "orphan"}
+
+
+async def nested(flow: Flow) -> None:
+    """Declares every file in a memoized component that takes a nested target."""
+    out = await fsmirror.mount_dir_target(OUT)
+    inner = await coco.use_mount(out.declare_dir_target, "inner")
+    await coco.mount_each(page, [(name, (name, flow.files[name])) for name in flow.files], inner)
+
+
+@pytest.mark.parametrize("lose", [forget_ledger, forget_own_folder])
+def test_files_of_a_nested_target_come_back_after_a_loss(
+    make_flow: MakeFlow, lose: Callable[[Flow], None]
+) -> None:
+    flow = make_flow(nested)
+    flow.files = {"edited": b"1", "deleted": b"2"}
+    flow.update()
+    (flow.root / "inner/edited").write_bytes(b"edited")
+    (flow.root / "inner/deleted").unlink()
+    lose(flow)
+    flow.update()
+    assert contents(flow.tree) == {"inner/edited": b"1", "inner/deleted": b"2"}
+    assert backups(flow.root) == [b"edited"]
