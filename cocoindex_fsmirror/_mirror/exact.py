@@ -83,25 +83,27 @@ def sweep(tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder:
     Returns:
         The new path of each file in ``backed_up``; failures are in it, and not raised.
     """
-    outcome, stamp = Outcome(), stamp_now()
+    outcome, stamp, emptied = Outcome(), stamp_now(), list[Name]()
     for name, is_folder in list(_find_foreign(tree, ledger, besides)):
         try:
             if not is_folder:
                 outcome.backed_up[name] = back_up(tree, name, stamp)
-            elif not tree.remove_folder(name):
+            elif tree.remove_folder(name):
+                emptied.append(name)
+            else:
                 tree.names_in(name)  # Raises if the folder can't be listed, hence not emptied.
         except OSError as error:
             hint = "it is not managed, and stays where it is"
             problem = error.strerror or str(error)
             outcome.failures.append(PathError(name, "move away", problem, hint))
+    above = {folder for name in (*outcome.backed_up, *emptied) for folder in ancestors(name)}
+    for row in ledger.rows_named(above).values():
+        with contextlib.suppress(OSError):  # The folder may be gone, too.
+            dress_folder(tree, row.name, row.attributes)
     if not outcome.backed_up:
         return outcome
     where = join(backups_of(ROOT), Name(stamp))
     moved = counted(len(outcome.backed_up), "foreign file was", "foreign files were")
     _log.warning("%s: %s moved to %r", tree.path, moved, where)
-    above = {folder for name in outcome.backed_up for folder in ancestors(name)}
-    for row in ledger.rows_named(above).values():
-        with contextlib.suppress(OSError):  # The folder may be gone, too.
-            dress_folder(tree, row.name, row.attributes)
     tree.sync(changed=outcome.backed_up.values())
     return outcome

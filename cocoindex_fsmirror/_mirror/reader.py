@@ -218,6 +218,10 @@ class LedgerReader:
 
     def is_declared(self, name: Name, *, is_folder: bool) -> bool:
         """True if a path is declared (a folder: as a folder), or if something below it is."""
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            return False  # It is not UTF-8, as every declared name is, and can't even be asked for.
         sql = "SELECT 1 FROM rows WHERE declared AND {} LIMIT 1"
         at = "name = ? AND kind = 'dir'" if is_folder else "name = ?"
         is_there = self._select(sql.format(at), name)

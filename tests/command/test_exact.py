@@ -53,6 +53,25 @@ def test_exact_adopts_the_right_files_of_an_existing_copy(src: Path, dst: Path) 
     assert state(dst) == state(src)
 
 
+def test_exact_backs_up_a_file_whose_name_is_not_utf8(src: Path, dst: Path) -> None:
+    sync(src, dst)
+    name = os.fsdecode(b"\xff")
+    (dst / name).mkdir()
+    (dst / name / name).write_bytes(b"mine")
+    assert "not managed" in sync(src, dst, "--exact", "-n").stdout
+    assert told(src, dst, "--exact")["backed_up"] == 1
+    assert backups(dst) == [b"mine"]
+    assert state(dst) == state(src)
+
+
+def test_exact_restores_the_time_of_a_folder_that_held_an_empty_one(src: Path, dst: Path) -> None:
+    sync(src, dst)
+    (dst / "docs" / "empty").mkdir()
+    sync(src, dst)  # Puts the time of docs right.
+    assert sync(src, dst, "--exact").exit_code == 0
+    assert state(dst) == state(src)
+
+
 def test_exact_leaves_files_that_it_could_not_put_right(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
