@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import closing
 
 import click
 
@@ -76,7 +77,8 @@ def restore(root: str, path: str, to: str | None) -> Report:
         raise click.UsageError(f"{path}: there is no such backup")
     backup = found[-1]
     where = backup.name if to is None else parse_name(to)
-    Session(root).run(lambda tree, _ledger: restore_backup(tree, backup, where))
+    with closing(Session(root)) as session:
+        session.run(lambda tree, _ledger: restore_backup(tree, backup, where))
     line = f"{printable(backup.where)} was moved to {printable(where)}"
     return Report({"root": root, "restored": backup.where, "to": where}, [line])
 
@@ -97,7 +99,8 @@ def _age(text: str) -> int:
 @reports
 def purge(root: str, older_than: int) -> Report:
     """Remove old backups for good."""
-    removed, size = purge_before(Session(root), time.time_ns() - older_than)
+    with closing(Session(root)) as session:
+        removed, size = purge_before(session, time.time_ns() - older_than)
     line = f"{printable(root)}: {counted(removed, 'backup')} purged, {readable(size)}"
     return Report({"root": root, "purged": removed, "bytes": size}, [line])
 
@@ -112,11 +115,11 @@ def drop(root: str, yes: bool) -> Report:
     Files that others put there stay, and so do edited files and the backups. A
     flow that still mirrors into DST will write its files again.
     """
-    shown, session = printable(root), Session(root)
+    shown = printable(root)
     if not yes:
         _confirm(f"Remove {counted(count(root), 'file')} from {shown}?")
     kept = list_backups(root)  # A folder on another mount is found through the ledger, which goes.
-    with held(session):
+    with closing(Session(root)) as session, held(session):
         outcome = tear_down(session)
     deleted, left = len(outcome.removed), sorted(outcome.left)
     stays = counted(len(left), "path left that is not ours", "paths left that are not ours")
