@@ -166,8 +166,9 @@ def last_written(root: str, names: Iterable[Name] | None = None) -> Iterator[Las
 def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
     """Yields the suspects of a page.
 
-    A look at a whole mirror spends most of its time here, and a sixth of it would go into
-    making signatures for :func:`is_held`, so their values are compared one by one.
+    A look at a whole mirror spends most of its time here. With rows and signatures for
+    :func:`is_held` it took a quarter more (0.47 to 0.50 s for 100,000 files instead of 0.37 to
+    0.39), so the columns are compared one by one.
     """
     folder, fd = ROOT, tree.fd
     for name, kind, is_sure, mode, asked_ns, recorded_ns, inode, size, mtime_ns, ctime_ns in page:
