@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cocoindex_fsmirror._mirror.session import Session
 from tests.command.commands import run, told
 from tests.support import backups
 
@@ -59,6 +61,27 @@ def test_old_backups_are_purged(edited: Path) -> None:
     for age in ("0", "30", "d", "-1d", "1.5d", "1y"):
         result = run("backups", edited, "purge", "--older-than", age)
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["backups {} restore a --to b", "backups {} purge --older-than 1h", "drop --yes {}"],
+    ids=["restore", "purge", "drop"],
+)
+def test_command_closes_the_ledger_that_it_opened(
+    edited: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Session] = []
+    real = Session._locked
+
+    def lock(session: Session, **options: bool) -> Any:
+        opened.append(session)
+        return real(session, **options)
+
+    monkeypatch.setattr(Session, "_locked", lock)
+    assert run(*words.format(edited).split()).exit_code == 0
+    assert opened
+    assert {session.ledger for session in opened} == {None}
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
