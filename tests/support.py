@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,24 @@ def failing(match: str) -> Iterator[pytest.ExceptionInfo[ApplyError]]:
     with pytest.raises(ApplyError) as caught:
         yield caught
     assert re.search(match, said := told_by(caught.value)), said
+
+
+def answer_of_child(act: Callable[[], str]) -> str:
+    """Calls a function in a forked process, which may give up its rights; returns the answer."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # The child never uses a thread.
+        child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, act().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return answer
 
 
 def snapshot(root: Path, *, ours: bool = False) -> Tree:

@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk.roots import lock, open_root
 from cocoindex_fsmirror._mirror.session import Session
 from tests.command.syncing import sync
-from tests.support import contents, snapshot
+from tests.support import answer_of_child, contents, snapshot
 
 
 def test_special_files_are_skipped_and_counted(pages: Path, dst: Path) -> None:
@@ -149,23 +148,14 @@ def _as_nobody(act: Callable[[], str]) -> str:
     """Calls a function in a process of a user without rights; returns its result."""
     # Without rights Python's folders are unreadable too, so import all that an error needs.
     assert sync("/dev/null/none", "/dev/null/none").exit_code == 2
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # The child never uses a thread.
-        child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            os.write(writing, act().encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as told:
-        answer = told.read()
-    os.waitpid(child, 0)
-    return answer
+
+    def change_user_and_act() -> str:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        return act()
+
+    return answer_of_child(change_user_and_act)
 
 
 def _let_everybody_reach(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import os
 import struct
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,33 +23,36 @@ from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._target.actions import Single
 from cocoindex_fsmirror._target.handlers import apply_actions
 from cocoindex_fsmirror._target.specs import RootKey
-from tests.support import OWNER, Mount, snapshot, told_by, write
+from tests.support import OWNER, Mount, answer_of_child, snapshot, told_by, write
 
 
 def _without_privileges(act: Callable[[], object]) -> str:
     """Calls a function in a process without root's privileges; returns its error."""
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Threads of others are not used.
-        child = os.fork()
-    if child == 0:
+
+    def drop_privileges_and_act() -> str:
         # capset(2): version 3, for this process, with no capability left.
-        libc = ctypes.CDLL(None)
-        said = ""
-        if libc.capset(struct.pack("Ii", 0x20080522, 0), b"\0" * 24) != 0:
-            said = "capset failed"
-        else:
-            try:
-                act()
-            except BaseException as error:
-                said = told_by(error)
-        os.write(writing, said.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    return said
+        if ctypes.CDLL(None).capset(struct.pack("Ii", 0x20080522, 0), b"\0" * 24) != 0:
+            return "capset failed"
+        try:
+            act()
+        except BaseException as error:
+            return told_by(error)
+        return ""
+
+    return answer_of_child(drop_privileges_and_act)
+
+
+def _break_for(patch: pytest.MonkeyPatch, call: str, end: str) -> None:
+    """Makes a look of module ``os`` fail with a read error, for paths with an end."""
+    real = getattr(os, call)
+
+    def fail(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith(end):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        found: os.stat_result = real(path, *args, **options)
+        return found
+
+    patch.setattr(os, call, fail)
 
 
 def _write_in(root: Path) -> None:
@@ -210,7 +212,7 @@ def test_root_that_can_not_be_looked_at_is_not_gone(
         return real(path, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "stat", fail)
+        _break_for(patch, "stat", str(root))
         with pytest.raises(RootError):
             mirror.tear_down(OWNER)
     assert snapshot(root) == {"x": b"1"}
@@ -225,16 +227,9 @@ def test_batch_on_a_root_that_can_not_be_looked_at_fails(
 ) -> None:
     """A removal that is skipped would leave a single file behind."""
     mirror.apply([write("x", b"1")])
-    real = os.stat
-
-    def fail(path: Any, *args: Any, **options: Any) -> os.stat_result:
-        if path == str(root):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(path, *args, **options)
-
     gone = Single(RootKey(None, str(root / "x")), Intent(ROOT, ABSENT, OWNER), was_dir=False)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "stat", fail)
+        _break_for(patch, "stat", str(root))
         with pytest.raises(RootError):
             apply_actions(None, [gone])
     assert snapshot(root) == {"x": b"1"}
@@ -244,13 +239,6 @@ def test_ledger_is_not_read_without_a_log_that_may_be_there(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.apply([write("x", b"1")])
-    real = os.lstat
-
-    def fail(path: Any, *args: Any, **options: Any) -> os.stat_result:
-        if str(path).endswith("-wal"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(path, *args, **options)
-
-    monkeypatch.setattr(os, "lstat", fail)
+    _break_for(monkeypatch, "lstat", "-wal")
     with pytest.raises(LedgerError):
         mirror.status()

@@ -125,6 +125,17 @@ def _files(count: int) -> dict[str, bytes]:
     return {f"{number % 3}/{number}": b"%d" % number for number in range(count)}
 
 
+def _stopped(make_flow: MakeFlow) -> Flow:
+    """Returns a flow of 300 files, after an update that was to remove all of them and may not."""
+    flow = make_flow(memoized)
+    flow.files = _files(300)
+    flow.update()
+    flow.options = {"max_delete": 30}
+    flow.files = {}
+    flow.attempt()
+    return flow
+
+
 @pytest.mark.parametrize("limit", [0, 5, 0.25])
 def test_component_over_the_limit_removes_nothing_and_says_what_to_do(
     make_flow: MakeFlow, limit: float
@@ -166,12 +177,7 @@ def test_many_components_together_remove_no_more_than_the_limit(
     """The engine's threads decide how many removals are announced in time; none, at worst."""
     if not are_announced:
         monkeypatch.setattr(Brake, "announce", lambda _brake, _name: None)
-    flow = make_flow(memoized)
-    flow.files = _files(300)
-    flow.update()
-    flow.options = {"max_delete": 30}
-    flow.files = {}
-    flow.attempt()
+    flow = _stopped(make_flow)
     left = contents(flow.tree)
     assert len(left) >= 270
     assert left.items() <= _files(300).items()
@@ -197,12 +203,7 @@ def test_stopped_update_removes_nothing_more(
 
     monkeypatch.setattr(Brake, "announce", lambda _brake, _name: None)
     monkeypatch.setattr(Brake, "check", check)
-    flow = make_flow(memoized)
-    flow.files = _files(300)
-    flow.update()
-    flow.options = {"max_delete": 30}
-    flow.files = {}
-    flow.attempt()
+    _stopped(make_flow)
     verdicts = [passed for removals, passed in asked if removals]
     assert False in verdicts
     assert verdicts == sorted(verdicts, reverse=True), asked
