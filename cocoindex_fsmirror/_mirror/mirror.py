@@ -195,8 +195,6 @@ class Mirror:
         intents: Iterable[Intent],
         closed: Iterable[tuple[str, str]] = (),
         brake: Brake | None = None,
-        *,
-        read: bool = False,
     ) -> Outcome:
         """Brings paths to their desired states.
 
@@ -205,7 +203,6 @@ class Mirror:
             closed: Owner and container of directory targets that are no longer
                 declared; all that was declared through them goes.
             brake: Stops the batch if it removes too much.
-            read: True to read every file, instead of trusting an unchanged ``lstat``.
 
         Returns:
             The outcome of the batch.
@@ -221,9 +218,7 @@ class Mirror:
 
         def act(tree: Tree, ledger: Ledger) -> Outcome:
             self._on_bytes(0)
-            return apply_intents(
-                tree, ledger, wanted, gone, brake, read=read, on_bytes=self._on_bytes
-            )
+            return apply_intents(tree, ledger, wanted, gone, brake, on_bytes=self._on_bytes)
 
         outcome = self.session.run(act)
         self._on_outcome(outcome)
