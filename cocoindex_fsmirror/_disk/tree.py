@@ -24,7 +24,8 @@ from .calls import closing, digest_of_file, move, open_file, say_once, write_all
 
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _CACHED_FOLDERS: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
-_NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""The errors that mean that a path, or a folder above it, does not exist as such."""
 # File systems whose syncfs does not prove that anything reached a disk.
 _NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
 
@@ -105,7 +106,7 @@ class Tree:
         try:
             return _look_at(leaf(name), self.folder(parent(name)), digest=digest)
         except OSError as error:
-            if error.errno in _NOT_THERE:
+            if error.errno in NOT_THERE:
                 return Actual(ABSENT)
             raise
 
@@ -114,7 +115,7 @@ class Tree:
         try:
             return os.stat(leaf(name), dir_fd=self.folder(parent(name)), follow_symlinks=False)
         except OSError as error:
-            if error.errno in _NOT_THERE:
+            if error.errno in NOT_THERE:
                 return None
             raise
 
@@ -155,7 +156,7 @@ class Tree:
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
                 return False
-            if error.errno not in _NOT_THERE:
+            if error.errno not in NOT_THERE:
                 raise
         return True
 

@@ -8,7 +8,6 @@ fails stops only its own path.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 from collections.abc import Collection
 from typing import Final
@@ -24,7 +23,7 @@ from .._core.rows import Row
 from .._core.states import ABSENT, Actual, Kind, OtherState, is_older
 from .._disk.calls import coarse_now_ns
 from .._disk.staging import Slot, Staging, stamp_now
-from .._disk.tree import Tree, dress, dress_folder
+from .._disk.tree import NOT_THERE, Tree, dress, dress_folder
 from .ledger import Ledger
 from .look import Seen
 from .outcome import Outcome
@@ -34,7 +33,6 @@ __all__ = ["Exits", "Placement"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _ATTEMPTS: Final = 8  # at placing a file while others keep changing its path
-_NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Placement:
@@ -191,7 +189,7 @@ class Placement:
             expected = self._exits.still_expected(name, step.expected)
             self._staging.take(slot, name)
         except OSError as error:
-            if error.errno not in _NOT_THERE:
+            if error.errno not in NOT_THERE:
                 raise
         else:
             fate = fate_of(self._exits.judge(slot, step.verdict, expected), step.policy)
@@ -229,7 +227,7 @@ class Placement:
         try:
             mtime_ns = dress_folder(self._tree, row.name, row.attributes)
         except OSError as error:
-            if error.errno not in _NOT_THERE:
+            if error.errno not in NOT_THERE:
                 raise
             return
         if row.name in self.done and row.asked_ns is not None:
