@@ -84,3 +84,21 @@ def test_source_that_changes_during_the_copy_leaves_no_wrong_file(
     with failing("changed while it was read"):
         mirror.apply([copy("x", found)])
     assert snapshot(root) == {}
+
+
+def test_source_that_grows_during_the_copy_is_copied_as_it_was_hashed(
+    mirror: Mirror, root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy ends where the source did, also if that grows faster than we read."""
+    found, declared = settled(source), source.read_bytes()
+    refuse_clones(monkeypatch)
+    real = _calls.buffer
+
+    def grow() -> mmap.mmap:
+        with source.open("ab") as file:
+            file.write(b"more")
+        return real()
+
+    monkeypatch.setattr(_calls, "buffer", grow)
+    mirror.apply([copy("x", found)])
+    assert snapshot(root) == {"x": declared}

@@ -14,6 +14,7 @@ import pytest
 
 from cocoindex_fsmirror import ApplyError, FsMirrorError, LedgerError, Mirror, RootError
 from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._mirror.session import held
 from tests.steps import run_with_event, watched
 from tests.support import OWNER, delete, exact_state, folder, snapshot, write
 
@@ -261,3 +262,15 @@ def test_folder_that_is_moved_out_before_the_barrier_gets_no_file(
         mirror.apply([write("d/y", b"2")])
     assert snapshot(moved) == {"x": b"1"}
     assert snapshot(root) == {"d": "dir", "d/y": b"2"}
+
+
+def test_planted_link_in_the_place_of_the_lock_is_not_followed(
+    mirror: Mirror, root: Path, outside: Path
+) -> None:
+    """A lock behind a link would be made there."""
+    mirror.create()
+    (root / ".fsmirror" / "lock").symlink_to(outside / "new-lock")
+    before = exact_state(outside)
+    with pytest.raises(RootError, match=str(root)), held(mirror.session):
+        pass
+    assert exact_state(outside) == before

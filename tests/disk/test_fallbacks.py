@@ -18,12 +18,13 @@ from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._disk import calls as _calls
+from cocoindex_fsmirror._disk.calls import closing
 from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.steps import crashes, overheard
 from tests.support import backups, contents, delete, snapshot, staged, write
 
 
-def _refuses(*_args: object) -> None:
+def _refuses(*_args: object, **_options: object) -> None:
     raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
@@ -225,3 +226,28 @@ def test_lack_of_locks_is_logged_once_and_stops_no_batch(
     assert contents(snapshot(root)) == {"a": b"1", "b": b"2"}
     said = [record.getMessage() for record in caplog.records]
     assert [str(root) in line and "can't be locked" in line for line in said] == [True]
+
+
+@pytest.mark.usefixtures("no_exchange")
+def test_file_is_not_moved_onto_another_without_renameat2_and_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ours").write_bytes(b"ours")
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    monkeypatch.setattr(os, "link", _refuses)
+    with closing(os.open(tmp_path, os.O_RDONLY)) as fd:
+        with pytest.raises(FileExistsError):
+            _calls.move("ours", fd, "theirs", fd)
+        assert snapshot(tmp_path) == {"ours": b"ours", "theirs": b"theirs"}
+        _calls.move("ours", fd, "free", fd)
+    assert snapshot(tmp_path) == {"free": b"ours", "theirs": b"theirs"}
+
+
+def test_file_is_opened_without_blocking(tmp_path: Path) -> None:
+    """A FIFO may have taken the name since the look, and opening that would never end."""
+    (tmp_path / "x").touch()
+    with (
+        closing(os.open(tmp_path, os.O_RDONLY)) as fd,
+        closing(_calls.open_file("x", fd)) as opened,
+    ):
+        assert fcntl.fcntl(opened, fcntl.F_GETFL) & os.O_NONBLOCK

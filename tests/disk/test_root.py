@@ -18,11 +18,12 @@ from cocoindex_fsmirror import LedgerError, LockedError, Mirror, RootError
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import ROOT
 from cocoindex_fsmirror._core.states import ABSENT
-from cocoindex_fsmirror._disk.roots import lock
+from cocoindex_fsmirror._disk.roots import lock, open_root
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._target.actions import Single
 from cocoindex_fsmirror._target.handlers import apply_actions
 from cocoindex_fsmirror._target.specs import RootKey
+from tests.steps import watched
 from tests.support import OWNER, Mount, answer_of_child, snapshot, told_by, write
 
 
@@ -242,3 +243,18 @@ def test_ledger_is_not_read_without_a_log_that_may_be_there(
     _break_for(monkeypatch, "lstat", "-wal")
     with pytest.raises(LedgerError):
         mirror.status()
+
+
+def test_root_that_another_process_makes_meanwhile_is_used(tmp_path: Path) -> None:
+    """Only the folders that we made count as ours, and go in a teardown."""
+    above, root = tmp_path / "above", tmp_path / "above" / "root"
+
+    def make(call: str, args: tuple[object, ...]) -> None:
+        if call == "mkdir" and args[0] == str(above):
+            above.mkdir()
+
+    with watched(make):
+        tree, made = open_root(str(root), create=True)
+    tree.close()
+    assert made == 1
+    assert root.is_dir()

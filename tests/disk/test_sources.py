@@ -103,3 +103,14 @@ def test_remote_content_waits_in_memory_without_descriptors(
 def test_impossible_path_is_a_source_error(path: str) -> None:
     with pytest.raises(SourceError, match="can't be read"):
         look_at_source(path)
+
+
+def test_small_source_that_is_read_in_part_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal, or a network file system, may end a read early."""
+    (tmp_path / "x").write_bytes(b"whole")
+    real = os.read
+    monkeypatch.setattr(os, "read", lambda fd, _size: real(fd, 3))
+    with pytest.raises(SourceChangedError, match="changed while it was read"):
+        look_at_source(str(tmp_path / "x"))

@@ -151,3 +151,18 @@ def test_batch_that_is_refused_whole_makes_no_barrier(mirror: Mirror) -> None:
     with recorded() as calls, pytest.raises(ApplyError):
         mirror.apply([write("a/b", b"2", rival=Name("a"))])
     assert not (CHANGES - {"mkdir"}) & {name for name, _ in calls}
+
+
+def test_note_that_was_seen_is_not_written_again(mirror: Mirror) -> None:
+    mirror.apply([write("a", b"1", component="/one")])
+    with failing("'a' is declared too"):
+        mirror.apply([write("a/b", b"2", component="/two", rival=Name("a"))])
+    ledger, counts = mirror.session.ledger, list[int]()
+    assert ledger is not None
+    for _ in range(2):
+        told: list[str] = []
+        ledger._connection.set_trace_callback(told.append)
+        mirror.prepare(OWNER, mirror.observe())
+        ledger._connection.set_trace_callback(None)
+        counts.append(sum("INTO displaced" in line for line in told))
+    assert counts == [1, 0]
