@@ -19,6 +19,7 @@ from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import staging as _staging
 from cocoindex_fsmirror._disk.sources import Source, look_at_source
 from tests.disk.copied import LARGE, LOOKS, SMALL, look_unread, refuse_clones, settled
+from tests.steps import watched
 from tests.support import (
     Elsewhere,
     Mount,
@@ -29,6 +30,7 @@ from tests.support import (
     failing,
     ledger_rows,
     snapshot,
+    staged,
     write,
 )
 
@@ -160,4 +162,19 @@ def test_copy_hashed_while_staged_is_known_after_a_death(mirror: Mirror, root: P
     assert mirror.managed() == ["a", "b"]
     mirror.apply([delete("a")])
     assert snapshot(root) == {"b": b""}
+    assert backups(root) == []
+
+
+def test_copy_hashed_while_staged_that_is_not_placed_goes(mirror: Mirror, root: Path) -> None:
+    """Checks that its staged bytes count as ours, not as a foreign file for the backups."""
+
+    def appear(call: str, _args: tuple[object, ...]) -> None:
+        if call == "renameat2":
+            (root / "a").write_bytes(b"foreign")
+
+    mirror.create()
+    with watched(appear), failing("'a'.*appeared"):
+        mirror.apply([copy("a", Elsewhere(b"1", is_hashed=False), on_conflict="error")])
+    assert snapshot(root) == {"a": b"foreign"}
+    assert staged(root) == []
     assert backups(root) == []

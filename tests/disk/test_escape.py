@@ -16,7 +16,7 @@ from cocoindex_fsmirror import ApplyError, FsMirrorError, LedgerError, Mirror, R
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._mirror.session import held
 from tests.steps import run_with_event, watched
-from tests.support import OWNER, delete, exact_state, folder, snapshot, write
+from tests.support import OWNER, delete, exact_state, failing, folder, snapshot, write
 
 STEPS = 250  # More than a batch here has calls.
 NAMES = ["x", "replaced", "removed", "new/y", "kind", "kind/z", "edited", "edited-removed"]
@@ -274,3 +274,18 @@ def test_planted_link_in_the_place_of_the_lock_is_not_followed(
     with pytest.raises(RootError, match=str(root)), held(mirror.session):
         pass
     assert exact_state(outside) == before
+
+
+def test_file_is_not_forgotten_if_a_planted_link_stops_its_removal(
+    mirror: Mirror, root: Path, outside: Path
+) -> None:
+    """The error of our own folder must not pass for a file that is gone."""
+    mirror.apply([write("x", b"1")])
+    (root / ".fsmirror" / "tmp").rmdir()
+    (root / ".fsmirror" / "tmp").symlink_to(outside)
+    with failing("'x'"):
+        mirror.apply([delete("x")])
+    assert mirror.managed() == ["x"]
+    (root / ".fsmirror" / "tmp").unlink()
+    mirror.apply([delete("x")])
+    assert snapshot(root) == {}

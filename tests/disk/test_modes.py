@@ -210,6 +210,7 @@ def test_note_of_a_staging_area_elsewhere_is_synced_at_once(mirror: Mirror, shar
     mirror.apply([write("x", b"1")])
     assert _pragmas_of(mirror, "y") == ["note"]
     assert _pragmas_of(mirror, f"{shared.name}/x") == ["FULL", "note", "NORMAL"]
+    assert _pragmas_of(mirror, f"{shared.name}/y", durable=False) == ["note"]
 
 
 def test_staging_area_elsewhere_goes_at_last_though_its_disk_failed(
@@ -230,13 +231,13 @@ def test_staging_area_elsewhere_goes_at_last_though_its_disk_failed(
     assert _residue(root) == set()
 
 
-def _pragmas_of(mirror: Mirror, name: str) -> list[str]:
+def _pragmas_of(mirror: Mirror, name: str, *, durable: bool = True) -> list[str]:
     """Writes a file; returns when the ledger was synced in which way, and when it was noted."""
     told: list[str] = []
     ledger = mirror.session.ledger
     assert ledger is not None
     ledger._connection.set_trace_callback(told.append)
-    mirror.apply([write(name, b"1")])
+    mirror.apply([write(name, b"1", durable=durable)])
     ledger._connection.set_trace_callback(None)
     noted = ("note" if line.startswith("INSERT INTO intents") else line for line in told)
     found = (line.removeprefix("PRAGMA synchronous=") for line in noted)
