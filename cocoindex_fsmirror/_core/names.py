@@ -94,7 +94,8 @@ def check_names(names: Collection[str]) -> None:
         InvalidNameError: A name is refused, or in another form.
         TypeError: A name is no text.
     """
-    if not _ALL_PLAIN.fullmatch("".join([f"{name}\0" for name in names])):
+    joined = "".join([f"{name}\0" for name in names])
+    if joined.count("\0") > len(names) or not _ALL_PLAIN.fullmatch(joined):
         for name in names:
             if parse_name(name) != name:
                 raise InvalidNameError(name, "it is not in normal form")

@@ -79,6 +79,9 @@ def check_format(connection: sqlite3.Connection, file: str) -> int:
         problem = f"has format {found}; this version knows up to {FORMAT}"
         hint = "update cocoindex-fsmirror to the version that wrote it, or a later one"
         raise LedgerError(f"{file}: {problem} ({hint})")
+    # To SQLite every blob follows every text, so that queries for spans of names skip it.
+    if connection.execute("SELECT 1 FROM rows WHERE name >= x'' LIMIT 1").fetchone():
+        raise CorruptLedgerError(f"{file}: holds a name that is no text")
     return found
 
 

@@ -91,6 +91,11 @@ class Ledger(LedgerReader):
             self._connection.execute("UPDATE rows SET recorded_ns = 0")
         if self.get_meta("inode") != self.inode:
             self.set_meta("inode", self.inode)
+        if self.get_meta("file") not in (None, self.file):
+            # We made the root, but not the folders above it here: teardown must leave those.
+            self._connection.execute("UPDATE meta SET value = 1 WHERE key = 'made' AND value > 1")
+        if self.get_meta("file") != self.file:
+            self.set_meta("file", self.file)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

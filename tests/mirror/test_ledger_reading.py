@@ -22,7 +22,7 @@ from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._mirror.formats import CorruptLedgerError
 from cocoindex_fsmirror._mirror.ledger import Ledger
 from cocoindex_fsmirror._mirror.reader import ALL, LedgerReader, Span, exists
-from tests.mirror.files import FILES
+from tests.mirror.files import FILES, INTENTS
 from tests.steps import quiet_state
 from tests.support import OWNER, write
 
@@ -51,6 +51,19 @@ def test_no_name_that_leaves_the_root_is_read(
     opened = LedgerReader.peek(str(root))
     with contextlib.closing(opened), pytest.raises(CorruptLedgerError, match=r"\.\./x"):
         read(opened)
+
+
+@pytest.mark.parametrize("name", ["x'78'", "x'ffff'", "'x' || char(0) || 'y'"])
+def test_name_that_is_no_text_is_not_skipped(ledger: Path, root: Path, name: str) -> None:
+    """Asks for what SQLite sorts behind every text, and for a text that holds a NUL."""
+    with contextlib.closing(sqlite3.connect(ledger)) as database:
+        database.execute(f"UPDATE rows SET name = {name} WHERE name = 'x'")
+        database.commit()
+    with Mirror(root) as mirror:
+        with pytest.raises(CorruptLedgerError):
+            mirror.verify()
+        mirror.apply(INTENTS)
+        assert mirror.verify() == []
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,22 @@ def test_parents_that_others_use_meanwhile_stay(tmp_path: Path) -> None:
         (tmp_path / "a" / "theirs").write_bytes(b"foreign")
         mirror.tear_down(OWNER)
     assert snapshot(tmp_path) == {"a": "dir", "a/theirs": b"foreign"}
+
+
+@pytest.mark.parametrize("take", [shutil.copytree, os.rename], ids=["copied", "moved"])
+def test_folders_above_a_mirror_that_came_from_elsewhere_stay(
+    tmp_path: Path, take: Callable[[Path, Path], object]
+) -> None:
+    """Checks that the original's count of folders is not applied to those of somebody else."""
+    there, here = tmp_path / "a" / "b" / "root", tmp_path / "theirs" / "empty" / "root"
+    with Mirror(there) as mirror:
+        mirror.create()
+        mirror.apply([write("x", b"1")])
+    here.parent.mkdir(parents=True)
+    take(there, here)
+    with Mirror(here) as mirror:
+        mirror.tear_down(OWNER)
+    assert snapshot(tmp_path / "theirs") == {"empty": "dir"}
 
 
 def test_foreign_files_stay_and_are_named_in_one_line(
