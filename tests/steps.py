@@ -10,7 +10,8 @@ import os
 import sqlite3
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -126,6 +127,39 @@ def run_failing(
     with watched(before):
         batch()
     return failed
+
+
+@contextlib.contextmanager
+def failing_at(bad: Path, code: int, fails: Collection[str] = CHANGES | LOOKS) -> Iterator[None]:
+    """Fails every call of some kinds that is about a path, which may be a pattern."""
+
+    def hear(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if name in fails and any(fnmatch(path, str(bad)) for path in _touched(name, args, options)):
+            raise OSError(code, os.strerror(code))
+
+    with overheard(hear):
+        yield
+
+
+def _touched(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> list[str]:
+    """Returns the paths that a system call is about."""
+    if name in ("begin", "commit", "connect", "syncfs"):
+        return []
+    if name == "renameat2":
+        return [_at(args[1], args[0]), _at(args[3], args[2])]
+    if name in ("rename", "link"):
+        return [_at(args[0], options.get("src_dir_fd")), _at(args[1], options.get("dst_dir_fd"))]
+    first = args[1] if name == "symlink" else args[0]
+    return [_at(first, options.get("dir_fd"))]
+
+
+def _at(base: Any, above: int | None) -> str:
+    """Returns the path of an entry of an open folder, or of a descriptor."""
+    if isinstance(base, int):
+        return os.readlink(f"/proc/self/fd/{base}")
+    return os.path.join(
+        os.readlink(f"/proc/self/fd/{above}") if above is not None else "", os.fsdecode(base)
+    )
 
 
 def crashes(batch: Callable[[], None], k: int) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Final
 
 import click
 
@@ -12,12 +14,22 @@ from .._core.errors import counted, readable
 from .._core.names import parse_name
 from .._mirror.backups import find, list_backups, parse_age, purge_before
 from .._mirror.backups import restore as restore_backup
-from .._mirror.reader import count
+from .._mirror.reader import count, exists
 from .._mirror.session import Session, held
 from .._mirror.teardown import tear_down
-from .output import Group, Report, mirror_argument, printable, reports, utc
+from .output import Group, Report, directory_argument, mirror_argument, printable, reports, utc
 
 __all__ = ["backups", "drop"]
+
+
+def _holding(_ctx: click.Context, _param: click.Parameter, root: str) -> str:
+    """Refuses a directory that is no mirror; one that was dropped may still hold backups."""
+    if not exists(root) and not list_backups(root):
+        raise click.UsageError(f"{root}: is no mirror (it has no ledger), and holds no backups")
+    return root
+
+
+backups_argument: Final = directory_argument(_holding)
 
 
 class _DirectoryFirst(Group):
@@ -43,7 +55,7 @@ def backups() -> None:
 
 
 @backups.command("list")
-@mirror_argument
+@backups_argument
 @reports
 def list_(root: str) -> Report:
     """List the backups, the oldest first."""
@@ -62,7 +74,7 @@ def list_(root: str) -> Report:
 
 
 @backups.command()
-@mirror_argument
+@backups_argument
 @click.argument("path")
 @click.option("--to", metavar="PATH", help="The new path in DST; by default the path that it had.")
 @reports
@@ -77,10 +89,22 @@ def restore(root: str, path: str, to: str | None) -> Report:
         raise click.UsageError(f"{path}: there is no such backup")
     backup = found[-1]
     where = backup.name if to is None else parse_name(to)
-    with closing(Session(root)) as session:
+    with _visited(root) as session:
         session.run(lambda tree, _ledger: restore_backup(tree, backup, where))
     line = f"{printable(backup.where)} was moved to {printable(where)}"
     return Report({"root": root, "restored": backup.where, "to": where}, [line])
+
+
+@contextmanager
+def _visited(root: str) -> Iterator[Session]:
+    """Opens a session; where a mirror was dropped, no ledger is left behind."""
+    was_dropped = not exists(root)
+    with closing(Session(root)) as session:
+        try:
+            yield session
+        finally:
+            if was_dropped:
+                tear_down(session)
 
 
 def _age(text: str) -> int:
@@ -92,14 +116,14 @@ def _age(text: str) -> int:
 
 
 @backups.command()
-@mirror_argument
+@backups_argument
 @click.option(
     "--older-than", type=_age, metavar="AGE", required=True, help="Such as 30d, 12h or 2w."
 )
 @reports
 def purge(root: str, older_than: int) -> Report:
     """Remove old backups for good."""
-    with closing(Session(root)) as session:
+    with _visited(root) as session:
         removed, size = purge_before(session, time.time_ns() - older_than)
     line = f"{printable(root)}: {counted(removed, 'backup')} purged, {readable(size)}"
     return Report({"root": root, "purged": removed, "bytes": size}, [line])
@@ -118,14 +142,16 @@ def drop(root: str, yes: bool) -> Report:
     shown = printable(root)
     if not yes:
         _confirm(f"Remove {counted(count(root), 'file')} from {shown}?")
-    kept = list_backups(root)  # A folder on another mount is found through the ledger, which goes.
+    kept = list_backups(root)
     with closing(Session(root)) as session, held(session):
         outcome = tear_down(session)
     deleted, left = len(outcome.removed), sorted(outcome.left)
     stays = counted(len(left), "path left that is not ours", "paths left that are not ours")
     lines = [f"{shown}: {counted(deleted, 'file')} deleted" + (f", {stays}" if left else "")]
     if kept:
-        lines.append(f"{shown}: {counted(len(kept), 'backup')} kept in .fsmirror/backup")
+        areas = sorted({each.where.partition(f"/{each.stamp}/")[0] for each in kept})
+        where = ", ".join(map(printable, areas))
+        lines.append(f"{shown}: {counted(len(kept), 'backup')} kept in {where}")
     return Report({"root": root, "deleted": deleted, "left": left}, lines)
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, TextIO, TypeAlias
+from typing import Any, Final, NamedTuple, TextIO, TypeAlias, TypeVar
 
 import click
 
@@ -31,6 +31,7 @@ __all__ = [
     "Report",
     "coloured",
     "complain",
+    "directory_argument",
     "json_option",
     "mirror_argument",
     "printable",
@@ -66,6 +67,8 @@ class Report(NamedTuple):
 
 
 # Arguments
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class Group(click.Group):
@@ -107,12 +110,15 @@ def _mirror(_ctx: click.Context, _param: click.Parameter, root: str) -> str:
     return root
 
 
-mirror_argument: Final = click.argument(
-    "root",
-    metavar="DST",
-    type=PathType(exists=True, file_okay=False, resolve_path=True),
-    callback=_mirror,
-)
+def directory_argument(
+    callback: Callable[[click.Context, click.Parameter, str], str],
+) -> Callable[[_Command], _Command]:
+    """Makes the argument of a command for a directory that a function accepts."""
+    kind = PathType(exists=True, file_okay=False, resolve_path=True)
+    return click.argument("root", metavar="DST", type=kind, callback=callback)
+
+
+mirror_argument: Final = directory_argument(_mirror)
 json_option: Final = click.option(
     "--json",
     "as_json",

@@ -17,6 +17,7 @@ FsMirrorError
 from __future__ import annotations
 
 import copyreg
+import errno
 
 TYPE_CHECKING = False  # As in typing, whose import takes longer than all of ours.
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "SourceChangedError",
     "SourceError",
     "TooManyRemovalsError",
+    "as_path_error",
 ]
 
 
@@ -159,6 +161,30 @@ class PathError(FsMirrorError):
 
 class ConflictError(PathError):
     """Foreign bytes, or another declaration, are in the way of a declared path."""
+
+
+_HINTS = {
+    errno.ENOSPC: "free some space, then update again",
+    errno.EDQUOT: "free some of the quota, then update again",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.ENAMETOOLONG: "this file system can't hold the name",
+    errno.EACCES: "grant this user write access",
+    errno.EPERM: "is it immutable, or owned by someone else?",
+    errno.EROFS: "remount the file system writable",
+    errno.EIO: "check the disk and the kernel's log",
+    errno.ENOTDIR: "a folder was replaced while we worked; update again",
+    errno.ELOOP: "a folder was replaced by a link while we worked; update again",
+}
+
+
+def as_path_error(path: str, operation: str, error: PathError | OSError) -> PathError:
+    """Returns the error of a path, with a hint if the usual cure is known."""
+    if isinstance(error, PathError):
+        return error if error.path == path else PathError(path, operation, f"after {error}")
+    hint = _HINTS.get(error.errno or 0, "")
+    failure = PathError(path, operation, error.strerror or str(error), hint)
+    failure.__cause__ = error
+    return failure
 
 
 class ApplyError(FsMirrorError, ExceptionGroup[FsMirrorError]):

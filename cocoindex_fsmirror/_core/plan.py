@@ -30,11 +30,13 @@ class View(msgspec.Struct, frozen=True):
         actual: The actual states of these paths, and of everything in a folder that is
             in the way of a file.
         folding: The names that the file system takes for one.
+        unseen: The paths that can't be looked at, with the error; a plan that needs one fails.
     """
 
     rows: Mapping[Name, Row]
     actual: Mapping[Name, Actual]
     folding: Folding = msgspec.field(default_factory=Folding)
+    unseen: Mapping[Name, OSError] = msgspec.field(default_factory=dict)
 
 
 class Remove(msgspec.Struct, frozen=True, gc=False):

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from .attributes import UNASKED
 from .contradictions import Wanted, coalesce
-from .errors import ConflictError, PathError
+from .errors import ConflictError, PathError, as_path_error
 from .intents import Intent
 from .names import Name, ancestors
 from .ownership import Fate, Verdict, fate_of
@@ -67,8 +67,9 @@ class _Planner:
                 self._plan_absence(intent)
             else:
                 self._plan_presence(intent)
-        except PathError as error:
-            self._wanted.failures.append(error)
+        except (PathError, OSError) as error:
+            verb = "remove" if intent.desired is ABSENT else "write"
+            self._wanted.failures.append(as_path_error(intent.name, verb, error))
 
     # Absence
 
@@ -87,7 +88,8 @@ class _Planner:
             if above is None or above.kind != Kind.DIR or not above.made:
                 continue
             if name == intent.name or not above.declared:
-                self._prune[name] = replace(above, declared=False)
+                seen = above.seen and not above.declared  # Of that folder we told already.
+                self._prune[name] = replace(above, declared=False, seen=seen)
 
     def _plan_removal(self, intent: Intent, row: Row | None) -> None:
         """Plans to remove a file or link, or to forget it."""
@@ -182,7 +184,8 @@ class _Planner:
 
     def _clear_folder(self, intent: Intent) -> None:
         """Plans to remove a folder where a file should be, if all in it is ours."""
-        inside = [name for name in self._view.actual if name.startswith(f"{intent.name}/")]
+        seen = (*self._view.actual, *self._view.unseen)
+        inside = [name for name in seen if name.startswith(f"{intent.name}/")]
         entries = [name for name in inside if self._actual(name).state is not ABSENT]
         foreign = sorted(n for n in (*entries, intent.name) if not self._may_go(intent, n))
         if foreign:
@@ -247,9 +250,15 @@ class _Planner:
         )
 
     def _actual(self, name: Name) -> Actual:
-        """Returns the state that a path has once the removals so far are done."""
+        """Returns the state that a path has once the removals so far are done.
+
+        Raises:
+            OSError: The path can't be looked at.
+        """
         if self._vacated and self._view.folding(name) in self._vacated:
             return _NOTHING_THERE
+        if name in self._view.unseen:
+            raise self._view.unseen[name]
         return self._view.actual.get(name, _NOTHING_THERE)
 
 

@@ -124,7 +124,8 @@ class Staging:
                 os.fsync(fd)
             return signature_of(found), digest
         except BaseException:
-            os.unlink(base, dir_fd=area)
+            with contextlib.suppress(OSError):  # The first error tells the cause.
+                os.unlink(base, dir_fd=area)
             raise
         finally:
             os.close(fd)

@@ -84,16 +84,16 @@ class Tree:
         return self._open(name, besides)
 
     def _open(self, name: Name, besides: Name) -> int:
-        """Opens a folder by way of those above it."""
-        fd = self.fd
-        for part in (*ancestors(name), name):
-            known = self._folders.get(part)
-            if known is None:
-                known = os.open(leaf(part), _DIR, dir_fd=fd)
-                if len(self._folders) >= self._room:
-                    self.forget(besides)
-                self._folders[part] = known
-            fd = known
+        """Opens a folder by way of those above it, from the deepest one that is open."""
+        missing = [name]
+        while (above := parent(missing[-1])) and above not in self._folders:
+            missing.append(above)
+        fd = self._folders[above] if above else self.fd
+        for part in reversed(missing):
+            fd = os.open(leaf(part), _DIR, dir_fd=fd)
+            if len(self._folders) >= self._room:
+                self.forget(besides)
+            self._folders[part] = fd
         return fd
 
     def forget(self, besides: Name = ROOT) -> None:
@@ -128,6 +128,11 @@ class Tree:
         """Returns the names of the entries of a folder, sorted."""
         return [join(name, Name(entry)) for entry in sorted(os.listdir(self.folder(name)))]
 
+    def folders_in(self, name: Name) -> list[Name]:
+        """Returns the names of the folders in a folder."""
+        with os.scandir(self.folder(name)) as found:
+            return [join(name, Name(e.name)) for e in found if e.is_dir(follow_symlinks=False)]
+
     def device(self, folder: Name) -> int:
         """Returns the device of a folder; a subvolume of btrfs is one of its own."""
         return os.fstat(self.folder(folder)).st_dev
@@ -150,7 +155,8 @@ class Tree:
 
     def remove_folder(self, name: Name) -> bool:
         """Removes a folder if it is there and empty; false if it stays."""
-        self.forget()
+        for below in [known for known in self._folders if f"{known}/".startswith(f"{name}/")]:
+            os.close(self._folders.pop(below))
         try:
             os.rmdir(leaf(name), dir_fd=self.folder(parent(name)))
         except OSError as error:

@@ -10,20 +10,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from .._core.errors import ApplyError, BarrierError, ConflictError, PathError
+from .._core.errors import ApplyError, BarrierError, ConflictError, PathError, as_path_error
 from .._core.layout import FOLDER, backups_of, parse_stamp
 from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
 from .._disk.staging import mount_of
 from .._disk.tree import Tree
 from .look import opened
-from .outcome import as_path_error
-from .reader import known
 from .session import Session
 
 __all__ = [
@@ -77,25 +75,32 @@ def list_backups(root: str) -> list[Backup]:
     Raises:
         RootError: The root can't be read.
     """
-    with opened(root) as tree, known(root) as ledger:
-        # Any folder may have a backup area of its own.
-        above = {folder for name in ledger.names() for folder in ancestors(name)}
-        return find_backups(tree, above | {*tree.mounts})
+    with opened(root) as tree:
+        return find_backups(tree)
 
 
-def find_backups(tree: Tree, homes: Iterable[Name] = ()) -> list[Backup]:
+def find_backups(tree: Tree) -> list[Backup]:
     """Lists everything in the backup areas: the oldest first, then by name.
 
     A whole directory shows as the entries in it; a mount point in it is not entered.
-
-    Args:
-        tree: The root.
-        homes: Folders below the root that may have a backup area of their own; it counts
-            if the folder is on another mount.
     """
-    serving = {ROOT, *(home for home in homes if _is_elsewhere(tree, home))}
-    found = [backup for home in serving for backup in _backups_of(tree, home)]
+    found = [backup for home in _homes(tree) for backup in _backups_of(tree, home)]
     return sorted(found, key=_age_and_name)
+
+
+def _homes(tree: Tree) -> Iterator[Name]:
+    """Yields the root, and each folder on another mount that holds a folder of ours.
+
+    The ledger does not tell them all: rows go, and so does the ledger of a dropped mirror.
+    """
+    yield ROOT
+    to_do = [ROOT]
+    for folder in to_do:  # The list grows meanwhile.
+        for inner in _entries(tree.folders_in, folder):
+            if leaf(inner) != FOLDER:
+                to_do.append(inner)
+            elif folder != ROOT and _is_elsewhere(tree, folder):
+                yield folder
 
 
 def _is_elsewhere(tree: Tree, folder: Name) -> bool:
@@ -110,7 +115,7 @@ def _is_elsewhere(tree: Tree, folder: Name) -> bool:
 
 def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
     """Yields the backups of one home; a folder whose name is no time is not ours."""
-    for moment in _entries(tree, backups_of(home)):
+    for moment in _entries(tree.names_in, backups_of(home)):
         stamp = leaf(moment)
         seconds = parse_stamp(stamp)
         if seconds is not None:
@@ -122,21 +127,21 @@ def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
 
 def _leaves(tree: Tree, top: Name) -> Iterator[tuple[Name, State]]:
     """Yields the files, links and empty folders below a folder."""
-    to_do = _entries(tree, top)
+    to_do = _entries(tree.names_in, top)
     while to_do:
         name = to_do.pop()
         state = _look(tree, name)
         is_closed = not isinstance(state, DirState) or name in tree.mounts
-        inner = [] if is_closed else _entries(tree, name)
+        inner = [] if is_closed else _entries(tree.names_in, name)
         to_do += inner
         if not inner and not isinstance(state, Absent):
             yield name, state
 
 
-def _entries(tree: Tree, folder: Name) -> list[Name]:
+def _entries(listing: Callable[[Name], list[Name]], folder: Name) -> list[Name]:
     """Lists a folder; returns nothing if it is gone, closed to us, or no folder."""
     try:
-        return tree.names_in(folder)
+        return listing(folder)
     except OSError as error:
         if error.errno not in _CLOSED:
             raise

@@ -17,18 +17,18 @@ from msgspec.structs import replace
 from .._core.errors import BarrierError, LedgerError
 from .._core.intents import Intent
 from .._core.layout import FOLDER
-from .._core.names import ROOT, Name, parent
+from .._core.names import ROOT, Name, leaf, parent
 from .._core.plan import Plan
 from .._core.planner import make_plan
 from .._core.rows import Displaced, Row
-from .._core.states import ABSENT, DirState
+from .._core.states import ABSENT
 from .._disk.calls import coarse_now_ns
 from .._disk.staging import Staging
 from .._disk.tree import Tree
 from .brake import Brake
 from .drift import DriftReport
 from .ledger import Ledger
-from .look import entries, record, view_of
+from .look import entries, is_folder, record, view_of
 from .outcome import Failures, Outcome, log_paths
 from .place import Placement
 from .recover import empty_areas
@@ -144,13 +144,13 @@ def _carry_out(
     plan, attempt = stage.plan, stage.failures.attempt
     attempt("remove", place.remove, plan.clear)
     attempt("write", place.clear_folder, plan.clear_folders)
-    attempt("make", place.make_folder, plan.folders)
+    attempt("make", place.make_folder, plan.folders, lambda row: row.declared)
     attempt("write", place.put, plan.files)
     place.look_at_renamed()
-    attempt("set the mode of", place.keep, plan.keep)
+    attempt("set the mode or time of", place.keep, plan.keep)
     attempt("remove", place.remove, plan.remove)
     place.prune(plan.prune)
-    attempt("set the mode of", place.dress, plan.dress)
+    attempt("set the mode or time of", place.dress, plan.dress)
 
     # Step 7: the second barrier. A cut before it leaves what a cut in step 6 leaves; one
     # after it loses only the record, and recovery finds what the notes announced.
@@ -205,7 +205,11 @@ def prepare(tree: Tree, ledger: Ledger, owner: str, by: str, drift: DriftReport)
         ledger.set_meta(f"owner:{owner}", f"{coarse_now_ns()} {by}")
     # They could not go with their last file while somebody else had a file in them.
     if deserted := ledger.deserted(owner):
-        apply_intents(tree, ledger, [_removal(row, durable=False) for row in deserted])
+        removals = [_removal(row, durable=False) for row in deserted]
+        failures = apply_intents(tree, ledger, removals).failures
+        for failure in failures:
+            if failure.operation == "remove":  # Others are of folders that are declared.
+                _log.warning("%s: %s", tree.path, failure)
     drifted = ledger.rows_named(drift.names).values()
     mine = [row for row in drifted if row.owner == owner and row.declared and not row.seen]
     if mine:
@@ -243,10 +247,10 @@ def _removal(row: Row | Displaced, *, durable: bool) -> Intent:
 def _log_what_stays(tree: Tree, closing: list[Intent], left: list[Name]) -> list[Name]:
     """Lists what stays where directory targets were, and names it in one log line."""
     names = [intent.name for intent in closing]
-    folders = {name for name in names if isinstance(tree.look(name).state, DirState)}
+    folders = {name for name in names if is_folder(tree, name)}
     folders.update(map(parent, names))
-    found = {*left, *(name for folder in folders for name in entries(tree, folder))}
-    stays = sorted(name for name in found if name != FOLDER and name not in folders)
+    found = {name for folder in folders for name in entries(tree, folder)}
+    stays = sorted({*left, *(name for name in found - folders if leaf(name) != FOLDER)})
     if stays:
         shown = ", ".join(repr(str(name)) for name in stays[:_NAMED])
         more = f" and {len(stays) - _NAMED} more" if len(stays) > _NAMED else ""

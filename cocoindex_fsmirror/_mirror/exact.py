@@ -12,12 +12,13 @@ from typing import TypeAlias
 
 from .._core.errors import PathError, counted
 from .._core.layout import FOLDER, LEDGER, backups_of
-from .._core.names import ROOT, Name, ancestors, join, leaf
-from .._core.states import ABSENT, DirState
+from .._core.names import ROOT, Name, ancestors, join, leaf, parent
+from .._core.states import ABSENT
 from .._disk.staging import back_up, stamp_now
 from .._disk.tree import Tree, dress_folder
 from .ledger import Ledger
 from .look import entries, opened
+from .look import is_folder as is_a_folder
 from .outcome import Outcome
 from .reader import LedgerReader, known
 
@@ -42,7 +43,7 @@ def _find_foreign(tree: Tree, ledger: LedgerReader, besides: Known) -> Iterator[
             yield name, is_folder
             continue
         if name != ROOT:
-            is_folder = isinstance(tree.look(name).state, DirState)
+            is_folder = is_a_folder(tree, name)
             if not (besides(name, is_folder) or ledger.is_declared(name, is_folder=is_folder)):
                 if is_folder and _is_another(tree, name):
                     continue
@@ -53,8 +54,12 @@ def _find_foreign(tree: Tree, ledger: LedgerReader, besides: Known) -> Iterator[
 
 
 def _is_another(tree: Tree, folder: Name) -> bool:
-    """True if a folder is a mirror of its own, or a mount."""
-    return folder in tree.mounts or tree.look(join(folder, LEDGER)).state is not ABSENT
+    """True if a folder is a mirror of its own, or a mount, or a subvolume."""
+    try:
+        is_mount = folder in tree.mounts or tree.device(folder) != tree.device(parent(folder))
+        return is_mount or tree.look(join(folder, LEDGER)).state is not ABSENT
+    except OSError:
+        return False  # The folder can't be removed either, and fails by name.
 
 
 def foreign(root: str, besides: Known = lambda _name, _is_folder: False) -> list[str]:

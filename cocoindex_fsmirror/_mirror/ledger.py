@@ -177,9 +177,9 @@ class Ledger(LedgerReader):
             self._connection.execute("DELETE FROM meta WHERE key = ?", (f"owner:{owner}",))
 
     def set_seen(self, names: Iterable[Name], seen: bool) -> None:
-        """Marks rows whose drift an update has seen, or removes that mark."""
+        """Marks rows of declared paths whose drift an update has seen, or removes that mark."""
         with self.transaction():
-            sql = "UPDATE rows SET seen = ? WHERE name = ?"
+            sql = "UPDATE rows SET seen = ? WHERE name = ? AND declared"
             self._connection.executemany(sql, ((+seen, name) for name in names))
 
 

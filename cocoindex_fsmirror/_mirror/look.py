@@ -33,7 +33,7 @@ from .._disk.roots import open_root
 from .._disk.tree import Tree, attributes_of, folding_of, signature_of
 from .reader import LedgerReader
 
-__all__ = ["Seen", "entries", "is_held", "look_at", "opened", "record", "view_of"]
+__all__ = ["Seen", "entries", "is_folder", "is_held", "look_at", "opened", "record", "view_of"]
 
 _LONGEST_TICK: Final = 10_000_000  # nanoseconds: a kernel with HZ=100
 
@@ -56,16 +56,28 @@ def opened(root: str) -> Iterator[Tree]:
 def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> Actual:
     """Returns the actual state of a path; reads a content unless the row proves it.
 
-    A path that can't be looked at counts as foreign; a step that needs it will fail, by name.
+    A path that can't be looked at counts as foreign.
     """
     try:
-        if row is not None and row.kind == Kind.FILE and not read:
-            found = tree.stat(name)
-            if found is not None and is_held(row, signature_of(found)):
-                return Actual(FileState(row.digest, row.size, attributes_of(found)), row.signature)
-        return tree.look(name, digest=True)
+        return _look_at(tree, name, row, read=read)
     except OSError:
         return Actual(OtherState())
+
+
+def _look_at(tree: Tree, name: Name, row: Row | None, *, read: bool) -> Actual:
+    """Returns the actual state of a path; a content that can't be read has no digest.
+
+    Raises:
+        OSError: The path can't be looked at.
+    """
+    if row is not None and row.kind == Kind.FILE and not read:
+        found = tree.stat(name)
+        if found is not None and is_held(row, signature_of(found)):
+            return Actual(FileState(row.digest, row.size, attributes_of(found)), row.signature)
+    try:
+        return tree.look(name, digest=True)
+    except OSError:
+        return tree.look(name)
 
 
 def is_held(row: Row, signature: Signature) -> bool:
@@ -89,35 +101,50 @@ def view_of(
     folding = folding_of(tree, FOLDER)
     rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
     actual: dict[Name, Actual] = {}
+    unseen: dict[Name, OSError] = {}
+
+    def look(name: Name, *, read: bool) -> bool:
+        """Looks at a path; true if it is a folder."""
+        try:
+            actual[name] = found = _look_at(tree, name, rows.get(name), read=read)
+        except OSError as error:
+            unseen[name] = error
+            return False
+        return isinstance(found.state, DirState)
+
+    folders = {ROOT}
     for name in sorted(names):
         above = parent(name)
-        is_reachable = not above or isinstance(actual[above].state, DirState)
-        if is_reachable and name not in gone:
-            actual[name] = look_at(tree, name, rows.get(name), read=read)
-        else:
+        if above in unseen:
+            unseen[name] = unseen[above]
+        elif above not in folders or name in gone:
             actual[name] = Actual(ABSENT)
-    files = (i.name for i in intents if not isinstance(i.desired, DirState | Absent))
-    for name in [name for name in files if isinstance(actual[name].state, DirState)]:
-        rows.update((row.name, row) for row in ledger.rows_below(name))
-        inside = (inner for inner in _walk(tree, name) if inner not in gone)
-        actual.update((inner, look_at(tree, inner, rows.get(inner))) for inner in inside)
-    return View(rows, actual, folding)
-
-
-def _walk(tree: Tree, folder: Name) -> Iterator[Name]:
-    """Yields everything in a folder below the root, from the top."""
-    for name in entries(tree, folder):
-        yield name
-        if isinstance(tree.look(name).state, DirState):
-            yield from _walk(tree, name)
+        elif look(name, read=read):
+            folders.add(name)
+    files = {i.name for i in intents if not isinstance(i.desired, DirState | Absent)}
+    for top in sorted(files & folders):
+        rows.update((row.name, row) for row in ledger.rows_below(top))
+        inside = [top]
+        for folder in inside:  # The list grows meanwhile.
+            found = (name for name in entries(tree, folder) if name not in gone)
+            inside += [name for name in found if look(name, read=False)]
+    return View(rows, actual, folding, unseen)
 
 
 def entries(tree: Tree, folder: Name) -> list[Name]:
-    """Lists the entries of a folder; none if it is gone."""
+    """Lists the entries of a folder; none if it is gone or can't be listed."""
     try:
         return tree.names_in(folder)
     except OSError:
         return []
+
+
+def is_folder(tree: Tree, name: Name) -> bool:
+    """True if a path is a folder, as far as it can be looked at."""
+    try:
+        return isinstance(tree.look(name).state, DirState)
+    except OSError:
+        return False
 
 
 class Seen(NamedTuple):
@@ -156,9 +183,17 @@ def _look_after_tick(
     """
     for _ in range(3):
         recorded_ns = coarse_now_ns()
-        seen = {name: tree.signature(name) for name in names}
+        seen = {name: _signature(tree, name) for name in names}
         newest = max((s.ctime_ns for s in seen.values() if s is not None), default=0)
         if not recorded_ns <= newest < recorded_ns + _LONGEST_TICK:
             break
         time.sleep((newest - recorded_ns + _LONGEST_TICK) / 1e9)
     return recorded_ns, seen
+
+
+def _signature(tree: Tree, name: Name) -> Signature | None:
+    """Returns the signature of a path; ``None`` if nothing is there, or it can't be looked at."""
+    try:
+        return tree.signature(name)
+    except OSError:
+        return None

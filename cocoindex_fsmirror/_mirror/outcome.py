@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from .._core.errors import PathError
-from .._core.names import Name
+from .._core.errors import PathError, as_path_error
+from .._core.names import Name, ancestors
+from .._disk.tree import NOT_THERE
 
-__all__ = ["Failures", "Outcome", "as_path_error", "log_paths"]
+__all__ = ["Failures", "Outcome", "log_paths"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
-_HINTS: Final = {
-    errno.ENOSPC: "free some space, then update again",
-    errno.EDQUOT: "free some of the quota, then update again",
-    errno.EFBIG: "raise the limit on the size of files",
-    errno.EACCES: "grant this user write access",
-    errno.EPERM: "is it immutable, or owned by someone else?",
-    errno.EROFS: "remount the file system writable",
-    errno.ENOTDIR: "a folder was replaced while we worked; update again",
-    errno.ELOOP: "a folder was replaced by a link while we worked; update again",
-}
 # A path may be in several lists, such as backed up and written; the last verb tells most.
 _VERBS: Final = (
     *("kept", "left", "backed_up", "removed", "pruned"),
@@ -78,31 +68,46 @@ class Failures:
 
     Args:
         errors: The list that the errors are added to.
+
+    Attributes:
+        causes: The error of each path.
     """
 
     def __init__(self, errors: list[PathError]) -> None:
         self._errors = errors
-        self.names: set[Name] = set()
+        self.causes: dict[Name, PathError | OSError] = {}
 
-    def attempt(self, operation: str, act: Callable[[_T], None], steps: Iterable[_T]) -> None:
-        """Calls a function with each step whose path has not failed yet; collects the errors."""
+    def attempt(
+        self,
+        operation: str,
+        act: Callable[[_T], None],
+        steps: Iterable[_T],
+        is_told: Callable[[_T], bool] = lambda _step: True,
+    ) -> None:
+        """Calls a function with each step whose path has not failed yet; collects the errors.
+
+        Args:
+            operation: The operation, as a verb.
+            act: The function.
+            steps: The steps, in order.
+            is_told: False of a step whose error is told only by the paths that fail with it.
+        """
         for step in steps:
-            if step.name not in self.names:
+            if step.name not in self.causes:
                 try:
                     act(step)
                 except (PathError, OSError) as error:
-                    self.names.add(step.name)
-                    self._errors.append(as_path_error(step.name, operation, error))
+                    cause = self._cause_of(step.name, error)
+                    self.causes[step.name] = cause
+                    if is_told(step):
+                        self._errors.append(as_path_error(step.name, operation, cause))
 
-
-def as_path_error(name: Name, operation: str, error: PathError | OSError) -> PathError:
-    """Returns the error of a path, with a hint if the usual cure is known."""
-    if isinstance(error, PathError):
+    def _cause_of(self, name: Name, error: PathError | OSError) -> PathError | OSError:
+        """Returns the error of a path; of a path whose folder is missing, that of the folder."""
+        if isinstance(error, OSError) and error.errno in NOT_THERE:
+            above = [folder for folder in ancestors(name) if folder in self.causes]
+            return self.causes[above[-1]] if above else error
         return error
-    hint = _HINTS.get(error.errno or 0, "")
-    failure = PathError(name, operation, error.strerror or str(error), hint)
-    failure.__cause__ = error
-    return failure
 
 
 def log_paths(root: str, outcome: Outcome) -> None:

@@ -181,7 +181,7 @@ class Placement:
 
         A file in the way stays if everything that needs its path has failed.
         """
-        if step.on_behalf in self._failures.names and step.name not in self._stage.needed:
+        if step.on_behalf in self._failures.causes and step.name not in self._stage.needed:
             return
         name, slot = step.name, self._stage.exits[step.name]
         self._staging.open(slot.home)  # Its failure must not pass for a file that is gone.
@@ -214,11 +214,25 @@ class Placement:
         known = self._ledger.rows_named(row.name for row in folders)
         holding = {folder for name in self.done for folder in ancestors(name)}
         for row in folders:
-            if row.name not in holding and self._tree.remove_folder(row.name):
+            if known.get(row.name) != row:  # The folder is no longer declared.
+                self.done.setdefault(row.name, row)
+        emptied = [row for row in folders if row.name not in holding]
+        self._failures.attempt("remove", self._prune, emptied)
+
+    def _prune(self, row: Row) -> None:
+        """Removes a folder if it is empty; one that may not be removed fails once."""
+        try:
+            is_gone = self._tree.remove_folder(row.name)
+        except OSError:
+            self.done[row.name] = replace(row, seen=True)  # Later batches try again.
+            if not row.seen:
+                raise
+            self._outcome.left.append(row.name)
+        else:
+            if is_gone:
+                self.done.pop(row.name, None)
                 self.gone.append(row.name)
                 self._outcome.pruned.append(row.name)
-            elif known.get(row.name) != row:  # The folder is no longer declared.
-                self.done.setdefault(row.name, row)
 
     def dress(self, row: Row) -> None:
         """Sets the attributes of a folder, after all changes in it."""

@@ -22,7 +22,7 @@ from .._disk.calls import coarse_now_ns
 from .._disk.staging import back_up, remove_area, stamp_now
 from .._disk.tree import Tree
 from .ledger import Ledger
-from .look import Seen, entries, record
+from .look import Seen, entries, look_at, record
 
 __all__ = ["empty_areas", "recover"]
 
@@ -61,8 +61,21 @@ def empty_areas(
     Returns:
         The batches of which something could not be moved.
     """
-    stuck = (area for area in areas if not _empty_area(tree, ledger, area, notes))
-    return {leaf(area).removesuffix(READY) for area in stuck}
+    stuck = set()
+    for area in areas:
+        try:
+            is_done = _empty_area(tree, ledger, area, notes)
+        except OSError as error:
+            is_done = False
+            _log_stuck(tree, area, error)
+        if not is_done:
+            stuck.add(leaf(area).removesuffix(READY))
+    return stuck
+
+
+def _log_stuck(tree: Tree, name: Name, error: OSError) -> None:
+    """Warns that something stays in a staging area."""
+    _log.warning("%s: %r can't be removed from staging: %s", tree.path, name, error.strerror)
 
 
 def _empty_area(tree: Tree, ledger: Ledger, area: Name, pending: list[Pending]) -> bool:
@@ -90,9 +103,7 @@ def _empty_area(tree: Tree, ledger: Ledger, area: Name, pending: list[Pending]) 
                     _log.warning(found, tree.path, origin, where)
             except OSError as error:
                 is_done = False
-                _log.warning(
-                    "%s: %r can't be removed from staging: %s", tree.path, name, error.strerror
-                )
+                _log_stuck(tree, name, error)
     for folder in reversed(folders[1:]):
         tree.remove_folder(folder)
     remove_area(tree, area)
@@ -125,7 +136,7 @@ def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> N
     seen: dict[Name, Seen] = {}
     now_ns = coarse_now_ns()
     for note in pending:
-        row, actual = note.row, tree.look(note.row.name, digest=True)
+        row, actual = note.row, look_at(tree, note.row.name, None)
         if note.removal:
             if actual.state is ABSENT:
                 gone.append(row.name)

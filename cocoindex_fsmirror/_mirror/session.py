@@ -16,10 +16,10 @@ from typing import Final, TypeVar
 
 from .._core.errors import RootError
 from .._core.layout import FOLDER, GITIGNORE, LEDGER, LEDGER_FILES, LOCK, corrupt_ledger, is_engine
-from .._core.names import Name, leaf
+from .._core.names import ROOT, Name, leaf
 from .._core.states import ABSENT
 from .._disk.roots import hold, lock, open_root, sync_above
-from .._disk.staging import stamp_now
+from .._disk.staging import mount_of, stamp_now
 from .._disk.tree import Tree
 from .formats import CorruptLedgerError
 from .ledger import Ledger
@@ -169,9 +169,12 @@ def _prepare_folder(tree: Tree) -> None:
         if tree.look(LEDGER).state is ABSENT:  # The ledger is made last.
             tree.remove_file(GITIGNORE)  # A crash may have torn it.
             tree.make_file(GITIGNORE, b"*\n")
-        tree.folder(FOLDER)
+        is_elsewhere = mount_of(tree, FOLDER) != ROOT
     except OSError as error:
         raise RootError(tree.path, f"can't be written: {error.strerror}", hint) from error
+    if is_elsewhere:
+        problem = f"has its {FOLDER} on another mount, from where nothing can be renamed into place"
+        raise RootError(tree.path, problem, "unmount it")
 
 
 def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:

@@ -84,6 +84,15 @@ def _remove_our_folder(session: Session, tree: Tree, ledger: Ledger) -> None:
     """Removes our folder unless it holds backups, and with our folder a root that we made."""
     made = ledger.get_meta("made")
     session.close()
+    try:
+        _empty_our_folder(tree, made)
+    except OSError as error:
+        problem = "%s: %r can't be removed: %s; remove it yourself"
+        _log.warning(problem, tree.path, FOLDER, error.strerror)
+
+
+def _empty_our_folder(tree: Tree, made: object) -> None:
+    """Removes what is in our folder, then itself, and then the folders made for the root."""
     for inner in (STAGING, backups_of(ROOT)):
         tree.remove_folder(inner)
     files = {*LEDGER_FILES, LOCK}

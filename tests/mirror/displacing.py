@@ -27,9 +27,9 @@ def locked(mirror: Mirror, act: Callable[[Tree], _T]) -> _T:
     return mirror.session.run(lambda tree, _ledger: act(tree), create=True)
 
 
-def listed(mirror: Mirror, *homes: str) -> list[Backup]:
+def listed(mirror: Mirror) -> list[Backup]:
     """Lists the backups of a mirror."""
-    return locked(mirror, lambda tree: find_backups(tree, map(Name, homes)))
+    return locked(mirror, find_backups)
 
 
 def put_back(mirror: Mirror, backup: Backup, to: str | None = None) -> None:
