@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from cocoindex_fsmirror._disk import calls, roots, staging, tree
+from cocoindex_fsmirror._disk import calls, dress, roots, staging, tree
 from cocoindex_fsmirror._mirror import drift as _drift
 from cocoindex_fsmirror._mirror import ledger as _ledger
 from cocoindex_fsmirror._mirror import reader as _reader
@@ -33,7 +33,7 @@ LOOKS: Final = frozenset(
     ["open", "stat", "fstat", "lstat", "listdir", "readlink", "getxattr", "fsync", "connect"]
 )
 
-_DISK: Final = (calls, roots, staging, tree)
+_DISK: Final = (calls, dress, roots, staging, tree)
 
 Before = Callable[[str, tuple[Any, ...]], None]
 Hear = Callable[[str, tuple[Any, ...], dict[str, Any]], None]

@@ -20,7 +20,7 @@ from .._core.declaration import Declared
 from .._core.errors import ApplyError, FsMirrorError, PathError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name
-from .._disk.tree import dress_folder
+from .._disk.dress import dress_folder
 from .._mirror.batch import apply_intents, begin
 from .._mirror.comparison import Comparison, apply_all, check_removals
 from .._mirror.drift import find_drift

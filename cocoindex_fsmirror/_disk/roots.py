@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from .._core.errors import LockedError, RootError
-from .._core.names import Name, leaf, parent
+from .._core.names import Name
 from .calls import closing, say_once
 from .tree import Tree
 
@@ -134,7 +134,8 @@ def hold(tree: Tree, name: Name) -> int:
         LockedError: Another process holds the lock.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    fd = os.open(leaf(name), flags, 0o600, dir_fd=tree.folder(parent(name)))
+    base, above = tree.at(name)
+    fd = os.open(base, flags, 0o600, dir_fd=above)
     if not _take(tree, fd):
         holder = _holder_of(fd)
         os.close(fd)

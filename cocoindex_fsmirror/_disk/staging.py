@@ -18,7 +18,7 @@ import msgspec
 from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError
 from .._core.layout import READY, STAGING, area_of, backup_of, backups_of, stamp_of
-from .._core.names import Name, leaf, parent
+from .._core.names import Name, parent
 from .._core.states import Actual, Content, Signature
 from .calls import closing, copy, move, replace, swap, write_all
 from .tree import Tree, set_attributes, signature_of
@@ -86,8 +86,7 @@ class Staging:
 
     def _at(self, slot: Slot) -> tuple[str, int]:
         """Returns the name of a slot in the folder that holds it, and that folder's descriptor."""
-        path = self._path(slot)
-        return leaf(path), self._tree.folder(parent(path))
+        return self._tree.at(self._path(slot))
 
     def make_folder(self, slot: Slot) -> None:
         """Makes a folder in a slot, which may exist already."""
@@ -156,7 +155,7 @@ class Staging:
         """Renames the areas to ``.ready``: from now on a slot may hold a foreign file."""
         self._called = self.batch + READY
         for home, area in self._areas.items():
-            tmp = self._tree.folder(parent(area))
+            tmp = self._tree.at(area)[1]
             os.rename(self.batch, self._called, src_dir_fd=tmp, dst_dir_fd=tmp)
             self._areas[home] = area_of(home, self._called)
         self._tree.forget()
@@ -231,7 +230,8 @@ def back_up(tree: Tree, name: Name, stamp: str, taken: Name | None = None) -> Na
         The path that it is at then, relative to the root.
     """
     origin = name if taken is None else taken
-    with closing(os.dup(tree.folder(parent(origin)))) as source:
+    base, above = tree.at(origin)
+    with closing(os.dup(above)) as source:
         backups = backups_of(mount_of(tree, parent(origin)))
         tree.make_folders(backups, parent(backups))
         tree.folder(backups)  # Raises if something else took the name.
@@ -240,7 +240,7 @@ def back_up(tree: Tree, name: Name, stamp: str, taken: Name | None = None) -> Na
             with contextlib.suppress(FileExistsError, NotADirectoryError):
                 try:
                     tree.make_folders(parent(target), parent(backups))
-                    move(leaf(origin), source, leaf(target), tree.folder(parent(target)))
+                    move(base, source, *tree.at(target))
                 except OSError:
                     tree.remove_folders(parent(target), parent(backups))
                     raise

@@ -1,7 +1,9 @@
 """Tree: one root directory, looked at and changed from its descriptor.
 
-Everything below the root is reached one component at a time, never through a symbolic
-link, and no rename replaces what is there.
+Everything below the root is reached one component at a time, so that no path is too long, never
+through a symbolic link, and no rename replaces what is there. Somebody may move a folder away
+meanwhile, out of the root even, and its descriptor would follow: whatever changes something has
+:meth:`Folders.recheck` look for the folder again.
 """
 
 from __future__ import annotations
@@ -17,46 +19,41 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from .._core.attributes import Attributes
-from .._core.names import ROOT, Folding, Name, ancestors, join, leaf, parent
+from .._core.names import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
 from .._core.states import ABSENT, Actual, DirState, FileState, LinkState, OtherState, Signature
 from . import calls
 from .calls import closing, digest_of_file, move, open_file, say_once, write_all
+from .mounts import mounts_below
 
-_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_CACHED_FOLDERS: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_KEPT: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
+_OURS: Final = f"{RESERVED}/"
 NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """The errors that mean that a path, or a folder above it, does not exist as such."""
 # File systems whose syncfs does not prove that anything reached a disk.
 _NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
 
 
-class Tree:
-    """One root directory, held by its descriptor for the length of a batch.
+class Folders:
+    """An open directory, and the folders below it.
 
     Args:
-        fd: The descriptor of the root, opened before anything is written, so
-            that a barrier on it hears of every write that failed.
-        path: The path of the root, for messages.
+        fd: The descriptor of the directory.
+        path: Its path, for messages.
     """
 
     def __init__(self, fd: int, path: str) -> None:
         self.fd = fd
         self.path = path
-        self._folders: dict[Name, int] = {}
+        self._open: dict[Name, int] = {}
+        self._known: dict[Name, tuple[int, int]] = {}  # Device and inode of each of these.
         allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0] % (1 << 63)  # -1 is no limit.
-        self._room = min(_CACHED_FOLDERS, allowed // 16)
-        fstype, self.mounts = _mounts_below(fd)
-        self.can_syncfs = calls.syncfs is not None and not fstype.startswith(_NETWORK)
-        if not self.can_syncfs:
-            kind = f"this file system ({fstype or 'of unknown type'})"
-            say_once(f"{path}: {kind} has no syncfs to rely on; files are synced one by one")
+        self._room = min(_KEPT, allowed // 16)
 
     def close(self) -> None:
-        """Closes all descriptors, which also releases the lock."""
+        """Closes all descriptors, which also releases a lock."""
         self.forget()
         os.close(self.fd)
-
-    # Looking
 
     def folder(self, name: Name, besides: Name = ROOT) -> int:
         """Returns the descriptor of a folder, opened without following a link anywhere.
@@ -71,35 +68,97 @@ class Tree:
             OSError: The folder does not exist (``ENOENT``), or a component of the path is not a
                 directory (``ENOTDIR``, ``ELOOP``).
         """
-        fd = self._folders.get(name) if name else self.fd
+        fd = self._open.get(name) if name else self.fd
         if fd is not None:
             return fd
         try:
-            return self._open(name, besides)
+            return self._descend(name, besides)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
         self._room = 1  # Three descriptors at a time are enough.
         self.forget(besides)
-        return self._open(name, besides)
+        return self._descend(name, besides)
 
-    def _open(self, name: Name, besides: Name) -> int:
-        """Opens a folder by way of those above it, from the deepest one that is open."""
-        missing = [name]
-        while (above := parent(missing[-1])) and above not in self._folders:
-            missing.append(above)
-        fd = self._folders[above] if above else self.fd
+    def _descend(self, name: Name, besides: Name) -> int:
+        """Opens a folder by way of those above it, from the lowest one that is open."""
+        missing = []
+        while name and name not in self._open:
+            missing.append(name)
+            name = parent(name)
+        fd = self._open[name] if name else self.fd
         for part in reversed(missing):
-            fd = os.open(leaf(part), _DIR, dir_fd=fd)
-            if len(self._folders) >= self._room:
+            fd = os.open(leaf(part), _DIRECTORY, dir_fd=fd)
+            if len(self._open) >= self._room:
                 self.forget(besides)
-            self._folders[part] = fd
+            self._open[part] = fd
+            found = os.fstat(fd)
+            self._known[part] = found.st_dev, found.st_ino
         return fd
 
     def forget(self, besides: Name = ROOT) -> None:
-        """Closes the descriptors of all folders but the root's, and one more on request."""
-        for name in self._folders.keys() - {besides}:
-            os.close(self._folders.pop(name))
+        """Closes the descriptors of all folders, except for one on request."""
+        for name in self._open.keys() - {besides}:
+            os.close(self._open.pop(name))
+
+    def recheck(self, *folders: Name) -> None:
+        """Closes the descriptors of folders that are no longer at their paths.
+
+        Only a moment stays between this check and the system call that relies on it. What is in
+        our own folder needs no check, since others can't move it to another folder: for that
+        they would have to be allowed to write in it.
+        """
+        for folder in folders:
+            if folder and not folder.startswith(_OURS):
+                above: int | None = self.fd
+                for part in (*ancestors(folder), folder):
+                    if above is None or not self._is_in(above, part):
+                        self._drop(part)
+                    above = self._open.get(part)
+
+    def at(self, name: Name) -> tuple[str, int]:
+        """Returns the last component of a path, and the folder that is above it just now.
+
+        Raises:
+            OSError: As :meth:`folder` does.
+        """
+        self.recheck(above := parent(name))
+        return leaf(name), self.folder(above)
+
+    def _is_in(self, above: int, folder: Name) -> bool:
+        """True if a folder that was opened is still an entry of the one above it."""
+        try:
+            found = os.stat(leaf(folder), dir_fd=above, follow_symlinks=False)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._known.get(folder)
+
+    def _drop(self, folder: Name) -> None:
+        """Closes the descriptor of a folder, if it is open."""
+        fd = self._open.pop(folder, None)
+        if fd is not None:
+            os.close(fd)
+
+
+class Tree(Folders):
+    """One root directory, held by its descriptor for the length of a batch.
+
+    Args:
+        fd: The descriptor of the root, opened before anything is written, so
+            that a barrier on it hears of every write that failed.
+        path: The path of the root, for messages.
+    """
+
+    def __init__(self, fd: int, path: str) -> None:
+        super().__init__(fd, path)
+        fstype, mounts = mounts_below(fd)
+        self.mounts = frozenset(map(Name, mounts))
+        self.can_syncfs = calls.syncfs is not None and not fstype.startswith(_NETWORK)
+        if not self.can_syncfs:
+            kind = f"this file system ({fstype or 'of unknown type'})"
+            say_once(f"{path}: {kind} has no syncfs to rely on; files are synced one by one")
+
+    # Looking
 
     def look(self, name: Name, *, digest: bool = False) -> Actual:
         """Returns the actual state of a path; an unreadable content has no digest."""
@@ -142,7 +201,8 @@ class Tree:
     def make_folder(self, name: Name, mode: int = 0o777) -> bool:
         """Makes a folder; false if something is there already."""
         try:
-            os.mkdir(leaf(name), mode, dir_fd=self.folder(parent(name)))
+            base, above = self.at(name)
+            os.mkdir(base, mode, dir_fd=above)
         except FileExistsError:
             return False
         return True
@@ -155,10 +215,11 @@ class Tree:
 
     def remove_folder(self, name: Name) -> bool:
         """Removes a folder if it is there and empty; false if it stays."""
-        for below in [known for known in self._folders if f"{known}/".startswith(f"{name}/")]:
-            os.close(self._folders.pop(below))
+        for below in [known for known in self._open if f"{known}/".startswith(f"{name}/")]:
+            self._drop(below)
         try:
-            os.rmdir(leaf(name), dir_fd=self.folder(parent(name)))
+            base, above = self.at(name)
+            os.rmdir(base, dir_fd=above)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
                 return False
@@ -174,15 +235,17 @@ class Tree:
     def make_file(self, name: Name, content: bytes = b"") -> None:
         """Makes a small file of our own folder, unless something is there."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        base, above = self.at(name)
         with contextlib.suppress(FileExistsError):
-            fd = os.open(leaf(name), flags, 0o600, dir_fd=self.folder(parent(name)))
+            fd = os.open(base, flags, 0o600, dir_fd=above)
             with closing(fd):
                 write_all(fd, content)
 
     def remove_file(self, name: Name) -> None:
         """Unlinks a file of our own folder; it may be missing."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(leaf(name), dir_fd=self.folder(parent(name)))
+            base, above = self.at(name)
+            os.unlink(base, dir_fd=above)
 
     def remove_all(self, top: Name) -> None:
         """Removes a path of our own folder, with everything in it."""
@@ -200,8 +263,9 @@ class Tree:
         Raises:
             FileExistsError: The target exists.
         """
-        above = parent(name)
-        source, folder = self.folder(above), self.folder(parent(target), above)
+        above, below = parent(name), parent(target)
+        self.recheck(above, below)
+        source, folder = self.folder(above), self.folder(below, above)
         rename(leaf(name), source, leaf(target), folder)
 
     def sync(
@@ -297,32 +361,6 @@ def folding_of(tree: Tree, known: Name) -> Folding:
     return Folding(case=folds, unicode=folds or sys.platform == "darwin")
 
 
-def dress(tree: Tree, name: Name, wanted: Attributes, expected: Signature) -> Signature:
-    """Sets attributes of the very file that was looked at; another one is left alone.
-
-    Returns:
-        The signature that the file has now, or the expected one if that is not there.
-    """
-    base, above = leaf(name), tree.folder(parent(name))
-    try:
-        with closing(open_file(base, above)) as fd:
-            if signature_of(os.fstat(fd)) == expected:
-                return signature_of(set_attributes(fd, wanted))
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        if tree.signature(name) == expected:
-            return signature_of(set_attributes(base, wanted, above))
-    return expected
-
-
-def dress_folder(tree: Tree, name: Name, wanted: Attributes) -> int:
-    """Sets attributes of a folder; returns the time that it has now, in nanoseconds."""
-    fd = tree.folder(name)
-    missing = wanted.missing_in(attributes_of(os.fstat(fd)))
-    return set_attributes(fd, missing).st_mtime_ns
-
-
 def _look_at(base: str, folder: int, *, digest: bool) -> Actual:
     """Returns the actual state of an entry of a folder; on request with the digest of a file.
 
@@ -356,29 +394,3 @@ def _read(base: str, folder: int) -> tuple[os.stat_result, bytes] | None:
     except PermissionError:
         return None
     return (found, digest) if is_same else None
-
-
-def _mounts_below(fd: int) -> tuple[str, frozenset[Name]]:
-    """Returns the type of the root's file system, and the mount points inside the root.
-
-    Where there is no ``/proc`` the type is empty, and no mount point is known.
-    """
-    try:
-        root = os.readlink(f"/proc/self/fd/{fd}")
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-            mounts = [_parse_mount(line) for line in lines]
-    except OSError:
-        return "", frozenset()
-    prefix = root.rstrip("/") + "/"
-    inside = (Name(point.removeprefix(prefix)) for point, _ in mounts if point.startswith(prefix))
-    holding = [(len(p), kind) for p, kind in mounts if prefix.startswith(p.rstrip("/") + "/")]
-    return max(holding, default=(0, ""))[1], frozenset(inside)
-
-
-def _parse_mount(line: str) -> tuple[str, str]:
-    """Returns mount point and type of a line of ``/proc/self/mountinfo``."""
-    before, _, after = line.partition(" - ")
-    point = before.split(" ")[4]
-    for octal, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
-        point = point.replace(f"\\{octal}", character)
-    return point, after.split(" ")[0]

@@ -14,8 +14,9 @@ from .._core.errors import PathError, counted
 from .._core.layout import FOLDER, LEDGER, backups_of
 from .._core.names import ROOT, Name, ancestors, join, leaf, parent
 from .._core.states import ABSENT
+from .._disk.dress import dress_folder
 from .._disk.staging import back_up, stamp_now
-from .._disk.tree import Tree, dress_folder
+from .._disk.tree import Tree
 from .ledger import Ledger
 from .look import entries, opened
 from .look import is_folder as is_a_folder

@@ -22,8 +22,9 @@ from .._core.plan import ClearFolder, Keep, Put, Remove, judge_bytes
 from .._core.rows import Row
 from .._core.states import ABSENT, Actual, Kind, OtherState, is_older
 from .._disk.calls import coarse_now_ns
+from .._disk.dress import dress, dress_folder
 from .._disk.staging import Slot, Staging, stamp_now
-from .._disk.tree import NOT_THERE, Tree, dress, dress_folder
+from .._disk.tree import NOT_THERE, Tree
 from .ledger import Ledger
 from .look import Seen
 from .outcome import Outcome

@@ -18,9 +18,9 @@ from cocoindex_fsmirror._command import syncing
 from cocoindex_fsmirror._command import syncing as _sync
 from cocoindex_fsmirror._command.survey import Options, survey
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._disk import dress as dress_module
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk import staging
-from cocoindex_fsmirror._disk import tree as tree_module
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import exact as _exact
 from tests.command.syncing import CHANGES, state, sync, told
@@ -179,7 +179,7 @@ def test_brake_holds_after_a_cut_off_first_run(
             raise KeyboardInterrupt
         return real(tree, name, *dress)
 
-    real = tree_module.dress_folder
+    real = dress_module.dress_folder
 
     with monkeypatch.context() as patch:
         patch.setattr(syncing, "dress_folder", cut_off)

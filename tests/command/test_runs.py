@@ -22,7 +22,7 @@ from cocoindex_fsmirror._command import syncing
 from cocoindex_fsmirror._command import syncing as _sync
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._disk import tree as tree_module
+from cocoindex_fsmirror._disk import dress as dress_module
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import comparison as _comparison
 from cocoindex_fsmirror._mirror.batch import apply_intents
@@ -226,7 +226,7 @@ def test_cut_off_run_is_made_up_for_when_the_source_changes_back(
             raise RootError(str(dst), "the process ended here", "")
         return real(tree, name, *dress)
 
-    real = tree_module.dress_folder
+    real = dress_module.dress_folder
     assert sync(src, dst).exit_code == 0
     shutil.copytree(src, before := src.parent / "before", symlinks=True)
     (src / "index.html").write_bytes(b"other")

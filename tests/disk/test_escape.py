@@ -18,7 +18,7 @@ from cocoindex_fsmirror._mirror.session import held
 from tests.steps import run_with_event, watched
 from tests.support import OWNER, delete, exact_state, failing, folder, snapshot, write
 
-STEPS = 250  # More than a batch here has calls.
+STEPS = 400  # More than a batch here has calls.
 NAMES = ["x", "replaced", "removed", "new/y", "kind", "kind/z", "edited", "edited-removed"]
 
 

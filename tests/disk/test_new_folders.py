@@ -203,7 +203,7 @@ def test_new_folder_is_not_placed_if_its_way_can_not_be_cleared(
 def test_new_folder_is_made_in_place_without_descriptors(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fs, "_CACHED_FOLDERS", 1)
+    monkeypatch.setattr(_fs, "_KEPT", 1)
     (root / "top").mkdir()
     real = Staging.put
 

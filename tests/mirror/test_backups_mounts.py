@@ -67,7 +67,7 @@ def test_device_that_is_in_no_list_of_mounts_is_a_home_too(
 ) -> None:
     """A subvolume of btrfs is such a device."""
     mount(root / "disk", "-t", "tmpfs", "tmpfs")
-    monkeypatch.setattr(_tree, "_mounts_below", lambda _fd: ("tmpfs", frozenset()))
+    monkeypatch.setattr(_tree, "mounts_below", lambda _fd: ("tmpfs", frozenset()))
     displace(mirror, "disk/x")
     assert [backup.name for backup in files_of(listed(mirror))] == ["disk/x"]
 

@@ -24,7 +24,7 @@ from tests.support import OWNER, backups, contents, delete, failing, snapshot, s
 
 POLICIES: tuple[OnConflict, ...] = ("backup", "overwrite", "error")
 Event = Callable[[Path, bytes], None]
-STEPS = 90  # More than a batch here has calls.
+STEPS = 130  # More than a batch here has calls.
 OLD, NEW = b"old", b"new"
 
 

@@ -1,0 +1,33 @@
+"""Mounts: the file system that holds a root, and what is mounted below it."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["mounts_below"]
+
+
+def mounts_below(fd: int) -> tuple[str, frozenset[str]]:
+    """Returns the type of the root's file system, and the mount points inside the root.
+
+    Where there is no ``/proc`` the type is empty, and no mount point is known.
+    """
+    try:
+        root = os.readlink(f"/proc/self/fd/{fd}")
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+            mounts = [_parse_mount(line) for line in lines]
+    except OSError:
+        return "", frozenset()
+    prefix = root.rstrip("/") + "/"
+    inside = (point.removeprefix(prefix) for point, _ in mounts if point.startswith(prefix))
+    holding = [(len(p), kind) for p, kind in mounts if prefix.startswith(p.rstrip("/") + "/")]
+    return max(holding, default=(0, ""))[1], frozenset(inside)
+
+
+def _parse_mount(line: str) -> tuple[str, str]:
+    """Returns mount point and type of a line of ``/proc/self/mountinfo``."""
+    before, _, after = line.partition(" - ")
+    point = before.split(" ")[4]
+    for octal, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
+        point = point.replace(f"\\{octal}", character)
+    return point, after.split(" ")[0]
