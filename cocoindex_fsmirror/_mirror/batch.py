@@ -91,7 +91,7 @@ def apply_intents(
         # Whoever declared these was told: no wider invalidation is needed.
         ledger.set_seen((Name(f.path) for f in outcome.failures), False)
     if closing:
-        outcome.left = _log_what_stays(tree, closing, outcome.left)
+        outcome.left = _log_what_stays(tree, closing, outcome)
     return outcome
 
 
@@ -244,13 +244,14 @@ def _removal(row: Row | Displaced, *, durable: bool) -> Intent:
     return Intent(row.name, ABSENT, row.owner, row.container, on_conflict="keep", durable=durable)
 
 
-def _log_what_stays(tree: Tree, closing: list[Intent], left: list[Name]) -> list[Name]:
+def _log_what_stays(tree: Tree, closing: list[Intent], outcome: Outcome) -> list[Name]:
     """Lists what stays where directory targets were, and names it in one log line."""
     names = [intent.name for intent in closing]
     folders = {name for name in names if is_folder(tree, name)}
     folders.update(map(parent, names))
     found = {name for folder in folders for name in entries(tree, folder)}
-    stays = sorted({*left, *(name for name in found - folders if leaf(name) != FOLDER)})
+    found -= {*folders, *(failure.path for failure in outcome.failures)}
+    stays = sorted({*outcome.left, *(name for name in found if leaf(name) != FOLDER)})
     if stays:
         shown = ", ".join(repr(str(name)) for name in stays[:_NAMED])
         more = f" and {len(stays) - _NAMED} more" if len(stays) > _NAMED else ""

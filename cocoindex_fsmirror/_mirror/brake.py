@@ -8,8 +8,6 @@ anything, because the known removals only grow.
 
 from __future__ import annotations
 
-import logging
-
 from .._core.errors import TooManyRemovalsError
 from .._core.names import Name
 from .._core.states import Kind
@@ -19,8 +17,6 @@ __all__ = ["Brake", "Limit", "allowance", "check_limit"]
 
 Limit = int | float
 """The most files that may be removed: a count, or as a float a fraction of the managed files."""
-
-_log = logging.getLogger("cocoindex_fsmirror")
 
 
 def check_limit(limit: Limit | None) -> None:
@@ -85,7 +81,6 @@ class Brake:
         if not planned:
             return
         allowed = allowance(self._limit, self._managed)
-        is_first = len(self._gone) <= allowed
         self._gone |= planned
         announced = self._announced - self._gone  # Atomic, so no lock is needed.
         if len(self._gone) + len(announced) > allowed:
@@ -95,8 +90,4 @@ class Brake:
             self._passed |= planned
             return
         figures = (len(self._gone), self._managed, allowed, f"max_delete={self._limit!r}")
-        error = TooManyRemovalsError(root, *figures, removed=len(self._passed))
-        if is_first:
-            # The engine does not raise what fails in a component that is gone.
-            _log.warning("%s", error)
-        raise error
+        raise TooManyRemovalsError(root, *figures, removed=len(self._passed))

@@ -13,7 +13,7 @@ import msgspec
 from .._core.errors import readable
 from .._core.intents import Intent
 from .._core.names import ROOT, Name, join
-from .._core.states import Desired, DirState, FileState, LinkState
+from .._core.states import ABSENT, Desired, DirState, FileState, LinkState
 from .specs import Options, RootKey, RootUpdate, Spec
 
 __all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]
@@ -48,6 +48,12 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     closed: tuple[tuple[str, str], ...] = ()
     child: Place | None = None
     is_settled: bool = False
+
+    @property
+    def is_of_gone(self) -> bool:
+        """True if the path goes because its component is gone, as far as we know."""
+        running = self.place.update.declarations.components
+        return self.intent.desired is ABSENT and self.intent.component not in running
 
     def __repr__(self) -> str:
         line = _line(str(self.intent.name), self.intent.desired)

@@ -29,10 +29,12 @@ class Declarations:
 
     Attributes:
         owner: The identity of the root's mirror; empty until the root is mounted.
+        components: The components that were seen in this update. All others may be gone.
     """
 
     def __init__(self) -> None:
         self.owner = ""
+        self.components: set[str] = set()
         self._lock = threading.Lock()
         self._files: dict[Name, _Declarer] = {}
         self._below: dict[Name, tuple[Name, _Declarer]] = {}  # by folder: one of the paths in it
@@ -56,6 +58,7 @@ class Declarations:
             me = self._declarers.get((place, component))
             if me is None:
                 me = self._declarers[place, component] = _Declarer(place, component)
+                self.components.add(component)
             folder = parent(name)
             is_first = self._clear.get(folder) is not me  # Most have one declared beside them.
             if is_first or name in self._files or name in self._below:

@@ -21,7 +21,8 @@ from .._core.states import DirState
 from .._mirror.brake import Brake
 from .._mirror.drift import has_drifted, observe
 from .dir_target import DirTarget
-from .engine import database_in_use
+from .engine import component_in_use, database_in_use, is_live
+from .failures import Failures
 from .handlers import ChildHandler
 from .localfs_guard import guard, refuse_to_adopt
 from .roots import ROOTS
@@ -188,7 +189,9 @@ def _declared(
     drift = None
     if resolved is not None and checked.verify != "none":
         drift = observe(resolved, content=checked.verify == "content")
-    update = RootUpdate(drift, None if checked.max_delete is None else Brake(checked.max_delete))
+    brake = None if checked.max_delete is None else Brake(checked.max_delete)
+    update = RootUpdate(drift, brake, failures=Failures(at_once=is_live()))
+    update.declarations.components.add(component_in_use())
     spec = Spec(
         DirState(),
         create_parent_dirs,

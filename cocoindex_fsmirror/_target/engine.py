@@ -12,7 +12,15 @@ from typing import Any, Final, TypeVar
 
 import cocoindex as coco
 
-__all__ = ["HAS_CHILD_FACTORY", "database_in_use", "make_sink", "stay_attached"]
+__all__ = [
+    "HAS_CHILD_FACTORY",
+    "RETRIES_IN_PARTS",
+    "component_in_use",
+    "database_in_use",
+    "is_live",
+    "make_sink",
+    "stay_attached",
+]
 
 _ActionT = TypeVar("_ActionT")
 
@@ -21,6 +29,9 @@ HAS_CHILD_FACTORY: Final = (
 )
 """True if a sink takes a factory for the handlers of children (from 1.0.23), which
 preview needs. Before, the sink returned a ``ChildTargetDef`` for each action."""
+
+RETRIES_IN_PARTS: Final = HAS_CHILD_FACTORY
+"""True if the engine tries parts of a batch that failed (from 1.0.23)."""
 
 # The types of the engine's context provider and handlers are not public.
 _Apply = Callable[[Any, Sequence[_ActionT]], None]
@@ -35,6 +46,23 @@ def database_in_use() -> str:
     except (AttributeError, LookupError, RuntimeError):
         return ""
     return str(settings.db_path or "")
+
+
+def component_in_use() -> str:
+    """Returns the path of the component that calls; empty outside of one."""
+    try:
+        return str(coco.get_component_context())
+    except RuntimeError:
+        return ""
+
+
+def is_live() -> bool:
+    """True if the update goes on, and follows changes; false if that is unknown."""
+    try:
+        # Nor for this.
+        return coco.get_component_context()._core_processor_ctx.live  # noqa: SLF001
+    except (AttributeError, RuntimeError):
+        return False
 
 
 _MOST_ATTACHED: Final = 128

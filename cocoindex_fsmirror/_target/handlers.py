@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias, cast
 import cocoindex as coco
 from msgspec.structs import replace
 
-from .._core.errors import ApplyError, FsMirrorError
+from .._core.errors import FsMirrorError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name, join, parse_name
 from .._core.states import ABSENT, Absent, DirState, Kind
@@ -28,6 +28,7 @@ from .._mirror.drift import DriftReport
 from .._mirror.mirror import Mirror
 from .actions import Action, Change, Drop, Mount, Place, Single
 from .engine import make_sink, stay_attached
+from .raising import BatchErrors, ask_again
 from .records import Record, is_settled, owner_of, record_of, remembered_digests
 from .specs import GONE, Options, RootKey, RootUpdate, Spec
 
@@ -80,6 +81,7 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
         stay_attached()
         root, spec = RootKey(*cast("tuple[str | None, str]", key)), _spec_of(declared)
         owner, kinds = owner_of(previous, spec.fresh_owner), {each.kind for each in previous}
+        ask_again(root)
         if isinstance(spec.state, DirState):
             update, options = spec.update or RootUpdate(), Options().changed(spec.given)
             was_file = None
@@ -117,7 +119,7 @@ def _intent(  # noqa: PLR0917
         spec.state,
         owner,
         container,
-        spec.component,
+        spec.component or max((record.component for record in previous), default=""),
         spec.content,
         remembered_digests(previous),
         options.on_conflict,
@@ -193,6 +195,18 @@ def apply_actions(context_provider: Any, actions: Sequence[Action]) -> None:
 
     Raises one error for all that failed, after everything was tried.
     """
+    with _delay.kept():
+        error = _try_all(context_provider, actions)
+    del actions  # Else whoever keeps the error keeps the update from ending.
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error
+
+
+def _try_all(context_provider: Any, actions: Sequence[Action]) -> FsMirrorError | None:
+    """Applies a batch; returns the error to be raised, if something failed."""
     changes: dict[RootKey, list[Change]] = {}
     mounts: list[Mount] = []
     rest: list[Single | Drop] = []
@@ -203,16 +217,14 @@ def apply_actions(context_provider: Any, actions: Sequence[Action]) -> None:
             mounts.append(action)
         else:
             rest.append(action)
-    errors: list[FsMirrorError] = []
+    errors = BatchErrors()
     for step in (*mounts, *changes.values(), *rest):
         try:
             _apply(context_provider, step)
+            errors.add(step, None)
         except FsMirrorError as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise ApplyError(f"{len(errors)} mirrors", errors)
+            errors.add(step, error)
+    return errors.raised(actions)
 
 
 def _apply(context_provider: Any, step: Mount | list[Change] | Single | Drop) -> None:
@@ -311,4 +323,5 @@ def _abandon() -> None:
 os.register_at_fork(after_in_child=_abandon)
 
 
-_sink = make_sink(_BatchDelay().kept()(apply_actions), _child_of)
+_delay = _BatchDelay()
+_sink = make_sink(apply_actions, _child_of)

@@ -7,6 +7,7 @@ A new option that nested directories inherit is a key of :class:`TargetOptions` 
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from .._core.states import ABSENT, Content, Desired, FileState, digest_of
 from .._mirror.brake import Brake, Limit, check_limit
 from .._mirror.drift import DriftReport
 from .declarations import Declarations
+from .failures import Failures
 
 __all__ = [
     "GONE",
@@ -109,11 +111,17 @@ class RootUpdate:
         drift: The drift that was found when the update began; ``None`` if it was not looked for.
         brake: Limits what the update removes.
         declarations: The declarations since then.
+        failures: Its failures, which are told when it has ended.
     """
 
     drift: DriftReport | None = None
     brake: Brake | None = None
     declarations: Declarations = field(default_factory=Declarations)
+    failures: Failures = field(default_factory=Failures)
+
+    def __post_init__(self) -> None:
+        """Registers the failures, to be told once nobody refers to the update, or at exit."""
+        weakref.finalize(self, self.failures.tell)
 
 
 class Spec(msgspec.Struct, frozen=True, gc=False):

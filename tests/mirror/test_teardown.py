@@ -174,7 +174,9 @@ def test_teardown_of_an_unused_mirror_leaves_no_trace(root: Path) -> None:
     assert [path.name for path in root.iterdir()] == ["foreign"]
 
 
-def test_teardown_that_failed_for_a_file_can_be_repeated(mirror: Mirror, root: Path) -> None:
+def test_teardown_that_failed_for_a_file_can_be_repeated(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     mirror.apply([write("x", b"1"), write("y", b"1")])
 
     def tear_down() -> None:
@@ -186,6 +188,7 @@ def test_teardown_that_failed_for_a_file_can_be_repeated(mirror: Mirror, root: P
 
     assert run_failing(tear_down, takes_x, 1) == 1
     assert snapshot(root) == {"x": b"1"}
+    assert "not ours" not in caplog.text
     mirror.tear_down(OWNER)
     assert list(root.iterdir()) == []
 

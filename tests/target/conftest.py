@@ -1,12 +1,17 @@
-"""Flows that close their databases, and a source to copy."""
+"""Flows that close their databases, a source to copy, our log, and files that stay."""
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._disk.staging import Slot, Staging
 from tests.target.flows import Declare, Flow, Main
 
 
@@ -42,3 +47,34 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "source"
     path.write_bytes(b"12345")
     return path
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """The warnings that our logger got since the list was last cleared."""
+    found: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                found.append(record.getMessage())
+
+    log, handler = logging.getLogger("cocoindex_fsmirror"), Keep()
+    log.addHandler(handler)
+    yield found
+    log.removeHandler(handler)
+
+
+@pytest.fixture
+def immovable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Files that can't be removed; ``*`` stands for all."""
+    names: set[str] = set()
+    real = Staging.take
+
+    def take(staging: Staging, slot: Slot, name: Name) -> None:
+        if names & {name, "*"}:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        real(staging, slot, name)
+
+    monkeypatch.setattr(Staging, "take", take)
+    return names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -109,15 +108,6 @@ def test_fraction_refers_to_what_was_managed_when_the_update_began() -> None:
     ledger.files |= set(map(Name, "efghijklmnop"))
     assert ledger.remove("a", "b") == ""
     assert ledger.remove("c")
-
-
-def test_stopped_update_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    ledger = Ledger(0, *"abcd")
-    for part in ("ab", "a", "b", "c"):
-        assert ledger.remove(*part)
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert "2 of 4 files would be removed" in record.message
 
 
 def _files(count: int) -> dict[str, bytes]:

@@ -1,0 +1,96 @@
+"""Errors that the sink raises for the engine, and the log line that tells them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._target.actions import Change, Place
+from cocoindex_fsmirror._target.engine import is_live
+from cocoindex_fsmirror._target.failures import RETRIED, Failures
+from cocoindex_fsmirror._target.handlers import apply_actions, mirror_at
+from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate
+from tests.support import OWNER, delete, write
+from tests.target.flows import Flow
+
+MakeFlow = Callable[..., Flow]
+
+
+def _remove(update: RootUpdate, root: Path, name: str, component: str) -> Change:
+    """Returns the removal of a path."""
+    place = Place(RootKey(None, str(root)), OWNER, Options(), update)
+    return Change(place, delete(name, component=component))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_engine_is_given_the_first_error_of_one_component_that_is_gone(
+    mirror: fsmirror.Mirror, root: Path, immovable: set[str], count: int
+) -> None:
+    mirror.apply([write("a", b"1"), write("b", b"1")])
+    immovable.add("*")
+    update = RootUpdate()
+    actions = [_remove(update, root, name, f"/{name}") for name in "ab"[:count]]
+    for is_first in (True, False):
+        with pytest.raises(fsmirror.FsMirrorError, match="failed: 'a'") as caught:
+            apply_actions(None, actions)
+        is_quiet = isinstance(caught.value, asyncio.CancelledError)
+        assert is_quiet is (count > 1 or not is_first)
+    mirror_at(str(root)).close()
+
+
+def test_engine_is_given_the_error_of_a_component_that_still_runs(
+    mirror: fsmirror.Mirror, root: Path, immovable: set[str]
+) -> None:
+    mirror.apply([write("a", b"1"), write("b", b"1")])
+    immovable.add("*")
+    update = RootUpdate()
+    update.declarations.add(Name("c"), "", "/b", is_file=True)
+    for _ in range(2):
+        with pytest.raises(fsmirror.ApplyError, match="failed: 'a', 'b'") as caught:
+            apply_actions(None, [_remove(update, root, name, f"/{name}") for name in "ab"])
+    assert not isinstance(caught.value, asyncio.CancelledError)
+    mirror_at(str(root)).close()
+
+
+def _path_error(name: str) -> fsmirror.PathError:
+    """Returns the error of a path."""
+    return fsmirror.PathError(name, "remove", "no")
+
+
+def test_paths_that_were_applied_after_all_are_not_told(lines: list[str]) -> None:
+    failures = Failures()
+    failures.add("/r", "ab", fsmirror.ApplyError("/r", [_path_error("a"), _path_error("b")]))
+    failures.add("/r", "cd", fsmirror.LockedError("/r", "is locked", "wait"))
+    failures.add("/r", "e", fsmirror.LockedError("/r", "is locked", "wait"))
+    failures.settle("acd")
+    failures.tell()
+    failures.tell()
+    assert lines == [f"/r: 2 failures, {RETRIED}: remove 'b': no; /r: is locked (wait)"]
+    failures.add("/r", "cd", fsmirror.LockedError("/r", "is locked", "wait"))
+    failures.settle("dc")
+    failures.tell()
+    assert len(lines) == 1
+
+
+def test_update_that_goes_on_tells_each_failure_at_once(lines: list[str]) -> None:
+    failures = Failures(at_once=True)
+    failures.add("/r", "a", _path_error("a"))
+    failures.add("/r", "a", _path_error("a"))
+    assert lines == [f"/r: 1 failure, {RETRIED}: remove 'a': no"] * 2
+
+
+def test_live_update_is_known_as_such(make_flow: MakeFlow) -> None:
+    seen: list[bool] = []
+
+    async def main(_: Flow) -> None:
+        seen.append(is_live())
+
+    flow = make_flow(main)
+    flow.app.update_blocking()
+    flow.app.update_blocking(live=True)
+    assert (seen, is_live()) == ([False, True], False)
