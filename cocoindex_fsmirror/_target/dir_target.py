@@ -19,6 +19,7 @@ from .._core.errors import SourceError
 from .._core.names import Name, parse_link_target, parse_name
 from .._core.states import Content, DirState, Leaf, LinkState
 from .._disk.sources import Source, Spooled, look_at_source, spool
+from .copies import CopiedSources
 from .specs import Options, RootUpdate, Spec, TargetOptions, state_of
 
 __all__ = ["DirTarget"]
@@ -93,7 +94,8 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
                 cannot stream it, and kept in a temporary file until then.
             create_parent_dirs: True to make missing folders above it.
             preserve: The attributes of the source that the copy takes over; a file
-                of another connector has none. The mode includes setuid and setgid.
+                of another connector has none. The mode includes setuid and setgid. If
+                they change, a memoized component that takes this target runs again.
             mode: Its permission bits, instead of those of the source.
 
         Raises:
@@ -108,6 +110,8 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         content = await _content_of(source)
         if isinstance(content, Source):
             attributes = attributes.of_copy(content.attributes, preserve)
+            followed = preserve if mode is None else {*preserve} - {"mode"}
+            self._update.copies.add(source, content.attributes, followed)
         self._declare(name, state_of(content, attributes), create_parent_dirs, content)
 
     def declare_symlink(
@@ -200,12 +204,14 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
     def __coco_memo_key__(self) -> object:
         return self._provider.memo_key
 
-    def __coco_memo_state__(self, prev_state: int | coco.NonExistenceType) -> coco.MemoStateOutcome:
-        drift = self._update.drift
-        owned = (self._update.declarations.owner, str(coco.get_component_context()))
-        return coco.MemoStateOutcome(
-            state=1, memo_valid=drift is None or owned not in drift.components
-        )
+    def __coco_memo_state__(
+        self, prev_state: CopiedSources | int | coco.NonExistenceType
+    ) -> coco.MemoStateOutcome:
+        drift, component = self._update.drift, str(coco.get_component_context())
+        sources, is_current = self._update.copies.look(component, prev_state)
+        owned = (self._update.declarations.owner, component)
+        has_drifted = drift is not None and owned in drift.components
+        return coco.MemoStateOutcome(state=sources, memo_valid=is_current and not has_drifted)
 
 
 async def _content_of(source: Path | FilePath | FileLike[Any]) -> bytes | Source | Spooled:

@@ -24,6 +24,7 @@ from .._core.ownership import OnConflict
 from .._core.states import ABSENT, Content, Desired, FileState, digest_of
 from .._mirror.brake import Brake, Limit, check_limit
 from .._mirror.drift import DriftReport
+from .copies import Copies
 from .declarations import Declarations
 from .failures import Failures
 
@@ -111,12 +112,14 @@ class RootUpdate:
         drift: The drift that was found when the update began; ``None`` if it was not looked for.
         brake: Limits what the update removes.
         declarations: The declarations since then.
+        copies: The copies that are declared.
         failures: Its failures, which are told when it has ended.
     """
 
     drift: DriftReport | None = None
     brake: Brake | None = None
     declarations: Declarations = field(default_factory=Declarations)
+    copies: Copies = field(default_factory=Copies)
     failures: Failures = field(default_factory=Failures)
 
     def __post_init__(self) -> None:
