@@ -12,6 +12,7 @@ import click
 
 from .._core.errors import counted, readable
 from .._core.names import parse_name
+from .._core.text import encoded
 from .._mirror.backups import find, list_backups, parse_age, purge_before
 from .._mirror.backups import restore as restore_backup
 from .._mirror.reader import count, exists
@@ -145,7 +146,7 @@ def drop(root: str, yes: bool) -> Report:
     kept = list_backups(root)
     with closing(Session(root)) as session, held(session):
         outcome = tear_down(session)
-    deleted, left = len(outcome.removed), sorted(outcome.left)
+    deleted, left = len(outcome.removed), sorted(outcome.left, key=encoded)
     stays = counted(len(left), "path left that is not ours", "paths left that are not ours")
     lines = [f"{shown}: {counted(deleted, 'file')} deleted" + (f", {stays}" if left else "")]
     if kept:

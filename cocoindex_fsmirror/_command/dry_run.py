@@ -12,6 +12,7 @@ from .._core.names import Name
 from .._core.plan import Plan, View
 from .._core.planner import make_plan
 from .._core.states import FileState, Kind
+from .._core.text import encoded
 from .._disk.tree import attributes_of
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
@@ -73,7 +74,7 @@ def _all_changes(options: Options) -> Iterator[Change]:
     compared = Comparison(root, owner, options.on_conflict, read=options.checksum)
     for batch in compared.batches(found.declared()):
         plan = _planned(root, batch, swept, read=options.checksum)
-        yield from sorted(_changes(plan, compared.drifted), key=lambda change: change.path)
+        yield from sorted(_changes(plan, compared.drifted), key=lambda change: encoded(change.path))
     yield from (Change("fail", name, note=str(each)) for name, each in compared.unread.items())
 
 

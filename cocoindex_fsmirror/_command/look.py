@@ -11,6 +11,7 @@ import click
 
 from .._core.errors import counted, readable
 from .._core.names import RESERVED, Name
+from .._core.text import encoded
 from .._mirror import reader
 from .._mirror.backups import list_backups
 from .._mirror.drift import Difference, differences, row_of
@@ -121,7 +122,7 @@ def verify(root: str, content: bool, exact: bool) -> Report:
     found = [(each.name, each.how) for each in _differences(root, content=content)]
     if exact:
         found += [(name, "foreign") for name in foreign(root)]
-    found.sort(key=lambda pair: pair[0])
+    found.sort(key=lambda pair: encoded(pair[0]))
     files = reader.count(root)
     summary = counted(len(found), "path differs", "paths differ") if found else "in order"
     lines = [f"{coloured(how)}  {printable(name)}" for name, how in found]

@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, TextIO, TypeAlias, TypeVar
@@ -20,6 +21,7 @@ from typing import Any, Final, NamedTuple, TextIO, TypeAlias, TypeVar
 import click
 
 from .._core.errors import ApplyError, counted, readable
+from .._core.text import external
 from .._mirror.reader import exists
 
 __all__ = [
@@ -83,7 +85,7 @@ class Group(click.Group):
 
 
 class PathType(click.Path):
-    """A path on this machine that the ledger can keep: not empty, and UTF-8."""
+    """A path on this machine: not empty, and not one that seems to be on another."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Checks a path.
@@ -94,8 +96,8 @@ class PathType(click.Path):
         """
         if not value:
             self.fail("the path is empty", param, ctx)
-        if "\0" in value or value.encode(errors="ignore").decode() != value:
-            self.fail(f"{value!r} is not UTF-8", param, ctx)
+        if "\0" in value:
+            self.fail(f"{value!r} holds a NUL character, which no path can", param, ctx)
         seems_remote = not self.file_okay and ":" in value.partition("/")[0]
         if seems_remote and not (self.exists and os.path.lexists(value)):
             hint = f"write ./{value} for a path on this one"
@@ -143,7 +145,7 @@ def reports(command: Callable[..., Report]) -> Callable[..., int]:
 
 def tell(report: Report, *, as_json: bool) -> int:
     """Prints a report for people, or for programs; returns the exit status."""
-    for line in [json.dumps(report.figures)] if as_json else report.lines:
+    for line in [json.dumps(_portable(report.figures))] if as_json else report.lines:
         _print(line, sys.stdout)
     return report.status
 
@@ -158,6 +160,16 @@ def tell_error(error: Exception, *, as_json: bool) -> None:
     complain(*lines)
     if as_json:
         _print(json.dumps({"error": "\n".join(lines)}), sys.stdout)
+
+
+def _portable(figure: Any) -> Any:
+    """Returns a figure that JSON can hold: a name that is not UTF-8 as its bytes, in base64."""
+    if isinstance(figure, dict):
+        return {key: _portable(each) for key, each in figure.items()}
+    if isinstance(figure, (list, tuple)):
+        return [_portable(each) for each in figure]
+    known = external(figure)
+    return {"bytes": b64encode(known).decode()} if isinstance(known, bytes) else known
 
 
 def complain(*lines: str) -> None:

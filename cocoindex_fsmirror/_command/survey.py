@@ -12,7 +12,6 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -23,7 +22,9 @@ from .._core.errors import InvalidNameError, RootError, SourceError
 from .._core.intents import Durability
 from .._core.names import RESERVED, Name, check_names, leaf, parent, parse_link_target, parse_name
 from .._core.ownership import OnConflict
+from .._core.packing import Packer
 from .._core.states import DirState, FileState, LinkState, Signature
+from .._core.text import encoded
 from .._disk.tree import attributes_of, inode_of
 from .._mirror.brake import Limit
 
@@ -95,8 +96,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return None if self.kind == "bad" else Declaration(LinkState(self.target, self.attributes))
 
 
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(list[Entry]).decode
+_packer: Final = Packer(list[Entry])
 
 
 class Survey(msgspec.Struct):
@@ -123,7 +123,7 @@ class Survey(msgspec.Struct):
     errors: list[str] = msgspec.field(default_factory=list)
 
     def declared(self) -> Iterator[tuple[Name, Declaration | None]]:
-        """Yields what each path of a mirror should hold, in the order of the paths as text.
+        """Yields what each path of a mirror should hold, in the order of the paths as bytes.
 
         That is the order of the ledger's rows: ``a-b`` comes before ``a/b``.
         """
@@ -145,12 +145,12 @@ class Survey(msgspec.Struct):
         entries = self.entries_in(folder.removesuffix("/"))
         steps: list[tuple[str, Entry | None]] = [(folder + each.name, each) for each in entries]
         inner = [(f"{folder}{each.name}/", None) for each in entries if each.kind == "dir"]
-        return sorted([*steps, *inner], key=itemgetter(0), reverse=True)
+        return sorted([*steps, *inner], key=lambda step: encoded(step[0]), reverse=True)
 
     def entries_in(self, folder: str) -> list[Entry]:
         """Returns the entries of a folder, by name; none if it is not there."""
         packed = self.folders.get(folder)
-        return [] if packed is None else _decode(packed)
+        return [] if packed is None else _packer.unpack(packed)
 
 
 def known_in(survey: Survey) -> Callable[[Name, bool], bool]:
@@ -214,7 +214,7 @@ def _list(found: Survey, path: str, inside: _Filter) -> list[str]:
     prefix = f"{path}/" if path else ""
     looks = (_look_at(found, each, prefix + each.name, inside, is_name) for each in entries)
     listed = [entry for entry in looks if entry is not None]
-    found.folders[path] = _encode(listed)
+    found.folders[path] = _packer.pack(listed)
     found.count += len(listed)
     found.leaves += sum(1 for entry in listed if entry.kind in ("file", "link"))
     return [prefix + entry.name for entry in listed if entry.kind == "dir"]

@@ -57,6 +57,10 @@ def readable(count: int) -> str:
 class FsMirrorError(Exception):
     """The base of every error that this package raises on purpose."""
 
+    def __str__(self) -> str:
+        """Escapes what is not UTF-8 in a path, since a log or an engine may not take it."""
+        return super().__str__().encode(errors="backslashreplace").decode()
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles without the constructors, which take other arguments than the message."""
         # OSError takes no arguments where its constructor is overridden, so they are set again.

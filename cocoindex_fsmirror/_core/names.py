@@ -1,7 +1,9 @@
 """Names: parsed once, into a normal form that is safe to walk.
 
 A :data:`Name` is a relative path below the root: one or more components joined
-by ``/``, none of them empty, ``.`` or ``..``. Equal names are one path.
+by ``/``, none of them empty, ``.`` or ``..``. Equal names are one path. A byte that is no UTF-8
+stands in it as the surrogate that Python gives it (``surrogateescape``); outside the program
+such a name is bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import PurePath
 from typing import Final, NamedTuple, NewType
 
 from .errors import InvalidNameError
+from .text import encoded, internal
 
 __all__ = [
     "RESERVED",
@@ -65,13 +68,14 @@ def parse_name(declared: str | PurePath) -> Name:
         The name without empty and ``.`` components.
 
     Raises:
-        InvalidNameError: The name is empty, absolute, holds ``..``, NUL, a lone
-            surrogate, a component of more than 255 bytes, or our own folder.
+        InvalidNameError: The name is empty, absolute, holds ``..``, NUL, a surrogate
+            that stands for no byte, a component of more than 255 bytes, or our own folder.
         TypeError: ``declared`` is neither text nor a path.
     """
     text = _text(declared, "name")
     if _PLAIN.fullmatch(text):
         return Name(text)
+    text = _normal(text)
     if text.startswith("/"):
         raise InvalidNameError(text, "it is absolute; names are relative to the directory")
     components = [part for part in text.split("/") if part not in ("", ".")]
@@ -117,7 +121,7 @@ def parse_link_target(target: str | PurePath, inside: Name | None) -> str:
         InvalidNameError: The target can't be stored, or may lead out of the root.
         TypeError: The target is neither text nor a path.
     """
-    text = _text(target, "target")
+    text = _normal(_text(target, "target"))
     if not text:
         raise InvalidNameError(text, "no link can hold it")
     _check_storable(text, text, _MAX_TARGET)
@@ -134,14 +138,19 @@ def _text(declared: str | PurePath, what: str) -> str:
     return declared.as_posix() if isinstance(declared, PurePath) else str.__str__(declared)
 
 
+def _normal(text: str) -> str:
+    """Returns the one form of text that stands for its bytes, which may be UTF-8 after all."""
+    try:
+        return internal(encoded(text))
+    except UnicodeEncodeError:
+        raise InvalidNameError(text, "it holds a surrogate that stands for no byte") from None
+
+
 def _check_storable(text: str, part: str, most: int) -> None:
     """Raises if no file system can store a part of a name, or the target of a link."""
     if "\0" in part:
         raise InvalidNameError(text, "it holds a NUL character, which no file system can store")
-    try:
-        length = len(part.encode())
-    except UnicodeEncodeError:
-        raise InvalidNameError(text, "it holds a lone surrogate, which is not text") from None
+    length = len(encoded(part))
     if length > most:
         one = "it" if part == text else "a component"
         raise InvalidNameError(text, f"{one} has {length} bytes, and {most} is the limit")

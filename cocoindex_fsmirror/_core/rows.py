@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from .attributes import Attributes
 from .names import Name
+from .packing import Packer
 from .states import DirState, FileState, Kind, LinkState, Signature
 
 __all__ = ["Displaced", "Pending", "Row", "packed", "unpacked"]
@@ -125,6 +126,7 @@ class Pending(msgspec.Struct, frozen=True, gc=False):
 
 _Notes: TypeAlias = list[tuple[Name, str, bool, Row]]
 """The fields of each note without its batch."""
+_packer: Final = Packer(_Notes)
 
 
 def packed(notes: Iterable[Pending]) -> Iterator[tuple[str, str, bytes]]:
@@ -135,7 +137,7 @@ def packed(notes: Iterable[Pending]) -> Iterator[tuple[str, str, bytes]]:
         by_owner[key].append((note.home, note.entry, note.removal, note.row))
     for (batch, owner), found in by_owner.items():
         for start in range(0, len(found), _MOST):
-            yield batch, owner, msgspec.msgpack.encode(found[start : start + _MOST])
+            yield batch, owner, _packer.pack(found[start : start + _MOST])
 
 
 def unpacked(batch: str, notes: bytes) -> list[Pending]:
@@ -145,7 +147,4 @@ def unpacked(batch: str, notes: bytes) -> list[Pending]:
         msgspec.DecodeError: They can't be read.
         TypeError: They are of another type than bytes.
     """
-    # Not strict: a row that was read from the ledger has 0 and 1 for its booleans.
-    return [
-        Pending(batch, *note) for note in msgspec.msgpack.decode(notes, type=_Notes, strict=False)
-    ]
+    return [Pending(batch, *note) for note in _packer.unpack(notes)]

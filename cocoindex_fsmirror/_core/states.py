@@ -13,6 +13,7 @@ import msgspec
 import xxhash
 
 from .attributes import UNASKED, Attributes
+from .text import encoded
 
 __all__ = [
     "ABSENT",
@@ -79,12 +80,12 @@ class LinkState(msgspec.Struct, frozen=True, gc=False):
     @property
     def digest(self) -> bytes:
         """The fingerprint of the target, which no file can have."""
-        return xxhash.xxh3_128_digest(self.target.encode(errors="surrogateescape"), seed=_OF_LINKS)
+        return xxhash.xxh3_128_digest(encoded(self.target), seed=_OF_LINKS)
 
     @property
     def size(self) -> int:
         """The length of the target, in bytes."""
-        return len(self.target.encode(errors="surrogateescape"))
+        return len(encoded(self.target))
 
 
 class DirState(msgspec.Struct, frozen=True, gc=False):

@@ -33,6 +33,15 @@ _log = logging.getLogger("cocoindex_fsmirror")
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
+def _escape(record: logging.LogRecord) -> bool:
+    """Escapes what is not UTF-8 in a path: a handler that writes UTF-8 would lose the line."""
+    record.msg, record.args = record.getMessage().encode(errors="backslashreplace").decode(), ()
+    return True
+
+
+_log.addFilter(_escape)
+
+
 @functools.cache
 def say_once(message: str) -> None:
     """Warns once in a process that less is achieved than was promised."""

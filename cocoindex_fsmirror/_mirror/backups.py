@@ -214,8 +214,7 @@ def restore(tree: Tree, backup: Backup, to: Name) -> None:
         InvalidNameError: The path is in our own folder, or is none.
         PathError: The backup can't be moved there, and stays.
     """
-    # Foreign names need not be text; all else that may not be declared is refused.
-    parse_name(to.encode(errors="replace").decode())
+    parse_name(to)
     if tree.look(backup.where).state is ABSENT:
         problem = f"its backup {backup.where!r} is gone"
         raise PathError(to, "restore", problem, "list the backups again")

@@ -19,6 +19,7 @@ from .._core.names import Name
 from .._core.ownership import OnConflict
 from .._core.rows import Row
 from .._core.states import ABSENT, Absent, DirState, FileState, Kind
+from .._core.text import precedes
 from .._disk.sources import Source, look_at_source, may_be_at
 from .brake import Limit, allowance
 from .drift import LastWritten, last_written, rows
@@ -133,7 +134,7 @@ def _merged(
     rows = iter(written)
     last = next(rows, None)
     for name, wanted in declared:
-        while last is not None and last[0].name < name:
+        while last is not None and last[0].name != name and precedes(last[0].name, name):
             yield last[0].name, _UNDECLARED, last
             last = next(rows, None)
         if last is not None and last[0].name == name:

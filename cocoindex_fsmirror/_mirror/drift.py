@@ -22,6 +22,7 @@ from .._core.errors import LedgerError, RootError
 from .._core.names import ROOT, Name
 from .._core.rows import Row
 from .._core.states import ABSENT, Actual, Kind, is_older, same, same_content
+from .._core.text import precedes
 from .._disk.calls import coarse_now_ns
 from .._disk.roots import open_root
 from .._disk.tree import Tree, inode_of
@@ -158,7 +159,7 @@ def last_written(root: str, names: Iterable[Name] | None = None) -> Iterator[Las
     doubtful = (row.name for row in suspects(root)) if names is None else iter(names)
     suspect = next(doubtful, None)
     for row in rows(root):
-        while suspect is not None and suspect < row.name:
+        while suspect is not None and suspect != row.name and precedes(suspect, row.name):
             suspect = next(doubtful, None)
         yield row, suspect != row.name
 

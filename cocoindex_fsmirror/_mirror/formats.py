@@ -15,11 +15,11 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from .._core.errors import LedgerError
+from .database import CorruptLedgerError
 
 __all__ = [
     "FORMAT",
     "SCHEMA",
-    "CorruptLedgerError",
     "check_format",
     "migrate",
     "migrated_copy",
@@ -50,10 +50,6 @@ CREATE TABLE IF NOT EXISTS intents (
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('format', {FORMAT});
 """
-
-
-class CorruptLedgerError(LedgerError):
-    """The file is damaged, or no ledger."""
 
 
 def check_format(connection: sqlite3.Connection, file: str) -> int:
@@ -112,6 +108,7 @@ def migrated_copy(connection: sqlite3.Connection, found: int) -> sqlite3.Connect
     """
     with ExitStack() as opened:
         copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        copy.text_factory = connection.text_factory
         opened.enter_context(closing(copy))
         connection.backup(copy)
         migrate(copy, found)

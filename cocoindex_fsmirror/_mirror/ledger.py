@@ -23,13 +23,17 @@ from .._core.errors import LedgerError
 from .._core.layout import LEDGER
 from .._core.names import Name, leaf
 from .._core.rows import Displaced, Pending, Row, packed
-from .formats import FORMAT, SCHEMA, CorruptLedgerError, check_format, migrate
-from .reader import FIELDS, LedgerReader, connected, translated
+from .._core.text import external
+from .database import GIVEN, CorruptLedgerError, connected, translated
+from .formats import FORMAT, SCHEMA, check_format, migrate
+from .reader import FIELDS, LedgerReader
 
 __all__ = ["Ledger"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
-_MARKS: Final = ", ".join("?" * len(Row.__struct_fields__))
+# A cast would turn a number or a digest into text.
+_TEXTS: Final = ("name", "container", "component", "target")
+_MARKS: Final = ", ".join(GIVEN if each in _TEXTS else "?" for each in Row.__struct_fields__)
 
 
 class Ledger(LedgerReader):
@@ -114,7 +118,9 @@ class Ledger(LedgerReader):
     def set_meta(self, key: str, value: object) -> None:
         """Stores a value that belongs to the whole mirror."""
         with translated(self.file):
-            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            given = GIVEN if isinstance(value, str) else "?"
+            sql = f"INSERT OR REPLACE INTO meta VALUES (?, {given})"
+            self._connection.execute(sql, (key, external(value)))
 
     def note(self, key: str, text: str) -> None:
         """Notes a text under a key."""
@@ -155,9 +161,12 @@ class Ledger(LedgerReader):
         """
         with self.transaction():
             execute = self._connection.executemany
-            execute("DELETE FROM rows WHERE name = ?", ((name,) for name in gone))
-            sql = f"INSERT OR REPLACE INTO rows ({FIELDS}) VALUES ({_MARKS})"
-            execute(sql, map(astuple, rows))
+            execute(f"DELETE FROM rows WHERE name = {GIVEN}", ((external(name),) for name in gone))
+            sql, stored = f"INSERT OR REPLACE INTO rows ({FIELDS}) VALUES ({_MARKS})", [*rows]
+            try:
+                execute(sql, map(astuple, stored))
+            except UnicodeEncodeError:  # Slower, and rarely needed.
+                execute(sql, ([*map(external, astuple(row))] for row in stored))
             if batch is not None:
                 self._connection.execute("DELETE FROM intents WHERE batch = ?", (batch,))
 
@@ -165,9 +174,12 @@ class Ledger(LedgerReader):
         """Stores and removes notes of declarations that had to give way."""
         with self.transaction():
             execute = self._connection.executemany
-            sql = "DELETE FROM displaced WHERE name = ? AND owner = ? AND container = ?"
-            execute(sql, (note[:3] for note in ended))
-            execute("INSERT OR REPLACE INTO displaced VALUES (?, ?, ?, ?, ?, ?)", added)
+            given = f"name = {GIVEN} AND owner = ? AND container = {GIVEN}"
+            ends = ([*map(external, note[:3])] for note in ended)
+            execute(f"DELETE FROM displaced WHERE {given}", ends)
+            given = f"{GIVEN}, ?, {GIVEN}, {GIVEN}, {GIVEN}, ?"
+            sql = f"INSERT OR REPLACE INTO displaced VALUES ({given})"
+            execute(sql, ([*map(external, note)] for note in added))
 
     def forget(self, owner: str) -> None:
         """Drops the rows and all notes of an owner."""
@@ -179,8 +191,8 @@ class Ledger(LedgerReader):
     def set_seen(self, names: Iterable[Name], seen: bool) -> None:
         """Marks rows of declared paths whose drift an update has seen, or removes that mark."""
         with self.transaction():
-            sql = "UPDATE rows SET seen = ? WHERE name = ? AND declared"
-            self._connection.executemany(sql, ((+seen, name) for name in names))
+            sql = f"UPDATE rows SET seen = ? WHERE name = {GIVEN} AND declared"
+            self._connection.executemany(sql, ((+seen, external(name)) for name in names))
 
 
 def _leads_to(file: str, there: os.stat_result) -> bool:

@@ -20,6 +20,7 @@ from .._core.errors import ApplyError
 from .._core.intents import Durability, Intent
 from .._core.ownership import OnConflict
 from .._core.states import Kind
+from .._core.text import encoded
 from .._disk.tree import Tree
 from .backups import Backup, list_backups
 from .batch import apply_intents, begin, prepare
@@ -130,7 +131,7 @@ class Mirror:
             RootError: The directory is no mirror.
         """
         with mirrored(self.root):
-            return sorted(find_drift(self.root, content=content).names)
+            return sorted(find_drift(self.root, content=content).names, key=encoded)
 
     def backups(self) -> list[Backup]:
         """Lists the backups: foreign bytes that had to make way, the oldest first.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import sqlite3
 import stat
@@ -22,13 +21,9 @@ from .._core.layout import LEDGER
 from .._core.names import ROOT, Name, check_names
 from .._core.rows import Displaced, Pending, Row, unpacked
 from .._core.states import Kind
-from .formats import (
-    FORMAT,
-    SCHEMA,
-    CorruptLedgerError,
-    check_format,
-    migrated_copy,
-)
+from .._core.text import encoded, external
+from .database import GIVEN, CorruptLedgerError, connected, translated
+from .formats import FORMAT, SCHEMA, check_format, migrated_copy
 
 __all__ = [
     "ALL",
@@ -39,28 +34,20 @@ __all__ = [
     "Recorded",
     "Span",
     "after",
-    "connected",
     "count",
     "exists",
     "known",
     "mirrored",
     "noted",
     "owners",
-    "translated",
 ]
 
 FIELDS: Final = ", ".join(Row.__struct_fields__)
 PAGE: Final = 4096
 """Rows that are read at a time where there may be very many."""
-_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-_HINTS: Final = {
-    sqlite3.SQLITE_FULL: "free some space, then update again",
-    sqlite3.SQLITE_READONLY: "grant this user write access",
-    sqlite3.SQLITE_CANTOPEN: "grant this user write access",
-    sqlite3.SQLITE_IOERR: "is there space left? else check the disk",
-}
-_DECLARED_IN: Final = "declared AND name BETWEEN ? AND ?"
-_BELOW: Final = "name > ? || '/' AND name < ? || '0'"  # "0" follows "/".
+_DECLARED_IN: Final = f"declared AND name BETWEEN {GIVEN} AND coalesce({GIVEN}, x'')"
+_BELOW: Final = f"name > {GIVEN} || '/' AND name < {GIVEN} || '0'"  # "0" follows "/".
+_AT_ONCE: Final = 500  # Older releases of SQLite take 999 values in a statement.
 
 Recorded: TypeAlias = tuple[Name, str, bool, int | None, int | None, int, int, int, int, int]
 """Name, kind, if an ``lstat`` can prove it, and mode, asked_ns, recorded_ns, inode, size, mtime_ns
@@ -71,7 +58,7 @@ class Span(NamedTuple):
     """Some of the names of a ledger: those from a first one up to a last one."""
 
     first: str = ROOT
-    last: str | bytes = b""  # To SQLite every blob follows every text.
+    last: str | None = None  # To SQLite every blob follows every text.
 
 
 ALL: Final = Span()
@@ -138,7 +125,7 @@ class LedgerReader:
     @classmethod
     def empty(cls) -> Self:
         """Makes a ledger in memory that knows nothing."""
-        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection = connected("", "mode=memory")
         connection.executescript(SCHEMA)
         return cls(connection, 0, "a ledger in memory", is_copy=True)
 
@@ -160,7 +147,7 @@ class LedgerReader:
         """Returns the text that was noted under a key; empty if there is none."""
         return str(self.get_meta(f"note:{key}") or "")
 
-    def rows(self, where: str = "TRUE", *values: str | bytes, limit: int = -1) -> list[Row]:
+    def rows(self, where: str = "TRUE", *values: str | bytes | None, limit: int = -1) -> list[Row]:
         """Lists the rows that satisfy a condition, by name."""
         sql = f"SELECT {FIELDS} FROM rows WHERE {where} ORDER BY name LIMIT {limit}"
         return list(itertools.starmap(Row, self._named(sql, *values)))
@@ -203,9 +190,12 @@ class LedgerReader:
 
     def rows_named(self, names: Iterable[Name]) -> dict[Name, Row]:
         """Returns the rows of some names, in the order of the names."""
-        # SQLite limits how many values a statement may have; an array is one.
-        found = self.rows("name IN (SELECT value FROM json_each(?))", json.dumps([*names]))
-        return {row.name: row for row in found}
+        wanted, found = sorted(names, key=encoded), dict[Name, Row]()
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            marks = ", ".join([GIVEN] * len(some))
+            found.update((row.name, row) for row in self.rows(f"name IN ({marks})", *some))
+        return found
 
     def rows_below(self, name: Name) -> list[Row]:
         """Lists the rows of everything inside a folder."""
@@ -213,17 +203,13 @@ class LedgerReader:
 
     def rows_of(self, owner: str, container: str = "") -> list[Row]:
         """Lists the rows of an owner, or of one of its containers and those below it."""
-        inside = "substr(container, 1, length(?)) = ?"
-        return self.rows(f"owner = ? AND {inside}", owner, container, container)
+        inside = "instr(CAST(container AS BLOB), ?) = 1"
+        return self.rows(f"owner = ? AND {inside}", owner, encoded(container))
 
     def is_declared(self, name: Name, *, is_folder: bool) -> bool:
         """True if a path is declared (a folder: as a folder), or if something below it is."""
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            return False  # It is not UTF-8, as every declared name is, and can't even be asked for.
         sql = "SELECT 1 FROM rows WHERE declared AND {} LIMIT 1"
-        at = "name = ? AND kind = 'dir'" if is_folder else "name = ?"
+        at = f"name = {GIVEN}" + (" AND kind = 'dir'" if is_folder else "")
         is_there = self._select(sql.format(at), name)
         return bool(is_there or self._select(sql.format(_BELOW), name, name))
 
@@ -269,28 +255,16 @@ class LedgerReader:
         parts = [(identity, *str(value).partition(" ")) for identity, value in self._select(sql)]
         return [(identity, by, int(since or 0)) for identity, since, _, by in parts]
 
-    def _select(self, sql: str, *values: str | bytes) -> list[Any]:
+    def _select(self, sql: str, *values: str | bytes | None) -> list[Any]:
         """Returns the rows that a query finds."""
         with translated(self.file):
-            return self._connection.execute(sql, values).fetchall()
+            return self._connection.execute(sql, [*map(external, values)]).fetchall()
 
-    def _named(self, sql: str, *values: str | bytes) -> list[Any]:
+    def _named(self, sql: str, *values: str | bytes | None) -> list[Any]:
         """Returns the rows that a query finds, and checks the name at the front of each."""
         found = self._select(sql, *values)
         _check_names(found)
         return found
-
-
-def connected(file: str, options: str) -> sqlite3.Connection:
-    """Connects to the database in a file.
-
-    Args:
-        file: Its path.
-        options: Those of SQLite's URI.
-    """
-    quoted = file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    uri = f"file:{quoted}?{options}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _check_names(found: list[Any]) -> None:
@@ -299,22 +273,6 @@ def _check_names(found: list[Any]) -> None:
         check_names([first for first, *_ in found])
     except (InvalidNameError, TypeError) as error:
         raise CorruptLedgerError(f"holds a name that no release stores: {error}") from error
-
-
-@contextlib.contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Raises our errors instead of SQLite's."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise CorruptLedgerError(f"{what}: holds bytes that are no text") from error
-    except sqlite3.Error as error:
-        # An error without a code is Python's, about a value that can't be decoded.
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-        if code in _CORRUPT:
-            raise CorruptLedgerError(f"{what}: {error}") from error
-        hint = _HINTS.get(code, "")
-        raise LedgerError(f"{what}: {error}" + (f" ({hint})" if hint else "")) from error
 
 
 def known(root: str) -> contextlib.closing[LedgerReader]:

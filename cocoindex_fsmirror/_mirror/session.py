@@ -21,7 +21,7 @@ from .._core.states import ABSENT
 from .._disk.roots import hold, lock, open_root, sync_above
 from .._disk.staging import mount_of, stamp_now
 from .._disk.tree import Tree
-from .formats import CorruptLedgerError
+from .database import CorruptLedgerError
 from .ledger import Ledger
 from .recover import recover
 

@@ -13,6 +13,7 @@ from .._core.attributes import checked_attributes, checked_content, checked_pres
 from .._core.declaration import Declaration
 from .._core.names import Name, parse_link_target, parse_name
 from .._core.states import DirState, FileState, LinkState, digest_of
+from .._core.text import encoded
 from .._disk.sources import look_at_source, spool
 
 __all__ = ["Update"]
@@ -138,4 +139,4 @@ class Update:
 
     def declared(self) -> list[tuple[Name, Declaration]]:
         """Lists what is declared, by name."""
-        return sorted(self._declared.items(), key=lambda pair: pair[0])
+        return sorted(self._declared.items(), key=lambda pair: encoded(pair[0]))

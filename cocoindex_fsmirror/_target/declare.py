@@ -177,7 +177,7 @@ def declare_file(
         drifted=bool(resolved) and verify != "none" and has_drifted(folder, parse_name(name)),
     )
     refuse_to_adopt(resolved, str(key))
-    coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key, spec)))
+    coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key.stable, spec)))
 
 
 def _declared(
@@ -200,7 +200,7 @@ def _declared(
         update=update,
         by=database_in_use(),
     )
-    return ROOTS.target_state(key, spec), update
+    return ROOTS.target_state(key.stable, spec), update
 
 
 def _located(path: _Where) -> tuple[RootKey, str | None]:

@@ -18,6 +18,7 @@ from .._core.attributes import checked_attributes, checked_content, checked_pres
 from .._core.errors import SourceError
 from .._core.names import Name, parse_link_target, parse_name
 from .._core.states import Content, DirState, Leaf, LinkState
+from .._core.text import external
 from .._disk.sources import Source, Spooled, look_at_source, spool
 from .copies import CopiedSources
 from .specs import Options, RootUpdate, Spec, TargetOptions, state_of
@@ -153,7 +154,7 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
     ) -> None:
         """Declares a file or a link."""
         spec = Spec(state, create_parent_dirs, *self._add(name, is_file=True), content)
-        target_state = self._provider.target_state(name, spec)
+        target_state = self._provider.target_state(external(name), spec)
         coco.declare_target_state(cast("coco.TargetState[None]", target_state))
 
     def declare_dir_target(
@@ -188,7 +189,9 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
         Options().changed(options, is_root=False)
         state = DirState(checked_attributes(mode, mtime_ns).of_folder())
         spec = Spec(state, create_parent_dirs, *self._add(name, is_file=False), given=options)
-        provider = coco.declare_target_state_with_child(self._provider.target_state(name, spec))
+        provider = coco.declare_target_state_with_child(
+            self._provider.target_state(external(name), spec)
+        )
         return DirTarget(provider, self._update, f"{self._container}{name}//")
 
     def _add(self, name: Name, *, is_file: bool) -> tuple[str, Name]:

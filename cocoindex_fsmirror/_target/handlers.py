@@ -23,6 +23,7 @@ from .._core.errors import FsMirrorError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name, join, parse_name
 from .._core.states import ABSENT, Absent, DirState, Kind
+from .._core.text import internal
 from .._disk.roots import is_there
 from .._mirror.drift import DriftReport
 from .._mirror.mirror import Mirror
@@ -53,7 +54,7 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
     ) -> _Output | None:
         """Decides what one path needs."""
         stay_attached()
-        place, own, spec = self._place, Name(cast("str", key)), _spec_of(declared)
+        place, own, spec = self._place, Name(internal(cast("str | bytes", key))), _spec_of(declared)
         name, update = join(place.prefix, own), place.update
         record = record_of(spec.state, spec.component)
         drifted = bool(spec.rival) or (update.drift is not None and name in update.drift.names)
@@ -79,7 +80,8 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
     ) -> _Output | None:
         """Decides what one root needs."""
         stay_attached()
-        root, spec = RootKey(*cast("tuple[str | None, str]", key)), _spec_of(declared)
+        root = RootKey.of(cast("tuple[str | None, str | bytes]", key))
+        spec = _spec_of(declared)
         owner, kinds = owner_of(previous, spec.fresh_owner), {each.kind for each in previous}
         ask_again(root)
         if isinstance(spec.state, DirState):

@@ -22,6 +22,7 @@ from .._core.intents import Durability
 from .._core.names import ROOT, Name
 from .._core.ownership import OnConflict
 from .._core.states import ABSENT, Content, Desired, FileState, digest_of
+from .._core.text import external, internal
 from .._mirror.brake import Brake, Limit, check_limit
 from .._mirror.drift import DriftReport
 from .copies import Copies
@@ -173,6 +174,16 @@ class RootKey(NamedTuple):
 
     base_dir_key: str | None
     path: str
+
+    @property
+    def stable(self) -> tuple[str | None, str | bytes]:
+        """The key as the engine takes it: bytes where a path is not UTF-8."""
+        return self.base_dir_key, external(self.path)
+
+    @classmethod
+    def of(cls, stable: tuple[str | None, str | bytes]) -> Self:
+        """Returns the key that the engine gives back."""
+        return cls(stable[0], internal(stable[1]))
 
     def resolve(self, context_provider: Any) -> str:
         """Returns the absolute path, by what the context says now.

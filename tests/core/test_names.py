@@ -37,7 +37,7 @@ REFUSED = {
     "NUL": "a\0b",
     "NUL in a folder": "a\0/b",
     "lone high surrogate": "a\ud800",
-    "lone low surrogate": "\udcff/b",
+    "low surrogate of no byte": "\udc7f/b",
     "256 bytes": "x" * 256,
     "256 bytes in a folder": "a/" + "x" * 256 + "/b",
     "256 bytes in 128 characters": "é" * 128,
@@ -250,7 +250,7 @@ MAY_LEAD_OUT = [
     ("d/e/l", "a/b/../.."),
     ("d/e/l", "../../../x"),
 ]
-NO_LINK = {"empty": "", "NUL": "a\0b", "lone surrogate": "a\ud800", "escaped byte": "\udcff/b"}
+NO_LINK = {"empty": "", "NUL": "a\0b", "lone surrogate": "a\ud800"}
 
 
 @pytest.mark.parametrize(("link", "target"), STAYS_INSIDE)

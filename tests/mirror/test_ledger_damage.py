@@ -18,7 +18,7 @@ from cocoindex_fsmirror import FsMirrorError, LedgerError, Mirror
 from cocoindex_fsmirror._mirror.reader import exists
 from tests.mirror.files import FILES, INTENTS
 from tests.steps import identity
-from tests.support import OWNER, backups, contents, exact_state, snapshot
+from tests.support import backups, contents, exact_state, snapshot
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
 
@@ -133,17 +133,6 @@ def _refusal(mirror: Mirror) -> str | None:
     except FsMirrorError as error:
         return str(error)
     return None
-
-
-def test_ledger_with_a_name_that_is_no_text_is_corrupt(ledger: Path, root: Path) -> None:
-    with contextlib.closing(sqlite3.connect(ledger)) as database:
-        database.execute("UPDATE rows SET name = CAST(x'ff41' AS TEXT) WHERE name = 'x'")
-        database.commit()
-    with Mirror(root) as mirror:
-        mirror.observe()
-        mirror.apply([], closed=[(OWNER, "")])
-        mirror.apply(INTENTS)
-    assert contents(snapshot(root)).items() >= {"x": b"1", "d/theirs": b"foreign"}.items()
 
 
 @pytest.mark.parametrize(

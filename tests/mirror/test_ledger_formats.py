@@ -28,8 +28,9 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.rows import Displaced, Row
 from cocoindex_fsmirror._mirror import formats as _formats
 from cocoindex_fsmirror._mirror import reader as _reader
+from cocoindex_fsmirror._mirror.database import CorruptLedgerError
 from cocoindex_fsmirror._mirror.drift import rows, suspects
-from cocoindex_fsmirror._mirror.formats import FORMAT, CorruptLedgerError
+from cocoindex_fsmirror._mirror.formats import FORMAT
 from cocoindex_fsmirror._mirror.ledger import Ledger
 from cocoindex_fsmirror._mirror.reader import LedgerReader
 from tests.support import backups, contents, delete, exact_state, snapshot, write

@@ -1,0 +1,60 @@
+"""Database: SQLite as the ledger uses it: connections, names and errors.
+
+A name may be no UTF-8: the database holds its bytes as TEXT, and compares bytes. So names are
+given to SQLite as text or bytes, with a cast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from typing import Final
+
+from .._core.errors import LedgerError
+from .._core.text import internal
+
+__all__ = ["GIVEN", "CorruptLedgerError", "connected", "translated"]
+
+GIVEN: Final = "CAST(? AS TEXT)"
+"""A name, or another text that may be bytes, in a statement."""
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+_HINTS: Final = {
+    sqlite3.SQLITE_FULL: "free some space, then update again",
+    sqlite3.SQLITE_READONLY: "grant this user write access",
+    sqlite3.SQLITE_CANTOPEN: "grant this user write access",
+    sqlite3.SQLITE_IOERR: "is there space left? else check the disk",
+}
+
+
+class CorruptLedgerError(LedgerError):
+    """The file is damaged, or no ledger."""
+
+
+def connected(file: str, options: str) -> sqlite3.Connection:
+    """Connects to the database in a file.
+
+    Args:
+        file: Its path.
+        options: Those of SQLite's URI.
+    """
+    quoted = file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    uri = f"file:{quoted}?{options}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    connection.text_factory = internal
+    return connection
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Raises our errors instead of SQLite's."""
+    try:
+        yield
+    except UnicodeDecodeError as error:  # In a message of SQLite, about a table or a column.
+        raise CorruptLedgerError(f"{what}: holds bytes that are no text") from error
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # None if Python complains.
+        if code in _CORRUPT:
+            raise CorruptLedgerError(f"{what}: {error}") from error
+        hint = _HINTS.get(code, "")
+        raise LedgerError(f"{what}: {error}" + (f" ({hint})" if hint else "")) from error
