@@ -166,6 +166,7 @@ def why(path: Path) -> Report:
         lines.append("  origin       found there, not written by us: drop leaves it in place;")
         kept = "by default, it goes to the backup area once it is no longer declared"
         lines.append(f"  {'':11}  {kept}")
+        lines.append(f"  {'':11}  (fsmirror adopt makes it count as written)")
     lines.append(f"  now          {figures['differs'] or 'as it was written'}")
     return Report(figures, lines, ExitStatus.DIFFERS if found else ExitStatus.IN_ORDER)
 

@@ -11,6 +11,7 @@ import click
 
 from .. import __version__
 from .._core.errors import FsMirrorError, InvalidNameError
+from .adopt import adopt
 from .backups import backups, drop
 from .look import status, verify, why
 from .output import ExitStatus, Group, LogHandler, complain, tell_error
@@ -75,7 +76,7 @@ def main() -> None:
     logging.getLogger("cocoindex_fsmirror").handlers[:] = [LogHandler()]
 
 
-for _command in (sync, status, verify, why, backups, drop):
+for _command in (sync, status, verify, why, backups, adopt, drop):
     main.add_command(_command)
 for _command in (*main.commands.values(), *backups.commands.values()):
     _command.epilog = _STATUSES.format(_LOOKED if _command in (status, verify, why) else "0 done")

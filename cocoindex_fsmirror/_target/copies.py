@@ -17,11 +17,12 @@ from cocoindex.connectors.localfs import FilePath
 from cocoindex.resources.file import FileLike
 
 from .._core.attributes import Attributes
+from .._core.text import encoded
 from .._disk.tree import attributes_of
 
 __all__ = ["CopiedSources", "Copies"]
 
-CopiedSources: TypeAlias = dict[str, tuple[int | None, int | None]]
+CopiedSources: TypeAlias = dict[bytes, tuple[int | None, int | None]]
 """By path of a source: its mode and its mtime, each if the copy follows it."""
 
 
@@ -46,7 +47,7 @@ class Copies:
             path = at.path if at.base_dir is None else at.resolve()
         sources = self._of_component.setdefault(str(coco.get_component_context()), {})
         mode = found.mode if "mode" in followed else None
-        sources[str(path)] = (mode, found.mtime_ns if "mtime" in followed else None)
+        sources[encoded(str(path))] = (mode, found.mtime_ns if "mtime" in followed else None)
 
     def look(self, component: str, before: object) -> tuple[CopiedSources, bool]:
         """Looks at the sources of a component again.
@@ -67,7 +68,7 @@ class Copies:
         return sources, now == known
 
 
-def _now(path: str, mode: int | None, mtime_ns: int | None) -> tuple[int | None, int | None]:
+def _now(path: bytes, mode: int | None, mtime_ns: int | None) -> tuple[int | None, int | None]:
     """Returns the attributes of a source; those that are known if it can't be looked at."""
     try:
         found = attributes_of(os.stat(path))

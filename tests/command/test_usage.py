@@ -11,7 +11,7 @@ import pytest
 from tests.command.commands import run
 from tests.support import exact_state, snapshot
 
-PLAIN = ("status", "verify", "why", "drop", "backups")  # Commands that take one path.
+PLAIN = ("status", "verify", "why", "adopt", "drop", "backups")  # Commands that take one path.
 
 
 @pytest.mark.parametrize("command", ["sync", "status", "verify", "why", "backups", "drop"])
@@ -28,7 +28,7 @@ def test_every_command_has_help_with_its_exit_codes_and_json(command: str) -> No
 def test_help_lists_commands_in_the_order_of_their_use() -> None:
     listed = run("--help").stdout.partition("Commands:\n")[2].splitlines()
     names = [line.split()[0] for line in listed if line[2:3].strip()]
-    assert names[:6] == ["sync", "status", "verify", "why", "backups", "drop"]
+    assert names[:7] == ["sync", "status", "verify", "why", "backups", "adopt", "drop"]
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,30 @@ def test_memo_of_an_earlier_build_stays_valid(
     assert runs(flow) == ["a"]
 
 
+def test_source_whose_name_is_not_utf_8_is_followed(make_flow: MakeFlow, sources: Path) -> None:
+    odd = sources / os.fsdecode(b"\xff")
+    odd.write_bytes(b"odd")
+
+    async def main(_: Flow) -> None:
+        out = await fsmirror.mount_dir_target(OUT)
+        await coco.mount(coco.component_subpath("one"), listed, str(sources), out)
+
+    flow = make_flow(main)
+    flow.update()
+    odd.chmod(0o750)
+    assert runs(flow) == ["listed"]
+    assert dress(flow.root / odd.name)[0] == 0o750
+    assert runs(flow) == []
+
+
+@coco.fn(memo=True)
+async def listed(folder: str, out: fsmirror.DirTarget) -> None:
+    """Declares copies of the files in a folder, whose content is no argument."""
+    ran.append("listed")
+    for path in Path(folder).iterdir():
+        await out.declare_copy(path.name, path)
+
+
 def test_source_that_is_gone_runs_nothing_again(make_flow: MakeFlow, sources: Path) -> None:
     async def main(_: Flow) -> None:
         out = await fsmirror.mount_dir_target(OUT)
