@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .._core.attributes import UNASKED
+from .._core.attributes import UNASKED, Attributes
 from .._core.intents import Intent
 from .._core.names import Name
 from .._core.plan import Plan, View
 from .._core.planner import make_plan
 from .._core.states import FileState, Kind
 from .._core.text import encoded
-from .._disk.tree import attributes_of
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
 from .._mirror.look import opened, view_of
@@ -62,7 +61,7 @@ def _all_changes(options: Options) -> Iterator[Change]:
     yield from (Change("fail", "", note=error) for error in found.errors)
     if not os.path.isdir(root):
         yield Change("make", "./")
-    elif attributes_of(os.stat(root)) != found.attributes:
+    elif _lacks(root, found.attributes):
         yield Change("update", "./")
     swept: set[Name] = set()
     if options.exact and os.path.isdir(root):
@@ -76,6 +75,13 @@ def _all_changes(options: Options) -> Iterator[Change]:
         plan = _planned(root, batch, swept, read=options.checksum)
         yield from sorted(_changes(plan, compared.drifted), key=lambda change: encoded(change.path))
     yield from (Change("fail", name, note=str(each)) for name, each in compared.unread.items())
+
+
+def _lacks(root: str, wanted: Attributes) -> bool:
+    """True if the root does not have some attributes, as far as its file system keeps them."""
+    with opened(root) as tree:
+        found = tree.abilities.attributes(os.fstat(tree.fd))
+        return tree.abilities.kept(wanted).missing_in(found) != UNASKED
 
 
 def _planned(root: str, batch: list[Intent], swept: set[Name], *, read: bool) -> Plan:

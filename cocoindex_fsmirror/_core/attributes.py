@@ -39,9 +39,15 @@ class Attributes(msgspec.Struct, frozen=True, gc=False, array_like=True):
     mtime_ns: int | None = None
 
     def missing_in(self, found: Attributes) -> Attributes:
-        """Returns the attributes that are asked for and that a file does not have yet."""
+        """Returns the attributes that are asked for and that a file does not have yet.
+
+        One that the file system does not keep is ``None`` in what is found, and never missing.
+        """
         pairs = zip(astuple(self), astuple(found), strict=True)
-        return Attributes(*(wanted if wanted != there else None for wanted, there in pairs))
+        lacks = (
+            wanted if there is not None and wanted != there else None for wanted, there in pairs
+        )
+        return Attributes(*lacks)
 
     def replacing(self, found: Attributes) -> Attributes:
         """Returns the attributes of a file that replaces another one, and keeps its mode."""

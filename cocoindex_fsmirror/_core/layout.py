@@ -6,6 +6,7 @@ the top of a mount also ``backup/``. All names are relative to the root::
 
     .fsmirror/
         .gitignore                keeps the folder out of repositories
+        abilities.json            what the file system can do, as it was tried
         ledger.sqlite3            the ledger, with -wal and -shm while it is open
         ledger.sqlite3.corrupt-*  unreadable ledgers that were set aside
         lock                      held by a command for longer than a batch
@@ -23,6 +24,7 @@ from typing import Final
 from .names import RESERVED, Name, join
 
 __all__ = [
+    "ABILITIES",
     "ENGINE",
     "FOLDER",
     "GITIGNORE",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 FOLDER: Final = Name(RESERVED)
+ABILITIES: Final = Name(f"{FOLDER}/abilities.json")
 GITIGNORE: Final = Name(f"{FOLDER}/.gitignore")
 LEDGER: Final = Name(f"{FOLDER}/ledger.sqlite3")
 LEDGER_FILES: Final = (LEDGER, Name(f"{LEDGER}-wal"), Name(f"{LEDGER}-shm"))
@@ -50,7 +53,8 @@ READY: Final = ".ready"
 """The end of the name of a staging area whose files are whole, and may be foreign."""
 ENGINE: Final = Name(f"{FOLDER}/engine")
 _TIME: Final = "%Y-%m-%dT%H%M%S"
-_STAMP: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6})Z(\.[1-9][0-9]{0,3})?")
+# Some file systems that fold case list all names in lower case.
+_STAMP: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{6})[Zz](\.[1-9][0-9]{0,3})?")
 
 
 def area_of(home: Name, batch: str) -> Name:
@@ -74,7 +78,7 @@ def parse_stamp(stamp: str) -> int | None:
     if found is None:
         return None
     try:
-        moment = datetime.strptime(found[1], _TIME).replace(tzinfo=UTC)
+        moment = datetime.strptime(found[1].upper(), _TIME).replace(tzinfo=UTC)
     except ValueError:  # The 13th month, for one.
         return None
     return int(moment.timestamp())

@@ -7,7 +7,8 @@ can't be planned fails alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -59,6 +60,9 @@ class _Planner:
         self._forget: list[Name] = []
         self._left: list[Name] = []
         self._vacated: set[str] = set()  # folded names
+        rows = view.rows.values() if view.folding else ()
+        stays = [r.name for r in rows if r.declared and r.declaration not in wanted.asked]
+        self._staying = self._spellings(stays)
 
     def plan(self, intent: Intent) -> None:
         """Plans to bring a path to its desired state."""
@@ -98,6 +102,9 @@ class _Planner:
         if fate is Fate.REFUSE:
             problem = "it is no longer declared, but was edited since we wrote it"
             raise ConflictError(name, "remove", problem, "move it away, or restore it")
+        if self._is_respelled(name, self._staying):
+            self._forget.append(name)  # Another spelling of the same file stays declared.
+            return
         if fate in (Fate.DISCARD, Fate.BACK_UP):
             step = Remove(name, self._actual(name), verdict, intent.on_conflict)
             # Where names fold, a removal at the end could hit the new file with a twin of the name.
@@ -166,7 +173,10 @@ class _Planner:
         row, state = self._view.rows.get(intent.name), actual.state
         is_known = row is not None and row.owner == intent.owner and same_content(row.state, state)
         kept = row_of(intent, made=row.made if row and is_known else state.digest in intent.ours)
-        missing = intent.desired.attributes.missing_in(state.attributes)
+        asked = intent.desired.attributes
+        if row is not None and row.attributes == asked:
+            asked = row.state.attributes  # As the file system stored them.
+        missing = asked.missing_in(state.attributes)
         if missing != UNASKED or row is None or not _is_recorded(kept, row, actual):
             adopts = row is None and kept.kind != Kind.DIR
             self._keep.append(Keep(kept, actual, missing, adopts))
@@ -231,6 +241,10 @@ class _Planner:
         stays = {*self._clear_folders, *self._wanted.present}
         steps = [*self._folders.values(), *(keep.row for keep in self._keep)]
         folders = {r.name: r for r in (*self._view.rows.values(), *steps) if r.kind == Kind.DIR}
+        present = self._spellings(self._wanted.present)
+        twins = [name for name in self._prune if self._is_respelled(name, self._staying, present)]
+        self._forget += twins
+        stays.update(twins)
         prune = sorted(self._prune.keys() - stays, reverse=True)
         return Plan(
             clear=tuple(self._clear[name] for name in sorted(self._clear)),
@@ -248,6 +262,20 @@ class _Planner:
             displaced=tuple(self._wanted.displaced.values()),
             failures=tuple(self._wanted.failures),
         )
+
+    def _spellings(self, names: Iterable[Name]) -> dict[str, set[Name]]:
+        """Returns paths and the folders above them by folded name; none where names don't fold."""
+        found = defaultdict[str, set[Name]](set)
+        for name in names if self._view.folding else ():
+            for path in (*ancestors(name), name):
+                found[self._view.folding(path)].add(path)
+        return found
+
+    def _is_respelled(self, name: Name, *staying: Mapping[str, set[Name]]) -> bool:
+        """True if a path that goes is one that stays, under another spelling."""
+        key = self._view.folding(name) if self._view.folding else ""
+        found = {path for spellings in staying for path in spellings.get(key, ())}
+        return bool(found) and name not in found
 
     def _actual(self, name: Name) -> Actual:
         """Returns the state that a path has once the removals so far are done.

@@ -35,7 +35,10 @@ __all__ = [
     "same_content",
 ]
 
-_NS: Final = 1_000_000_000
+_TICKS: Final[tuple[int, ...]] = (
+    2_000_000_000,
+    *(10**power for power in range(9, 0, -1)),
+)  # nanoseconds
 _OF_LINKS: Final = 1  # Another seed than that of contents, which is 0.
 
 
@@ -166,11 +169,13 @@ def proves(signature: Signature, recorded: Signature, recorded_ns: int) -> bool:
 def is_older(stamp_ns: int, than_ns: int) -> bool:
     """True if the stamp of a file is from an earlier tick of the clock than a given time.
 
-    On a file system that keeps whole seconds, a tick is a second.
+    A tick is as long as the resolution of the file system's times, which is no longer than the
+    zeros at the end of the stamp allow: two seconds with FAT, 10 ms with exFAT, 100 ns with NTFS.
     """
-    if stamp_ns % _NS == 0:
-        return stamp_ns < than_ns // _NS * _NS
-    return stamp_ns < than_ns
+    if stamp_ns % 10:
+        return stamp_ns < than_ns
+    tick_ns = next(tick for tick in _TICKS if stamp_ns % tick == 0)
+    return stamp_ns + tick_ns <= than_ns
 
 
 class Actual(msgspec.Struct, frozen=True, gc=False):

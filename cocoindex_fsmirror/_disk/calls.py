@@ -26,8 +26,7 @@ _FICLONE: Final = 0x40049409  # <linux/fs.h>
 # CLOCK_REALTIME_COARSE of <linux/time.h>, where there is one.
 _TICK: Final = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 _CHUNK: Final = 1 << 20  # bytes
-_UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
-_NO_CLONE: Final = (*_UNSUPPORTED, errno.EXDEV, errno.ENOTTY, errno.ETXTBSY)
+UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -108,20 +107,35 @@ def move(source: str, source_fd: int, target: str, target_fd: int) -> None:
         os.unlink(source, dir_fd=source_fd)
 
 
-def swap(source: str, source_fd: int, target: str, target_fd: int) -> None:
-    """Exchanges two entries: ``FileNotFoundError`` if one is missing."""
-    if _renames(_EXCHANGE, source, source_fd, target, target_fd):
-        return
-    say_once("no atomic exchange of files here: one that appears while we replace ours may be lost")
-    # Keep the old file by a second name, then rename over it.
+def exchange(source: str, source_fd: int, target: str, target_fd: int) -> bool:
+    """Exchanges two entries in one step; false if that can't be done here.
+
+    Raises:
+        FileNotFoundError: One is missing.
+    """
+    return _renames(_EXCHANGE, source, source_fd, target, target_fd)
+
+
+def link_and_replace(source: str, source_fd: int, target: str, target_fd: int) -> bool:
+    """Renames over an entry, which gets the name of the other one; false without hard links.
+
+    Raises:
+        FileNotFoundError: One is missing.
+    """
     aside = source + ".old"
-    os.link(target, aside, src_dir_fd=target_fd, dst_dir_fd=source_fd, follow_symlinks=False)
+    try:
+        os.link(target, aside, src_dir_fd=target_fd, dst_dir_fd=source_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:  # EPERM, ENOSYS, ENOTSUP, EMLINK: each driver has another.
+        return False
     os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
     os.rename(aside, source, src_dir_fd=source_fd, dst_dir_fd=source_fd)
+    return True
 
 
 def replace(source: str, source_fd: int, target: str, target_fd: int) -> None:
-    """Renames to a name where nobody but us puts anything."""
+    """Renames to a name, and replaces what is there."""
     os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
 
 
@@ -132,7 +146,18 @@ def _renames(flag: int, source: str, source_fd: int, target: str, target_fd: int
     try:
         renameat2(source_fd, os.fsencode(source), target_fd, os.fsencode(target), flag)
     except OSError as error:
-        if error.errno not in _UNSUPPORTED:
+        if error.errno not in UNSUPPORTED:
+            raise
+        return False
+    return True
+
+
+def sync_folder(fd: int) -> bool:
+    """Waits until the names in a folder are on the disk; false if the file system syncs none."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
             raise
         return False
     return True
@@ -142,13 +167,10 @@ def clone(source: int, target: int) -> bool:
     """Shares the blocks of a file; false if the file system can't. See ioctl_ficlone(2)."""
     if sys.platform != "linux":
         return False
-    try:
+    with contextlib.suppress(OSError):  # A copy will tell what is wrong, if that is more.
         fcntl.ioctl(target, _FICLONE, source)
-    except OSError as error:
-        if error.errno not in _NO_CLONE:
-            raise
-        return False
-    return True
+        return True
+    return False
 
 
 def digest_of_file(fd: int) -> bytes:

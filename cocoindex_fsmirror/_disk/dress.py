@@ -20,6 +20,7 @@ def dress(tree: Tree, name: Name, wanted: Attributes, expected: Signature) -> Si
     Returns:
         The signature that the file has now, or the expected one if that is not there.
     """
+    wanted = tree.abilities.kept(wanted)
     base, above = tree.at(name)
     try:
         with closing(open_file(base, above)) as fd:
@@ -37,5 +38,5 @@ def dress_folder(tree: Tree, name: Name, wanted: Attributes) -> int:
     """Sets attributes of a folder; returns the time that it has now, in nanoseconds."""
     tree.recheck(name)
     fd = tree.folder(name)
-    missing = wanted.missing_in(attributes_of(os.fstat(fd)))
+    missing = tree.abilities.kept(wanted).missing_in(attributes_of(os.fstat(fd)))
     return set_attributes(fd, missing).st_mtime_ns

@@ -15,9 +15,14 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+from msgspec.structs import replace
+
 from .._core.errors import LockedError, RootError
-from .._core.names import Name
-from .calls import closing, say_once
+from .._core.layout import ABILITIES, FOLDER
+from .._core.names import Name, leaf
+from .abilities import Abilities
+from .calls import closing, open_file, say_once, sync_folder
 from .tree import Tree
 
 _NO_FOLDER: Final = ("is not a directory", "move away what is there, or name another")
@@ -59,7 +64,14 @@ def open_root(path: str, *, create: bool = False, parents: bool = True) -> tuple
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise _root_error(path, error) from error
-    return Tree(fd, path), made
+    tree = Tree(fd, path)
+    with contextlib.suppress(OSError, msgspec.DecodeError):  # They were not tried, as a rule.
+        with closing(open_file(leaf(ABILITIES), tree.folder(FOLDER))) as file:
+            found = msgspec.json.decode(os.read(file, 1 << 20), type=Abilities)
+        if found.kind == tree.kind:  # Else the root was copied to another file system.
+            tree.abilities = replace(found, path=path)
+    tree.forget()
+    return tree, made
 
 
 def is_there(path: str) -> bool:
@@ -81,7 +93,7 @@ def sync_above(path: str, levels: int) -> None:
     for _ in range(levels):
         path = os.path.dirname(path)
         with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as fd:
-            os.fsync(fd)
+            sync_folder(fd)
 
 
 def remove_root(path: str, levels: int) -> None:

@@ -13,16 +13,16 @@ import errno
 import os
 import resource
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, TypeVar
 
 from .._core.attributes import Attributes
-from .._core.names import RESERVED, ROOT, Folding, Name, ancestors, join, leaf, parent
+from .._core.names import RESERVED, ROOT, Name, ancestors, join, leaf, parent
 from .._core.states import ABSENT, Actual, DirState, FileState, LinkState, OtherState, Signature
 from . import calls
-from .calls import closing, digest_of_file, move, open_file, say_once, write_all
+from .abilities import Abilities
+from .calls import closing, digest_of_file, move, open_file, write_all
 from .mounts import mounts_below
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -30,8 +30,10 @@ _KEPT: Final = 64  # descriptors, and at most a sixteenth of those that are allo
 _OURS: Final = f"{RESERVED}/"
 NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """The errors that mean that a path, or a folder above it, does not exist as such."""
-# File systems whose syncfs does not prove that anything reached a disk.
+# File systems whose syncfs does not prove that anything reached a disk. No trial can tell that.
 _NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
+
+_T = TypeVar("_T")
 
 
 class Folders:
@@ -147,27 +149,51 @@ class Tree(Folders):
         fd: The descriptor of the root, opened before anything is written, so
             that a barrier on it hears of every write that failed.
         path: The path of the root, for messages.
+
+    Attributes:
+        kind: The type of its file system.
+        abilities: The abilities of that, as they were tried; all if they were not yet.
+        mounts: The mount points inside of the root.
+        can_syncfs: True if one call syncs all that was written.
     """
 
     def __init__(self, fd: int, path: str) -> None:
         super().__init__(fd, path)
-        fstype, mounts = mounts_below(fd)
+        self.kind, mounts = mounts_below(fd)
         self.mounts = frozenset(map(Name, mounts))
-        self.can_syncfs = calls.syncfs is not None and not fstype.startswith(_NETWORK)
-        if not self.can_syncfs:
-            kind = f"this file system ({fstype or 'of unknown type'})"
-            say_once(f"{path}: {kind} has no syncfs to rely on; files are synced one by one")
+        self.abilities = Abilities(path, kind=self.kind)
+        self.can_syncfs = calls.syncfs is not None and not self.kind.startswith(_NETWORK)
 
     # Looking
 
     def look(self, name: Name, *, digest: bool = False) -> Actual:
         """Returns the actual state of a path; an unreadable content has no digest."""
         try:
-            return _look_at(leaf(name), self.folder(parent(name)), digest=digest)
+            return self._look_at(leaf(name), self.folder(parent(name)), digest=digest)
         except OSError as error:
             if error.errno in NOT_THERE:
                 return Actual(ABSENT)
             raise
+
+    def _look_at(self, base: str, folder: int, *, digest: bool) -> Actual:
+        """Returns the actual state of an entry of a folder; on request with the digest of a file.
+
+        The digest is ``None`` if the file is unreadable or changes while it is read.
+
+        Raises:
+            OSError: The entry does not exist.
+        """
+        found, content = os.stat(base, dir_fd=folder, follow_symlinks=False), None
+        if digest and stat.S_ISREG(found.st_mode):
+            found, content = _read(base, folder) or (found, None)
+        attributes, signature = self.abilities.attributes(found), signature_of(found)
+        if stat.S_ISREG(found.st_mode):
+            return Actual(FileState(content, found.st_size, attributes), signature)
+        if stat.S_ISDIR(found.st_mode):
+            return Actual(DirState(attributes), signature)
+        if stat.S_ISLNK(found.st_mode):
+            return Actual(LinkState(os.readlink(base, dir_fd=folder), attributes), signature)
+        return Actual(OtherState(), signature)
 
     def stat(self, name: Name) -> os.stat_result | None:
         """Returns the ``lstat`` of a path; ``None`` if nothing is there."""
@@ -257,16 +283,33 @@ class Tree(Folders):
         for name in reversed(found):
             (self.remove_folder if name in folders else self.remove_file)(name)
 
-    def move(self, name: Name, target: Name, rename: Callable[..., None] = move) -> None:
-        """Renames without replacing, or as :func:`.calls.swap` does.
+    def move(self, name: Name, target: Name) -> None:
+        """Renames without replacing.
 
         Raises:
             FileExistsError: The target exists.
         """
+        self.rename(name, target, move)
+
+    def rename(self, name: Name, target: Name, rename: Callable[[str, int, str, int], _T]) -> _T:
+        """Renames with a function of :mod:`.calls`."""
         above, below = parent(name), parent(target)
         self.recheck(above, below)
         source, folder = self.folder(above), self.folder(below, above)
-        rename(leaf(name), source, leaf(target), folder)
+        return rename(leaf(name), source, leaf(target), folder)
+
+    def exchange(self, name: Name, target: Name) -> bool:
+        """Exchanges two files, in one step where that can be; false if one would be lost.
+
+        Raises:
+            FileNotFoundError: One is missing.
+        """
+        if self.abilities.exchange and self.rename(name, target, calls.exchange):
+            return True
+        self.abilities.say_once(
+            "exchanges no files; one that appears while we replace ours may be lost"
+        )
+        return self.rename(name, target, calls.link_and_replace)
 
     def sync(
         self,
@@ -287,17 +330,23 @@ class Tree(Folders):
             for fd in {os.fstat(fd).st_dev: fd for fd in (*mounts, self.fd)}.values():
                 calls.syncfs(fd)
             return
+        self.abilities.say_once("has no syncfs to rely on; files are synced one by one")
         for name in files:
             try:
-                with closing(open_file(leaf(name), self.folder(parent(name)))) as fd:
-                    os.fsync(fd)
+                fd = open_file(leaf(name), self.folder(parent(name)))
             except OSError as error:
-                if error.errno != errno.ELOOP:  # A link is synced with its folder.
+                # A link is synced with its folder, a file that may not be read was when it was
+                # staged, and one that somebody has removed needs no sync.
+                if error.errno not in (*NOT_THERE, errno.EACCES):
                     raise
+            else:
+                with closing(fd):
+                    os.fsync(fd)
         above = (folder for name in changed for folder in (*ancestors(name), ROOT))
         for name in dict.fromkeys((*above, ROOT)):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                os.fsync(self.folder(name))
+                if not calls.sync_folder(self.folder(name)):
+                    self.abilities.say_once("syncs no folders; a power cut may take new names")
 
 
 def inode_of(result: os.stat_result) -> int:
@@ -348,38 +397,6 @@ def set_attributes(
         os.fchmod(file, wanted.mode)
         found = os.fstat(file)
     return found
-
-
-def folding_of(tree: Tree, known: Name) -> Folding:
-    """Finds out which names a file system takes for one, by a lower-case one that exists.
-
-    A file system that folds case also normalises Unicode as a rule, and APFS
-    normalises always; where one does not, we are stricter than it is.
-    """
-    lower, upper = tree.stat(known), tree.stat(Name(known.upper()))
-    folds = lower is not None and upper is not None and os.path.samestat(lower, upper)
-    return Folding(case=folds, unicode=folds or sys.platform == "darwin")
-
-
-def _look_at(base: str, folder: int, *, digest: bool) -> Actual:
-    """Returns the actual state of an entry of a folder; on request with the digest of a file.
-
-    The digest is ``None`` if the file is unreadable or changes while it is read.
-
-    Raises:
-        OSError: The entry does not exist.
-    """
-    found, content = os.stat(base, dir_fd=folder, follow_symlinks=False), None
-    if digest and stat.S_ISREG(found.st_mode):
-        found, content = _read(base, folder) or (found, None)
-    attributes, signature = attributes_of(found), signature_of(found)
-    if stat.S_ISREG(found.st_mode):
-        return Actual(FileState(content, found.st_size, attributes), signature)
-    if stat.S_ISDIR(found.st_mode):
-        return Actual(DirState(attributes), signature)
-    if stat.S_ISLNK(found.st_mode):
-        return Actual(LinkState(os.readlink(base, dir_fd=folder), attributes), signature)
-    return Actual(OtherState(), signature)
 
 
 def _read(base: str, folder: int) -> tuple[os.stat_result, bytes] | None:

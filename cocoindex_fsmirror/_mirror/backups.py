@@ -19,7 +19,7 @@ from .._core.errors import ApplyError, BarrierError, ConflictError, PathError, a
 from .._core.layout import FOLDER, backups_of, parse_stamp
 from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
-from .._disk.staging import mount_of
+from .._disk.homes import mount_of
 from .._disk.tree import Tree
 from .look import opened
 from .session import Session

@@ -23,13 +23,14 @@ from .._core.planner import make_plan
 from .._core.rows import Displaced, Row
 from .._core.states import ABSENT
 from .._disk.calls import coarse_now_ns
+from .._disk.homes import find_edge
 from .._disk.staging import Staging
 from .._disk.tree import Tree
 from .brake import Brake
 from .drift import DriftReport
 from .ledger import Ledger
 from .look import entries, is_folder, record, view_of
-from .outcome import Failures, Outcome, log_paths
+from .outcome import Failures, Outcome, is_crossing, log_paths
 from .place import Placement
 from .recover import empty_areas
 from .stage import Stage
@@ -72,7 +73,7 @@ def apply_intents(
     """
     # Step 2: look and plan. A power cut here leaves at most a note of what was to give way.
     closing = [i for pair in closed for i in _removals(ledger, *pair, durable=durable)]
-    batch, looked_ns = [*closing, *intents], coarse_now_ns()
+    batch, looked_ns = [*closing, *intents], tree.abilities.now_ns()
     plan = make_plan(batch, view_of(tree, ledger, batch, read=read))
     if brake is not None and batch:
         removals = (step for step in (*plan.clear, *plan.remove) if step.on_behalf is None)
@@ -92,7 +93,25 @@ def apply_intents(
         ledger.set_seen((Name(f.path) for f in outcome.failures), False)
     if closing:
         outcome.left = _log_what_stays(tree, closing, outcome)
+    if again := _beyond_edges(tree, outcome, batch):
+        outcome.add(apply_intents(tree, ledger, again, read=read, on_bytes=on_bytes))
     return outcome
+
+
+def _beyond_edges(tree: Tree, outcome: Outcome, intents: list[Intent]) -> list[Intent]:
+    """Returns what failed, to be tried again, if that was for an edge that nobody knew of.
+
+    The failures go from the outcome then. The next staging takes place inside of the edge.
+    """
+    crossing = [Name(f.path) for f in outcome.failures if is_crossing(f)]
+    found = [find_edge(tree, folder) for folder in dict.fromkeys(map(parent, crossing))]
+    if not any(found):
+        return []
+    failed = {failure.path for failure in outcome.failures}
+    again = [intent for intent in intents if intent.name in failed]
+    settled = {*crossing, *(intent.name for intent in again)}
+    outcome.failures = [each for each in outcome.failures if each.path not in settled]
+    return again
 
 
 def _note_displaced(ledger: Ledger, plan: Plan, intents: list[Intent]) -> None:
@@ -150,12 +169,12 @@ def _carry_out(
     attempt("set the mode or time of", place.keep, plan.keep)
     attempt("remove", place.remove, plan.remove)
     place.prune(plan.prune)
-    attempt("set the mode or time of", place.dress, plan.dress)
 
     # Step 7: the second barrier. A cut before it leaves what a cut in step 6 leaves; one
     # after it loses only the record, and recovery finds what the notes announced.
     try:
         is_stuck = bool(empty_areas(tree, ledger, staging.areas, notes))
+        attempt("set the mode of", place.dress, plan.dress)  # An area may be in a dressed folder.
         if durable:
             tree.sync(staging.descriptors, place.seen, place.changed)
     except OSError as error:

@@ -23,7 +23,6 @@ from .._core.names import ROOT, Name
 from .._core.rows import Row
 from .._core.states import ABSENT, Actual, Kind, is_older, same, same_content
 from .._core.text import precedes
-from .._disk.calls import coarse_now_ns
 from .._disk.roots import open_root
 from .._disk.tree import Tree, inode_of
 from .look import is_held, look_at
@@ -172,6 +171,7 @@ def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
     0.39), so the columns are compared one by one.
     """
     folder, fd = ROOT, tree.fd
+    keeps_modes, keeps_times = tree.abilities.modes, bool(tree.abilities.grain_ns)
     for name, kind, is_sure, mode, asked_ns, recorded_ns, inode, size, mtime_ns, ctime_ns in page:
         above, _, base = name.rpartition("/")
         try:
@@ -184,7 +184,7 @@ def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
             continue
         if kind == Kind.DIR:
             is_same = stat.S_ISDIR(found.st_mode) and (
-                asked_ns is None or found.st_mtime_ns == mtime_ns
+                asked_ns is None or not keeps_times or found.st_mtime_ns == mtime_ns
             )
         else:
             is_same = (
@@ -195,7 +195,8 @@ def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
                 and inode_of(found) == inode
                 and is_older(ctime_ns, recorded_ns)
             )
-        if not is_same or (mode is not None and stat.S_IMODE(found.st_mode) != mode):
+        is_dressed = mode is None or not keeps_modes or stat.S_IMODE(found.st_mode) == mode
+        if not (is_same and is_dressed):
             yield name
 
 
@@ -229,15 +230,17 @@ def find_drift(root: str, span: Span = ALL, *, content: bool = False) -> DriftRe
     Raises:
         LedgerError: The ledger can't be read.
     """
-    looked_ns, refreshed = coarse_now_ns(), []
+    refreshed = []
     drifted, names, stale, owners = _unfinished(root)
-    for row, actual in _looked_at(root, span, content=content):
-        if _differs(row, actual):
-            drifted.append(row)
-        elif row.kind != Kind.DIR and actual.signature and not is_held(row, actual.signature):
-            now = replace(row.with_signature(actual.signature, looked_ns), seen=False)
-            if is_held(now, actual.signature):  # Else it changed just now: the next look tells.
-                refreshed.append(now)
+    with _opened(root) as tree:
+        looked_ns = tree.abilities.now_ns() if tree else 0
+        for row, actual in _looked_at(root, tree, span, content=content):
+            if _differs(row, actual):
+                drifted.append(row)
+            elif row.kind != Kind.DIR and actual.signature and not is_held(row, actual.signature):
+                now = replace(row.with_signature(actual.signature, looked_ns), seen=False)
+                if is_held(now, actual.signature):  # Else it changed just now: the next look tells.
+                    refreshed.append(now)
     return DriftReport(
         names.union(row.name for row in drifted),
         frozenset((row.owner, row.component) for row in drifted),
@@ -274,8 +277,9 @@ def differences(root: str, span: Span = ALL, *, content: bool = False) -> list[D
     Raises:
         LedgerError: The ledger can't be read.
     """
-    found = _looked_at(root, span, content=content)
-    return [Difference(str(row.name), _how(row, at)) for row, at in found if _differs(row, at)]
+    with _opened(root) as tree:
+        found = _looked_at(root, tree, span, content=content)
+        return [Difference(str(row.name), _how(row, at)) for row, at in found if _differs(row, at)]
 
 
 def has_drifted(root: str, name: Name) -> bool:
@@ -287,11 +291,12 @@ def has_drifted(root: str, name: Name) -> bool:
         return True
 
 
-def _looked_at(root: str, span: Span, *, content: bool) -> Iterator[tuple[Row, Actual]]:
+def _looked_at(
+    root: str, tree: Tree | None, span: Span, *, content: bool
+) -> Iterator[tuple[Row, Actual]]:
     """Yields rows with actual states; only those of suspects, unless contents are read."""
-    with _opened(root) as tree:
-        for row in rows(root, span, None if content else tree):
-            yield row, look_at(tree, row.name, row, read=content) if tree else Actual(ABSENT)
+    for row in rows(root, span, None if content else tree):
+        yield row, look_at(tree, row.name, row, read=content) if tree else Actual(ABSENT)
 
 
 def _differs(row: Row, actual: Actual) -> bool:

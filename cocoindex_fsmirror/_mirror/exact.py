@@ -15,10 +15,10 @@ from .._core.layout import FOLDER, LEDGER, backups_of
 from .._core.names import ROOT, Name, ancestors, join, leaf, parent
 from .._core.states import ABSENT
 from .._disk.dress import dress_folder
-from .._disk.staging import back_up, stamp_now
+from .._disk.homes import back_up, stamp_now
 from .._disk.tree import Tree
 from .ledger import Ledger
-from .look import entries, opened
+from .look import entries, opened, spelling
 from .look import is_folder as is_a_folder
 from .outcome import Outcome
 from .reader import LedgerReader, known
@@ -37,7 +37,7 @@ def _find_foreign(tree: Tree, ledger: LedgerReader, besides: Known) -> Iterator[
 
     Skips other mirrors, mounts, and the entries of folders that can't be listed.
     """
-    to_do = [(ROOT, True, False)]
+    to_do, spelled = [(ROOT, True, False)], spelling(tree, ledger.names())
     while to_do:
         name, is_folder, is_foreign = to_do.pop()
         if is_foreign:
@@ -50,7 +50,8 @@ def _find_foreign(tree: Tree, ledger: LedgerReader, besides: Known) -> Iterator[
                     continue
                 to_do.append((name, is_folder, True))
         if is_folder:
-            inner = (each for each in reversed(entries(tree, name)) if leaf(each) != FOLDER)
+            listed = reversed(entries(tree, name))
+            inner = (spelled(each) for each in listed if leaf(each) != FOLDER)
             to_do += ((each, False, False) for each in inner)
 
 

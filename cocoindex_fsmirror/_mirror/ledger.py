@@ -24,6 +24,7 @@ from .._core.layout import LEDGER
 from .._core.names import Name, leaf
 from .._core.rows import Displaced, Pending, Row, packed
 from .._core.text import external
+from .._disk.tree import inode_of
 from .database import GIVEN, CorruptLedgerError, connected, translated
 from .formats import FORMAT, SCHEMA, check_format, migrate
 from .reader import FIELDS, LedgerReader
@@ -65,7 +66,7 @@ class Ledger(LedgerReader):
             # SQLite knows paths only, and a folder above may have become a link.
             if not _leads_to(file, there):
                 raise LedgerError(f"{file}: was replaced while we opened it")
-            ledger = cls(connection, there.st_ino, file)
+            ledger = cls(connection, inode_of(there), file)
             found = check_format(connection, file)
             if network:
                 ledger._synchronous = "FULL"

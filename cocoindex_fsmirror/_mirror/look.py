@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from .._core.errors import RootError
 from .._core.intents import Intent
-from .._core.layout import FOLDER
-from .._core.names import ROOT, Name, ancestors, parent
+from .._core.names import ROOT, Folding, Name, ancestors, parent
 from .._core.plan import View
 from .._core.rows import Row
 from .._core.states import (
@@ -28,12 +27,21 @@ from .._core.states import (
     is_older,
     proves,
 )
-from .._disk.calls import coarse_now_ns
 from .._disk.roots import open_root
-from .._disk.tree import Tree, attributes_of, folding_of, signature_of
+from .._disk.tree import Tree, signature_of
 from .reader import LedgerReader
 
-__all__ = ["Seen", "entries", "is_folder", "is_held", "look_at", "opened", "record", "view_of"]
+__all__ = [
+    "Seen",
+    "entries",
+    "is_folder",
+    "is_held",
+    "look_at",
+    "opened",
+    "record",
+    "spelling",
+    "view_of",
+]
 
 _LONGEST_TICK: Final = 10_000_000  # nanoseconds: a kernel with HZ=100
 
@@ -73,7 +81,9 @@ def _look_at(tree: Tree, name: Name, row: Row | None, *, read: bool) -> Actual:
     if row is not None and row.kind == Kind.FILE and not read:
         found = tree.stat(name)
         if found is not None and is_held(row, signature_of(found)):
-            return Actual(FileState(row.digest, row.size, attributes_of(found)), row.signature)
+            return Actual(
+                FileState(row.digest, row.size, tree.abilities.attributes(found)), row.signature
+            )
     try:
         return tree.look(name, digest=True)
     except OSError:
@@ -98,7 +108,7 @@ def view_of(
     asked = {intent.name for intent in intents}
     holding = {parent(name) for name in asked} - {ROOT}
     names = asked | holding | {above for name in holding for above in ancestors(name)}
-    folding = folding_of(tree, FOLDER)
+    folding = _folding(tree)
     rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
     actual: dict[Name, Actual] = {}
     unseen: dict[Name, OSError] = {}
@@ -124,11 +134,26 @@ def view_of(
     files = {i.name for i in intents if not isinstance(i.desired, DirState | Absent)}
     for top in sorted(files & folders):
         rows.update((row.name, row) for row in ledger.rows_below(top))
-        inside = [top]
+        inside, spelled = [top], spelling(tree, rows)
         for folder in inside:  # The list grows meanwhile.
-            found = (name for name in entries(tree, folder) if name not in gone)
+            found = (spelled(name) for name in entries(tree, folder) if name not in gone)
             inside += [name for name in found if look(name, read=False)]
     return View(rows, actual, folding, unseen)
+
+
+def _folding(tree: Tree) -> Folding:
+    """Returns the differences between names that the file system ignores."""
+    return Folding(tree.abilities.folds_case, tree.abilities.folds_unicode)
+
+
+def spelling(tree: Tree, names: Iterable[Name]) -> Callable[[Name], Name]:
+    """Returns a function of a listed name: the spelling among some names, if there is one."""
+    folding = _folding(tree)
+    if not folding:
+        return lambda listed: listed
+    paths = {part for name in names for part in (*ancestors(name), name)}
+    known = {folding(path): path for path in paths}
+    return lambda listed: known.get(folding(listed), listed)
 
 
 def entries(tree: Tree, folder: Name) -> list[Name]:
@@ -182,7 +207,7 @@ def _look_after_tick(
     future is not waited for, nor one of a file system that keeps whole seconds.
     """
     for _ in range(3):
-        recorded_ns = coarse_now_ns()
+        recorded_ns = tree.abilities.now_ns()
         seen = {name: _signature(tree, name) for name in names}
         newest = max((s.ctime_ns for s in seen.values() if s is not None), default=0)
         if not recorded_ns <= newest < recorded_ns + _LONGEST_TICK:

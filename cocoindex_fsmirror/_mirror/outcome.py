@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol, TypeVar
@@ -12,7 +13,7 @@ from .._core.errors import PathError, as_path_error
 from .._core.names import Name, ancestors
 from .._disk.tree import NOT_THERE
 
-__all__ = ["Failures", "Outcome", "log_paths"]
+__all__ = ["Failures", "Outcome", "is_crossing", "log_paths"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
@@ -51,6 +52,13 @@ class Outcome(msgspec.Struct):
     left: list[Name] = msgspec.field(default_factory=list)
     failures: list[PathError] = msgspec.field(default_factory=list)
     size: int = 0
+
+    def add(self, other: Outcome) -> None:
+        """Adds what a further batch did."""
+        self.size += other.size
+        self.backed_up |= other.backed_up
+        for verb in {*_VERBS, "failures"} - {"backed_up"}:
+            getattr(self, verb).extend(getattr(other, verb))
 
 
 class _Step(Protocol):
@@ -108,6 +116,12 @@ class Failures:
             above = [folder for folder in ancestors(name) if folder in self.causes]
             return self.causes[above[-1]] if above else error
         return error
+
+
+def is_crossing(error: PathError) -> bool:
+    """True if a path failed since no file can be renamed to where it is, or from there."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.EXDEV
 
 
 def log_paths(root: str, outcome: Outcome) -> None:

@@ -8,7 +8,9 @@ fails stops only its own path.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 from collections.abc import Collection
 from typing import Final
 
@@ -21,9 +23,9 @@ from .._core.ownership import Fate, Verdict, fate_of
 from .._core.plan import ClearFolder, Keep, Put, Remove, judge_bytes
 from .._core.rows import Row
 from .._core.states import ABSENT, Actual, Kind, OtherState, is_older
-from .._disk.calls import coarse_now_ns
 from .._disk.dress import dress, dress_folder
-from .._disk.staging import Slot, Staging, stamp_now
+from .._disk.homes import back_up, stamp_now
+from .._disk.staging import Slot, Staging
 from .._disk.tree import NOT_THERE, Tree
 from .ledger import Ledger
 from .look import Seen
@@ -80,7 +82,8 @@ class Placement:
         name = row.name
         if name not in self._stage.needed:
             return
-        since_ns = self.moved.get(parent(name)) or self._move_folder(name)
+        since_ns = self.moved.get(parent(name))
+        since_ns = self._move_folder(name) if since_ns is None else since_ns
         is_new = self._tree.make_folder(name)
         if since_ns is not None:
             self.moved[name], is_new = since_ns, True
@@ -95,7 +98,7 @@ class Placement:
 
     def _move_folder(self, name: Name) -> int | None:
         """Places a folder that is staged whole; returns a time before that, or ``None``."""
-        now_ns = coarse_now_ns()
+        now_ns = self._tree.abilities.now_ns()
         if name in self._stage.whole:
             with contextlib.suppress(OSError):
                 self._staging.put(self._stage.slots[name], name)
@@ -115,7 +118,7 @@ class Placement:
 
     def look_at_renamed(self) -> None:
         """Looks at the renamed files, because later edits show only in their new ctime."""
-        now_ns = coarse_now_ns()
+        now_ns = self._tree.abilities.now_ns()
         for name, staged in self._stage.written.items():
             if name in self.seen and parent(name) not in self.moved:
                 with contextlib.suppress(OSError):
@@ -131,9 +134,10 @@ class Placement:
             try:
                 if expected.state is ABSENT:
                     self._staging.put(slot, name)
-                else:
-                    self._staging.exchange(slot, name)
+                elif self._staging.exchange(slot, name):
                     self._receive(put, slot, expected)
+                else:
+                    self._replace(put, slot, expected)
             except FileExistsError:
                 appeared = judge_bytes(self._tree.look(name), ())
                 if fate_of(appeared, put.intent.on_conflict).blocks:
@@ -148,14 +152,30 @@ class Placement:
         problem = "the path kept changing while we tried to write it"
         raise PathError(name, "write", problem, "find out who else writes there")
 
+    def _replace(self, put: Put, slot: Slot, expected: Actual) -> None:
+        """Replaces a file where it can't be looked at afterwards: looks just before."""
+        name, intent = put.name, put.intent
+        found = self._exits.judge(name, put.verdict, expected, intent.ours)
+        fate = fate_of(found, intent.on_conflict)
+        if found is Verdict.ABSENT:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        if fate.blocks:
+            raise _appeared(name, "write")
+        if fate is Fate.BACK_UP:
+            self._staging.take(slot.aside, name)
+            self._exits.back_up(slot.aside, name)
+            self._staging.put(slot, name)
+        else:
+            self._staging.replace(slot, name)
+
     def _receive(self, put: Put, slot: Slot, expected: Actual) -> None:
         """Disposes of what an exchange brought out; exchanges again if it has to stay."""
         name, intent = put.name, put.intent
-        found = self._exits.judge(slot, put.verdict, expected, intent.ours)
+        found = self._exits.judge(self._staging.path(slot), put.verdict, expected, intent.ours)
         if self._exits.let_go(slot, name, fate_of(found, intent.on_conflict)):
             return
         self._staging.exchange(slot, name)
-        out = self._staging.look(slot).signature
+        out = self._tree.signature(self._staging.path(slot))
         if out is not None and out.inode == self._stage.written[name].inode:
             self._staging.discard(slot)
         else:  # Somebody wrote to the path in between.
@@ -193,7 +213,9 @@ class Placement:
             if error.errno not in NOT_THERE:
                 raise
         else:
-            fate = fate_of(self._exits.judge(slot, step.verdict, expected), step.policy)
+            fate = fate_of(
+                self._exits.judge(self._staging.path(slot), step.verdict, expected), step.policy
+            )
             if not self._exits.let_go(slot, name, fate):
                 self._put_back(slot, name, fate)
             elif fate is Fate.DISCARD:
@@ -282,17 +304,17 @@ class Exits:
         return planned if is_same else replace(planned, signature=None)
 
     def judge(
-        self, slot: Slot, planned: Verdict, expected: Actual, ours: tuple[bytes, ...] = ()
+        self, where: Name, planned: Verdict, expected: Actual, ours: tuple[bytes, ...] = ()
     ) -> Verdict:
         """Judges the file that a rename brought out; reads it unless it is provably expected."""
-        found = self._staging.look(slot)
+        found = self._tree.look(where)
         if planned is Verdict.FOREIGN:
             return judge_bytes(found, ())
         # The rename has changed ctime. A mtime within one tick of the look proves nothing.
         now, known = found.signature, expected.signature
         if now and known and now.is_like(known) and is_older(now.mtime_ns, self._looked_ns):
             return Verdict.OURS
-        return judge_bytes(self._staging.look(slot, digest=True), (expected.state.digest, *ours))
+        return judge_bytes(self._tree.look(where, digest=True), (expected.state.digest, *ours))
 
     def let_go(self, slot: Slot, name: Name, fate: Fate) -> bool:
         """Discards or backs up the bytes in a slot; returns False if they have to stay."""
@@ -304,6 +326,6 @@ class Exits:
 
     def back_up(self, slot: Slot, name: Name) -> None:
         """Moves foreign bytes to the backup area, and logs their new path."""
-        where = self._staging.back_up(slot, name, self._stamp)
+        where = back_up(self._tree, name, self._stamp, self._staging.path(slot))
         self._outcome.backed_up[name] = where
         _log.warning("%s: foreign %r was moved to %r", self._tree.path, name, where)

@@ -22,6 +22,7 @@ from .._core.names import ROOT, Name, check_names
 from .._core.rows import Displaced, Pending, Row, unpacked
 from .._core.states import Kind
 from .._core.text import encoded, external
+from .._disk.tree import inode_of
 from .database import GIVEN, CorruptLedgerError, connected, translated
 from .formats import FORMAT, SCHEMA, check_format, migrated_copy
 
@@ -116,10 +117,10 @@ class LedgerReader:
             version = check_format(connection, file)
             if version == FORMAT:
                 opened.pop_all()
-                return cls(connection, found.st_ino, file)
+                return cls(connection, inode_of(found), file)
             if version:
                 copy = migrated_copy(connection, version)
-                return cls(copy, found.st_ino, file, is_copy=True)
+                return cls(copy, inode_of(found), file, is_copy=True)
         return cls.empty()
 
     @classmethod

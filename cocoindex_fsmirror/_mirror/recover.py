@@ -18,8 +18,7 @@ from .._core.ownership import Verdict
 from .._core.plan import judge
 from .._core.rows import Pending, Row
 from .._core.states import ABSENT, DirState, Kind, same_content
-from .._disk.calls import coarse_now_ns
-from .._disk.staging import back_up, remove_area, stamp_now
+from .._disk.homes import back_up, remove_area, stamp_now
 from .._disk.tree import Tree
 from .ledger import Ledger
 from .look import Seen, entries, look_at, record
@@ -36,7 +35,8 @@ def recover(tree: Tree, ledger: Ledger) -> None:
         BarrierError: The steps that had been done could not be synced.
     """
     pending = ledger.pending()
-    homes = sorted({ROOT, *(note.home for note in pending)})
+    edges = map(Name, tree.abilities.edges)
+    homes = sorted({ROOT, *edges, *(note.home for note in pending)})
     areas = [area for home in homes for area in entries(tree, parent(area_of(home, "-")))]
     if not pending and not areas:
         return
@@ -134,7 +134,7 @@ def _settle(tree: Tree, ledger: Ledger, pending: list[Pending], batch: str) -> N
     done: list[Row] = []
     gone: list[Name] = []
     seen: dict[Name, Seen] = {}
-    now_ns = coarse_now_ns()
+    now_ns = tree.abilities.now_ns()
     for note in pending:
         row, actual = note.row, look_at(tree, note.row.name, None)
         if note.removal:

@@ -18,8 +18,8 @@ from .._core.errors import RootError
 from .._core.layout import FOLDER, GITIGNORE, LEDGER, LEDGER_FILES, LOCK, corrupt_ledger, is_engine
 from .._core.names import ROOT, Name, leaf
 from .._core.states import ABSENT
+from .._disk.homes import mount_of, stamp_now, try_abilities
 from .._disk.roots import hold, lock, open_root, sync_above
-from .._disk.staging import mount_of, stamp_now
 from .._disk.tree import Tree
 from .database import CorruptLedgerError
 from .ledger import Ledger
@@ -170,6 +170,8 @@ def _prepare_folder(tree: Tree) -> None:
             tree.remove_file(GITIGNORE)  # A crash may have torn it.
             tree.make_file(GITIGNORE, b"*\n")
         is_elsewhere = mount_of(tree, FOLDER) != ROOT
+        if not is_elsewhere:
+            try_abilities(tree)
     except OSError as error:
         raise RootError(tree.path, f"can't be written: {error.strerror}", hint) from error
     if is_elsewhere:

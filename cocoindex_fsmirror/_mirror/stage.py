@@ -18,7 +18,8 @@ from .._core.names import Name, ancestors, leaf, parent
 from .._core.plan import Plan, Put, row_of
 from .._core.rows import Pending, Row
 from .._core.states import FileState, Kind, LinkState, Signature
-from .._disk.staging import Slot, Staging, home_of
+from .._disk.homes import home_of
+from .._disk.staging import Slot, Staging
 from .._disk.tree import Tree
 from .outcome import Failures
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError
-from .._core.layout import FOLDER, GITIGNORE, LEDGER_FILES, LOCK, STAGING, backups_of
+from .._core.layout import ABILITIES, FOLDER, GITIGNORE, LEDGER_FILES, LOCK, STAGING, backups_of
 from .._core.names import ROOT
 from .._core.rows import Row
 from .._core.states import Kind
@@ -95,7 +95,7 @@ def _empty_our_folder(tree: Tree, made: object) -> None:
     """Removes what is in our folder, then itself, and then the folders made for the root."""
     for inner in (STAGING, backups_of(ROOT)):
         tree.remove_folder(inner)
-    files = {*LEDGER_FILES, LOCK}
+    files = {*LEDGER_FILES, LOCK, ABILITIES}
     rest = set(tree.names_in(FOLDER)) - files - {GITIGNORE}
     for name in files if rest else (*files, GITIGNORE):
         tree.remove_file(name)

@@ -19,8 +19,8 @@ from cocoindex_fsmirror._command import syncing as _sync
 from cocoindex_fsmirror._command.survey import Options, survey
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import dress as dress_module
+from cocoindex_fsmirror._disk import homes
 from cocoindex_fsmirror._disk import sources as _source
-from cocoindex_fsmirror._disk import staging
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import exact as _exact
 from tests.command.syncing import CHANGES, state, sync, told
@@ -123,7 +123,7 @@ def test_incomplete_exact_run_fails_by_name(
 ) -> None:
     sync(src, dst)
     (dst / "theirs").write_bytes(b"1")
-    real = staging.back_up
+    real = homes.back_up
 
     def back_up(tree: Tree, name: Name, *more: Any) -> Name:
         if name == "theirs":

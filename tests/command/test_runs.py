@@ -313,7 +313,7 @@ def test_mirror_of_an_earlier_release_keeps_its_rows(src: Path, dst: Path) -> No
         del inodes[dst / gone]
     assert {path: path.lstat().st_ino for path in inodes} == inodes
     assert set(os.listdir(dst / ".fsmirror")) <= {
-        *(".gitignore", "lock", "tmp", "backup"),
+        *(".gitignore", "abilities.json", "lock", "tmp", "backup"),
         *(f"ledger.sqlite3{suffix}" for suffix in ("", "-wal", "-shm")),
     }
     with contextlib.closing(sqlite3.connect(dst / ".fsmirror" / "ledger.sqlite3")) as ledger:

@@ -49,6 +49,9 @@ SAME = {
     *((name, name) for name in STATES if name != "file, unread"),
     ("file A, any mode", "file A"),
     ("file A, any mode", "file A, another mode"),
+    # The file system of the actual one keeps no modes.
+    ("file A", "file A, any mode"),
+    ("file A, another mode", "file A, any mode"),
 }
 
 SECOND = 1_000_000_000
@@ -100,14 +103,23 @@ def test_change_in_or_after_the_tick_of_the_record_proves_nothing(later: int) ->
         (NOON - 1, False),
         (NOON, False),
         (NOON + 1, False),
-        (NOON + SECOND - 1, False),
-        (NOON + SECOND, True),
-        (NOON + SECOND + 1, True),
+        (NOON + 2 * SECOND - 1, False),
+        (NOON + 2 * SECOND, True),
+        (NOON + 2 * SECOND + 1, True),
     ],
 )
-def test_whole_seconds_prove_nothing_before_the_next_second(recorded_ns: int, proven: bool) -> None:
+def test_even_seconds_prove_nothing_before_the_next_ones(recorded_ns: int, proven: bool) -> None:
+    """FAT keeps every other second."""
     seen = _signature(NOON)
     assert proves(seen, seen, recorded_ns) is proven
+
+
+@pytest.mark.parametrize("tick_ns", [SECOND, SECOND // 100, 1000, 100, 10])
+def test_stamp_proves_nothing_within_the_tick_that_its_zeros_allow(tick_ns: int) -> None:
+    stamp = NOON + SECOND + (tick_ns if tick_ns < SECOND else 0)
+    seen = _signature(stamp)
+    assert not proves(seen, seen, stamp + tick_ns - 1)
+    assert proves(seen, seen, stamp + tick_ns)
 
 
 def test_row_that_was_never_recorded_proves_nothing() -> None:

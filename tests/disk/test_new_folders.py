@@ -14,10 +14,10 @@ from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._core.rows import Pending, Row
 from cocoindex_fsmirror._core.states import Kind
+from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import tree as _fs
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._disk.staging import Staging
-from cocoindex_fsmirror._mirror import place as _place
 from tests.steps import recorded, run_with_event, watched
 from tests.support import (
     OWNER,
@@ -93,7 +93,8 @@ def test_look_at_a_staged_file_proves_its_content(
         could_edit.append((root / "top").exists())
         return real()
 
-    monkeypatch.setattr(_place, "coarse_now_ns", clock)
+    mirror.create()
+    monkeypatch.setattr(_calls, "coarse_now_ns", clock)
     mirror.apply([write("top/a", b"1")])
     assert not could_edit[0]
     (row,) = (row for row in ledger_rows(mirror) if row.name == "top/a")

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._disk.staging import back_up
+from cocoindex_fsmirror._disk.homes import back_up
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror.backups import Backup, find_backups, purge, restore
 from tests.steps import run_with_event

@@ -14,7 +14,7 @@ import pytest
 
 from cocoindex_fsmirror import Mirror, RootError
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._disk import staging as _staging
+from cocoindex_fsmirror._disk import homes as _homes
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import place as _place
 from cocoindex_fsmirror._mirror.backups import Backup, find_backups
@@ -67,7 +67,7 @@ def test_every_displaced_path_is_listed_with_kind_size_and_time(mirror: Mirror, 
 
 
 def test_listed_time_is_that_of_the_stamp(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_place, "stamp_now", _staging.stamp_now)
+    monkeypatch.setattr(_place, "stamp_now", _homes.stamp_now)
     displace(mirror, "x")
     (backup,) = listed(mirror)
     seconds = time.gmtime(backup.time_ns // 1_000_000_000)

@@ -12,7 +12,7 @@ import pytest
 
 from cocoindex_fsmirror import InvalidNameError, Mirror
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._disk.staging import back_up
+from cocoindex_fsmirror._disk.homes import back_up
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror.backups import find
 from tests.disk.test_names_on_disk import NASTY

@@ -85,6 +85,7 @@ def test_folder_whose_name_another_kind_takes_fails(mirror: Mirror, root: Path, 
     def take() -> None:
         path.symlink_to(root) if kind == "link" else path.write_bytes(b"foreign")
 
+    mirror.create()
     with watched(_before_placing(take)), failing("make 'd'"):
         mirror.apply([folder("d")])
     assert snapshot(root) == {"d": b"foreign" if kind == "file" else f"-> {root}"}

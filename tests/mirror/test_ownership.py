@@ -12,7 +12,7 @@ import pytest
 
 from cocoindex_fsmirror import ApplyError, ConflictError, Mirror
 from cocoindex_fsmirror._core.ownership import OnConflict
-from cocoindex_fsmirror._disk import staging
+from cocoindex_fsmirror._disk import homes
 from tests.steps import identity, run_failing
 from tests.support import OWNER, backups, contents, delete, exact_state, failing, snapshot, write
 
@@ -303,7 +303,7 @@ def test_failed_backup_leaves_no_folders_for_it(
     def fail(*_args: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(staging, "move", fail)
+    monkeypatch.setattr(homes, "move", fail)
     with failing("Input/output error"):
         mirror.apply([write("d/x", b"new")])
     assert not (root / ".fsmirror" / "backup").exists()

@@ -1,0 +1,177 @@
+"""Homes: the folders whose staging and backup areas can be reached by renames.
+
+As a rule the root is the only one. Where a rename does not get from it to a folder, that folder
+has areas of its own: on another mount, and beyond an *edge* inside of one device, such as that of
+an encrypted folder, of a project quota, or of what a union of several disks keeps on one of them.
+Only a rename that fails (``EXDEV``) tells of an edge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+import uuid
+
+import msgspec
+from msgspec.structs import replace
+
+from .._core.layout import ABILITIES, FOLDER, STAGING, area_of, backup_of, backups_of, stamp_of
+from .._core.names import ROOT, Name, ancestors, join, parent
+from .._core.states import DirState
+from .abilities import Abilities, try_out
+from .calls import closing, move
+from .tree import Tree
+
+__all__ = [
+    "back_up",
+    "find_edge",
+    "home_of",
+    "mount_of",
+    "remove_area",
+    "stamp_now",
+    "try_abilities",
+]
+
+
+def try_abilities(tree: Tree) -> None:
+    """Tries the abilities of the root's file system, unless that was done on this device."""
+    device = tree.device(ROOT)
+    if tree.abilities.kind == tree.kind and tree.abilities.device == device:
+        return
+    area = area_of(ROOT, uuid.uuid4().hex)  # Recovery removes it after a crash.
+    tree.make_folders(area, FOLDER)
+    try:
+        found = try_out(tree.folder(area))
+    finally:
+        tree.remove_all(area)
+    _record(tree, replace(found, path=tree.path, kind=tree.kind, device=device))
+
+
+def _record(tree: Tree, abilities: Abilities) -> None:
+    """Records the abilities of the root's file system in our folder."""
+    tree.abilities = abilities
+    tree.remove_file(ABILITIES)
+    tree.make_file(ABILITIES, msgspec.json.encode(replace(abilities, path="")))
+
+
+def find_edge(tree: Tree, folder: Name) -> bool:
+    """Looks for an edge between a folder and the top of its mount; records it.
+
+    Returns:
+        True if there is one that was not known.
+    """
+    while not isinstance(tree.look(folder).state, DirState):
+        folder = parent(folder)
+    top, known, batch = mount_of(tree, folder), tree.abilities, uuid.uuid4().hex
+    above = [name for name in (*ancestors(folder), folder) if len(name) > len(top)]
+    _record(tree, replace(known, edges=known.edges | {*above}))  # Recovery looks there.
+    while folder != top and _can_rename(tree, folder, parent(folder), batch):
+        folder = parent(folder)
+    _record(tree, replace(known, edges=known.edges | ({folder} - {top})))
+    return folder != top
+
+
+def _can_rename(tree: Tree, folder: Name, other: Name, batch: str) -> bool:
+    """True if what was made in one folder can be renamed to another, and the reverse."""
+    areas = {home: area_of(home, batch) for home in (folder, other)}
+    try:
+        for home, area in areas.items():
+            tree.make_folders(area, join(home, FOLDER))
+        for area, target in zip(areas.values(), reversed(areas.values()), strict=True):
+            made = join(area, Name("made"))
+            tree.make_file(made)
+            tree.move(made, join(target, Name("moved")))
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    finally:
+        for area in areas.values():
+            tree.remove_all(area)
+            remove_area(tree, area)
+    return True
+
+
+def remove_area(tree: Tree, area: Name) -> bool:
+    """Removes an empty area; in a home other than the root, our own folder too, if empty.
+
+    Returns:
+        False if the area is not empty.
+    """
+    is_gone = tree.remove_folder(area)
+    tmp = parent(area)
+    if tmp != STAGING:
+        tree.remove_folders(tmp, parent(tmp))
+    return is_gone
+
+
+def stamp_now() -> str:
+    """Returns the name of the folder of the backup area for files that are moved there now."""
+    return stamp_of(time.time())
+
+
+def back_up(tree: Tree, name: Name, stamp: str, taken: Name | None = None) -> Name:
+    """Moves the file at a path to the backup area, where it replaces nothing.
+
+    Args:
+        tree: The root.
+        name: The path.
+        stamp: The folder of the backup area, as from :func:`stamp_now`.
+        taken: The path that it is at now, if it was taken from its own.
+
+    Returns:
+        The path that it is at then, relative to the root.
+    """
+    origin = name if taken is None else taken
+    base, above = tree.at(origin)
+    with closing(os.dup(above)) as source:
+        backups = backups_of(mount_of(tree, parent(origin)))
+        tree.make_folders(backups, parent(backups))
+        tree.folder(backups)  # Raises if something else took the name.
+        for attempt in range(10_000):
+            target = backup_of(backups, stamp, attempt, name)
+            with contextlib.suppress(FileExistsError, NotADirectoryError):
+                try:
+                    tree.make_folders(parent(target), parent(backups))
+                    move(base, source, *tree.at(target))
+                except OSError:
+                    tree.remove_folders(parent(target), parent(backups))
+                    raise
+                return target
+    raise FileExistsError(errno.EEXIST, "no free name in the backup area", name)
+
+
+def mount_of(tree: Tree, folder: Name) -> Name:
+    """Returns the topmost folder that can be reached from another by renames: as a rule the root.
+
+    No rename crosses a mount point (also of a bind mount, which shares the device number),
+    or the edge of a btrfs subvolume, which is a device of its own, or another known edge.
+    """
+    device = tree.device(folder)
+    edges = tree.mounts | tree.abilities.edges
+    while folder and folder not in edges and tree.device(parent(folder)) == device:
+        folder = parent(folder)
+    return folder
+
+
+def home_of(tree: Tree, folder: Name) -> Name:
+    """Returns the home of an existing folder: the folder with the staging area that serves it.
+
+    A default ACL is inherited only where a file is created, so it has to be that of the folder.
+    """
+    top, acl = mount_of(tree, folder), _default_acl(tree, folder)
+    if not acl:
+        return top
+    while folder != top and _default_acl(tree, parent(folder)) == acl:
+        folder = parent(folder)
+    return folder
+
+
+def _default_acl(tree: Tree, folder: Name) -> bytes:
+    """Returns the ACL that new files in a folder inherit; empty if there is none."""
+    try:
+        return os.getxattr(tree.folder(folder), "system.posix_acl_default")
+    except (OSError, AttributeError):
+        return b""
