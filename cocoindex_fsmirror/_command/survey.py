@@ -25,7 +25,8 @@ from .._core.ownership import OnConflict
 from .._core.packing import Packer
 from .._core.states import DirState, FileState, LinkState, Signature
 from .._core.text import encoded
-from .._disk.tree import attributes_of, inode_of
+from .._disk.abilities import attributes_of
+from .._disk.tree import inode_of
 from .._mirror.brake import Limit
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from typing import Final
 
 import msgspec
@@ -20,7 +21,7 @@ from .._core.attributes import Attributes
 from . import calls
 from .calls import closing, write_all
 
-__all__ = ["Abilities", "try_out"]
+__all__ = ["Abilities", "attributes_of", "try_out"]
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _MODES: Final = (0o751, 0o640)
@@ -82,9 +83,39 @@ class Abilities(msgspec.Struct, frozen=True):
 
     def attributes(self, found: os.stat_result) -> Attributes:
         """Returns the attributes in the result of a ``stat`` call that are kept."""
-        is_link = stat.S_ISLNK(found.st_mode)
-        mode = stat.S_IMODE(found.st_mode) if self.modes and not is_link else None
-        return Attributes(mode, found.st_mtime_ns if self.grain_ns else None)
+        there = attributes_of(found)
+        return Attributes(
+            there.mode if self.modes else None, there.mtime_ns if self.grain_ns else None
+        )
+
+    def set_attributes(
+        self, file: int | str, asked: Attributes, folder: int | None = None
+    ) -> os.stat_result:
+        """Sets the attributes that are asked for, as far as they are kept.
+
+        Args:
+            file: The descriptor of a file or folder, or the name of a link.
+            asked: The attributes.
+            folder: The descriptor of the folder that holds the link.
+
+        Returns:
+            The result of a ``stat`` call afterwards.
+        """
+        is_open, wanted = folder is None, self.kept(asked)
+        if wanted.mtime_ns is not None:
+            times = (time.time_ns(), wanted.mtime_ns)
+            os.utime(file, ns=times, dir_fd=folder, follow_symlinks=is_open)
+        found = os.stat(file, dir_fd=folder, follow_symlinks=is_open)
+        if isinstance(file, int) and wanted.mode not in (None, stat.S_IMODE(found.st_mode)):
+            os.fchmod(file, wanted.mode)
+            found = os.fstat(file)
+        return found
+
+
+def attributes_of(result: os.stat_result) -> Attributes:
+    """Returns the attributes in the result of a ``stat`` call."""
+    mode = None if stat.S_ISLNK(result.st_mode) else stat.S_IMODE(result.st_mode)
+    return Attributes(mode, result.st_mtime_ns)
 
 
 def try_out(folder: int) -> Abilities:

@@ -8,8 +8,9 @@ import os
 from .._core.attributes import Attributes
 from .._core.names import Name
 from .._core.states import Signature
+from .abilities import attributes_of
 from .calls import closing, open_file
-from .tree import Tree, attributes_of, set_attributes, signature_of
+from .tree import Tree, signature_of
 
 __all__ = ["dress", "dress_folder"]
 
@@ -20,17 +21,16 @@ def dress(tree: Tree, name: Name, wanted: Attributes, expected: Signature) -> Si
     Returns:
         The signature that the file has now, or the expected one if that is not there.
     """
-    wanted = tree.abilities.kept(wanted)
     base, above = tree.at(name)
     try:
         with closing(open_file(base, above)) as fd:
             if signature_of(os.fstat(fd)) == expected:
-                return signature_of(set_attributes(fd, wanted))
+                return signature_of(tree.abilities.set_attributes(fd, wanted))
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
         if tree.signature(name) == expected:
-            return signature_of(set_attributes(base, wanted, above))
+            return signature_of(tree.abilities.set_attributes(base, wanted, above))
     return expected
 
 
@@ -39,4 +39,4 @@ def dress_folder(tree: Tree, name: Name, wanted: Attributes) -> int:
     tree.recheck(name)
     fd = tree.folder(name)
     missing = tree.abilities.kept(wanted).missing_in(attributes_of(os.fstat(fd)))
-    return set_attributes(fd, missing).st_mtime_ns
+    return tree.abilities.set_attributes(fd, missing).st_mtime_ns

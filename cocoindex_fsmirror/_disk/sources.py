@@ -16,8 +16,9 @@ import msgspec
 from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError, SourceError
 from .._core.states import Signature, digest_of, is_older
+from .abilities import attributes_of
 from .calls import closing, coarse_now_ns, digest_of_file
-from .tree import attributes_of, signature_of
+from .tree import signature_of
 
 SMALL: Final = 1 << 16
 """The size of the largest files that are read once and held in memory, in bytes."""

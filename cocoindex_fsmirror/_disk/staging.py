@@ -19,7 +19,7 @@ from .._core.layout import READY, area_of
 from .._core.names import Name, parent
 from .._core.states import Content, Signature
 from .calls import closing, copy, replace, write_all
-from .tree import Tree, set_attributes, signature_of
+from .tree import Tree, signature_of
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -121,7 +121,7 @@ class Staging:
             digest = self._fill(fd, content)
             if gid is not None:
                 os.fchown(fd, -1, gid)
-            found = set_attributes(fd, self._tree.abilities.kept(attributes))
+            found = self._tree.abilities.set_attributes(fd, attributes)
             if not self._tree.can_syncfs:
                 os.fsync(fd)
             return signature_of(found), digest
@@ -152,7 +152,7 @@ class Staging:
         """Makes a symbolic link in a slot."""
         base, area = self._at(slot)
         os.symlink(target, base, dir_fd=area)
-        return signature_of(set_attributes(base, self._tree.abilities.kept(attributes), area))
+        return signature_of(self._tree.abilities.set_attributes(base, attributes, area))
 
     def ready(self) -> None:
         """Renames the areas to ``.ready``: from now on a slot may hold a foreign file."""

@@ -13,11 +13,9 @@ import errno
 import os
 import resource
 import stat
-import time
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from .._core.attributes import Attributes
 from .._core.names import RESERVED, ROOT, Name, ancestors, join, leaf, parent
 from .._core.states import ABSENT, Actual, DirState, FileState, LinkState, OtherState, Signature
 from . import calls
@@ -367,36 +365,6 @@ def signature_of(result: os.stat_result) -> Signature:
     if not -(1 << 63) <= mtime_ns < 1 << 63:
         mtime_ns = (1 << 63) - 1
     return Signature(inode_of(result), result.st_size, mtime_ns, result.st_ctime_ns)
-
-
-def attributes_of(result: os.stat_result) -> Attributes:
-    """Returns the attributes in the result of a ``stat`` call."""
-    mode = None if stat.S_ISLNK(result.st_mode) else stat.S_IMODE(result.st_mode)
-    return Attributes(mode, result.st_mtime_ns)
-
-
-def set_attributes(
-    file: int | str, wanted: Attributes, folder: int | None = None
-) -> os.stat_result:
-    """Sets the attributes that are asked for.
-
-    Args:
-        file: The descriptor of a file or folder, or the name of a link.
-        wanted: The attributes.
-        folder: The descriptor of the folder that holds the link.
-
-    Returns:
-        The result of a ``stat`` call afterwards.
-    """
-    is_open = folder is None
-    if wanted.mtime_ns is not None:
-        times = (time.time_ns(), wanted.mtime_ns)
-        os.utime(file, ns=times, dir_fd=folder, follow_symlinks=is_open)
-    found = os.stat(file, dir_fd=folder, follow_symlinks=is_open)
-    if isinstance(file, int) and wanted.mode not in (None, stat.S_IMODE(found.st_mode)):
-        os.fchmod(file, wanted.mode)
-        found = os.fstat(file)
-    return found
 
 
 def _read(base: str, folder: int) -> tuple[os.stat_result, bytes] | None:
