@@ -18,7 +18,7 @@ from cocoindex.resources.file import FileLike
 
 from .._core.attributes import Attributes
 from .._core.text import encoded
-from .._disk.tree import attributes_of
+from .._disk.abilities import attributes_of
 
 __all__ = ["CopiedSources", "Copies"]
 
