@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from cocoindex_fsmirror._disk import calls, dress, roots, staging, tree
+from cocoindex_fsmirror._command import survey as _survey
+from cocoindex_fsmirror._disk import calls, dress, roots, sources, staging, tree
 from cocoindex_fsmirror._mirror import drift as _drift
 from cocoindex_fsmirror._mirror import ledger as _ledger
 from cocoindex_fsmirror._mirror import reader as _reader
@@ -30,10 +31,21 @@ CHANGES: Final = frozenset(
     [*_PLACES, *_BYTES, "fchmod", "fchown", "utime", "syncfs", "begin", "commit"]
 )
 LOOKS: Final = frozenset(
-    ["open", "stat", "fstat", "lstat", "listdir", "readlink", "getxattr", "fsync", "connect"]
+    [
+        "open",
+        "stat",
+        "fstat",
+        "lstat",
+        "listdir",
+        "scandir",
+        "readlink",
+        "getxattr",
+        "fsync",
+        "connect",
+    ]
 )
 
-_DISK: Final = (calls, dress, roots, staging, tree)
+_DISK: Final = (calls, dress, roots, sources, staging, tree)
 
 Before = Callable[[str, tuple[Any, ...]], None]
 Hear = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
@@ -64,7 +76,7 @@ def _telling(name: str, real: Callable[..., Any], hear: Hear) -> Callable[..., A
 def overheard(hear: Hear) -> Iterator[None]:
     """Reports every system call of the package, and every write of the ledger."""
     with contextlib.ExitStack() as stack:
-        for module in (*_DISK, _stage, _session, _ledger, _reader, _drift):
+        for module in (*_DISK, _stage, _session, _ledger, _reader, _drift, _survey):
             stack.enter_context(mock.patch.object(module, "os", _Os(hear)))
         connect = _telling("connect", sqlite3.connect, hear)
         stack.enter_context(mock.patch.object(sqlite3, "connect", connect))

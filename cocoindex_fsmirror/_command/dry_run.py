@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
 from .._mirror.look import opened, view_of
 from .._mirror.reader import known, noted
-from .survey import OWNER, Options, known_in, survey
+from .survey import OWNER, Options, Survey, known_in, survey
 
 __all__ = ["Change", "dry_run"]
 
@@ -43,19 +44,20 @@ def dry_run(options: Options) -> list[Change]:
     """Lists the changes that a run would make; reads the files that seem to have changed.
 
     Raises:
-        RootError: The root is there, and can't be read; or the source can't be listed whole.
+        RootError: The root is there, and can't be read; or the source can't.
         TooManyRemovalsError: The run would stop.
     """
     told: dict[tuple[str, str], Change] = {}
-    for change in _all_changes(options):
-        # A path that makes way for another one may be gone in the source, too.
-        told.setdefault((change.action, change.path or change.note), change)
+    with contextlib.closing(survey(options)) as found:
+        for change in _all_changes(options, found):
+            # A path that makes way for another one may be gone in the source, too.
+            told.setdefault((change.action, change.path or change.note), change)
     return [*told.values()]
 
 
-def _all_changes(options: Options) -> Iterator[Change]:
+def _all_changes(options: Options, found: Survey) -> Iterator[Change]:
     """Yields the changes that a run would make; one may come more than once."""
-    root, found = options.root, survey(options)
+    root = options.root
     owner = noted(root, OWNER) or "new"
     check_removals(root, owner, found.declared(), options.max_delete, "--max-delete")
     yield from (Change("fail", "", note=error) for error in found.errors)
@@ -70,7 +72,9 @@ def _all_changes(options: Options) -> Iterator[Change]:
             is_folder = path.endswith("/")
             action, note = ("delete", "; if it is empty") if is_folder else ("back up", "")
             yield Change(action, path, note=f"not managed{note}")
-    compared = Comparison(root, owner, options.on_conflict, read=options.checksum)
+    compared = Comparison(
+        root, owner, options.on_conflict, read=options.checksum, source=found.tree
+    )
     for batch in compared.batches(found.declared()):
         plan = _planned(root, batch, swept, read=options.checksum)
         yield from sorted(_changes(plan, compared.drifted), key=lambda change: encoded(change.path))

@@ -1,12 +1,15 @@
 """Survey: lists a whole source before anything is done, and what a mirror of it should hold.
 
-Reads no file. A folder that can't be listed fails the survey, since its copies would be removed.
- A large tree has to fit into memory, so the listing of each folder is packed into
-bytes (about 60 for an entry), and unpacked when the source is walked in the order of the names.
+Reads no file, and follows no link below the source. A folder that can't be listed is an error, and
+its copy stays as it is with all that is in it, since what it holds now is unknown. A large tree has
+to fit into memory, so the listing of each folder is packed into bytes (about 60 for an entry), and
+unpacked when the source is walked in the order of the names.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import stat
@@ -20,13 +23,25 @@ from .._core.attributes import UNASKED, Attributes
 from .._core.declaration import Declaration
 from .._core.errors import InvalidNameError, RootError, SourceError
 from .._core.intents import Durability
-from .._core.names import RESERVED, Name, check_names, leaf, parent, parse_link_target, parse_name
+from .._core.names import (
+    RESERVED,
+    ROOT,
+    Name,
+    ancestors,
+    check_names,
+    leaf,
+    parent,
+    parse_link_target,
+    parse_name,
+)
 from .._core.ownership import OnConflict
 from .._core.packing import Packer
 from .._core.states import DirState, FileState, LinkState, Signature
 from .._core.text import encoded
 from .._disk.abilities import attributes_of
-from .._disk.tree import inode_of
+from .._disk.calls import open_file
+from .._disk.sources import open_source
+from .._disk.tree import Folders, inode_of
 from .._mirror.brake import Limit
 
 if TYPE_CHECKING:
@@ -69,7 +84,8 @@ class Options(NamedTuple):
 
 
 Kind: TypeAlias = Literal["file", "link", "dir", "bad"]
-"""The kind of an entry; ``"bad"`` exists, but can't be mirrored: a copy of it stays as it is."""
+"""The kind of an entry; ``"bad"`` exists, but can't be mirrored: a copy of it stays as it is, with
+all that is in it."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -105,23 +121,29 @@ class Survey(msgspec.Struct):
 
     Attributes:
         source: The absolute path of the source.
+        tree: The source, from whose descriptor everything below it is opened.
         attributes: The attributes that the root of the mirror gets.
         folders: The packed entries of each folder, by its path.
         count: The number of entries, folders included.
         leaves: The number of files and links that can be mirrored.
         skipped: Paths that are neither files, links nor folders.
-        unread: Folders that can't be listed, with the reason.
         errors: Messages, one for each entry that can't be mirrored.
     """
 
     source: str
+    tree: Folders | None = None
     attributes: Attributes = UNASKED
     folders: dict[str, bytes] = msgspec.field(default_factory=dict)
     count: int = 0
     leaves: int = 0
     skipped: list[str] = msgspec.field(default_factory=list)
-    unread: list[str] = msgspec.field(default_factory=list)
     errors: list[str] = msgspec.field(default_factory=list)
+
+    def close(self) -> None:
+        """Closes the source."""
+        if self.tree is not None:
+            self.tree.close()
+            self.tree = None
 
     def declared(self) -> Iterator[tuple[Name, Declaration | None]]:
         """Yields what each path of a mirror should hold, in the order of the paths as bytes.
@@ -153,6 +175,19 @@ class Survey(msgspec.Struct):
         packed = self.folders.get(folder)
         return [] if packed is None else _packer.unpack(packed)
 
+    def link_at(self, name: Name) -> str:
+        """Returns the target of a link."""
+        assert self.tree is not None
+        return os.readlink(leaf(name), dir_fd=self.tree.folder(parent(name)))
+
+    def fail(self, path: str, error: OSError | ValueError) -> None:
+        """Adds the error of a path, and marks its entry as bad if it is listed already."""
+        above, base = os.path.split(path)
+        found = self.entries_in(above)
+        listed = [Entry(base, "bad") if entry.name == base else entry for entry in found]
+        self.folders[above] = _packer.pack(listed)
+        self.errors.append(f"{path!r}: {_reason(error)}")
+
 
 def known_in(survey: Survey) -> Callable[[Name, bool], bool]:
     """Returns a function that tells if a path is in a source, as a folder or as something else."""
@@ -161,44 +196,62 @@ def known_in(survey: Survey) -> Callable[[Name, bool], bool]:
     def kinds(folder: Name) -> dict[str, Kind]:
         return {entry.name: entry.kind for entry in survey.entries_in(folder)}
 
+    def kind_of(name: Name) -> Kind | None:
+        return kinds(parent(name)).get(leaf(name))
+
     def knows(name: Name, is_folder: bool) -> bool:
-        kind = kinds(parent(name)).get(leaf(name))
-        return kind == "dir" or (kind is not None and not is_folder)
+        kind = kind_of(name)
+        if kind is None and survey.errors:  # As a rule there are none.
+            return any(kind_of(above) == "bad" for above in ancestors(name))
+        return kind in ("dir", "bad") or (kind is not None and not is_folder)
 
     return knows
 
 
 def survey(options: Options) -> Survey:
-    """Lists every folder of a source.
+    """Lists every folder of a source, which stays open until the survey is closed.
 
     Raises:
-        RootError: The source is gone, or some of it can't be listed: the copies of unseen files
-            would be removed.
+        RootError: The source itself can't be listed.
     """
-    source, hint = options.source, "nothing was changed"
-    found = Survey(source)
+    source = options.source
     try:
-        there = os.stat(source)
+        tree = open_source(source)
     except OSError as error:
-        raise RootError(source, f"can't be read: {error.strerror}", hint) from error
-    found.attributes = attributes_of(there).of_folder()
-    if not _can_be_kept(there.st_mtime_ns):
-        found.unread.append(f"{source}: {_TOO_FAR}")
-    waiting = [("", _Filter(options.excluded, options.gitignore))]  # The next one last.
-    while waiting:
-        path, above = waiting.pop()
-        where = os.path.join(path, ".gitignore")
-        try:
-            inside = above.entered(source, path)
-            where = path or source
-            waiting += [(folder, inside) for folder in reversed(_list(found, path, inside))]
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            found.unread.append(f"{where}: {reason}")
-    if found.unread:
-        shown = "; ".join(found.unread[:3])
-        raise RootError(source, f"can't be read whole: {shown}", hint)
+        raise _source_error(source, error) from error
+    with contextlib.ExitStack() as opened:
+        found = Survey(source, opened.enter_context(contextlib.closing(tree)))
+        there = os.fstat(tree.fd)
+        found.attributes = attributes_of(there).of_folder()
+        if not _can_be_kept(there.st_mtime_ns):
+            raise _source_error(source, ValueError(_TOO_FAR))
+        waiting = [(ROOT, _Filter(options.excluded, options.gitignore))]  # The next one last.
+        while waiting:
+            path, above = waiting.pop()
+            try:
+                fd = tree.folder(path)
+                inside = above.entered(fd, path)
+                waiting += [(each, inside) for each in reversed(_list(found, fd, path, inside))]
+            except (OSError, ValueError) as error:
+                if not path:
+                    raise _source_error(source, error) from error
+                found.fail(path, error)
+        opened.pop_all()
     return found
+
+
+def _source_error(source: str, error: OSError | ValueError) -> RootError:
+    """Returns the error for a source that can't be mirrored at all."""
+    return RootError(source, f"can't be read: {_reason(error)}", "nothing was changed")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Returns what went wrong, without a path."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno in (errno.ENOTDIR, errno.ELOOP):
+        return "was replaced by something else while the source was read; sync again"
+    return error.strerror or str(error)
 
 
 def _can_be_kept(time_ns: int) -> bool:
@@ -206,9 +259,9 @@ def _can_be_kept(time_ns: int) -> bool:
     return -(1 << 63) <= time_ns < 1 << 63
 
 
-def _list(found: Survey, path: str, inside: _Filter) -> list[str]:
+def _list(found: Survey, fd: int, path: Name, inside: _Filter) -> list[Name]:
     """Lists one folder; returns the folders in it."""
-    with os.scandir(os.path.join(found.source, path)) as listing:
+    with os.scandir(fd) as listing:
         entries = [entry for entry in listing if entry.name != RESERVED]
     entries.sort(key=lambda entry: entry.name)
     is_name = _are_names([entry.name for entry in entries])
@@ -218,7 +271,7 @@ def _list(found: Survey, path: str, inside: _Filter) -> list[str]:
     found.folders[path] = _packer.pack(listed)
     found.count += len(listed)
     found.leaves += sum(1 for entry in listed if entry.kind in ("file", "link"))
-    return [prefix + entry.name for entry in listed if entry.kind == "dir"]
+    return [Name(prefix + entry.name) for entry in listed if entry.kind == "dir"]
 
 
 def _are_names(names: list[str]) -> bool:
@@ -246,7 +299,8 @@ def _look_at(
     except FileNotFoundError:
         pass  # The entry went while we looked.
     except OSError as error:
-        found.unread.append(f"{path}: {error.strerror}")
+        found.errors.append(f"{path!r}: {_reason(error)}")
+        return Entry(entry.name, "bad")
     return None
 
 
@@ -257,14 +311,11 @@ def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_resu
     if stat.S_ISDIR(seen.st_mode):
         kind = "dir"
     elif stat.S_ISLNK(seen.st_mode):
-        kind, target = "link", parse_link_target(os.readlink(entry.path), None)
+        kind, target = "link", parse_link_target(found.link_at(Name(path)), None)
     elif not stat.S_ISREG(seen.st_mode):
         found.skipped.append(path)
         return None
     if not _can_be_kept(seen.st_mtime_ns):
-        if kind == "dir":  # Its entries would seem to be gone.
-            found.unread.append(f"{path}: {_TOO_FAR}")
-            return None
         found.errors.append(str(SourceError(os.path.join(found.source, path), _TOO_FAR)))
         return Entry(entry.name, "bad")
     ctime_ns = seen.st_ctime_ns if _can_be_kept(seen.st_ctime_ns) else 0
@@ -299,18 +350,30 @@ class _Filter(NamedTuple):
     gitignore: bool
     inner: tuple[tuple[str, pathspec.GitIgnoreSpec], ...] = ()
 
-    def entered(self, source: str, path: str) -> _Filter:
-        """Returns the filter for a folder, with what its own ``.gitignore`` adds.
+    def entered(self, fd: int, path: str) -> _Filter:
+        """Returns the filter for an open folder, with what its own ``.gitignore`` adds.
+
+        As in Git, one that is a link does not count.
 
         Raises:
             OSError: That file can't be read.
             ValueError: It can't be parsed.
         """
-        file = os.path.join(source, path, ".gitignore")
-        if not self.gitignore or not os.path.isfile(file):
+        if not self.gitignore:
             return self
+        try:
+            file = open_file(".gitignore", fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+                return self
+            raise
         with open(file, "rb") as lines:
-            added = patterns(os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                return self
+            try:
+                added = patterns(os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
+            except ValueError as error:
+                raise ValueError(f".gitignore: {error}") from None
         return self._replace(inner=(*self.inner, (path, added)))
 
     def leaves_out(self, path: str, *, is_folder: bool) -> bool:

@@ -145,8 +145,10 @@ def _run(
 ) -> int:
     """Mirrors the source, and prints the result; returns the exit status."""
     options = syncing.options
-    found = survey(options)
-    with progress_bar(0 if as_json else found.count) as syncing.on_progress:
+    with (
+        contextlib.closing(survey(options)) as found,
+        progress_bar(0 if as_json else found.count) as syncing.on_progress,
+    ):
         summary = syncing.run(found, suspects())
     for line in summary.failures:
         complain(line)

@@ -124,7 +124,12 @@ class Syncing:
         self._survey, self._compared = survey, 0
         self._summary = Summary(skipped=survey.skipped)
         self._comparison = Comparison(
-            root, owner, options.on_conflict, durable=is_durable, read=options.checksum
+            root,
+            owner,
+            options.on_conflict,
+            durable=is_durable,
+            read=options.checksum,
+            source=survey.tree,
         )
         failures: list[FsMirrorError] = []
         try:

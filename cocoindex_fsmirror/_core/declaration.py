@@ -56,4 +56,5 @@ class Declaration(msgspec.Struct, frozen=True, gc=False):
 
 
 Declared: TypeAlias = Iterable[tuple[Name, Declaration | None]]
-"""Paths by name, each with its declaration; ``None`` for one that stays as it is."""
+"""Paths by name, each with its declaration; ``None`` for one that stays as it is, with all that is
+below it."""

@@ -15,10 +15,11 @@ import msgspec
 
 from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError, SourceError
+from .._core.names import Name
 from .._core.states import Signature, digest_of, is_older
 from .abilities import attributes_of
-from .calls import closing, coarse_now_ns, digest_of_file
-from .tree import signature_of
+from .calls import closing, coarse_now_ns, digest_of_file, open_file
+from .tree import NOT_THERE, Folders, signature_of
 
 SMALL: Final = 1 << 16
 """The size of the largest files that are read once and held in memory, in bytes."""
@@ -38,6 +39,11 @@ def _hold(size: int) -> bool:
         return has_room
 
 
+def open_source(path: str) -> Folders:
+    """Opens a source folder, to which a link may lead; none is followed below it."""
+    return Folders(os.open(path, os.O_RDONLY | os.O_DIRECTORY), path)
+
+
 class Source(msgspec.Struct, eq=False):
     """A file as it was when it was looked at; a :class:`~._core.states.Content`.
 
@@ -48,6 +54,8 @@ class Source(msgspec.Struct, eq=False):
         attributes: Its attributes.
         signature: Its signature, before and after it was read.
         is_provable: True if any later change will show in the signature.
+        within: The folder above it from whose descriptor it is opened, without following a link;
+            by default the path is opened, and links are followed.
     """
 
     source: str
@@ -56,6 +64,7 @@ class Source(msgspec.Struct, eq=False):
     attributes: Attributes
     signature: Signature
     is_provable: bool = True
+    within: Folders | None = None
 
     def __post_init__(self) -> None:
         if self.held is not None and not _hold(len(self.held)):
@@ -72,7 +81,7 @@ class Source(msgspec.Struct, eq=False):
 
     def open(self) -> int:
         """Opens the file, to be read from its start."""
-        return _open(self.source)[0]
+        return _open(self.source, self.within)[0]
 
     def is_unchanged(self, fd: int) -> bool:
         """True if the open file is the one that was looked at, with the same signature."""
@@ -102,16 +111,25 @@ class Spooled(msgspec.Struct, eq=False):
         return True
 
 
-def _open(path: str) -> tuple[int, os.stat_result]:
+def _open(path: str, within: Folders | None = None) -> tuple[int, os.stat_result]:
     """Opens a regular file for reading; returns its descriptor and what ``fstat`` says of it.
+
+    Args:
+        path: Its path.
+        within: As of a :class:`Source`.
 
     Raises:
         SourceError: The file can't be read, or is no regular file.
     """
     try:
-        # A FIFO must not block us.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        if within is not None:
+            above, _, base = path[len(within.path.rstrip("/")) + 1 :].rpartition("/")
+            fd = open_file(base, within.folder(Name(above)))
+        else:  # A FIFO must not block us.
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
+        if within is not None and isinstance(error, OSError) and error.errno in NOT_THERE:
+            raise SourceError(path, "was moved or replaced while it was read; try again") from error
         problem = error.strerror if isinstance(error, OSError) else error
         raise SourceError(path, f"can't be read: {problem}") from error
     found = os.fstat(fd)
@@ -121,19 +139,24 @@ def _open(path: str) -> tuple[int, os.stat_result]:
     return fd, found
 
 
-def look_at_source(path: str, needs_digest: Callable[[int], bool] = lambda _size: True) -> Source:
+def look_at_source(
+    path: str,
+    needs_digest: Callable[[int], bool] = lambda _size: True,
+    within: Folders | None = None,
+) -> Source:
     """Looks at a file that is to be copied; reads and hashes it if need be, and holds a small one.
 
     Args:
         path: Its path.
         needs_digest: True if a file of this size is to be read.
+        within: As of a :class:`Source`.
 
     Raises:
         SourceError: The file can't be read, or is no regular file.
         SourceChangedError: The file changed while it was read.
     """
     now_ns = coarse_now_ns()
-    fd, found = _open(path)
+    fd, found = _open(path, within)
     try:
         with closing(fd):
             is_read = needs_digest(found.st_size)
@@ -145,7 +168,7 @@ def look_at_source(path: str, needs_digest: Callable[[int], bool] = lambda _size
     if not is_whole or signature != signature_of(found):
         raise SourceChangedError(path)
     is_provable = is_older(signature.ctime_ns, now_ns)
-    return Source(path, digest, held, attributes_of(found), signature, is_provable)
+    return Source(path, digest, held, attributes_of(found), signature, is_provable, within)
 
 
 def may_be_at(target: str) -> Callable[[int], bool]:

@@ -122,8 +122,10 @@ class Folders:
         Raises:
             OSError: As :meth:`folder` does.
         """
-        self.recheck(above := parent(name))
-        return leaf(name), self.folder(above)
+        folder, _, base = name.rpartition("/")
+        above = Name(folder)
+        self.recheck(above)
+        return base, self.folder(above)
 
     def _is_in(self, above: int, folder: Name) -> bool:
         """True if a folder that was opened is still an entry of the one above it."""

@@ -15,12 +15,13 @@ from typing import Final
 from .._core.declaration import Declaration, Declared
 from .._core.errors import ApplyError, FsMirrorError, PathError, SourceError, TooManyRemovalsError
 from .._core.intents import Intent
-from .._core.names import Name
+from .._core.names import Name, ancestors
 from .._core.ownership import OnConflict
 from .._core.rows import Row
 from .._core.states import ABSENT, Absent, DirState, FileState, Kind
 from .._core.text import precedes
 from .._disk.sources import Source, look_at_source, may_be_at
+from .._disk.tree import Folders
 from .brake import Limit, allowance
 from .drift import LastWritten, last_written, rows
 
@@ -43,6 +44,8 @@ class Comparison:
         on_conflict: The policy for foreign bytes.
         durable: True if the batches have to survive a power cut.
         read: True to read every source, instead of trusting an unchanged signature.
+        source: The folder that holds every source, and from which each is opened; by default
+            each is opened by its own path.
 
     Attributes:
         drifted: Paths in the last batch that somebody else has changed if they need a write:
@@ -55,6 +58,7 @@ class Comparison:
     on_conflict: OnConflict = "backup"
     durable: bool = True
     read: bool = False
+    source: Folders | None = None
     drifted: set[Name] = field(default_factory=set, init=False)
     unread: dict[Name, SourceError] = field(default_factory=dict, init=False)
 
@@ -104,12 +108,14 @@ class Comparison:
         """
         state, content, seen = wanted.desired, wanted.content, wanted.source
         if isinstance(state, FileState) and seen is not None:
+            path, within = wanted.copied, self.source
             if self.read:
-                content = look_at_source(wanted.copied)
+                content = look_at_source(path, within=within)
             elif recorded is not None:
-                content = Source(wanted.copied, recorded.digest, None, recorded.attributes, seen)
+                attributes, digest = recorded.attributes, recorded.digest
+                content = Source(path, digest, None, attributes, seen, within=within)
             else:
-                content = look_at_source(wanted.copied, may_be_at(os.path.join(self.root, name)))
+                content = look_at_source(path, may_be_at(os.path.join(self.root, name)), within)
             try:
                 attributes = wanted.own.of_copy(content.attributes, wanted.preserve)
             except ValueError as error:  # It was within range when it was declared.
@@ -131,19 +137,26 @@ def _merged(
     declared: Declared, written: Iterable[LastWritten]
 ) -> Iterator[tuple[Name, Declaration | None, LastWritten | None]]:
     """Yields each path, by name, with its desired and its last-written state."""
-    rows = iter(written)
+    rows, stays = iter(written), set[Name]()
+
+    def undeclared(row: Row) -> Declaration | None:
+        is_kept = stays and not stays.isdisjoint(ancestors(row.name))
+        return None if is_kept else _UNDECLARED
+
     last = next(rows, None)
     for name, wanted in declared:
         while last is not None and last[0].name != name and precedes(last[0].name, name):
-            yield last[0].name, _UNDECLARED, last
+            yield last[0].name, undeclared(last[0]), last
             last = next(rows, None)
+        if wanted is None:
+            stays.add(name)
         if last is not None and last[0].name == name:
             yield name, wanted, last
             last = next(rows, None)
         else:
             yield name, wanted, None
     while last is not None:
-        yield last[0].name, _UNDECLARED, last
+        yield last[0].name, undeclared(last[0]), last
         last = next(rows, None)
 
 

@@ -84,7 +84,7 @@ def test_exact_leaves_files_that_it_could_not_put_right(
     assert (dst / "index.html").read_bytes() == b"foreign"
     assert backups(dst) == [b"mine"]
 
-    def opened(path: str) -> tuple[int, os.stat_result]:
+    def opened(path: str, *place: Any) -> tuple[int, os.stat_result]:
         raise SourceError(path, "can't be read: Permission denied")
 
     with monkeypatch.context() as patch:
@@ -101,8 +101,11 @@ def test_files_that_exact_leaves_cause_no_rerun(src: Path, dst: Path) -> None:
     dst.mkdir()
     (dst / "index.html").write_bytes(b"foreign")
     options = Options(str(src), str(dst), on_conflict="error", exact=True)
-    with contextlib.closing(_sync.Syncing(options)) as syncing:
-        assert syncing.run(survey(options)).failures
+    with (
+        contextlib.closing(_sync.Syncing(options)) as syncing,
+        contextlib.closing(survey(options)) as found,
+    ):
+        assert syncing.run(found).failures
         assert not syncing.has_drifted()
         (dst / "mine").touch()
         assert syncing.has_drifted()

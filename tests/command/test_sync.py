@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -134,9 +135,9 @@ def _opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collects the paths of the source that are opened from now on."""
     opened, real = list[str](), _source._open
 
-    def open_and_tell(path: str) -> tuple[int, os.stat_result]:
+    def open_and_tell(path: str, *place: Any) -> tuple[int, os.stat_result]:
         opened.append(path)
-        return real(path)
+        return real(path, *place)
 
     monkeypatch.setattr(_source, "_open", open_and_tell)
     return opened
@@ -165,7 +166,8 @@ def test_paths_are_compared_in_the_order_of_the_ledger(src: Path, dst: Path) -> 
         path = src / name
         path.mkdir(parents=True, exist_ok=True)
         (path / "file").write_bytes(name.encode())
-    names = [name for name, _ in survey(Options(str(src))).declared()]
+    with contextlib.closing(survey(Options(str(src)))) as found:
+        names = [name for name, _ in found.declared()]
     assert names == sorted(snapshot(src))
     sync(src, dst)
     assert [row.name for row in ledger_rows(Mirror(dst))] == names
@@ -238,17 +240,28 @@ def test_gitignore_option_mirrors_the_files_that_git_lists(tmp_path: Path, dst: 
     assert set(contents(snapshot(dst))) == set(filter(None, listed.split("\0")))
 
 
-@pytest.mark.parametrize("folder", ["", "docs/"])
-def test_gitignore_file_with_a_bad_pattern_is_named(src: Path, dst: Path, folder: str) -> None:
-    (src / f"{folder}.gitignore").write_bytes(b"*.log\n[z-a]\n")
+def test_gitignore_file_with_a_bad_pattern_is_named(src: Path, dst: Path) -> None:
+    (src / ".gitignore").write_bytes(b"*.log\n[z-a]\n")
     result = sync(src, dst, "--gitignore")
     assert result.exit_code == 3
-    assert (
-        f"{src}: can't be read whole: {folder}.gitignore: the pattern '[z-a]' can't be parsed"
-        in result.stderr
-    )
+    problem = "can't be read: .gitignore: the pattern '[z-a]' can't be parsed"
+    assert f"{src}: {problem}" in result.stderr
+    assert result.stderr.endswith("(nothing was changed)\n")
     assert result.stderr.count("\n") == 1
     assert snapshot(dst) == {}
+
+
+def test_bad_gitignore_file_keeps_the_copy_of_its_folder(src: Path, dst: Path) -> None:
+    sync(src, dst, "--gitignore")
+    (src / "docs" / ".gitignore").write_bytes(b"*.log\n[z-a]\n")
+    (src / "docs" / "large").unlink()
+    (src / "index.html").write_bytes(b"changed")
+    before = snapshot(dst / "docs")
+    result = sync(src, dst, "--gitignore")
+    assert result.exit_code == 3
+    assert "'docs': .gitignore: the pattern '[z-a]' can't be parsed" in result.stderr
+    assert snapshot(dst / "docs") == before
+    assert (dst / "index.html").read_bytes() == b"changed"
 
 
 @pytest.mark.parametrize("pattern", ["!", "\\", "[z-a]"])
@@ -271,10 +284,10 @@ def test_unreadable_file_fails_by_name_and_its_copy_stays(
     (src / "new").write_bytes(b"new")
     real = _source._open
 
-    def opened(path: str) -> tuple[int, os.stat_result]:
+    def opened(path: str, *place: Any) -> tuple[int, os.stat_result]:
         if path.endswith("index.html"):
             raise SourceError(path, "can't be read: Permission denied")
-        return real(path)
+        return real(path, *place)
 
     with monkeypatch.context() as patch:
         patch.setattr(_source, "_open", opened)
@@ -341,14 +354,26 @@ def test_file_with_an_impossible_time_fails_by_name_and_its_copy_stays(
     assert state(dst) == state(src)
 
 
-@pytest.mark.parametrize("folder", ["", "docs"])
-def test_folder_with_an_impossible_time_stops_the_run(src: Path, dst: Path, folder: str) -> None:
+def test_source_with_an_impossible_time_is_not_mirrored(src: Path, dst: Path) -> None:
     sync(src, dst)
     (src / "index.html").unlink()
-    send_far(src / folder)
+    send_far(src)
     result = sync(src, dst)
     assert result.exit_code == 3
-    assert f"{folder or src}: has a time that no mirror can keep" in result.stderr
+    assert f"{src}: can't be read: has a time that no mirror can keep" in result.stderr
     assert result.stderr.endswith("(nothing was changed)\n")
     assert result.stderr.count("\n") == 1
     assert (dst / "index.html").exists()
+
+
+def test_folder_with_an_impossible_time_stays_as_it_is(src: Path, dst: Path) -> None:
+    sync(src, dst)
+    (src / "index.html").unlink()
+    (src / "docs" / "large").unlink()
+    send_far(src / "docs")
+    result = sync(src, dst, "--exact")
+    assert result.exit_code == 3
+    assert f"'{src / 'docs'}' has a time that no mirror can keep" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (dst / "index.html").exists()
+    assert (dst / "docs" / "large").exists()

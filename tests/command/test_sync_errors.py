@@ -96,7 +96,7 @@ def test_file_whose_source_is_unreadable_is_not_counted_as_unchanged(
     assert sync(pages, dst).exit_code == 0
     (pages / "index.html").write_bytes(b"<p>changed")
 
-    def opened(path: str) -> tuple[int, os.stat_result]:
+    def opened(path: str, *_place: object) -> tuple[int, os.stat_result]:
         raise SourceError(path, "can't be read: Permission denied")
 
     monkeypatch.setattr(_source, "_open", opened)
@@ -164,23 +164,54 @@ def test_destination_without_permission_is_one_message(pages: Path, tmp_path: Pa
     assert _as_nobody(told).startswith(f"3 fsmirror: {closed / 'dst'}: may not be opened")
 
 
-def test_source_that_can_not_be_read_whole_changes_nothing(
-    pages: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("more", [(), ("--exact",), ("--max-delete", "0")])
+def test_folder_that_can_not_be_listed_stays_as_it_is(
+    pages: Path, dst: Path, more: tuple[str, ...], unlistable: Callable[[Path], None]
+) -> None:
+    (pages / "guide-2").mkdir()  # To the ledger this is before what is in ``guide``.
+    (pages / "guide" / "deep" / "far").mkdir()
+    sync(pages, dst)
+    (dst / "guide" / "deep" / "far" / "foreign").touch()
+    before = snapshot(dst / "guide" / "deep")
+    shutil.rmtree(pages / "guide" / "deep")
+    (pages / "guide" / "deep").mkdir()
+    (pages / "index.html").write_bytes(b"changed")
+    unlistable(pages / "guide" / "deep")
+    told_first = sync(pages, dst, "-n", *more)
+    result = sync(pages, dst, *more)
+    for told in (told_first, result):
+        assert (told.exit_code, "'guide/deep': Permission denied" in told.output) == (3, True)
+    assert snapshot(dst / "guide" / "deep") == before
+    assert (dst / "index.html").read_bytes() == b"changed"
+
+
+@pytest.fixture
+def unlistable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a folder unlistable, also for root."""
+
+    def act(path: Path) -> None:
+        real, inode = os.scandir, path.stat().st_ino
+
+        def scandir(fd: int) -> object:
+            if os.stat(fd).st_ino == inode:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(fd)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+
+    return act
+
+
+def test_source_that_can_not_be_listed_changes_nothing(
+    pages: Path, dst: Path, unlistable: Callable[[Path], None]
 ) -> None:
     sync(pages, dst)
-    before, real = snapshot(dst), os.scandir
+    before = snapshot(dst)
     (pages / "index.html").write_bytes(b"changed")
-
-    def scandir(path: str) -> object:
-        if path.endswith("deep"):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-        return real(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", scandir)
-        result = sync(pages, dst)
+    unlistable(pages)
+    result = sync(pages, dst)
     assert result.exit_code == 3
-    assert "guide/deep: Permission denied (nothing was changed)" in result.stderr
+    assert f"{pages}: can't be read: Permission denied (nothing was changed)" in result.stderr
     assert snapshot(dst) == before
 
 

@@ -67,9 +67,10 @@ def _run(source: Path, target: Path, *, checksum: bool = False) -> dict[str, Any
         pass  # A change in this tick would be read again by the next run.
     with (
         contextlib.closing(Syncing(options)) as run,
+        contextlib.closing(survey(options)) as found,
         mock.patch.object(syncing, "apply_intents", side_effect=apply_intents) as apply,
     ):
-        summary = run.run(survey(options))
+        summary = run.run(found)
     return {"batches": apply.call_count, "failures": summary.failures}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import inspect
 import os
@@ -155,7 +156,8 @@ def test_declared_path_that_is_not_managed_is_left_alone(
     (source / "f").touch()
     for name in ("empty", "e"):
         (source / name).mkdir()
-    besides = known_in(survey(Options(str(source))))
+    with contextlib.closing(survey(Options(str(source)))) as found:
+        besides = known_in(found)
     assert set(mirror.session.run(partial(sweep, besides=besides)).backed_up) == {"d/other", "dd"}
     # A folder where a file belongs stays; a file where a folder belongs may be replaced.
     assert snapshot(root) == {"d": "dir", "d/theirs": b"1", "empty": "dir", "e": b"1"}
