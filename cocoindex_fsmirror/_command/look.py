@@ -80,13 +80,13 @@ def status(root: str) -> Report:
     return Report(figures, lines, ExitStatus.DIFFERS if drifted or orphans else ExitStatus.IN_ORDER)
 
 
-def _owner_figures(root: str, owner: reader.Owner) -> Figures:
+def _owner_figures(root: str, owner: reader.OwnerFigures) -> Figures:
     """Describes an owner for programs."""
     by, since = _owner_name(root, owner), utc(owner.since_ns)
     return {"by": by, "since": since, "files": owner.files, "lost": owner.is_lost}
 
 
-def _owner_name(root: str, owner: reader.Owner) -> str:
+def _owner_name(root: str, owner: reader.OwnerFigures) -> str:
     """Returns the name of an owner."""
     if owner.identity == reader.noted(root, OWNER):
         return f"fsmirror sync {printable(reader.noted(root, SOURCE))}"

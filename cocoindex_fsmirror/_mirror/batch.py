@@ -18,11 +18,11 @@ from .._core.errors import BarrierError, LedgerError
 from .._core.intents import Intent
 from .._core.layout import FOLDER
 from .._core.names import ROOT, Name, leaf, parent
+from .._core.owners import Declarer, Epoch, Owner
 from .._core.plan import Plan
 from .._core.planner import make_plan
 from .._core.rows import Displaced, Row
 from .._core.states import ABSENT
-from .._disk.calls import coarse_now_ns
 from .._disk.homes import find_edge
 from .._disk.staging import Staging
 from .._disk.tree import Tree
@@ -31,11 +31,12 @@ from .drift import DriftReport
 from .ledger import Ledger
 from .look import entries, is_folder, record, view_of
 from .outcome import Failures, Outcome, is_crossing, log_paths
+from .owners import admit
 from .place import Placement
 from .recover import empty_areas
 from .stage import Stage
 
-__all__ = ["apply_intents", "begin", "prepare"]
+__all__ = ["apply_intents", "begin", "prepare", "removal"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _NAMED: Final = 10  # paths that a log line names before it says how many more
@@ -50,6 +51,7 @@ def apply_intents(
     *,
     durable: bool = True,
     read: bool = False,
+    update: str = "",
     on_bytes: Callable[[int], None] = lambda _count: None,
 ) -> Outcome:
     """Brings paths to their desired states; the outcome lists failures of single paths.
@@ -63,6 +65,7 @@ def apply_intents(
         brake: Stops the batch if it removes too much.
         durable: True if the end of the closed ones has to survive a power cut.
         read: True to read every file, instead of trusting an unchanged ``lstat``.
+        update: The identity of the update, with which the epoch of the owner advances.
         on_bytes: Called with the number of bytes staged, as they come. An exception ends
             the batch before anything is in place; recovery cleans up.
 
@@ -86,7 +89,7 @@ def apply_intents(
         with contextlib.closing(Staging(tree, uuid.uuid4().hex, on_bytes)) as staging:
             stage = Stage(tree, plan, staging, Failures(outcome.failures))
             place = Placement(tree, ledger, stage, outcome, looked_ns)
-            _carry_out(tree, ledger, stage, place, durable=durable)
+            _carry_out(tree, ledger, stage, place, (batch[0].owner, update), durable=durable)
     log_paths(tree.path, outcome)
     if outcome.failures:
         # Whoever declared these was told: no wider invalidation is needed.
@@ -127,7 +130,13 @@ def _note_displaced(ledger: Ledger, plan: Plan, intents: list[Intent]) -> None:
 
 
 def _carry_out(
-    tree: Tree, ledger: Ledger, stage: Stage, place: Placement, *, durable: bool
+    tree: Tree,
+    ledger: Ledger,
+    stage: Stage,
+    place: Placement,
+    epoch: tuple[str, str],
+    *,
+    durable: bool,
 ) -> None:
     """Carries out a plan: steps 3 to 8 of a batch."""
     staging = stage.staging
@@ -180,14 +189,14 @@ def _carry_out(
     except OSError as error:
         doubtful = [replace(row, unsynced=True) for row in place.done.values()]
         with contextlib.suppress(LedgerError):
-            ledger.commit(doubtful, (), staging.batch)
+            ledger.commit(doubtful, (), staging.batch, epoch)
         raise _barrier_error(tree, error) from error
 
     # Step 8: record. A cut leaves the whole batch or, as before this step, its notes, which
     # stay also if foreign bytes could not be moved out of the staging area.
     rows = record(tree, place.done.values(), place.seen)
     gone = [name for name in place.gone if name not in place.done]
-    ledger.commit(rows, gone, None if is_stuck else staging.batch)
+    ledger.commit(rows, gone, None if is_stuck else staging.batch, epoch)
 
 
 def _barrier_error(tree: Tree, error: OSError) -> BarrierError:
@@ -206,39 +215,51 @@ def begin(tree: Tree, ledger: Ledger, note: str, by: str) -> str:
         by: The owner's name, for people.
     """
     owner = ledger.identity(note)
-    prepare(tree, ledger, owner, by, DriftReport())
+    prepare(tree, ledger, Owner(owner, declarer=Declarer(by)), DriftReport())
     return owner
 
 
-def prepare(tree: Tree, ledger: Ledger, owner: str, by: str, drift: DriftReport) -> None:
-    """Records what a look for drift found, and removes folders that nobody needs any more.
+def prepare(
+    tree: Tree, ledger: Ledger, owner: Owner, drift: DriftReport, *, begins: bool = False
+) -> Epoch:
+    """Records an owner that begins an update, and the drift that a look has found.
+
+    Folders that nobody needs any more go: they could not go with their last file while
+    somebody else had a file in them.
 
     Args:
         tree: The locked root.
         ledger: Its ledger.
-        owner: The identity whose drift is recorded.
-        by: The owner's name, for people.
+        owner: The owner, with the epoch of its update.
         drift: The result of the look.
+        begins: True if the epoch changes now, and not with the first batch.
+
+    Returns:
+        The epoch of the owner now.
+
+    Raises:
+        RootError: The declarer uses a copy of the database that the owner belongs to.
     """
-    if all(owner != known for known, *_ in ledger.owners()):
-        ledger.set_meta(f"owner:{owner}", f"{coarse_now_ns()} {by}")
-    # They could not go with their last file while somebody else had a file in them.
-    if deserted := ledger.deserted(owner):
-        removals = [_removal(row, durable=False) for row in deserted]
+    epoch = admit(tree, ledger, owner, begins=begins)
+    if deserted := ledger.deserted(owner.identity):
+        removals = [removal(row, durable=False) for row in deserted]
         failures = apply_intents(tree, ledger, removals).failures
         for failure in failures:
             if failure.operation == "remove":  # Others are of folders that are declared.
                 _log.warning("%s: %s", tree.path, failure)
     drifted = ledger.rows_named(drift.names).values()
-    mine = [row for row in drifted if row.owner == owner and row.declared and not row.seen]
-    if mine:
-        ledger.set_seen((row.name for row in mine), True)
-    noted = [note for note in ledger.displaced() if note.owner == owner and not note.seen]
+    mine = [row for row in drifted if row.owner == owner.identity and row.declared]
+    if unseen := [row.name for row in mine if not row.seen]:
+        ledger.set_seen(unseen, True)
+    noted = [note for note in ledger.displaced() if note.owner == owner.identity and not note.seen]
     if noted:
         ledger.set_displaced((note._replace(seen=True) for note in noted), ())
-    if drift.refreshed:
+    if owner.in_doubt:
+        ledger.distrust()
+    elif drift.refreshed:
         current = ledger.rows_named(row.name for row in drift.refreshed)
         ledger.commit((row for row in drift.refreshed if _is_current(row, current)), ())
+    return epoch
 
 
 def _is_current(refreshed: Row, current: dict[Name, Row]) -> bool:
@@ -255,11 +276,11 @@ def _removals(ledger: Ledger, owner: str, container: str, *, durable: bool) -> l
     notes = (note for note in ledger.displaced() if note.owner == owner)
     given_way = [note for note in notes if note.container.startswith(container)]
     rows: list[Row | Displaced] = [*ledger.rows_of(owner, container), *given_way]
-    return [_removal(row, durable=durable) for row in rows]
+    return [removal(row, durable=durable) for row in rows]
 
 
-def _removal(row: Row | Displaced, *, durable: bool) -> Intent:
-    """Makes the intent to remove a path because its directory target is gone."""
+def removal(row: Row | Displaced, *, durable: bool = True) -> Intent:
+    """Makes the intent to remove a path that is declared no longer, if it is ours."""
     return Intent(row.name, ABSENT, row.owner, row.container, on_conflict="keep", durable=durable)
 
 

@@ -7,6 +7,7 @@ given to SQLite as text or bytes, with a cast.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 from .._core.errors import LedgerError
 from .._core.text import internal
 
-__all__ = ["GIVEN", "CorruptLedgerError", "connected", "translated"]
+__all__ = ["GIVEN", "CorruptLedgerError", "connected", "origin_of", "translated"]
 
 GIVEN: Final = "CAST(? AS TEXT)"
 """A name, or another text that may be bytes, in a statement."""
@@ -58,3 +59,21 @@ def translated(what: str) -> Iterator[None]:
             raise CorruptLedgerError(f"{what}: {error}") from error
         hint = _HINTS.get(code, "")
         raise LedgerError(f"{what}: {error}" + (f" ({hint})" if hint else "")) from error
+
+
+def origin_of(found: os.stat_result, marker: str, folder: int | None = None) -> str:
+    """Returns the identity of a ledger's file, which changes when it is copied or put back.
+
+    A file that is restored often gets the inode number that it had. A second file beside it,
+    which we never change, gets a new ctime then.
+
+    Args:
+        found: The result of ``lstat`` for the ledger.
+        marker: The path of the second file.
+        folder: The descriptor of the folder that a relative path counts from.
+    """
+    try:
+        beside = os.stat(marker, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return f"{found.st_ino}"
+    return f"{found.st_ino} {beside.st_ino} {beside.st_ctime_ns}"

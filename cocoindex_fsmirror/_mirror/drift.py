@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from .._core.errors import LedgerError, RootError
 from .._core.names import ROOT, Name
+from .._core.owners import Owner
 from .._core.rows import Row
 from .._core.states import ABSENT, Actual, Kind, is_older, same, same_content
 from .._core.text import precedes
@@ -55,14 +56,14 @@ class DriftReport(msgspec.Struct, frozen=True):
         names: Declared paths whose actual state is not the last-written one.
         components: Owner and component of each of them.
         stale: Owners with a path whose drift an earlier update saw, and nobody has healed.
-        known: Owners that the ledger remembers. One that is missing lost its memory.
+        owners: The owners that the ledger remembers. One that is missing lost its memory.
         refreshed: Rows of files that were touched, but still hold their content.
     """
 
     names: frozenset[Name] = frozenset()
     components: frozenset[tuple[str, str]] = frozenset()
     stale: frozenset[str] = frozenset()
-    known: frozenset[str] = frozenset()
+    owners: Mapping[str, Owner] = {}  # msgspec copies the default.
     refreshed: tuple[Row, ...] = ()
 
 
@@ -250,7 +251,7 @@ def find_drift(root: str, span: Span = ALL, *, content: bool = False) -> DriftRe
     )
 
 
-_Unfinished = tuple[list[Row], frozenset[Name], frozenset[str], frozenset[str]]
+_Unfinished = tuple[list[Row], frozenset[Name], frozenset[str], dict[str, Owner]]
 
 
 def _unfinished(root: str) -> _Unfinished:
@@ -262,7 +263,7 @@ def _unfinished(root: str) -> _Unfinished:
     with known(root) as ledger:
         notes = ledger.displaced()
         drifted = [note.row for note in ledger.pending()]
-        owners = frozenset(owner for owner, *_ in ledger.owners() if ledger.is_believed)
+        owners = ledger.owners()
         winners = ledger.rows_named(note.by for note in notes).values()
     # Only the owner and the component of these rows count.
     drifted += [replace(row, seen=False) for row in winners]

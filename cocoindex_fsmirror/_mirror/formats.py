@@ -1,4 +1,4 @@
-"""The formats of the ledger: its tables, and the steps from older formats.
+"""The database of a ledger: connections, its tables, and the steps from older formats.
 
 The format is checked before anything else is read. A ledger that is opened for writing is
 migrated in its place; one that is only read is copied into memory and migrated there. Each step
@@ -25,7 +25,7 @@ __all__ = [
     "migrated_copy",
 ]
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 _OLDEST: Final = 2  # 1 was never released.
 
 SCHEMA: Final = f"""
@@ -47,6 +47,11 @@ CREATE TABLE IF NOT EXISTS displaced (
 CREATE TABLE IF NOT EXISTS intents (
     batch TEXT NOT NULL, owner TEXT NOT NULL, part INTEGER NOT NULL, notes BLOB NOT NULL,
     PRIMARY KEY (batch, owner, part)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS owners (
+    identity TEXT PRIMARY KEY, since_ns INTEGER NOT NULL, "by" TEXT NOT NULL,
+    database TEXT NOT NULL, place TEXT NOT NULL, epoch TEXT NOT NULL,
+    batches INTEGER NOT NULL, in_doubt INTEGER NOT NULL
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('format', {FORMAT});
 """
@@ -151,6 +156,29 @@ def _notes_of_3(packed: bytes) -> bytes:
     return msgspec.msgpack.encode(notes)
 
 
+def _from_3_to_4(connection: sqlite3.Connection) -> None:
+    """Moves the owners from texts in ``meta`` to a table of their own."""
+    execute = connection.execute
+    execute(
+        "CREATE TABLE owners (identity TEXT PRIMARY KEY, since_ns INTEGER NOT NULL,"
+        ' "by" TEXT NOT NULL, database TEXT NOT NULL, place TEXT NOT NULL, epoch TEXT NOT NULL,'
+        " batches INTEGER NOT NULL, in_doubt INTEGER NOT NULL) WITHOUT ROWID"
+    )
+    found = execute("SELECT substr(key, 7), value FROM meta WHERE key LIKE 'owner:%'").fetchall()
+    for identity, value in found:
+        since, _, by = str(value).partition(" ")
+        if not since.isdecimal():
+            raise CorruptLedgerError("holds an owner that can't be read")
+        # The path of a database, and the key in that; only an absolute one is told from a name.
+        database, _, place = by.partition(" /")
+        values = (identity, int(since), database, place and f"/{place}")
+        execute("INSERT INTO owners VALUES (?, ?, ?, '', ?, '', 0, 0)", values)
+    execute("DELETE FROM meta WHERE key LIKE 'owner:%'")
+
+
 _FIELDS_OF_2: Final = 17
 _DOUBT: Final = 14
-_STEPS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_from_2_to_3,)
+_STEPS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
+    _from_2_to_3,
+    _from_3_to_4,
+)

@@ -20,12 +20,13 @@ from typing import Final
 from msgspec.structs import astuple
 
 from .._core.errors import LedgerError
-from .._core.layout import LEDGER
+from .._core.layout import GITIGNORE, LEDGER
 from .._core.names import Name, leaf
+from .._core.owners import Owner
 from .._core.rows import Displaced, Pending, Row, packed
 from .._core.text import external
 from .._disk.tree import inode_of
-from .database import GIVEN, CorruptLedgerError, connected, translated
+from .database import GIVEN, CorruptLedgerError, connected, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, migrate
 from .reader import FIELDS, LedgerReader
 
@@ -66,7 +67,8 @@ class Ledger(LedgerReader):
             # SQLite knows paths only, and a folder above may have become a link.
             if not _leads_to(file, there):
                 raise LedgerError(f"{file}: was replaced while we opened it")
-            ledger = cls(connection, inode_of(there), file)
+            origin = origin_of(there, leaf(GITIGNORE), folder)
+            ledger = cls(connection, inode_of(there), file, origin)
             found = check_format(connection, file)
             if network:
                 ledger._synchronous = "FULL"
@@ -91,14 +93,19 @@ class Ledger(LedgerReader):
         if self._connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise CorruptLedgerError(f"{self.file}: damaged")
         deque(self.names(), maxlen=0)
-        if self.get_meta("inode") not in (None, self.inode):
-            _log.warning("%s: was copied or restored; every file is read anew", self.file)
-            self._connection.execute("UPDATE rows SET recorded_ns = 0")
-        if self.get_meta("inode") != self.inode:
-            self.set_meta("inode", self.inode)
+        execute = self._connection.execute
+        if not self.is_believed:
+            if not self.is_empty() or self.owners():
+                _log.warning("%s: was copied or restored; every file is read anew", self.file)
+            self.distrust()
+            # A copy belongs to whatever database is used with it.
+            execute("UPDATE owners SET \"by\" = '', database = ''")
+        if self.get_meta("origin") != self.origin:
+            self.set_meta("origin", self.origin)
+            execute("DELETE FROM meta WHERE key = 'inode'")
         if self.get_meta("file") not in (None, self.file):
             # We made the root, but not the folders above it here: teardown must leave those.
-            self._connection.execute("UPDATE meta SET value = 1 WHERE key = 'made' AND value > 1")
+            execute("UPDATE meta SET value = 1 WHERE key = 'made' AND value > 1")
         if self.get_meta("file") != self.file:
             self.set_meta("file", self.file)
 
@@ -152,24 +159,62 @@ class Ledger(LedgerReader):
             if durable:
                 execute(f"PRAGMA synchronous={self._synchronous}")
 
-    def commit(self, rows: Iterable[Row], gone: Iterable[Name], batch: str | None = None) -> None:
+    def commit(
+        self,
+        rows: Iterable[Row],
+        gone: Iterable[Name],
+        batch: str | None = None,
+        epoch: tuple[str, str] = ("", ""),
+    ) -> None:
         """Stores and removes rows, and ends a batch, in one transaction.
 
         Args:
             rows: The rows to be stored.
             gone: The names whose rows are removed.
             batch: The batch whose notes are removed.
+            epoch: The owner whose epoch advances, and the update that does it; the epoch stays
+                if that is empty.
         """
+        written, (owner, update) = list(rows), epoch
         with self.transaction():
             execute = self._connection.executemany
+            self._note_losses(written)
             execute(f"DELETE FROM rows WHERE name = {GIVEN}", ((external(name),) for name in gone))
-            sql, stored = f"INSERT OR REPLACE INTO rows ({FIELDS}) VALUES ({_MARKS})", [*rows]
+            sql = f"INSERT OR REPLACE INTO rows ({FIELDS}) VALUES ({_MARKS})"
             try:
-                execute(sql, map(astuple, stored))
+                execute(sql, map(astuple, written))
             except UnicodeEncodeError:  # Slower, and rarely needed.
-                execute(sql, ([*map(external, astuple(row))] for row in stored))
+                execute(sql, ([*map(external, astuple(row))] for row in written))
             if batch is not None:
                 self._connection.execute("DELETE FROM intents WHERE batch = ?", (batch,))
+            if update:
+                sql = "UPDATE owners SET batches = iif(epoch = ?1, batches, 0) + 1, epoch = ?1"
+                self._connection.execute(f"{sql} WHERE identity = ?2", (update, owner))
+
+    def _note_losses(self, written: list[Row]) -> None:
+        """Gives each owner that loses a path to another one an epoch that fits no memory.
+
+        So its next update declares all of its paths again, and meets the other one.
+        """
+        if len(self.owners()) > 1:
+            before = self.rows_named(row.name for row in written)
+            now = {row.name: row.owner for row in written}
+            losers = {row.owner for row in before.values() if row.owner != now[row.name]}
+            sql = "UPDATE owners SET epoch = hex(randomblob(16)), batches = 0 WHERE identity = ?"
+            self._connection.executemany(sql, ((owner,) for owner in losers))
+
+    def distrust(self) -> None:
+        """Marks every file as one that has to be read before it counts as unchanged."""
+        with translated(self.file):
+            self._connection.execute("UPDATE rows SET recorded_ns = 0")
+
+    def set_owner(self, owner: Owner) -> None:
+        """Stores an owner."""
+        with translated(self.file):
+            values = (*owner[:2], *owner.declarer, *owner.epoch, owner.in_doubt)
+            marks = f"?, ?, {GIVEN}, ?, {GIVEN}, ?, ?, ?"
+            sql = f"INSERT OR REPLACE INTO owners VALUES ({marks})"
+            self._connection.execute(sql, [*map(external, values)])
 
     def set_displaced(self, added: Iterable[Displaced], ended: Iterable[Displaced]) -> None:
         """Stores and removes notes of declarations that had to give way."""
@@ -187,7 +232,7 @@ class Ledger(LedgerReader):
         with self.transaction():
             for table in ("rows", "displaced", "intents"):
                 self._connection.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
-            self._connection.execute("DELETE FROM meta WHERE key = ?", (f"owner:{owner}",))
+            self._connection.execute("DELETE FROM owners WHERE identity = ?", (owner,))
 
     def set_seen(self, names: Iterable[Name], seen: bool) -> None:
         """Marks rows of declared paths whose drift an update has seen, or removes that mark."""

@@ -18,6 +18,7 @@ import msgspec
 from .._core.attributes import check_choice
 from .._core.errors import ApplyError
 from .._core.intents import Durability, Intent
+from .._core.owners import NOBODY, Declarer, Epoch, Owner
 from .._core.ownership import OnConflict
 from .._core.states import Kind
 from .._core.text import encoded
@@ -74,6 +75,7 @@ class Mirror:
     Attributes:
         root: The absolute path of the directory.
         session: The session in which it is changed.
+        epochs: The epoch of each owner after the last batch.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Mirror:
     ) -> None:
         self.root = os.path.abspath(root)
         self.session = Session(self.root, patience)
+        self.epochs: dict[str, Epoch] = {}
         self._on_outcome = on_outcome
         self._on_bytes = on_bytes
 
@@ -142,11 +145,7 @@ class Mirror:
         return list_backups(self.root)
 
     def observe(self, *, content: bool = False) -> DriftReport:
-        """Looks for drift; changes nothing at all.
-
-        Args:
-            content: Read every file, instead of trusting an unchanged ``lstat``.
-        """
+        """Looks for drift as :meth:`verify` does, but reports more; changes nothing at all."""
         return observe(self.root, content=content)
 
     def create(self) -> None:
@@ -159,51 +158,59 @@ class Mirror:
 
     def prepare(
         self,
-        owner: str,
+        owner: Owner,
         drift: DriftReport,
         *,
         parents: bool = True,
         durable: bool = True,
         exact: bool = False,
-        by: str = "",
-    ) -> None:
-        """Makes the root if it is missing, recovers, and records drift that was found.
+        begins: bool = False,
+    ) -> Epoch:
+        """Makes the root if it is missing, recovers, and records an owner and what it found.
 
         Args:
-            owner: The identity whose drift is recorded.
+            owner: The owner, with the epoch of the update that begins. If it is in doubt,
+                nothing in the ledger counts as proof any more.
             drift: The result of :meth:`observe`.
             parents: True to make missing folders above the root.
             durable: True if a root that was made has to survive a power cut.
             exact: True to move what is not managed to the backup area, if the owner is known
                 from an earlier update.
-            by: The name of the owner, by which it is found again if the identity is lost.
+            begins: True if the epoch changes now, and not with the first batch.
+
+        Returns:
+            The epoch of the owner now.
 
         Raises:
-            RootError: The root can't be used.
+            RootError: The root can't be used, or the owner belongs to another database.
         """
 
-        def act(tree: Tree, ledger: Ledger) -> None:
+        def act(tree: Tree, ledger: Ledger) -> Epoch:
+            is_known = owner.identity in ledger.owners()
+            epoch = prepare(tree, ledger, owner, drift, begins=begins)
             # Of a new owner, what it is about to adopt would be moved away.
-            if exact and any(owner == known for known, *_ in ledger.owners()):
+            if exact and is_known:
                 for failure in sweep(tree, ledger).failures:
                     _log.warning("%s: %s", self.root, failure)
-            prepare(tree, ledger, owner, by, drift)
+            return epoch
 
-        self.session.run(act, create=True, parents=parents, durable=durable)
+        return self.session.run(act, create=True, parents=parents, durable=durable)
 
     def apply(
         self,
         intents: Iterable[Intent],
         closed: Iterable[tuple[str, str]] = (),
         brake: Brake | None = None,
+        *,
+        update: str = "",
     ) -> Outcome:
         """Brings paths to their desired states.
 
         Args:
             intents: One or more paths, in any order.
-            closed: Owner and container of directory targets that are no longer
-                declared; all that was declared through them goes.
+            closed: Owner and container of directory targets that are gone, with all in them.
             brake: Stops the batch if it removes too much.
+            update: The identity of the update, with which the owner's epoch advances.
 
         Returns:
             The outcome of the batch.
@@ -219,7 +226,12 @@ class Mirror:
 
         def act(tree: Tree, ledger: Ledger) -> Outcome:
             self._on_bytes(0)
-            return apply_intents(tree, ledger, wanted, gone, brake, on_bytes=self._on_bytes)
+            try:
+                return apply_intents(
+                    tree, ledger, wanted, gone, brake, update=update, on_bytes=self._on_bytes
+                )
+            finally:
+                self.epochs = {each.identity: each.epoch for each in ledger.owners().values()}
 
         outcome = self.session.run(act)
         self._on_outcome(outcome)
@@ -278,7 +290,13 @@ class Mirror:
         if failures:
             raise ApplyError(root, failures)
 
-    def tear_down(self, owner: str, *, durable: bool = True) -> Outcome:
+    def tear_down(
+        self,
+        owner: str,
+        acting: Declarer = NOBODY,
+        *,
+        durable: bool = True,
+    ) -> Outcome:
         """Removes what an owner made, and nothing else.
 
         Edited files stay, and so does everything foreign; one log line names it.
@@ -286,10 +304,11 @@ class Mirror:
 
         Args:
             owner: The identity whose files go.
+            acting: The declarer that gives it up, which must not use a copied database.
             durable: True if the removal has to survive a power cut.
 
         Raises:
             ApplyError: Some paths could not be removed.
             RootError: The root can't be used; one that is gone is no error.
         """
-        return tear_down(self.session, owner, durable=durable)
+        return tear_down(self.session, owner, acting, durable=durable)

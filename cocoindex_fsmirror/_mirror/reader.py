@@ -17,13 +17,14 @@ from typing import Any, Final, NamedTuple, Self, TypeAlias
 import msgspec
 
 from .._core.errors import InvalidNameError, LedgerError, RootError
-from .._core.layout import LEDGER
+from .._core.layout import GITIGNORE, LEDGER
 from .._core.names import ROOT, Name, check_names
+from .._core.owners import Declarer, Epoch, Owner
 from .._core.rows import Displaced, Pending, Row, unpacked
 from .._core.states import Kind
 from .._core.text import encoded, external
 from .._disk.tree import inode_of
-from .database import GIVEN, CorruptLedgerError, connected, translated
+from .database import GIVEN, CorruptLedgerError, connected, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, migrated_copy
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
     "FIELDS",
     "PAGE",
     "LedgerReader",
-    "Owner",
+    "OwnerFigures",
     "Recorded",
     "Span",
     "after",
@@ -76,15 +77,23 @@ class LedgerReader:
     Attributes:
         file: Its path, for messages.
         inode: The inode number of its file; 0 if there is none.
+        origin: The identity of its file, which no copy has.
         is_copy: True if it is a copy in memory, which no writer changes.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, inode: int, file: str, *, is_copy: bool = False
+        self,
+        connection: sqlite3.Connection,
+        inode: int,
+        file: str,
+        origin: str = "",
+        *,
+        is_copy: bool = False,
     ) -> None:
         self._connection = connection
         self.file = file
         self.inode = inode
+        self.origin = origin
         self.is_copy = is_copy
 
     @classmethod
@@ -111,16 +120,17 @@ class LedgerReader:
             raise LedgerError(f"{file}: can't be read: {error.strerror} ({hint})") from error
         if not stat.S_ISREG(found.st_mode):
             raise CorruptLedgerError(f"{file}: not a regular file")
+        origin = origin_of(found, os.path.join(path, GITIGNORE))
         with translated(file), contextlib.ExitStack() as opened:
             connection = connected(file, options)
             opened.enter_context(contextlib.closing(connection))
             version = check_format(connection, file)
             if version == FORMAT:
                 opened.pop_all()
-                return cls(connection, inode_of(found), file)
+                return cls(connection, inode_of(found), file, origin)
             if version:
                 copy = migrated_copy(connection, version)
-                return cls(copy, inode_of(found), file, is_copy=True)
+                return cls(copy, inode_of(found), file, origin, is_copy=True)
         return cls.empty()
 
     @classmethod
@@ -136,8 +146,11 @@ class LedgerReader:
 
     @property
     def is_believed(self) -> bool:
-        """True if its signatures were recorded by this very file, not by a copy's original."""
-        return self.get_meta("inode") == self.inode
+        """True if this very file recorded its signatures: it was not copied, nor put back."""
+        recorded = self.get_meta("origin")
+        if recorded is None:  # Up to format 3, which an inode number that came back deceived.
+            return self.get_meta("inode") == self.inode
+        return recorded == self.origin
 
     def get_meta(self, key: str) -> object:
         """Returns a value that belongs to the whole mirror, or ``None``."""
@@ -250,11 +263,16 @@ class LedgerReader:
         last = {(note.batch, note.home, note.entry): note for note in notes}
         return sorted(last.values(), key=lambda note: (note.batch, note.row.name))
 
-    def owners(self) -> list[tuple[str, str, int]]:
-        """Lists the owners: the identity of each, its name, and when it came, in nanoseconds."""
-        sql = "SELECT substr(key, 7), value FROM meta WHERE key LIKE 'owner:%'"
-        parts = [(identity, *str(value).partition(" ")) for identity, value in self._select(sql)]
-        return [(identity, by, int(since or 0)) for identity, since, _, by in parts]
+    def owners(self) -> dict[str, Owner]:
+        """Returns the owners by identity, in the order in which they came."""
+        sql = (
+            'SELECT identity, since_ns, "by", database, place, epoch, batches, in_doubt'
+            " FROM owners ORDER BY since_ns, identity"
+        )
+        return {
+            each[0]: Owner(each[0], each[1], Declarer(*each[2:5]), Epoch(*each[5:7]), bool(each[7]))
+            for each in self._select(sql)
+        }
 
     def _select(self, sql: str, *values: str | bytes | None) -> list[Any]:
         """Returns the rows that a query finds."""
@@ -323,7 +341,7 @@ def noted(root: str, key: str) -> str:
         return ledger.noted(key)
 
 
-class Owner(NamedTuple):
+class OwnerFigures(NamedTuple):
     """An owner, with its figures.
 
     Attributes:
@@ -342,16 +360,22 @@ class Owner(NamedTuple):
     is_lost: bool
 
 
-def owners(root: str) -> list[Owner]:
+def owners(root: str) -> list[OwnerFigures]:
     """Lists the owners in a mirror, in the order of their first updates.
 
     Raises:
         RootError: The directory is no mirror.
     """
     with mirrored(root) as ledger:
-        found = sorted(ledger.owners(), key=lambda owner: owner[2])
-        youngest = {by: identity for identity, by, _ in found if by}
+        found = ledger.owners()
+        youngest = {str(owner.declarer): identity for identity, owner in found.items()}
         return [
-            Owner(*owner, ledger.count(owner[0]), youngest.get(owner[1], owner[0]) != owner[0])
-            for owner in found
+            OwnerFigures(
+                identity,
+                by := str(owner.declarer),
+                owner.since_ns,
+                ledger.count(identity),
+                bool(by) and youngest[by] != identity,
+            )
+            for identity, owner in found.items()
         ]

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError
 from .._core.layout import ABILITIES, FOLDER, GITIGNORE, LEDGER_FILES, LOCK, STAGING, backups_of
 from .._core.names import ROOT
+from .._core.owners import NOBODY, Declarer, Epoch
 from .._core.rows import Row
 from .._core.states import Kind
 from .._disk.roots import is_there, remove_root
 from .._disk.tree import Tree
-from .batch import apply_intents
+from .batch import apply_intents, removal
 from .ledger import Ledger
 from .outcome import Outcome
+from .owners import may_tear_down
 from .session import Session
 
-__all__ = ["tear_down"]
+__all__ = ["remove_undeclared", "tear_down"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
 
-def tear_down(session: Session, owner: str | None = None, *, durable: bool = True) -> Outcome:
+def tear_down(
+    session: Session,
+    owner: str | None = None,
+    acting: Declarer = NOBODY,
+    *,
+    durable: bool = True,
+) -> Outcome:
     """Removes what one owner, or all of them, wrote, and nothing else.
 
     Edited and foreign files stay; one log line names them. With the last owner, the ledger
@@ -33,6 +41,8 @@ def tear_down(session: Session, owner: str | None = None, *, durable: bool = Tru
     Args:
         session: The session of the root.
         owner: The identity of the owner; by default all owners.
+        acting: The declarer that gives the owner up. One that uses a copy of the engine's
+            database removes nothing, and one log line says so.
         durable: True if the removal has to survive a power cut.
 
     Raises:
@@ -44,13 +54,13 @@ def tear_down(session: Session, owner: str | None = None, *, durable: bool = Tru
         return Outcome()
 
     def act(tree: Tree, ledger: Ledger) -> Outcome:
+        if owner is not None and not may_tear_down(tree, ledger, owner, acting):
+            return Outcome()
         leaving = {owner} if owner is not None else _all_owners(ledger)
         closed = [(identity, "") for identity in leaving]
         outcome = apply_intents(tree, ledger, (), closed, durable=durable)
         if not outcome.failures:
-            ledger.commit(_handed_over(ledger, leaving), ())
-            for identity in leaving:
-                ledger.forget(identity)
+            _forget(ledger, leaving)
             if ledger.is_empty():
                 _remove_our_folder(session, tree, ledger)
             if durable:
@@ -63,9 +73,53 @@ def tear_down(session: Session, owner: str | None = None, *, durable: bool = Tru
     return outcome
 
 
+def remove_undeclared(
+    session: Session,
+    owner: str,
+    epoch: Epoch,
+    besides: Collection[str],
+    is_declared: Callable[[Row], bool | None],
+) -> None:
+    """Removes paths that the ledger remembers, and that nobody has declared again.
+
+    Args:
+        session: The session of the root.
+        owner: The identity of the owner that has declared its paths again.
+        epoch: Its epoch from now on.
+        besides: Owners that it has come in the place of; those without paths are forgotten.
+        is_declared: True if a path of one of them is declared, False if it is not, and ``None``
+            if that can't be told.
+
+    Raises:
+        ApplyError: Some paths could not be removed.
+        RootError: The root can't be used.
+    """
+
+    def act(tree: Tree, ledger: Ledger) -> Outcome:
+        rows = [row for each in (owner, *besides) for row in ledger.rows_of(each) if row.declared]
+        verdicts = {row.name: is_declared(row) for row in rows}
+        gone = [row for row in rows if verdicts[row.name] is False]
+        outcome = apply_intents(tree, ledger, map(removal, gone))
+        _forget(ledger, {*besides} - {row.owner for row in rows if verdicts[row.name] is not False})
+        in_doubt = None in verdicts.values()
+        ledger.set_owner(ledger.owners()[owner]._replace(epoch=epoch, in_doubt=in_doubt))
+        return outcome
+
+    outcome = session.run(act)
+    if outcome.failures:
+        raise ApplyError(session.root, outcome.failures)
+
+
+def _forget(ledger: Ledger, owners: Collection[str]) -> None:
+    """Drops owners; hands the folders in which others have files over to those."""
+    ledger.commit(_handed_over(ledger, owners), ())
+    for owner in owners:
+        ledger.forget(owner)
+
+
 def _all_owners(ledger: Ledger) -> set[str]:
     """Returns the identities of all owners, also of those that only rows name."""
-    return {*(identity for identity, *_ in ledger.owners()), *(row.owner for row in ledger.rows())}
+    return {*ledger.owners(), *(row.owner for row in ledger.rows())}
 
 
 def _handed_over(ledger: Ledger, leaving: Collection[str]) -> list[Row]:

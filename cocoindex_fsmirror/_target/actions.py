@@ -16,7 +16,7 @@ from .._core.names import ROOT, Name, join
 from .._core.states import ABSENT, Desired, DirState, FileState, LinkState
 from .specs import Options, RootKey, RootUpdate, Spec
 
-__all__ = ["Action", "Change", "Drop", "Mount", "Place", "Single"]
+__all__ = ["Action", "Change", "Conclude", "Drop", "Mount", "Place", "Single"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,21 @@ class Mount(msgspec.Struct, frozen=True):
 
     child: Place
     spec: Spec
-    why_all_run: str
     was_file: Intent | None
 
     def __repr__(self) -> str:
         return f"mirror {self.child.root}"
+
+
+class Conclude(msgspec.Struct, frozen=True):
+    """The end of an update in which some paths may be declared no longer."""
+
+    root: RootKey
+    owner: str
+    update: RootUpdate
+
+    def __repr__(self) -> str:
+        return f"remove from {self.root} what is no longer declared"
 
 
 class Drop(msgspec.Struct, frozen=True):
@@ -93,7 +103,7 @@ class Drop(msgspec.Struct, frozen=True):
         return f"drop {self.root}"
 
 
-Action: TypeAlias = Change | Single | Mount | Drop
+Action: TypeAlias = Change | Single | Mount | Drop | Conclude
 
 
 def _line(name: str, desired: Desired) -> str:

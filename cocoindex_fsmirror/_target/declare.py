@@ -6,24 +6,29 @@ The names, positions and keywords are those of ``cocoindex.connectors.localfs``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import uuid
 from pathlib import Path, PurePath
-from typing import TypeAlias, Unpack, cast
+from typing import Any, TypeAlias, Unpack, cast
 
 import cocoindex as coco
 from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
 
 from .._core.attributes import checked_attributes, checked_content
+from .._core.errors import LedgerError
 from .._core.names import parse_name
+from .._core.owners import Declarer, Owner
 from .._core.states import DirState
 from .._mirror.brake import Brake
 from .._mirror.drift import has_drifted, observe
+from .._mirror.reader import known
+from .actions import Conclude
 from .dir_target import DirTarget
 from .engine import component_in_use, database_in_use, is_live
 from .failures import Failures
-from .handlers import ChildHandler
+from .handlers import END, ChildHandler
 from .localfs_guard import guard, refuse_to_adopt
 from .roots import ROOTS
 from .specs import Options, RootKey, RootOptions, RootUpdate, Spec, TargetOptions, state_of
@@ -124,8 +129,14 @@ async def mount_dir_target(
         TypeError: There is no such option.
         ValueError: An option has an unknown value.
     """
-    state, update = await asyncio.to_thread(_declared, path, create_parent_dirs, options)
-    return DirTarget(await coco.mount_target(state), update)
+    memory = _memory_of(path)
+    state, update = await asyncio.to_thread(_declared, path, create_parent_dirs, options, memory)
+    target = DirTarget(await coco.mount_target(state), update)
+    if update.recount is not None and memory is not None:
+        key = _located(path)[0]
+        end = Conclude(key, update.declarations.owner, update)
+        coco.declare_target_state(END.target_state(key, end))
+    return target
 
 
 @coco.fn(version=1)  # Without a version, each edit of the code would rerun components.
@@ -180,8 +191,26 @@ def declare_file(
     coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key.stable, spec)))
 
 
+def _memory_of(path: _Where) -> list[Any] | None:
+    """Returns the epoch at the end of the last update, as the engine stores it.
+
+    The engine stores the value that the list has when the calling component ends, which is after
+    all components below it. ``None`` where it can store nothing, as in a memoized function.
+    """
+    key = _located(path)[0]
+    try:
+        handle = coco.use_state(("cocoindex_fsmirror", key.base_dir_key, key.path), [])
+    except RuntimeError:
+        return None
+    handle.value = memory = list(handle.value)
+    return memory
+
+
 def _declared(
-    path: _Where, create_parent_dirs: bool, options: RootOptions
+    path: _Where,
+    create_parent_dirs: bool,
+    options: RootOptions,
+    memory: list[Any] | None = None,
 ) -> tuple[coco.TargetState[ChildHandler], RootUpdate]:
     """Looks for drift; returns the target state of a root, and its update that begins."""
     checked, (key, resolved) = Options().changed(options), _located(path)
@@ -190,33 +219,57 @@ def _declared(
     if resolved is not None and checked.verify != "none":
         drift = observe(resolved, content=checked.verify == "content")
     brake = None if checked.max_delete is None else Brake(checked.max_delete)
-    update = RootUpdate(drift, brake, failures=Failures(at_once=is_live()))
+    update = RootUpdate(drift, brake, memory, failures=Failures(at_once=is_live()))
     update.declarations.components.add(component_in_use())
     spec = Spec(
         DirState(),
         create_parent_dirs,
         given=options,
-        fresh_owner=uuid.uuid4().hex,
+        fresh_owner=_owner_at(resolved, key) or uuid.uuid4().hex,
         update=update,
-        by=database_in_use(),
+        declarer=Declarer(*database_in_use(), str(key)),
     )
     return ROOTS.target_state(key.stable, spec), update
 
 
 def _located(path: _Where) -> tuple[RootKey, str | None]:
-    """Returns the engine's key of a path, and the absolute path if its context is known here.
-
-    The key of a relative path is absolute: from another working directory the same path
-    means another target.
-    """
+    """Returns the engine's key of a path, and the absolute path if its context is known here."""
     if not isinstance(path, FilePath):
         path = FilePath(base_dir=path) if isinstance(path, coco.ContextKey) else FilePath(path)
     if path.base_dir is None:
         absolute = os.path.abspath(path.path)
-        return RootKey(None, absolute), absolute
+        is_kept = path.path.is_absolute() or _has_absolute_key(absolute)
+        return RootKey(None, absolute if is_kept else path.path.as_posix()), absolute
     key = RootKey(path.base_dir.key, path.path.as_posix())
     try:
         base = coco.use_context(path.base_dir)
     except (LookupError, RuntimeError):
         return key, None
     return key, os.path.abspath(os.path.join(base, path.path))
+
+
+def _has_absolute_key(root: str) -> bool:
+    """True if this database has a root under its absolute path, as earlier releases had all.
+
+    Another key would have all memoized components run again. So it is changed only where they
+    would run again with the old one as well, since the project was moved.
+    """
+    acting = Declarer(*database_in_use(), root)
+    owners = _owners_at(root)
+    return any(each.declarer.place == root and each.is_of(acting, root) for each in owners)
+
+
+def _owner_at(root: str | None, key: RootKey) -> str:
+    """Returns the owner that a project which was moved had under its old key; empty if none."""
+    if root is None or key.base_dir_key is not None or os.path.isabs(key.path):
+        return ""
+    owners = _owners_at(root)
+    ends = [each for each in owners if each.declarer.place.endswith(f"/{key.path}")]
+    return ends[0].identity if len(ends) == 1 else ""
+
+
+def _owners_at(root: str) -> list[Owner]:
+    """Lists the owners in a mirror; none if its ledger can't be read."""
+    with contextlib.suppress(LedgerError), known(root) as ledger:
+        return list(ledger.owners().values())
+    return []

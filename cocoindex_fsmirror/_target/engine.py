@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import inspect
 import itertools
+import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import cocoindex as coco
+from cocoindex._internal import core, environment
 
 __all__ = [
     "HAS_CHILD_FACTORY",
     "RETRIES_IN_PARTS",
+    "Component",
+    "Components",
     "component_in_use",
+    "components_in",
     "database_in_use",
+    "database_of",
     "is_live",
     "make_sink",
     "stay_attached",
@@ -38,14 +45,83 @@ _Apply = Callable[[Any, Sequence[_ActionT]], None]
 _ChildHandler = Callable[[Any, _ActionT], Any]
 
 
-def database_in_use() -> str:
-    """Returns the path of the engine's database that is being updated; empty if unknown."""
+def database_in_use() -> tuple[str, str]:
+    """Returns path and identity of the database that is being updated; empty if unknown."""
     try:
         # No release has a public way to ask for it.
-        settings = coco.get_component_context()._env.settings  # noqa: SLF001
+        return _database_of(coco.get_component_context()._env)  # noqa: SLF001
     except (AttributeError, LookupError, RuntimeError):
-        return ""
-    return str(settings.db_path or "")
+        return "", ""
+
+
+def database_of(context_provider: Any) -> tuple[str, str]:
+    """Returns path and identity of the database behind an action; empty if unknown."""
+    environment = _environment_of(context_provider)
+    return ("", "") if environment is None else _database_of(environment)
+
+
+def _environment_of(context_provider: Any) -> Any:
+    """Returns the environment with a context provider; no release has a public way."""
+    try:
+        infos = environment.get_registered_environment_infos()
+        found = [getattr(info.env, "_env", None) or info.env for info in infos]
+        return next(e for e in found if getattr(e, "_context_provider", 0) is context_provider)
+    except (AttributeError, StopIteration):
+        return None
+
+
+def _database_of(environment: Any) -> tuple[str, str]:
+    """Returns path and identity of an environment's database."""
+    path = os.path.abspath(environment.settings.db_path)
+    with contextlib.suppress(OSError):
+        there = os.stat(path)
+        return path, f"{there.st_dev} {there.st_ino}"
+    return path, ""
+
+
+class Component(NamedTuple):
+    """A component, as the engine's database has it.
+
+    Attributes:
+        has_succeeded: True if it has run to its end, ever.
+        keys: The keys of what it declares.
+    """
+
+    has_succeeded: bool
+    keys: frozenset[Any]
+
+
+Components: TypeAlias = Mapping[str, Component]
+"""The components of an app, by path."""
+
+
+def components_in(context_provider: Any, root: tuple[str | None, str]) -> Components | None:
+    """Returns the components of the app that declares a root.
+
+    Args:
+        context_provider: That of an action.
+        root: The key of the root.
+
+    Returns:
+        The components; ``None`` if they can't be told: more than one app declares the root.
+    """
+    found = _environment_of(context_provider)
+    if found is None:
+        return None
+    apps = []
+    for name in core.list_app_names(found._core_env):  # noqa: SLF001
+        everything = core.StablePath(), True, True, False
+        details = core.query_stable_path_details_by_name(found._core_env, name, *everything)  # noqa: SLF001
+        apps.append(
+            {
+                each.path.to_string(): Component(
+                    each.version > 0, frozenset(item.key for item in each.target_state_items)
+                )
+                for each in details
+            }
+        )
+    declaring = [app for app in apps if any(root in component.keys for component in app.values())]
+    return declaring[0] if len(declaring) == 1 else None
 
 
 def component_in_use() -> str:

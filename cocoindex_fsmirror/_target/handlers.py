@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 import cocoindex as coco
@@ -22,18 +23,21 @@ from msgspec.structs import replace
 from .._core.errors import FsMirrorError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name, join, parse_name
+from .._core.owners import Declarer, Epoch, Owner
 from .._core.states import ABSENT, Absent, DirState, Kind
 from .._core.text import internal
 from .._disk.roots import is_there
 from .._mirror.drift import DriftReport
 from .._mirror.mirror import Mirror
-from .actions import Action, Change, Drop, Mount, Place, Single
-from .engine import make_sink, stay_attached
+from .._mirror.owners import may_tear_down
+from .._mirror.teardown import remove_undeclared
+from .actions import Action, Change, Conclude, Drop, Mount, Place, Single
+from .engine import components_in, database_of, make_sink, stay_attached
 from .raising import BatchErrors, ask_again
 from .records import Record, is_settled, owner_of, record_of, remembered_digests
 from .specs import GONE, Options, RootKey, RootUpdate, Spec
 
-__all__ = ["MOST", "ChildHandler", "RootHandler", "apply_actions", "close_all", "mirror_at"]
+__all__ = ["END", "MOST", "ChildHandler", "RootHandler", "apply_actions", "close_all", "mirror_at"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _Declared: TypeAlias = Spec | coco.NonExistenceType
@@ -56,6 +60,9 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         stay_attached()
         place, own, spec = self._place, Name(internal(cast("str | bytes", key))), _spec_of(declared)
         name, update = join(place.prefix, own), place.update
+        if update.recount is not None and spec is not GONE:
+            update.recount.names.add(name)
+            update.recount.components.add(spec.component)
         record = record_of(spec.state, spec.component)
         drifted = bool(spec.rival) or (update.drift is not None and name in update.drift.names)
         settled = is_settled(record, previous, may_be_missing=missing, drifted=drifted)
@@ -68,7 +75,7 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         was_dir = any(record.kind == Kind.DIR for record in previous)
         closed = ((place.owner, f"{place.container}{own}//"),) if was_dir and not is_dir else ()
         child = place.inside(own, spec) if is_dir else None
-        reruns = is_dir and bool(_why_all_run(update, place.owner, previous))
+        reruns = is_dir and bool(previous and update.why_all_run)
         return _output(Change(place, intent, closed, child, settled), record, reruns=reruns)
 
 
@@ -89,9 +96,12 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
             was_file = None
             if Kind.FILE in kinds:
                 was_file = _intent(ROOT, GONE, owner, Options(), previous)
-            why = _why_all_run(update, owner, previous)
-            mount = Mount(Place(root, owner, options, update), spec, why, was_file)
-            return _output(mount, record_of(DirState(), "", owner), reruns=bool(why))
+            update.compare_memories(owner, spec.declarer, previous)
+            mount = Mount(Place(root, owner, options, update), spec, was_file)
+            known = update.drift.owners.get(owner) if update.drift is not None else None
+            before = known.epoch.update if known and update.memory is not None else ""
+            mounted = Record(Kind.DIR.value, owner=owner, epoch=update.identity, before=before)
+            return _output(mount, mounted, reruns=bool(update.why_all_run))
         if spec is GONE and Kind.FILE not in kinds:
             return _output(Drop(root, owner), ABSENT)
         record = record_of(spec.state, spec.component, owner)
@@ -100,6 +110,20 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
         options = Options().changed(spec.given, is_root=False)
         intent = _intent(ROOT, spec, owner, options, previous)
         return _output(Single(root, intent, Kind.DIR in kinds), record)
+
+
+class _EndHandler(coco.TargetHandler[Conclude, None, None]):
+    """Passes on what is to be done at the end of an update; nothing of it is stored."""
+
+    def reconcile(
+        self, _key: coco.StableKey, declared: Any, _previous: Any, _missing: bool, /
+    ) -> coco.TargetReconcileOutput[Any, Any, Any] | None:
+        """Returns the declared action."""
+        if coco.is_non_existence(declared):
+            return None
+        return coco.TargetReconcileOutput(
+            action=declared, sink=_sink, tracking_record=coco.NON_EXISTENCE
+        )
 
 
 def _spec_of(declared: _Declared) -> Spec:
@@ -129,17 +153,6 @@ def _intent(  # noqa: PLR0917
         options.durable,
         spec.rival,
     )
-
-
-def _why_all_run(update: RootUpdate, owner: str, previous: _Previous) -> str:
-    """Tells why every component below a root has to run again; empty if there is no reason."""
-    if update.drift is None or not previous:
-        return ""
-    if owner not in update.drift.known:
-        return "its ledger, or all of it, is gone"
-    if owner in update.drift.stale:
-        return "files drifted, and the component that declares them did not run again by itself"
-    return ""
 
 
 def _output(action: Action, record: Record | Absent, *, reruns: bool = False) -> _Output:
@@ -209,12 +222,12 @@ def apply_actions(context_provider: Any, actions: Sequence[Action]) -> None:
 
 def _try_all(context_provider: Any, actions: Sequence[Action]) -> FsMirrorError | None:
     """Applies a batch; returns the error to be raised, if something failed."""
-    changes: dict[RootKey, list[Change]] = {}
+    changes: dict[tuple[RootKey, str], list[Change]] = {}
     mounts: list[Mount] = []
-    rest: list[Single | Drop] = []
+    rest: list[Single | Drop | Conclude] = []
     for action in actions:
         if isinstance(action, Change):
-            changes.setdefault(action.place.root, []).append(action)
+            changes.setdefault((action.place.root, action.place.owner), []).append(action)
         elif isinstance(action, Mount):
             mounts.append(action)
         else:
@@ -229,62 +242,98 @@ def _try_all(context_provider: Any, actions: Sequence[Action]) -> FsMirrorError 
     return errors.raised(actions)
 
 
-def _apply(context_provider: Any, step: Mount | list[Change] | Single | Drop) -> None:
-    """Applies an action, or all changes of one root."""
+def _apply(context_provider: Any, step: Mount | list[Change] | Single | Drop | Conclude) -> None:
+    """Applies an action, or all changes of one owner."""
     match step:
         case Mount():
             _mount(context_provider, step)
         case Single():
             _write_single(context_provider, step)
         case Drop():
-            mirror_at(step.root.resolve(context_provider)).tear_down(step.owner)
+            acting = Declarer(*database_of(context_provider), str(step.root))
+            mirror_at(step.root.resolve(context_provider)).tear_down(step.owner, acting)
+        case Conclude():
+            _conclude(context_provider, step)
         case _:
             _change(step[0].place.root.resolve(context_provider), step)
 
 
 def _mount(context_provider: Any, action: Mount) -> None:
     """Prepares a root, which is made if it is missing."""
-    place = action.child
+    place, update = action.child, action.child.update
     root = place.root.resolve(context_provider)
     if action.was_file is not None:
         _write_single(context_provider, Single(place.root, action.was_file, False))
-    if action.why_all_run:
-        _log.warning("%s: every component below it runs again: %s", root, action.why_all_run)
-    mirror_at(root).prepare(
+    if update.why_all_run:
+        _log.warning("%s: every component below it runs again: %s", root, update.why_all_run)
+    acting = Owner(
         place.owner,
-        place.update.drift or DriftReport(),
+        declarer=action.spec.declarer,
+        epoch=Epoch(update.identity),
+        in_doubt=update.recount is not None and update.recount.is_out_of_step,
+    )
+    epoch = mirror_at(root).prepare(
+        acting,
+        update.drift or DriftReport(),
         parents=action.spec.create_parent_dirs,
         durable=place.options.durable,
-        exact=place.options.exact and place.update.drift is not None,
-        by=f"{action.spec.by} {place.root}".strip(),
+        exact=place.options.exact and update.drift is not None,
+        begins=update.memory is None,
     )
+    update.note(epoch)
 
 
 def _change(root: str, changes: list[Change]) -> None:
-    """Brings the paths of one root to their desired states."""
+    """Brings the paths of one owner to their desired states."""
     for change in changes:
         if change.intent.desired is ABSENT:
             change.place.update.declarations.withdraw(change.intent.name, change.intent.container)
     closed = [pair for change in changes for pair in change.closed]
-    intents = [change.intent for change in changes]
-    mirror_at(root).apply(intents, closed, changes[0].place.update.brake)
+    intents, place = [change.intent for change in changes], changes[0].place
+    mirror, update = mirror_at(root), place.update
+    # An update in doubt that is interrupted has to begin anew, and so it keeps the old epoch.
+    is_counting = update.recount is not None and update.memory is not None
+    identity = "" if is_counting else update.identity
+    try:
+        mirror.apply(intents, closed, update.brake, update=identity)
+    finally:
+        update.note(mirror.epochs.get(place.owner, Epoch()))
+
+
+def _conclude(context_provider: Any, action: Conclude) -> None:
+    """Removes what an update in doubt has not declared again."""
+    root, update = action.root.resolve(context_provider), action.update
+    recount, epoch = update.recount, Epoch(update.identity, 1)
+    assert recount is not None
+    running = components_in(context_provider, action.root)
+    is_declared = partial(recount.is_declared, running=running)
+    session = mirror_at(root).session
+    remove_undeclared(session, action.owner, epoch, recount.besides, is_declared)
+    update.note(epoch)
 
 
 def _write_single(context_provider: Any, action: Single) -> None:
     """Brings a file that is declared by itself to its desired state."""
     path = action.path.resolve(context_provider)
     intent = replace(action.intent, name=parse_name(os.path.basename(path)))
+    owner, durable = intent.owner, intent.durable
+    acting = Declarer(*database_of(context_provider), str(action.path))
     if action.was_dir:
-        mirror_at(path).tear_down(intent.owner, durable=intent.durable)
+        mirror_at(path).tear_down(owner, acting, durable=durable)
     mirror = mirror_at(os.path.dirname(path))
     if intent.desired is not ABSENT:
         mirror.prepare(
-            intent.owner, DriftReport(), parents=intent.create_parents, durable=intent.durable
+            Owner(owner, declarer=acting),
+            DriftReport(),
+            parents=intent.create_parents,
+            durable=durable,
         )
         mirror.apply([intent])
     elif is_there(mirror.root):
+        if not mirror.session.run(partial(may_tear_down, owner=owner, acting=acting)):
+            return
         mirror.apply([intent])
-        mirror.tear_down(intent.owner, durable=intent.durable)
+        mirror.tear_down(owner, acting, durable=durable)
 
 
 MOST: Final = 32
@@ -327,3 +376,5 @@ os.register_at_fork(after_in_child=_abandon)
 
 _delay = _BatchDelay()
 _sink = make_sink(apply_actions, _child_of)
+END: Final = coco.register_root_target_states_provider("cocoindex_fsmirror/end", _EndHandler())
+"""What is declared here is done once all components below have ended."""

@@ -15,14 +15,14 @@ from typing import TypeAlias
 
 from .._core.errors import ApplyError, FsMirrorError
 from .._core.names import ROOT
-from .actions import Action, Change, Drop, Mount, Single
+from .actions import Action, Change, Conclude, Drop, Mount, Single
 from .engine import RETRIES_IN_PARTS
 from .failures import RETRIED, Failures
 from .specs import RootKey, RootUpdate
 
 __all__ = ["BatchErrors", "ask_again"]
 
-_Step: TypeAlias = Mount | list[Change] | Single | Drop
+_Step: TypeAlias = Mount | list[Change] | Single | Drop | Conclude
 
 
 class _ToldError(FsMirrorError, asyncio.CancelledError):
@@ -94,6 +94,8 @@ def _update_of(step: _Step) -> tuple[RootUpdate | None, RootKey]:
         return step[0].place.update, step[0].place.root
     if isinstance(step, Mount):
         return step.child.update, step.child.root
+    if isinstance(step, Conclude):
+        return step.update, step.root
     return None, step.path if isinstance(step, Single) else step.root
 
 

@@ -29,6 +29,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         component: The path of the component that declared it.
         owner: For a root, the identity of its mirror; else empty.
         mtime_ns: The time of the last change that was asked for, if one was.
+        epoch: For a root, the update that was begun; empty in records of earlier releases.
+        before: For a root, the update that had changed it last before that.
     """
 
     kind: str
@@ -38,6 +40,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     component: str = ""
     owner: str = ""
     mtime_ns: int | None = None
+    epoch: str = ""
+    before: str = ""
 
 
 def record_of(desired: Desired, component: str, owner: str = "") -> Record | Absent:

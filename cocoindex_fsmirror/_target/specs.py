@@ -7,8 +7,9 @@ A new option that nested directories inherit is a key of :class:`TargetOptions` 
 from __future__ import annotations
 
 import os
+import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, TypedDict, get_args
@@ -20,6 +21,7 @@ from .._core.attributes import Attributes, check_choice
 from .._core.errors import RootError
 from .._core.intents import Durability
 from .._core.names import ROOT, Name
+from .._core.owners import NOBODY, Declarer, Epoch, fits
 from .._core.ownership import OnConflict
 from .._core.states import ABSENT, Content, Desired, FileState, digest_of
 from .._core.text import external, internal
@@ -28,6 +30,8 @@ from .._mirror.drift import DriftReport
 from .copies import Copies
 from .declarations import Declarations
 from .failures import Failures
+from .records import Record
+from .recount import Recount
 
 __all__ = [
     "GONE",
@@ -105,13 +109,19 @@ class Options(msgspec.Struct, frozen=True, gc=False):
 _NESTED: Final = {"exact": False, "max_delete": None}
 
 
-@dataclass(frozen=True)
+@dataclass
 class RootUpdate:
     """One update of a root.
 
     Attributes:
         drift: The drift that was found when the update began; ``None`` if it was not looked for.
         brake: Limits what the update removes.
+        memory: The owner's epoch, which the engine stores as it is when the update ends, and
+            remembers in the next one; ``None`` where it can store nothing.
+        identity: A UUID.
+        why_all_run: The reason why every component below the root runs again, if there is one.
+        recount: What is declared, if paths may be there that are declared no longer and that
+            the engine does not know.
         declarations: The declarations since then.
         copies: The copies that are declared.
         failures: Its failures, which are told when it has ended.
@@ -119,6 +129,10 @@ class RootUpdate:
 
     drift: DriftReport | None = None
     brake: Brake | None = None
+    memory: list[Any] | None = None
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+    why_all_run: str = ""
+    recount: Recount | None = None
     declarations: Declarations = field(default_factory=Declarations)
     copies: Copies = field(default_factory=Copies)
     failures: Failures = field(default_factory=Failures)
@@ -126,6 +140,43 @@ class RootUpdate:
     def __post_init__(self) -> None:
         """Registers the failures, to be told once nobody refers to the update, or at exit."""
         weakref.finalize(self, self.failures.tell)
+        self._settled = Epoch(*self.memory) if self.memory else None
+
+    def note(self, epoch: Epoch) -> None:
+        """Notes the epoch of the owner."""
+        if self.memory is not None:
+            self.memory[:] = epoch
+
+    def compare_memories(
+        self, owner: str, declarer: Declarer, previous: Collection[Record]
+    ) -> None:
+        """Finds out if the ledger and the engine's database remember the same.
+
+        Args:
+            owner: The identity of the root's owner.
+            declarer: The database, and the key of the root in it.
+            previous: The tracking records of the root.
+        """
+        if self.drift is None:
+            return
+        owners = self.drift.owners
+        known = owners.get(owner)
+        others = {i for i, each in owners.items() if str(each.declarer) == str(declarer)}
+        begun = [record.epoch for record in previous]
+        before = max((record.before for record in previous), default="")
+        is_fitting = known is None or fits(known.epoch, self._settled, begun, before)
+        is_out_of_step = bool(previous) and not is_fitting
+        self.why_all_run = ""
+        if previous and known is None:
+            self.why_all_run = "its ledger, or all of it, is gone"
+        elif is_out_of_step:
+            self.why_all_run = "it, or the engine's database, was put back from another time"
+        elif previous and owner in self.drift.stale:
+            self.why_all_run = "files drifted, and their component did not run again by itself"
+        is_handed_over = known is not None and not previous
+        in_doubt = known is not None and known.in_doubt
+        if is_out_of_step or is_handed_over or in_doubt or others - {owner}:
+            self.recount = Recount(frozenset(others - {owner}), is_out_of_step)
 
 
 class Spec(msgspec.Struct, frozen=True, gc=False):
@@ -143,7 +194,7 @@ class Spec(msgspec.Struct, frozen=True, gc=False):
         fresh_owner: The identity of the mirror of a root that the engine does not know.
         drifted: True if a single file was seen to differ from its last-written state.
         update: The update of a root that begins.
-        by: The path of the engine's database, for people.
+        declarer: The engine's database, and the key of a root in it.
     """
 
     state: Desired
@@ -155,7 +206,7 @@ class Spec(msgspec.Struct, frozen=True, gc=False):
     fresh_owner: str = ""
     drifted: bool = False
     update: RootUpdate | None = None
-    by: str = ""
+    declarer: Declarer = NOBODY
 
 
 GONE: Final = Spec(ABSENT)
@@ -170,7 +221,11 @@ def state_of(content: bytes | Content, attributes: Attributes) -> FileState:
 
 
 class RootKey(NamedTuple):
-    """The engine's key of a root: a context key and a path below it, or an absolute path."""
+    """The engine's key of a root: a context key and a path below it, or a path alone.
+
+    A relative path stays relative, so that a project which was moved or copied finds its own
+    files, and its memoized components do not run again.
+    """
 
     base_dir_key: str | None
     path: str
@@ -192,7 +247,7 @@ class RootKey(NamedTuple):
             RootError: The context says nothing.
         """
         if self.base_dir_key is None:
-            return self.path
+            return os.path.abspath(self.path)
         try:
             base = context_provider.get(self.base_dir_key, Path)
         except KeyError:

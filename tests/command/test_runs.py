@@ -286,6 +286,14 @@ def _age(dst: Path) -> None:
             ledger.execute(f"ALTER TABLE rows DROP COLUMN {column}")
         ledger.execute("ALTER TABLE rows RENAME COLUMN unsynced TO doubt")
         ledger.execute("UPDATE rows SET component = '/mount/index'")
+        found = ledger.execute("SELECT identity, since_ns FROM owners").fetchall()
+        for identity, since_ns in found:
+            text = f"{since_ns} fsmirror sync"
+            ledger.execute("INSERT INTO meta VALUES (?, ?)", (f"owner:{identity}", text))
+        ledger.execute("DROP TABLE owners")
+        inode = (dst / ".fsmirror" / "ledger.sqlite3").stat().st_ino
+        ledger.execute("UPDATE meta SET key = 'inode', value = ? WHERE key = 'origin'", (inode,))
+        ledger.execute("DELETE FROM meta WHERE key = 'file'")
         ledger.execute("UPDATE meta SET value = 2 WHERE key = 'format'")
         notes = (
             "what was mirrored, with nothing that failed",

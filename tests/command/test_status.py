@@ -6,13 +6,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cocoindex as coco
+
+import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._core.rows import Pending
 from cocoindex_fsmirror._mirror.drift import row_of
 from tests.command.commands import run, told
 from tests.support import exact_state
-from tests.target.flows import Flow
+from tests.target.flows import OUT, Flow
 
 
 def test_status_verify_why_and_backups_change_nothing(target: Path) -> None:
@@ -59,7 +62,13 @@ def test_status_and_verify_agree_during_a_batch(target: Path) -> None:
 def test_status_names_databases_and_orphans_of_a_lost_one(
     make_flow: Callable[..., Flow],
 ) -> None:
-    flow = make_flow()
+    async def main(flow: Flow) -> None:
+        """Mounts the root in a way in which the end of an update is not noticed."""
+        out = await coco.use_mount(fsmirror.declare_dir_target, OUT)
+        for name, content in flow.files.items():
+            out.declare_file(name, content)
+
+    flow = make_flow(main)
     flow.files = {"a": b"1", "b": b"2"}
     flow.update()
     (mirror,) = told("status", flow.root)["mirrors"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.crash.harness import die_at, leave_out_barriers
 from tests.support import OWNER, Tree, contents, folder, snapshot, write
@@ -26,7 +27,7 @@ def _quick_and_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
 def _prepare(root: Path) -> None:
     """Makes a root that is missing, and the folder above it."""
     with Mirror(root) as mirror:
-        mirror.prepare(OWNER, mirror.observe())
+        mirror.prepare(Owner(OWNER), mirror.observe())
 
 
 def _deaths_in_prepare(tmp_path: Path) -> Iterator[tuple[str, Path]]:
@@ -44,7 +45,7 @@ def test_half_made_root_is_made_by_the_next_update(tmp_path: Path) -> None:
     wrong = {}
     for step, root in _deaths_in_prepare(tmp_path):
         with Mirror(root) as mirror:
-            mirror.prepare(OWNER, mirror.observe())
+            mirror.prepare(Owner(OWNER), mirror.observe())
             mirror.apply([write("a/b.txt", b"1")])
             assert mirror.verify() == [], step
         ignored = snapshot(root, ours=True).get(".gitignore")
@@ -57,7 +58,7 @@ def test_half_made_root_is_made_by_the_next_update(tmp_path: Path) -> None:
 def test_teardown_of_a_half_made_root_leaves_at_most_empty_folders(tmp_path: Path) -> None:
     for step, root in _deaths_in_prepare(tmp_path):
         with Mirror(root) as mirror:
-            mirror.prepare(OWNER, DriftReport())
+            mirror.prepare(Owner(OWNER), DriftReport())
             mirror.apply([write("a/b.txt", b"1")])
             mirror.tear_down(OWNER)
         assert contents(snapshot(root.parents[1])) == {}, step

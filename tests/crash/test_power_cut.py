@@ -13,6 +13,7 @@ import pytest
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.crash import scene
@@ -84,7 +85,7 @@ def test_finished_update_survives_a_power_cut(disk: Disk, rows: list[Any]) -> No
     assert snapshot(root) == scene.NEW
     before = _identities(root)
     with Mirror(root) as mirror:
-        mirror.prepare(OWNER, mirror.observe())
+        mirror.prepare(Owner(OWNER), mirror.observe())
         mirror.apply(scene.intents(root))
         assert scene.problems_in_the_end(root, rows) == []
         assert mirror.verify(content=True) == []
@@ -94,7 +95,7 @@ def test_finished_update_survives_a_power_cut(disk: Disk, rows: list[Any]) -> No
 def test_new_root_survives_a_power_cut(disk: Disk) -> None:
     root = disk.at / "made" / "root"
     mirror = Mirror(root)
-    lose_power_after(disk, lambda: mirror.prepare(OWNER, DriftReport()))
+    lose_power_after(disk, lambda: mirror.prepare(Owner(OWNER), DriftReport()))
     assert root.is_dir()
     lose_power_after(disk, lambda: mirror.apply([write("a/b.txt", b"1")]))
     assert snapshot(root) == {"a": "dir", "a/b.txt": b"1"}
@@ -107,7 +108,7 @@ def test_new_root_survives_a_power_cut(disk: Disk) -> None:
 def test_torn_down_root_does_not_come_back_after_a_power_cut(disk: Disk) -> None:
     root = disk.at / "made" / "root"
     with Mirror(root) as mirror:
-        mirror.prepare(OWNER, DriftReport())
+        mirror.prepare(Owner(OWNER), DriftReport())
         mirror.apply([write("a/b.txt", b"1"), write("c.txt", b"2")])
     disk.sync()
     lose_power_after(disk, lambda: Mirror(root).tear_down(OWNER))

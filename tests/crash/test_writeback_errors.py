@@ -11,6 +11,7 @@ import pytest
 
 from cocoindex_fsmirror import BarrierError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._mirror.drift import DriftReport
@@ -46,7 +47,7 @@ def _open(disk: Disk) -> tuple[Mirror, Path]:
     """Makes a mirror with the old files; it stays open, like an engine's."""
     root = disk.at / "root"
     mirror = Mirror(root)
-    mirror.prepare(OWNER, DriftReport())
+    mirror.prepare(Owner(OWNER), DriftReport())
     mirror.apply(_intents(_OLD))
     return mirror, root
 

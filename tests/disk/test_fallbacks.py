@@ -16,6 +16,7 @@ import pytest
 from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.calls import closing
@@ -209,7 +210,7 @@ def test_folders_above_a_new_root_are_synced_without_syncfs(tmp_path: Path) -> N
             synced.append(_path_of(args[0]))
 
     with overheard(hear), Mirror(tmp_path / "new" / "root") as mirror:
-        mirror.prepare("an-owner", DriftReport())
+        mirror.prepare(Owner("an-owner"), DriftReport())
     assert {str(tmp_path), str(tmp_path / "new"), str(tmp_path / "new" / "root")} <= set(synced)
 
 

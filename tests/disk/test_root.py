@@ -17,6 +17,7 @@ import pytest
 from cocoindex_fsmirror import LedgerError, LockedError, Mirror, RootError
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import ROOT
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._core.states import ABSENT
 from cocoindex_fsmirror._disk.roots import lock, open_root
 from cocoindex_fsmirror._disk.tree import Tree
@@ -81,7 +82,7 @@ def test_root_below_a_file_is_an_error(root: Path) -> None:
 
 def test_root_without_its_parent_is_an_error_if_none_may_be_made(root: Path) -> None:
     with Mirror(root / "below") as mirror, pytest.raises(RootError, match="missing"):
-        mirror.prepare(OWNER, mirror.observe(), parents=False)
+        mirror.prepare(Owner(OWNER), mirror.observe(), parents=False)
     assert not root.exists()
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from cocoindex_fsmirror import Mirror, RootError
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._mirror import reader as _reader
@@ -107,7 +108,7 @@ def test_touched_file_is_refreshed_and_is_no_drift(mirror: Mirror, x: Path) -> N
     for found in looks(mirror):
         assert found.names == set()
         assert [row.name for row in found.refreshed] == ["d/x"]
-    mirror.prepare(OWNER, mirror.observe())
+    mirror.prepare(Owner(OWNER), mirror.observe())
     assert mirror.observe().refreshed == ()
 
 
@@ -224,7 +225,7 @@ def test_unsynced_row_that_stays_unwritten_makes_its_owner_stale(
         ledger.execute("UPDATE rows SET unsynced = 1 WHERE name = 'd/x'")
         ledger.commit()
     assert mirror.observe().stale == frozenset()
-    mirror.prepare(OWNER, mirror.observe())
+    mirror.prepare(Owner(OWNER), mirror.observe())
     assert mirror.observe().stale == {OWNER}
     row = row_of(mirror.root, Name("d/x"))
     assert row is not None

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._core.states import digest_of
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import tree as _tree
@@ -32,7 +33,7 @@ def test_refreshed_row_does_not_overwrite_a_newer_one(mirror: Mirror, x: Path) -
     os.utime(x, ns=(1, 1))
     found = mirror.observe()
     mirror.apply([write("d/x", b"newer")])
-    mirror.prepare(OWNER, found)
+    mirror.prepare(Owner(OWNER), found)
     assert mirror.verify() == []
     assert mirror.verify(content=True) == []
 
@@ -97,7 +98,7 @@ def test_older_look_does_not_make_a_newer_record_older(mirror: Mirror, x: Path) 
         os.sched_yield()
     newer = mirror.observe()
     for look in (newer, older):
-        mirror.prepare(OWNER, look)
+        mirror.prepare(Owner(OWNER), look)
     with contextlib.closing(sqlite3.connect(x.parents[1] / ".fsmirror/ledger.sqlite3")) as database:
         found = database.execute("SELECT recorded_ns FROM rows WHERE name = 'd/x'").fetchone()
     assert found == (newer.refreshed[0].recorded_ns,)
@@ -112,7 +113,7 @@ def test_row_whose_barrier_failed_after_the_look_is_not_refreshed(mirror: Mirror
     with contextlib.closing(sqlite3.connect(x.parents[1] / ".fsmirror/ledger.sqlite3")) as database:
         database.execute("UPDATE rows SET unsynced = 1 WHERE name = 'd/x'")
         database.commit()
-    mirror.prepare(OWNER, look)
+    mirror.prepare(Owner(OWNER), look)
     row = row_of(mirror.root, Name("d/x"))
     assert row is not None
     assert row.unsynced
@@ -147,15 +148,15 @@ def test_no_lstat_is_proof_by_a_copied_ledger(mirror: Mirror, root: Path, x: Pat
     assert {row.name for row in mirror.observe().refreshed} == {"d/x", "y"}
 
 
-def test_copied_ledger_knows_no_owner(mirror: Mirror, root: Path, x: Path) -> None:
-    """Their components all run again: what they wrote since may be missing in the copy."""
-    mirror.prepare(OWNER, mirror.observe())
-    assert mirror.observe().known == {OWNER}
+def test_copied_ledger_knows_its_owners(mirror: Mirror, root: Path, x: Path) -> None:
+    """Their epochs tell if it is of the same time as the engine's database."""
+    mirror.prepare(Owner(OWNER), mirror.observe())
+    assert mirror.observe().owners.keys() == {OWNER}
     mirror.close()
     ledger = root / ".fsmirror" / "ledger.sqlite3"
     shutil.copy2(ledger, ledger.with_name("copy"))
     os.replace(ledger.with_name("copy"), ledger)
-    assert mirror.observe().known == frozenset()
+    assert mirror.observe().owners.keys() == {OWNER}
 
 
 def test_no_lstat_proves_an_unsynced_or_drifted_row(mirror: Mirror, root: Path, x: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._command.survey import Options, known_in, survey
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import exact
 from cocoindex_fsmirror._mirror.drift import DriftReport
@@ -180,14 +181,14 @@ def test_folder_goes_with_the_foreign_file_that_had_kept_it(
     (root / "x" / "y" / "mine").write_bytes(b"mine")
     mirror.apply([delete("x/y/f")])
     assert (root / "x" / "y" / "mine").exists()
-    mirror.prepare(OWNER, DriftReport())
+    mirror.prepare(Owner(OWNER), DriftReport())
     assert (root / "x" / "y" / "mine").exists()
     if how == "swept":
         assert list(mirror.session.run(sweep).backed_up) == ["x/y/mine"]
         assert not (root / "x").exists()
     else:
         (root / "x" / "y" / "mine").unlink()
-    mirror.prepare(OWNER, DriftReport())
+    mirror.prepare(Owner(OWNER), DriftReport())
     assert snapshot(root) == {"a": b"1", "kept": "dir", "z": "dir", "z/g": b"1"}
     assert sorted(row.name for row in ledger_rows(mirror)) == ["a", "kept", "z", "z/g"]
 
@@ -201,7 +202,7 @@ def test_folders_keep_their_times_through_sweeps_and_prunes(mirror: Mirror, root
     assert set(mirror.session.run(act).backed_up) == {"x/mine"}
     assert (root / "x").lstat().st_mtime_ns == 5
     (root / "x" / "y" / "mine").unlink()
-    mirror.prepare(OWNER, DriftReport())
+    mirror.prepare(Owner(OWNER), DriftReport())
     assert snapshot(root) == {"x": "dir"}
     assert (root / "x").lstat().st_mtime_ns == 5
 
@@ -239,11 +240,11 @@ def test_owner_sweeps_from_its_second_update_on(mirror: Mirror, root: Path) -> N
     (root / "same").write_bytes(b"1")
     (root / "theirs").write_bytes(b"2")
     inode = (root / "same").lstat().st_ino
-    mirror.prepare(OWNER, DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
     assert mirror.apply([write("same", b"1")]).adopted == ["same"]
     assert snapshot(root) == {"same": b"1", "theirs": b"2"}
     assert backups(root) == []
-    mirror.prepare(OWNER, DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
     assert snapshot(root) == {"same": b"1"}
     assert (root / "same").lstat().st_ino == inode
     assert backups(root) == [b"2"]
@@ -252,40 +253,40 @@ def test_owner_sweeps_from_its_second_update_on(mirror: Mirror, root: Path) -> N
 def test_update_that_can_not_sweep_a_path_logs_it(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mirror.prepare(OWNER, DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
     (root / "theirs").write_bytes(b"2")
 
     def back_up(*_: object) -> Name:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(exact, "back_up", back_up)
-    mirror.prepare(OWNER, DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
     problem = "Operation not permitted (it is not managed, and stays where it is)"
     assert caplog.messages == [f"{mirror.root}: move away 'theirs': {problem}"]
 
 
 def test_new_owner_in_a_mirror_of_others_sweeps_nothing(mirror: Mirror, root: Path) -> None:
-    mirror.prepare("another", DriftReport())
+    mirror.prepare(Owner("another"), DriftReport())
     mirror.apply([write("a", b"1", owner="another")])
     (root / "theirs").write_bytes(b"2")
-    mirror.prepare(OWNER, DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
     assert snapshot(root) == {"a": b"1", "theirs": b"2"}
 
 
 def test_owner_of_a_lost_ledger_sweeps_nothing(mirror: Mirror, root: Path) -> None:
-    mirror.prepare(OWNER, DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
     mirror.apply([write("a", b"1")])
     mirror.close()
     for path in (root / ".fsmirror").glob("ledger*"):
         path.unlink()
-    mirror.prepare(OWNER, DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
     assert snapshot(root) == {"a": b"1"}
 
 
 def test_update_that_is_not_exact_sweeps_nothing(mirror: Mirror, root: Path) -> None:
     (root / "x").write_bytes(b"1")
     for _ in range(2):
-        mirror.prepare(OWNER, DriftReport())
+        mirror.prepare(Owner(OWNER), DriftReport())
     assert snapshot(root) == {"x": b"1"}
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._core.rows import Displaced
 from cocoindex_fsmirror._disk.staging import Slot, Staging
 from tests.steps import CHANGES, crashes, recorded
@@ -72,7 +73,7 @@ def test_component_that_gave_way_reruns_after_any_interruption(
         interrupted = crashes(partial(_apply, root, second), k)
         with Mirror(root) as mirror:
             drift = mirror.observe()
-            mirror.prepare(OWNER, drift)  # Recovers.
+            mirror.prepare(Owner(OWNER), drift)  # Recovers.
             rows = {(row.name, row.container) for row in ledger_rows(mirror)}
             stands = (first.name, first.container) in rows and first.name not in mirror.verify()
             assert stands or "/one" in _components(mirror), k
@@ -162,7 +163,7 @@ def test_note_that_was_seen_is_not_written_again(mirror: Mirror) -> None:
     for _ in range(2):
         told: list[str] = []
         ledger._connection.set_trace_callback(told.append)
-        mirror.prepare(OWNER, mirror.observe())
+        mirror.prepare(Owner(OWNER), mirror.observe())
         ledger._connection.set_trace_callback(None)
         counts.append(sum("INTO displaced" in line for line in told))
     assert counts == [1, 0]

@@ -14,6 +14,7 @@ import pytest
 from cocoindex_fsmirror import ApplyError, ConflictError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk.tree import Tree
 from tests.steps import stamps
@@ -133,7 +134,7 @@ def test_contest_over_several_batches_reruns_both_components(
     assert drift.names == {first, second}
     assert drift.components == {(OWNER, "one"), (OWNER, "two")}
     assert not drift.stale
-    mirror.prepare(OWNER, drift)
+    mirror.prepare(Owner(OWNER), drift)
     assert mirror.observe().stale == {OWNER}
 
 

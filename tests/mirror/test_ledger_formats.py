@@ -1,7 +1,8 @@
 """Ledgers that releases wrote: each is read, and carried on from, with all that it knows.
 
 ``tests/ledgers/format-2.sql`` is the ledger of a mirror that release 0.1.0 kept, dumped with
-``iterdump`` of :mod:`sqlite3`. Its mirror went through this, with ``A`` and ``B`` as owners:
+``iterdump`` of :mod:`sqlite3`, and ``format-3.sql`` the same as the release with that format
+carried it on. Its mirror went through this, with ``A`` and ``B`` as owners:
 
 1. ``prepare`` of both; ``adopted.txt`` was there already.
 2. A batch with a row of every kind, one of them of a container, then one of ``B``.
@@ -25,6 +26,7 @@ import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.owners import Epoch, Owner
 from cocoindex_fsmirror._core.rows import Displaced, Row
 from cocoindex_fsmirror._mirror import formats as _formats
 from cocoindex_fsmirror._mirror import reader as _reader
@@ -35,7 +37,7 @@ from cocoindex_fsmirror._mirror.ledger import Ledger
 from cocoindex_fsmirror._mirror.reader import LedgerReader
 from tests.support import backups, contents, delete, exact_state, snapshot, write
 
-KEPT = Path(__file__).parent.parent / "ledgers" / "format-2.sql"
+KEPT = Path(__file__).parent.parent / "ledgers"
 A, B = "owner-a", "owner-b"
 FILES = {
     "adopted.txt": b"adopted",
@@ -57,17 +59,22 @@ NOTES = [
 _DOUBT = 14  # The place of that column, and of that field in a packed row, in format 2.
 
 
-@pytest.fixture
-def file(root: Path) -> Path:
-    """The ledger of format 2, in a root without any files."""
+def _kept(root: Path, version: int) -> Path:
+    """Makes the ledger of a release in a root without any files."""
     file = root / ".fsmirror" / "ledger.sqlite3"
     file.parent.mkdir(parents=True)
     with contextlib.closing(sqlite3.connect(file)) as ledger:
         ledger.execute("PRAGMA journal_mode=WAL")
-        ledger.executescript(KEPT.read_text())
+        ledger.executescript((KEPT / f"format-{version}.sql").read_text())
         ledger.execute("UPDATE meta SET value = ? WHERE key = 'inode'", (file.stat().st_ino,))
         ledger.commit()
     return file
+
+
+@pytest.fixture
+def file(root: Path) -> Path:
+    """The ledger of format 2."""
+    return _kept(root, 2)
 
 
 def _opened(root: Path) -> Ledger:
@@ -117,6 +124,18 @@ def _from_2(row: list[Any]) -> Row:
 
 
 @pytest.mark.parametrize("open_ledger", [_opened, _peeked])
+def test_ledger_of_format_3_is_read_with_every_value(root: Path, open_ledger: Any) -> None:
+    rows = _rows_of_2(_kept(root, 3))
+    with contextlib.closing(open_ledger(root)) as ledger:
+        names = Row.__struct_fields__
+        columns = [info[1] for info in ledger._connection.execute("PRAGMA table_info(rows)")]
+        read = {row.name: [getattr(row, name) for name in columns] for row in ledger.rows()}
+        assert {*columns} == {*names}
+        assert {name: row[: len(columns)] for name, row in rows.items()} == read
+        assert [owner.epoch for owner in ledger.owners().values()] == [Epoch(), Epoch()]
+
+
+@pytest.mark.parametrize("open_ledger", [_opened, _peeked])
 def test_ledger_of_format_2_is_read_with_every_value(
     file: Path, root: Path, open_ledger: Any
 ) -> None:
@@ -132,7 +151,7 @@ def test_ledger_of_format_2_is_read_with_every_value(
         assert sorted(ledger.displaced()) == NOTES
         assert ledger.is_believed
         assert ledger.get_meta("note:source") == "/source"
-        assert [(identity, by) for identity, by, _ in sorted(ledger.owners())] == [
+        assert [(owner.identity, str(owner.declarer)) for owner in ledger.owners().values()] == [
             (A, "/state/flow.db pages"),
             (B, "/state/other.db site"),
         ]
@@ -146,7 +165,7 @@ def test_ledger_of_format_2_is_read_with_every_value(
 
 def test_migrated_ledger_has_the_tables_of_a_new_one(file: Path, root: Path) -> None:
     def columns(ledger: LedgerReader) -> dict[str, list[Any]]:
-        tables = ("meta", "rows", "displaced", "intents")
+        tables = ("meta", "rows", "owners", "displaced", "intents")
         execute = ledger._connection.execute
         infos = {table: execute(f"PRAGMA table_info({table})").fetchall() for table in tables}
         return {table: [info[:4] + info[5:] for info in found] for table, found in infos.items()}
@@ -211,9 +230,10 @@ def test_unreadable_intents_of_format_2_are_a_corrupt_ledger(
 # A kept mirror goes on
 
 
-@pytest.fixture
-def kept(file: Path, root: Path) -> Path:
-    """The mirror of that ledger, with the files as the release left them."""
+@pytest.fixture(params=[2, 3])
+def kept(request: pytest.FixtureRequest, root: Path) -> Path:
+    """The mirror of a kept ledger, with the files as the release left them."""
+    file = _kept(root, request.param)
     for name, content in FILES.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(content)
@@ -237,9 +257,9 @@ def test_rows_of_an_earlier_release_keep_ownership_and_drift(kept: Path) -> None
     unfinished = {"gone.txt", "n", "n/deep.txt", "new.txt", "newlink", "other.txt"}
     assert drift.names == {"seen.txt", "unsynced.txt"} | unfinished
     assert drift.stale == {A}
-    assert drift.known == {A, B}
+    assert drift.owners.keys() == {A, B}
     with Mirror(kept) as mirror:
-        mirror.prepare(A, drift)
+        mirror.prepare(Owner(A), drift)
         assert mirror.observe().stale == {A}
         gone = ("gone.txt", "sub/inner.txt", "theirs.txt")
         intents = [write(name, content) for name, content in FILES.items() if name not in gone]
@@ -255,10 +275,10 @@ def test_rows_of_an_earlier_release_keep_ownership_and_drift(kept: Path) -> None
 # Newer formats
 
 
-def _migrate_to_4(file: Path) -> None:
-    """Migrates the ledger to format 4, as a newer release may do."""
+def _migrate_further(file: Path) -> None:
+    """Migrates the ledger to the next format, as a newer release may do."""
     with contextlib.closing(sqlite3.connect(file)) as ledger:
-        ledger.execute("UPDATE meta SET value = 4 WHERE key = 'format'")
+        ledger.execute("UPDATE meta SET value = ? WHERE key = 'format'", (FORMAT + 1,))
         ledger.execute("ALTER TABLE rows RENAME COLUMN made TO created")
         ledger.commit()
 
@@ -267,9 +287,10 @@ def _migrate_to_4(file: Path) -> None:
 def test_newer_format_is_refused_by_name_with_a_remedy(
     file: Path, root: Path, open_ledger: Any
 ) -> None:
-    _migrate_to_4(file)
+    _migrate_further(file)
     before = file.read_bytes()
-    problem = r"has format 4; this version knows up to 3 \(update cocoindex-fsmirror .*\)"
+    formats = f"has format {FORMAT + 1}; this version knows up to {FORMAT}"
+    problem = rf"{formats} \(update cocoindex-fsmirror .*\)"
     with pytest.raises(LedgerError, match=problem) as refusal:
         open_ledger(root)
     assert type(refusal.value) is LedgerError
@@ -278,8 +299,8 @@ def test_newer_format_is_refused_by_name_with_a_remedy(
 
 def test_ledger_migrated_meanwhile_by_a_newer_release_stays(mirror: Mirror, root: Path) -> None:
     mirror.apply([write("x", b"1")])
-    _migrate_to_4(root / ".fsmirror" / "ledger.sqlite3")
-    with pytest.raises(LedgerError, match="has format 4"):
+    _migrate_further(root / ".fsmirror" / "ledger.sqlite3")
+    with pytest.raises(LedgerError, match=f"has format {FORMAT + 1}"):
         mirror.apply([write("x", b"2")])
     assert not [path for path in (root / ".fsmirror").iterdir() if "corrupt" in path.name]
     assert snapshot(root) == {"x": b"1"}

@@ -71,7 +71,7 @@ def test_edit_is_found_in_a_root_copied_with_its_ledger(
     (copy / "x").write_bytes(b"7")
     with Mirror(copy) as mirror:
         assert mirror.verify() == ["x"]
-        assert OWNER not in mirror.observe().known
+        assert OWNER not in mirror.observe().owners
         mirror.apply(INTENTS)
         assert mirror.verify() == []
     assert contents(snapshot(copy)) == FILES | {"d/theirs": b"foreign"}

@@ -14,6 +14,7 @@ import pytest
 from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._core.states import Actual
 from cocoindex_fsmirror._disk import calls
@@ -322,7 +323,7 @@ def test_edit_that_puts_size_and_times_back_is_kept(
 ) -> None:
     mirror.apply([write("x", b"old")])
     os.utime(root / "x", ns=(1, 1))
-    mirror.prepare(OWNER, mirror.observe())
+    mirror.prepare(Owner(OWNER), mirror.observe())
     ready = Staging.ready
 
     def ready_but_edited(staging: Staging) -> None:
@@ -361,7 +362,7 @@ def test_change_after_the_last_look_is_told_by_inode_and_size(
 ) -> None:
     mirror.apply([write("x", b"old")])
     os.utime(root / "x", ns=(1, 1))
-    mirror.prepare(OWNER, mirror.observe())
+    mirror.prepare(Owner(OWNER), mirror.observe())
     last_look = Exits.still_expected
 
     def looked(exits: Exits, name: Name, planned: Actual) -> Actual:

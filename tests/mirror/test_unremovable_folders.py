@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.command.syncing import sync
 from tests.steps import failing_at
@@ -36,10 +37,10 @@ def test_folder_that_may_not_be_removed_fails_once(mirror: Mirror, root: Path) -
         assert mirror.verify() == []
         assert staged(root) == []
         for _ in range(2):
-            mirror.prepare(OWNER, DriftReport())
+            mirror.prepare(Owner(OWNER), DriftReport())
             mirror.apply([delete("d/e/x"), write("a", b"2")])
         assert [row.name for row in ledger_rows(mirror)] == ["a", "d", "d/e"]
-    mirror.prepare(OWNER, DriftReport())
+    mirror.prepare(Owner(OWNER), DriftReport())
     assert snapshot(root) == {"a": b"2"}
     assert [row.name for row in ledger_rows(mirror)] == ["a"]
 
@@ -48,7 +49,7 @@ def test_declared_folder_that_may_not_be_removed_fails_once(mirror: Mirror, root
     """Also if it had drifted before, and an update saw that."""
     mirror.apply([folder("d", mode=0o755)])
     (root / "d").chmod(0o700)
-    mirror.prepare(OWNER, mirror.observe())
+    mirror.prepare(Owner(OWNER), mirror.observe())
     with failing_at(root / "d", errno.EBUSY + 1000, RMDIR), failing("remove 'd'"):
         mirror.apply([delete("d")])
     assert mirror.verify() == []
@@ -102,7 +103,7 @@ def test_deserted_folder_that_may_not_be_removed_is_logged_once(
     (root / "d" / "theirs").unlink()
     with failing_at(root / "d", errno.EPERM, RMDIR):
         for _ in range(2):
-            mirror.prepare(OWNER, DriftReport())
+            mirror.prepare(Owner(OWNER), DriftReport())
     assert caplog.text.count("remove 'd': Operation not permitted") == 1
 
 

@@ -143,11 +143,11 @@ def failing_sink(*, after: bool, names: Collection[str] = ()) -> Iterator[None]:
     """Makes every batch (or each with one of ``names``) fail, before or after it is applied."""
     real = fsmirror.Mirror.apply
 
-    def apply(mirror: fsmirror.Mirror, intents: list[Intent], *more: Any) -> object:
+    def apply(mirror: fsmirror.Mirror, intents: list[Intent], *more: Any, **options: Any) -> object:
         concerned = not names or any(intent.name in names for intent in intents)
         if concerned and not after:
             raise BoomError("before the sink")
-        outcome = real(mirror, intents, *more)
+        outcome = real(mirror, intents, *more, **options)
         if concerned:
             raise BoomError("after the sink")
         return outcome

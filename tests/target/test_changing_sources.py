@@ -67,10 +67,10 @@ def meddling(edit: Callable[[], object]) -> Iterator[None]:
     """Edits something after ``x`` is declared and before it is applied."""
     real, todo = fsmirror.Mirror.apply, [edit]
 
-    def apply(mirror: fsmirror.Mirror, intents: list[Intent], *rest: Any) -> object:
+    def apply(mirror: fsmirror.Mirror, intents: list[Intent], *rest: Any, **options: Any) -> object:
         if todo and any(intent.name == "x" for intent in intents):
             todo.pop()()
-        return real(mirror, intents, *rest)
+        return real(mirror, intents, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fsmirror.Mirror, "apply", apply)

@@ -154,9 +154,9 @@ def test_one_failed_removal_stops_only_itself(
     asked: list[str] = []
     real = fsmirror.Mirror.apply
 
-    def apply(mirror: fsmirror.Mirror, intents: list[Intent], *more: Any) -> object:
+    def apply(mirror: fsmirror.Mirror, intents: list[Intent], *more: Any, **options: Any) -> object:
         asked.extend(intent.name for intent in intents)
-        return real(mirror, intents, *more)
+        return real(mirror, intents, *more, **options)
 
     monkeypatch.setattr(fsmirror.Mirror, "apply", apply)
     flow.attempt()

@@ -12,6 +12,7 @@ import pytest
 
 from cocoindex_fsmirror._core.attributes import Attributes
 from cocoindex_fsmirror._core.names import ROOT, Name
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._core.states import ABSENT, DirState, FileState, digest_of
 from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._target import handlers as _handlers
@@ -235,7 +236,8 @@ def test_a_root_always_acts_and_keeps_its_identity() -> None:
         assert isinstance(output.action, Mount)
         expected = OTHER if previous else "fresh"
         assert output.action.child.owner == expected
-        assert output.tracking_record == Record("dir", owner=expected)
+        update = output.action.child.update.identity
+        assert output.tracking_record == Record("dir", owner=expected, epoch=update)
         was_file = any(record.kind == "file" for record in previous)
         assert (output.action.was_file is not None) is was_file
 
@@ -278,7 +280,7 @@ def test_everything_reruns_only_for_drift_that_no_owner_can_heal(
     drift = DriftReport(
         names=frozenset({Name("drifted")}),
         stale=frozenset({owner, "x"} if is_stale else {"x"}),
-        known=frozenset({owner, "x"} if is_known else {"x"}),
+        owners={each: Owner(each) for each in ({owner, "x"} if is_known else {"x"})},
     )
     output = _root(
         _dir(RootUpdate(drift) if has_looked else RootUpdate()), [_owned(DIR)] if remembered else []
@@ -286,7 +288,7 @@ def test_everything_reruns_only_for_drift_that_no_owner_can_heal(
     assert output is not None
     needed = has_looked and remembered and (is_stale or not is_known)
     assert output.child_invalidation == ("lossy" if needed else None)
-    assert bool(output.action.why_all_run) is needed  # type: ignore[attr-defined]
+    assert bool(output.action.child.update.why_all_run) is needed  # type: ignore[attr-defined]
 
 
 def test_reconciling_a_root_is_repeatable() -> None:

@@ -1,0 +1,100 @@
+"""Owners: who declares the paths of a mirror, and the update that wrote them last. Pure.
+
+The engine's database and the ledger remember the same files, and each can be copied or put back
+from another time without the other. So an owner's entry in the ledger names the database that it
+belongs to, and carries the *epoch* of its last update, which the engine remembers too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+__all__ = ["NOBODY", "Declarer", "Epoch", "Owner", "fits"]
+
+
+class Declarer(NamedTuple):
+    """The declarer of an owner's paths.
+
+    Attributes:
+        by: Its name for people; of a directory target, the path of the engine's database.
+        database: The device and inode of that database; empty if unknown.
+        place: The key of the directory target in that database; empty for others.
+    """
+
+    by: str = ""
+    database: str = ""
+    place: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.by} {self.place}".strip()
+
+
+NOBODY: Final = Declarer()
+
+
+class Epoch(NamedTuple):
+    """A point in the history of an owner.
+
+    Attributes:
+        update: The identity of the last update that changed something; empty if unknown.
+        batches: The number of batches in which it did.
+    """
+
+    update: str = ""
+    batches: int = 0
+
+
+class Owner(NamedTuple):
+    """An owner as the ledger remembers it.
+
+    Attributes:
+        identity: A UUID.
+        since_ns: The time of its first update, in nanoseconds since 1970.
+        declarer: Its declarer.
+        epoch: Its last change.
+        in_doubt: True if some of its paths may be declared no longer, since the memories did
+            not fit; an update in which all components run settles that.
+    """
+
+    identity: str
+    since_ns: int = 0
+    declarer: Declarer = NOBODY
+    epoch: Epoch = Epoch()
+    in_doubt: bool = False
+
+    def is_of(self, acting: Declarer, root: str) -> bool:
+        """True if a declarer is the owner's own: it uses the same database.
+
+        Args:
+            acting: The declarer.
+            root: The path of the root. Earlier releases stored paths of databases as they were
+                given; a relative one most often counts from a folder above the root.
+        """
+        mine = self.declarer
+        if mine.by == acting.by or (mine.database and mine.database == acting.database):
+            return True
+        above = acting.by.removesuffix(f"/{mine.by}")
+        is_relative = not mine.database and above != acting.by
+        return is_relative and root.startswith(f"{above}/")
+
+
+def fits(epoch: Epoch, settled: Epoch | None, begun: Collection[str], before: str) -> bool:
+    """True if a ledger and the engine's database are of the same time.
+
+    Args:
+        epoch: That of the owner in the ledger.
+        settled: The epoch that the engine remembers from the end of an update; ``None`` if it
+            remembers no end.
+        begun: The updates that the engine remembers to have begun last; several after an
+            interrupted one, and an empty text from a release that remembered none.
+        before: The last change before these began.
+    """
+    if "" in begun:
+        return True
+    if settled is None:
+        return epoch.update in (*begun, before)
+    if epoch.update == settled.update:
+        # The engine removes what components that are gone had declared after it remembers the end.
+        return epoch.batches >= settled.batches
+    return epoch.update in begun  # It was interrupted before its end.

@@ -1,0 +1,85 @@
+"""Owners: which declarer may act for an owner of paths.
+
+A copied database of the engine acts under the owners of its original. While the original exists,
+the copy is refused: it must neither change nor remove what the original declares.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from .._core.errors import RootError
+from .._core.owners import Declarer, Epoch, Owner
+from .._disk.calls import coarse_now_ns
+from .._disk.tree import Tree
+from .ledger import Ledger
+
+__all__ = ["admit", "may_tear_down"]
+
+_log = logging.getLogger("cocoindex_fsmirror")
+
+
+def admit(tree: Tree, ledger: Ledger, acting: Owner, *, begins: bool = False) -> Epoch:
+    """Records an owner that begins an update.
+
+    Args:
+        tree: The locked root.
+        ledger: Its ledger.
+        acting: The owner, with the epoch of its update.
+        begins: True if the update changes the epoch also if it changes nothing else.
+
+    Returns:
+        The epoch of the owner now.
+
+    Raises:
+        RootError: The declarer uses a copy of the database that the owner belongs to.
+    """
+    known = ledger.owners().get(acting.identity)
+    if known is None:
+        now = acting._replace(since_ns=coarse_now_ns())
+    else:
+        if _uses_copy(known, acting.declarer, tree.path):
+            problem = f"belongs to the database {known.declarer.by}, of which {acting.declarer.by}"
+            hint = "declare another directory; or remove that database, if this one takes over"
+            raise RootError(tree.path, f"{problem} is a copy; nothing was changed", hint)
+        now = known._replace(
+            declarer=acting.declarer,
+            epoch=acting.epoch if begins else known.epoch,
+            in_doubt=known.in_doubt or acting.in_doubt,
+        )
+    if now != known:
+        ledger.set_owner(now)
+    return now.epoch
+
+
+def may_tear_down(tree: Tree, ledger: Ledger, owner: str, acting: Declarer) -> bool:
+    """True if a declarer may remove what an owner wrote; logs why not.
+
+    A directory target that has another key now was not dropped.
+    """
+    known = ledger.owners().get(owner)
+    if known is None:
+        return True
+    if known.declarer.place and acting.place and known.declarer.place != acting.place:
+        return False
+    if _uses_copy(known, acting, tree.path) is False:
+        return True
+    _log.warning(
+        "%s: nothing was removed, since it belongs to the database %s, and %s is a copy of that"
+        " (fsmirror drop removes it)",
+        tree.path,
+        known.declarer.by,
+        acting.by,
+    )
+    return False
+
+
+def _uses_copy(known: Owner, acting: Declarer, root: str) -> bool | None:
+    """True if a declarer uses a copy of the owner's database; ``None`` if that can't be told."""
+    by = known.declarer.by
+    if not by or not acting.by or known.is_of(acting, root):
+        return False
+    if os.path.isabs(by):
+        return os.path.lexists(by)  # A database that is not there any more was moved.
+    return None
