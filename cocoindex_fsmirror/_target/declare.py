@@ -29,7 +29,7 @@ from .dir_target import DirTarget
 from .engine import component_in_use, database_in_use, is_live
 from .failures import Failures
 from .handlers import END, ChildHandler
-from .localfs_guard import guard, refuse_to_adopt
+from .localfs_guard import guard, take_over
 from .roots import ROOTS
 from .specs import Options, RootKey, RootOptions, RootUpdate, Spec, TargetOptions, state_of
 
@@ -187,7 +187,7 @@ def declare_file(
         fresh_owner=uuid.uuid4().hex,
         drifted=bool(resolved) and verify != "none" and has_drifted(folder, parse_name(name)),
     )
-    refuse_to_adopt(resolved, str(key))
+    take_over(resolved, str(key))
     coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key.stable, spec)))
 
 
@@ -214,7 +214,7 @@ def _declared(
 ) -> tuple[coco.TargetState[ChildHandler], RootUpdate]:
     """Looks for drift; returns the target state of a root, and its update that begins."""
     checked, (key, resolved) = Options().changed(options), _located(path)
-    refuse_to_adopt(resolved, str(key))
+    take_over(resolved, str(key))
     drift = None
     if resolved is not None and checked.verify != "none":
         drift = observe(resolved, content=checked.verify == "content")

@@ -4,10 +4,12 @@ A flow that swaps its import declares our target and drops ``localfs``'s. The
 engine then has ``localfs`` delete what it had been told to keep: it removes the
 whole directory, after we have adopted the files in it, and with it whatever
 else lies there. No ordering prevents that, so the function of ``localfs`` that
-deletes is replaced by one that leaves alone what a mirror holds.
+deletes is replaced by one that leaves alone what is ours: what this process declares,
+what a mirror holds, and a directory that has a mirror in it.
 
-A release in which that function is not found can't be kept from deleting. With it, no
-directory that exists becomes a mirror: declaring one raises an error before anything is done.
+A release in which that function is not found, or is not the only one that deletes, can't be
+kept from deleting. With it, no directory that exists becomes a mirror: declaring one raises an
+error before anything is done.
 """
 
 from __future__ import annotations
@@ -16,23 +18,29 @@ import functools
 import inspect
 import logging
 import os
-from types import ModuleType
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from .._core.errors import LedgerError, RootError
+from .._core.layout import FOLDER, LEDGER
 from .._core.names import Name
 from .._mirror.reader import known
 
-__all__ = ["guard", "refuse_to_adopt"]
+__all__ = ["guard", "take_over"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _FUNCTION: Final = "_execute_entry_action"  # in 1.0.22 to 1.0.26
+_DELETING: Final = {"rmtree", "unlink", "rmdir", "remove", "removedirs"}
 
 _is_guarded = False
+_declared: set[str] = set()
+"""The real paths of roots and single files that this process has declared."""
 
 
 def guard(localfs: ModuleType) -> None:
-    """Keeps ``localfs`` from deleting what is in a mirror.
+    """Keeps ``localfs`` from deleting what is ours.
 
     Args:
         localfs: The package ``cocoindex.connectors.localfs``.
@@ -40,18 +48,32 @@ def guard(localfs: ModuleType) -> None:
     global _is_guarded  # noqa: PLW0603
     target = getattr(localfs, "_target", None)
     original = getattr(target, _FUNCTION, None)
+    if hasattr(original, "__wrapped__"):
+        return
     if original is not None and [*inspect.signature(original).parameters] == ["path", "action"]:
-        if not hasattr(original, "__wrapped__"):
-            setattr(target, _FUNCTION, _leaving_mirrors(original))
-        _is_guarded = True
+        names = [*_names_beside(target, original)]
+        _is_guarded = any(_FUNCTION in used for used in names) and not any(
+            _DELETING & used for used in names
+        )
+        setattr(target, _FUNCTION, _leaving_ours(original))
 
 
-def _leaving_mirrors(original: Any) -> Any:
-    """Wraps the function that deletes, so that it leaves alone what is in a mirror."""
+def _names_beside(module: Any, function: Any) -> Iterator[set[str]]:
+    """Yields the names that each function of a module uses, methods included, but for one."""
+    members = [*vars(module).values()]
+    members += [each for kind in members if isinstance(kind, type) for each in vars(kind).values()]
+    for each in members:
+        is_own = isinstance(each, FunctionType) and each.__module__ == module.__name__
+        if is_own and each is not function:
+            yield {*each.__code__.co_names}
+
+
+def _leaving_ours(original: Any) -> Any:
+    """Wraps the function that deletes, so that it leaves alone what is ours."""
 
     @functools.wraps(original)
     def guarded(path: os.PathLike[str], action: Any) -> Any:
-        if action.content is None and _is_mirrored(os.fspath(path), action.entry_type):
+        if action.content is None and _is_ours(os.fspath(path), action.entry_type):
             _log.warning("%s: stays, though localfs gave it up: it is in a mirror now", path)
             return None
         return original(path, action)
@@ -59,8 +81,8 @@ def _leaving_mirrors(original: Any) -> Any:
     return guarded
 
 
-def refuse_to_adopt(path: str | None, shown: str) -> None:
-    """Refuses a root that ``localfs`` may be about to delete, if that can't be prevented.
+def take_over(path: str | None, shown: str) -> None:
+    """Notes a root or a file that is declared; refuses it if ``localfs`` may delete it.
 
     Args:
         path: The absolute path of a directory or a file; ``None`` if it is not known yet.
@@ -69,6 +91,8 @@ def refuse_to_adopt(path: str | None, shown: str) -> None:
     Raises:
         RootError: Something is, or may be, at the path that is in no mirror.
     """
+    if path is not None:
+        _declared.update((os.path.realpath(path), _in_folder(path)))
     if _is_guarded or (path is not None and _is_safe(path)):
         return
     problem = "may be deleted by this release of localfs, which we can't prevent"
@@ -83,11 +107,37 @@ def _is_safe(path: str) -> bool:
     return os.path.isdir(path) and (not os.listdir(path) or _is_mirrored(path, "dir"))
 
 
-def _is_mirrored(path: str, kind: str) -> bool:
-    """True if a directory is a mirror, or a file is managed by the mirror it lies in."""
-    folder, name = (path, "") if kind == "dir" else os.path.split(path)
-    try:
-        with known(folder) as ledger:
-            return bool(ledger.inode if kind == "dir" else ledger.rows_named([Name(name)]))
-    except LedgerError:
+def _is_ours(path: str, kind: str) -> bool:
+    """True if a path that is to be deleted is ours, or has something of ours in it."""
+    if kind != "dir":
+        return _in_folder(path) in _declared or _is_mirrored(path, kind)
+    real = os.path.realpath(path)
+    if real in _declared or _is_mirrored(real, kind):
         return True
+    below = os.path.join(real, "")
+    has_declared = any(each.startswith(below) for each in _declared)
+    return has_declared or any(FOLDER in folders for _, folders, _ in os.walk(real))
+
+
+def _in_folder(path: str) -> str:
+    """Returns the real path of an entry of a folder, which may be a link itself."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _is_mirrored(path: str, kind: str) -> bool:
+    """True if a directory is a mirror, or if a mirror above holds a path or something in it."""
+    is_folder = kind == "dir"
+    try:
+        for folder in (Path(path), *Path(path).parents) if is_folder else Path(path).parents:
+            try:
+                os.lstat(folder / LEDGER)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            name = os.path.relpath(path, folder)
+            with known(str(folder)) as ledger:
+                if name == "." or ledger.is_declared(Name(name), is_folder=is_folder):
+                    return True
+    except (LedgerError, OSError):
+        return True
+    return False
