@@ -38,7 +38,7 @@ from .._core.ownership import OnConflict
 from .._core.packing import Packer
 from .._core.states import DirState, FileState, LinkState, Signature
 from .._core.text import encoded
-from .._disk.abilities import attributes_of
+from .._disk.abilities import attributes_for_copy
 from .._disk.calls import open_file
 from .._disk.sources import open_source
 from .._disk.tree import Folders, inode_of
@@ -222,7 +222,7 @@ def survey(options: Options) -> Survey:
     with contextlib.ExitStack() as opened:
         found = Survey(source, opened.enter_context(contextlib.closing(tree)))
         there = os.fstat(tree.fd)
-        found.attributes = attributes_of(there).of_folder()
+        found.attributes = attributes_for_copy(there).of_folder()
         if not _can_be_kept(there.st_mtime_ns):
             raise _source_error(source, ValueError(_TOO_FAR))
         waiting = [(ROOT, _Filter(options.excluded, options.gitignore))]  # The next one last.
@@ -319,7 +319,8 @@ def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_resu
         found.errors.append(str(SourceError(os.path.join(found.source, path), _TOO_FAR)))
         return Entry(entry.name, "bad")
     ctime_ns = seen.st_ctime_ns if _can_be_kept(seen.st_ctime_ns) else 0
-    attributes = attributes_of(seen).of_folder() if kind == "dir" else attributes_of(seen)
+    taken = attributes_for_copy(seen)
+    attributes = taken.of_folder() if kind == "dir" else taken
     return Entry(entry.name, kind, seen.st_size, attributes, ctime_ns, inode_of(seen), target)
 
 

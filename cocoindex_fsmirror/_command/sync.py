@@ -109,7 +109,9 @@ def sync(
 ) -> int:
     """Mirror what is in SRC into DST.
 
-    Files, folders and symbolic links are mirrored with their modes and times.
+    Files, folders and symbolic links are mirrored with their modes and times;
+    set-user-ID and set-group-ID bits only from what belongs to this user and
+    group, since the copies do.
     Changed files are replaced in one step, files that are gone in SRC are
     removed, and files that others changed or removed in DST come back. Files
     that were never mirrored stay, unless they are in the way or --exact is given. All state is

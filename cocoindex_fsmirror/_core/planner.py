@@ -177,7 +177,10 @@ class _Planner:
         if row is not None and row.attributes == asked:
             asked = row.state.attributes  # As the file system stored them.
         missing = asked.missing_in(state.attributes)
-        if missing != UNASKED or row is None or not _is_recorded(kept, row, actual):
+        if missing != UNASKED and actual.is_linked:  # A fresh copy leaves the other names alone.
+            attributes = intent.desired.attributes.replacing(state.attributes)
+            self._files.append(Put(intent, actual, Verdict.RIGHT, attributes, kept.made))
+        elif missing != UNASKED or row is None or not _is_recorded(kept, row, actual):
             adopts = row is None and kept.kind != Kind.DIR
             self._keep.append(Keep(kept, actual, missing, adopts))
 

@@ -28,6 +28,7 @@ __all__ = [
     "LinkState",
     "OtherState",
     "Signature",
+    "State",
     "digest_of",
     "is_older",
     "proves",
@@ -179,10 +180,18 @@ def is_older(stamp_ns: int, than_ns: int) -> bool:
 
 
 class Actual(msgspec.Struct, frozen=True, gc=False):
-    """The state of a path on the disk, and its signature unless nothing is there."""
+    """The state of a path on the disk.
+
+    Attributes:
+        state: The state.
+        signature: The signature, unless nothing is there.
+        is_linked: True of a file or link with further names (hard links), perhaps outside the
+            root. Whatever changes it in its place would change those, too.
+    """
 
     state: State
     signature: Signature | None = None
+    is_linked: bool = False
 
 
 class Content(Protocol):

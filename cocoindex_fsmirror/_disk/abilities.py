@@ -21,7 +21,7 @@ from .._core.attributes import Attributes
 from . import calls
 from .calls import closing, write_all
 
-__all__ = ["Abilities", "attributes_of", "try_out"]
+__all__ = ["Abilities", "attributes_for_copy", "attributes_of", "try_out"]
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _MODES: Final = (0o751, 0o640)
@@ -116,6 +116,24 @@ def attributes_of(result: os.stat_result) -> Attributes:
     """Returns the attributes in the result of a ``stat`` call."""
     mode = None if stat.S_ISLNK(result.st_mode) else stat.S_IMODE(result.st_mode)
     return Attributes(mode, result.st_mtime_ns)
+
+
+def attributes_for_copy(result: os.stat_result) -> Attributes:
+    """Returns the attributes that a copy may take over from its source.
+
+    A copy belongs to us. The set-user-ID bit of another user's program would have that run as
+    us, and its set-group-ID bit as our group, or as that of the folder that the copy gets into.
+    """
+    found = attributes_of(result)
+    if found.mode is None or not found.mode & 0o7000:
+        return found
+    is_file, is_ours = not stat.S_ISDIR(result.st_mode), result.st_uid == os.geteuid()
+    lost = 0
+    if not is_ours:
+        lost |= stat.S_ISUID | (stat.S_ISVTX if is_file else 0)
+    if result.st_gid != os.getegid() or (is_file and not is_ours):
+        lost |= stat.S_ISGID
+    return Attributes(found.mode & ~lost, found.mtime_ns)
 
 
 def try_out(folder: int) -> Abilities:

@@ -24,7 +24,8 @@ def dress(tree: Tree, name: Name, wanted: Attributes, expected: Signature) -> Si
     base, above = tree.at(name)
     try:
         with closing(open_file(base, above)) as fd:
-            if signature_of(os.fstat(fd)) == expected:
+            found = os.fstat(fd)
+            if signature_of(found) == expected and found.st_nlink == 1:
                 return signature_of(tree.abilities.set_attributes(fd, wanted))
     except OSError as error:
         if error.errno != errno.ELOOP:

@@ -17,7 +17,7 @@ from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError, SourceError
 from .._core.names import Name
 from .._core.states import Signature, digest_of, is_older
-from .abilities import attributes_of
+from .abilities import attributes_for_copy
 from .calls import closing, coarse_now_ns, digest_of_file, open_file
 from .tree import NOT_THERE, Folders, signature_of
 
@@ -168,7 +168,7 @@ def look_at_source(
     if not is_whole or signature != signature_of(found):
         raise SourceChangedError(path)
     is_provable = is_older(signature.ctime_ns, now_ns)
-    return Source(path, digest, held, attributes_of(found), signature, is_provable, within)
+    return Source(path, digest, held, attributes_for_copy(found), signature, is_provable, within)
 
 
 def may_be_at(target: str) -> Callable[[int], bool]:

@@ -17,7 +17,16 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 from .._core.names import RESERVED, ROOT, Name, ancestors, join, leaf, parent
-from .._core.states import ABSENT, Actual, DirState, FileState, LinkState, OtherState, Signature
+from .._core.states import (
+    ABSENT,
+    Actual,
+    DirState,
+    FileState,
+    LinkState,
+    OtherState,
+    Signature,
+    State,
+)
 from . import calls
 from .abilities import Abilities
 from .calls import closing, digest_of_file, move, open_file, write_all
@@ -187,13 +196,14 @@ class Tree(Folders):
         if digest and stat.S_ISREG(found.st_mode):
             found, content = _read(base, folder) or (found, None)
         attributes, signature = self.abilities.attributes(found), signature_of(found)
-        if stat.S_ISREG(found.st_mode):
-            return Actual(FileState(content, found.st_size, attributes), signature)
         if stat.S_ISDIR(found.st_mode):
             return Actual(DirState(attributes), signature)
-        if stat.S_ISLNK(found.st_mode):
-            return Actual(LinkState(os.readlink(base, dir_fd=folder), attributes), signature)
-        return Actual(OtherState(), signature)
+        state: State = OtherState()
+        if stat.S_ISREG(found.st_mode):
+            state = FileState(content, found.st_size, attributes)
+        elif stat.S_ISLNK(found.st_mode):
+            state = LinkState(os.readlink(base, dir_fd=folder), attributes)
+        return Actual(state, signature, found.st_nlink > 1)
 
     def stat(self, name: Name) -> os.stat_result | None:
         """Returns the ``lstat`` of a path; ``None`` if nothing is there."""

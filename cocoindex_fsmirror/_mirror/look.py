@@ -81,9 +81,8 @@ def _look_at(tree: Tree, name: Name, row: Row | None, *, read: bool) -> Actual:
     if row is not None and row.kind == Kind.FILE and not read:
         found = tree.stat(name)
         if found is not None and is_held(row, signature_of(found)):
-            return Actual(
-                FileState(row.digest, row.size, tree.abilities.attributes(found)), row.signature
-            )
+            state = FileState(row.digest, row.size, tree.abilities.attributes(found))
+            return Actual(state, row.signature, found.st_nlink > 1)
     try:
         return tree.look(name, digest=True)
     except OSError:

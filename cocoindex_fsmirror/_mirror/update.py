@@ -75,7 +75,8 @@ class Update:
         Args:
             name: Its path relative to the root; missing folders are made.
             source: The path of the other file, whose links are followed.
-            preserve: The attributes that the copy takes over from the source.
+            preserve: The attributes that the copy takes over from the source; set-user-ID and
+                set-group-ID only from one that belongs to this user, and to this group.
             mode: Its permission bits, instead of those of the source.
 
         Raises:

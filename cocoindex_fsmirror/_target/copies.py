@@ -18,7 +18,7 @@ from cocoindex.resources.file import FileLike
 
 from .._core.attributes import Attributes
 from .._core.text import encoded
-from .._disk.abilities import attributes_of
+from .._disk.abilities import attributes_for_copy
 
 __all__ = ["CopiedSources", "Copies"]
 
@@ -71,7 +71,7 @@ class Copies:
 def _now(path: bytes, mode: int | None, mtime_ns: int | None) -> tuple[int | None, int | None]:
     """Returns the attributes of a source; those that are known if it can't be looked at."""
     try:
-        found = attributes_of(os.stat(path))
+        found = attributes_for_copy(os.stat(path))
     except OSError:
         return mode, mtime_ns
     return mode if mode is None else found.mode, mtime_ns if mtime_ns is None else found.mtime_ns

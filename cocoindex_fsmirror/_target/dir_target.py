@@ -95,7 +95,8 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
                 cannot stream it, and kept in a temporary file until then.
             create_parent_dirs: True to make missing folders above it.
             preserve: The attributes of the source that the copy takes over; a file
-                of another connector has none. The mode includes setuid and setgid. If
+                of another connector has none. Its set-user-ID and set-group-ID bits
+                are left out unless it belongs to this user, and to this group. If
                 they change, a memoized component that takes this target runs again.
             mode: Its permission bits, instead of those of the source.
 

@@ -168,3 +168,16 @@ def test_event_loop_stays_free_while_a_source_is_read(
     flow.update()
     assert begun.is_set()
     assert flow.tree == {"x": content}
+
+
+@pytest.mark.root
+def test_copy_has_no_set_user_id_of_another_user(flow: Flow, wanted: Wanted, source: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")
+    fill(source, 5)
+    os.chown(source, 65534, 65534)
+    source.chmod(0o6755)
+    wanted.update(plain=copy(source), asked=copy(source, mode=0o4711))
+    flow.update()
+    assert [dress(flow.root / name)[0] for name in ("plain", "asked")] == [0o755, 0o4711]
+    assert_converged(flow)
