@@ -383,11 +383,14 @@ def _read(base: str, folder: int) -> tuple[os.stat_result, bytes] | None:
     """Hashes a regular file; returns ``None`` if it is unreadable, or changes meanwhile."""
     try:
         with closing(open_file(base, folder)) as fd:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):  # A FIFO took the name.
-                return None
-            digest = digest_of_file(fd)
-            is_same = signature_of(os.fstat(fd)) == signature_of(found)
+            for _ in range(2):  # Through FUSE, the first look may still tell the ctime of before.
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode):  # A FIFO took the name.
+                    return None
+                os.lseek(fd, 0, os.SEEK_SET)
+                digest = digest_of_file(fd)
+                if signature_of(os.fstat(fd)) == signature_of(found):
+                    return found, digest
     except PermissionError:
         return None
-    return (found, digest) if is_same else None
+    return None

@@ -15,7 +15,7 @@ from typing import Final
 from .._core.errors import LedgerError
 from .._core.text import internal
 
-__all__ = ["GIVEN", "CorruptLedgerError", "connected", "origin_of", "translated"]
+__all__ = ["GIVEN", "CorruptLedgerError", "connected", "is_same_origin", "origin_of", "translated"]
 
 GIVEN: Final = "CAST(? AS TEXT)"
 """A name, or another text that may be bytes, in a statement."""
@@ -77,3 +77,14 @@ def origin_of(found: os.stat_result, marker: str, folder: int | None = None) -> 
     except OSError:
         return f"{found.st_ino}"
     return f"{found.st_ino} {beside.st_ino} {beside.st_ctime_ns}"
+
+
+def is_same_origin(recorded: str, now: str) -> bool:
+    """True if a ledger's file was neither copied nor put back since its origin was recorded.
+
+    If the second file has another inode number, but its old ctime, the file system numbers its
+    files anew at each mount, and the numbers prove nothing.
+    """
+    before, after = recorded.split(), now.split()
+    is_renumbered = before[1:2] != after[1:2] and before[2:] == after[2:] != []
+    return recorded == now or is_renumbered

@@ -24,7 +24,7 @@ from .._core.rows import Displaced, Pending, Row, unpacked
 from .._core.states import Kind
 from .._core.text import encoded, external
 from .._disk.tree import inode_of
-from .database import GIVEN, CorruptLedgerError, connected, origin_of, translated
+from .database import GIVEN, CorruptLedgerError, connected, is_same_origin, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, migrated_copy
 
 __all__ = [
@@ -150,7 +150,7 @@ class LedgerReader:
         recorded = self.get_meta("origin")
         if recorded is None:  # Up to format 3, which an inode number that came back deceived.
             return self.get_meta("inode") == self.inode
-        return recorded == self.origin
+        return is_same_origin(str(recorded), self.origin)
 
     def get_meta(self, key: str) -> object:
         """Returns a value that belongs to the whole mirror, or ``None``."""
