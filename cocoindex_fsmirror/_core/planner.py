@@ -306,4 +306,5 @@ def _is_recorded(kept: Row, row: Row, actual: Actual) -> bool:
     # A folder's signature is not recorded, except for a time that was asked for.
     seen = None if kept.kind == Kind.DIR else actual.signature
     is_row = row == kept.with_signature(seen or row.signature, row.recorded_ns)
-    return is_row and same(row.state, actual.state)
+    is_proven = row.recorded_ns > 0 or kept.kind == Kind.DIR
+    return is_row and is_proven and same(row.state, actual.state)

@@ -84,7 +84,7 @@ class Component(NamedTuple):
 
     Attributes:
         has_succeeded: True if it has run to its end, ever.
-        keys: The keys of what it declares.
+        keys: The keys of what it declares below a root.
     """
 
     has_succeeded: bool
@@ -95,11 +95,14 @@ Components: TypeAlias = Mapping[str, Component]
 """The components of an app, by path."""
 
 
-def components_in(context_provider: Any, root: tuple[str | None, str]) -> Components | None:
+def components_in(
+    context_provider: Any, provider: str, root: tuple[str | None, str]
+) -> Components | None:
     """Returns the components of the app that declares a root.
 
     Args:
         context_provider: That of an action.
+        provider: The name of the provider of roots.
         root: The key of the root.
 
     Returns:
@@ -108,20 +111,23 @@ def components_in(context_provider: Any, root: tuple[str | None, str]) -> Compon
     found = _environment_of(context_provider)
     if found is None:
         return None
-    apps = []
-    for name in core.list_app_names(found._core_env):  # noqa: SLF001
+    declaring = []
+    for app in core.list_app_names(found._core_env):  # noqa: SLF001
         everything = core.StablePath(), True, True, False
-        details = core.query_stable_path_details_by_name(found._core_env, name, *everything)  # noqa: SLF001
-        apps.append(
-            {
-                each.path.to_string(): Component(
-                    each.version > 0, frozenset(item.key for item in each.target_state_items)
-                )
-                for each in details
-            }
-        )
-    declaring = [app for app in apps if any(root in component.keys for component in app.values())]
+        listed = core.query_stable_path_details_by_name(found._core_env, app, *everything)  # noqa: SLF001
+        items = [item for each in listed for item in each.target_state_items if item.key == root]
+        paths = {item.target_state_path for item in items}
+        mine = [path for path in paths if path.startswith(f"/@{provider}/")]
+        if mine:
+            declaring.append({each.path.to_string(): _below(mine[0], each) for each in listed})
     return declaring[0] if len(declaring) == 1 else None
+
+
+def _below(root: str, component: Any) -> Component:
+    """Returns a component, with the keys of what it declares below a root."""
+    items = component.target_state_items
+    keys = [item.key for item in items if item.target_state_path.startswith(f"{root}/")]
+    return Component(component.version > 0, frozenset(keys))
 
 
 def component_in_use() -> str:

@@ -34,7 +34,7 @@ from .._mirror.teardown import remove_undeclared
 from .actions import Action, Change, Conclude, Drop, Mount, Place, Single
 from .engine import components_in, database_of, make_sink, stay_attached
 from .raising import BatchErrors, ask_again
-from .records import Record, is_settled, owner_of, record_of, remembered_digests
+from .records import PROVIDER, Record, is_settled, owner_of, record_of, remembered_digests
 from .specs import GONE, Options, RootKey, RootUpdate, Spec
 
 __all__ = ["END", "MOST", "ChildHandler", "RootHandler", "apply_actions", "close_all", "mirror_at"]
@@ -305,7 +305,7 @@ def _conclude(context_provider: Any, action: Conclude) -> None:
     root, update = action.root.resolve(context_provider), action.update
     recount, epoch = update.recount, Epoch(update.identity, 1)
     assert recount is not None
-    running = components_in(context_provider, action.root)
+    running = components_in(context_provider, PROVIDER, action.root)
     is_declared = partial(recount.is_declared, running=running)
     session = mirror_at(root).session
     remove_undeclared(session, action.owner, epoch, recount.besides, is_declared)

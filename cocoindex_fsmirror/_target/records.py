@@ -8,12 +8,17 @@ be skipped unless every possibility is already the desired state.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 import msgspec
 
 from .._core.states import ABSENT, Absent, Desired, Kind
 
-__all__ = ["Record", "is_settled", "owner_of", "record_of", "remembered_digests"]
+__all__ = ["PROVIDER", "Record", "is_settled", "owner_of", "record_of", "remembered_digests"]
+
+
+PROVIDER: Final = "cocoindex_fsmirror/root"
+"""The name of the provider of roots, as the engine stores it."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

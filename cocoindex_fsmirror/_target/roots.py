@@ -12,7 +12,7 @@ from typing import Any
 
 import cocoindex as coco
 
-from .records import Record
+from .records import PROVIDER, Record
 
 __all__ = ["ROOTS"]
 
@@ -29,4 +29,4 @@ class _Roots(coco.TargetHandler[Any, Record, Any]):
         return RootHandler().reconcile(key, declared, previous, missing)
 
 
-ROOTS = coco.register_root_target_states_provider("cocoindex_fsmirror/root", _Roots())
+ROOTS = coco.register_root_target_states_provider(PROVIDER, _Roots())

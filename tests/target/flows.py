@@ -158,7 +158,7 @@ def failing_sink(*, after: bool, names: Collection[str] = ()) -> Iterator[None]:
 
 
 _STEPS: tuple[tuple[object, tuple[str, ...]], ...] = (
-    (Staging, ("write", "link", "ready", "put", "exchange", "take", "discard", "back_up")),
+    (Staging, ("write", "link", "ready", "put", "exchange", "take", "discard")),
     (Tree, ("make_folder", "remove_file", "remove_folder", "sync")),
     (place, ("dress", "dress_folder")),
 )
