@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from pathlib import PurePath
 from typing import Final, NamedTuple, NewType
@@ -25,6 +25,7 @@ __all__ = [
     "Name",
     "ancestors",
     "check_names",
+    "folders_above",
     "join",
     "leaf",
     "parent",
@@ -196,6 +197,17 @@ def ancestors(name: Name) -> Iterator[Name]:
     while slash != -1:
         yield Name(name[:slash])
         slash = name.find("/", slash + 1)
+
+
+def folders_above(names: Iterable[Name]) -> set[Name]:
+    """Returns the folders above any of some names, without :data:`ROOT`."""
+    found: set[Name] = set()
+    for name in names:
+        folder = parent(name)
+        while folder and folder not in found:
+            found.add(folder)
+            folder = parent(folder)
+    return found
 
 
 class Folding(NamedTuple):

@@ -149,11 +149,12 @@ def mount_of(tree: Tree, folder: Name) -> Name:
     No rename crosses a mount point (also of a bind mount, which shares the device number),
     or the edge of a btrfs subvolume, which is a device of its own, or another known edge.
     """
-    device = tree.device(folder)
+    top, device = ROOT, tree.device(ROOT)
     edges = tree.mounts | tree.abilities.edges
-    while folder and folder not in edges and tree.device(parent(folder)) == device:
-        folder = parent(folder)
-    return folder
+    for name in (*ancestors(folder), folder) if folder else ():  # Upwards, all would be reopened.
+        if name in edges or tree.device(name) != device:
+            top, device = name, tree.device(name)
+    return top
 
 
 def home_of(tree: Tree, folder: Name) -> Name:

@@ -17,7 +17,7 @@ import msgspec
 
 from .._core.errors import ApplyError, BarrierError, ConflictError, PathError, as_path_error
 from .._core.layout import FOLDER, backups_of, parse_stamp
-from .._core.names import ROOT, Name, ancestors, join, leaf, parent, parse_name
+from .._core.names import ROOT, Name, ancestors, folders_above, join, leaf, parent, parse_name
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
 from .._disk.homes import mount_of
 from .._disk.tree import Tree
@@ -314,8 +314,7 @@ def _purge_one(tree: Tree, backup: Backup) -> bool:
 
 def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:
     """Removes the folders above paths, up to our own, as far as they are empty."""
-    above = {folder for where in removed for folder in ancestors(where)}
-    for folder in sorted(above, key=lambda name: name.count("/"), reverse=True):
+    for folder in sorted(folders_above(removed), key=lambda name: name.count("/"), reverse=True):
         if FOLDER in folder.split("/"):
             _remove_if_empty(tree, folder)
 

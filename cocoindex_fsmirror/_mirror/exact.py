@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from .._core.errors import PathError, counted
 from .._core.layout import FOLDER, LEDGER, backups_of
-from .._core.names import ROOT, Name, ancestors, join, leaf, parent
+from .._core.names import ROOT, Name, folders_above, join, leaf, parent
 from .._core.states import ABSENT
 from .._disk.dress import dress_folder
 from .._disk.homes import back_up, stamp_now
@@ -103,7 +103,7 @@ def sweep(tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder:
             hint = "it is not managed, and stays where it is"
             problem = error.strerror or str(error)
             outcome.failures.append(PathError(name, "move away", problem, hint))
-    above = {folder for name in (*outcome.backed_up, *emptied) for folder in ancestors(name)}
+    above = folders_above((*outcome.backed_up, *emptied))
     for row in ledger.rows_named(above).values():
         with contextlib.suppress(OSError):  # The folder may be gone, too.
             dress_folder(tree, row.name, row.attributes)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from .._core.errors import RootError
 from .._core.intents import Intent
-from .._core.names import ROOT, Folding, Name, ancestors, parent
+from .._core.names import ROOT, Folding, Name, folders_above, parent
 from .._core.plan import View
 from .._core.rows import Row
 from .._core.states import (
@@ -105,8 +105,7 @@ def view_of(
 ) -> View:
     """Returns the rows and actual states of a batch, as if some paths were gone already."""
     asked = {intent.name for intent in intents}
-    holding = {parent(name) for name in asked} - {ROOT}
-    names = asked | holding | {above for name in holding for above in ancestors(name)}
+    names = asked | folders_above(asked)
     folding = _folding(tree)
     rows = {row.name: row for row in ledger.rows()} if folding else ledger.rows_named(names)
     actual: dict[Name, Actual] = {}

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from .._core.attributes import UNASKED
 from .._core.errors import ConflictError, PathError
-from .._core.names import Name, ancestors, parent
+from .._core.names import Name, folders_above, parent
 from .._core.ownership import Fate, Verdict, fate_of
 from .._core.plan import ClearFolder, Keep, Put, Remove, judge_bytes
 from .._core.rows import Row
@@ -235,7 +235,7 @@ class Placement:
     def prune(self, folders: Collection[Row]) -> None:
         """Removes folders that we made and that are empty now; takes the deepest first."""
         known = self._ledger.rows_named(row.name for row in folders)
-        holding = {folder for name in self.done for folder in ancestors(name)}
+        holding = folders_above(self.done)
         for row in folders:
             if known.get(row.name) != row:  # The folder is no longer declared.
                 self.done.setdefault(row.name, row)

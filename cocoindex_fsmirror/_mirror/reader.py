@@ -230,9 +230,11 @@ class LedgerReader:
     def deserted(self, owner: str) -> list[Row]:
         """Lists folders that an owner made for what is no longer declared, the deepest first."""
         below = "below.name > rows.name || '/' AND below.name < rows.name || '0'"
+        # As a rule the last row below a folder is of a file. From the first one on, a search
+        # would pass all rows of a chain of folders, for each folder in it.
         found = self.rows(
-            "owner = ? AND kind = ? AND made AND NOT declared AND NOT EXISTS"
-            f" (SELECT 1 FROM rows AS below WHERE {below} AND (declared OR kind <> ?))",
+            "owner = ? AND kind = ? AND made AND NOT declared AND (SELECT 1 FROM rows AS below"
+            f" WHERE {below} AND (declared OR kind <> ?) ORDER BY name DESC LIMIT 1) IS NULL",
             *(owner, Kind.DIR, Kind.DIR),
         )
         return found[::-1]

@@ -14,7 +14,7 @@ import stat
 
 from msgspec.structs import replace
 
-from .._core.names import Name, ancestors, leaf, parent
+from .._core.names import Name, folders_above, leaf, parent
 from .._core.plan import Plan, Put, row_of
 from .._core.rows import Pending, Row
 from .._core.states import FileState, Kind, LinkState, Signature
@@ -94,19 +94,21 @@ class Stage:
         declared = [row for row in self.plan.folders if row.declared]
         self.failures.attempt("make", lambda row: self._make_folder(row.name), declared)
         self.failures.attempt("write", self._write, self.plan.files)
-        holding = {*(row.name for row in declared), *map(parent, self.written)}
-        self.needed = holding | {folder for name in holding for folder in ancestors(name)}
+        names = {row.name for row in declared}
+        self.needed = names | folders_above((*names, *self.written))
         for name in sorted(self._made - self.needed, reverse=True):  # Their files failed.
             with contextlib.suppress(OSError):
                 self.staging.remove_folder(self.slots[name])
 
     def _make_folder(self, name: Name) -> None:
         """Makes a folder that is staged whole, and the folders above it that are."""
-        if name in self.whole and name not in self._made:
-            for folder in (*ancestors(name), name):
-                if folder in self.whole and folder not in self._made:
-                    self.staging.make_folder(self.slots[folder])
-                    self._made.add(folder)
+        missing = []
+        while name in self.whole and name not in self._made:  # Above one, all are staged whole.
+            missing.append(name)
+            name = parent(name)
+        for folder in reversed(missing):
+            self.staging.make_folder(self.slots[folder])
+            self._made.add(folder)
 
     def _write(self, put: Put) -> None:
         """Stages one file or link; keeps the digest of a file that is hashed only now."""
