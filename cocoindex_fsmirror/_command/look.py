@@ -11,11 +11,13 @@ import click
 
 from .._core.errors import counted, readable
 from .._core.names import RESERVED, Name
+from .._core.states import ABSENT
 from .._core.text import encoded
 from .._mirror import reader
 from .._mirror.backups import list_backups
 from .._mirror.drift import Difference, differences, row_of
 from .._mirror.exact import foreign
+from .._mirror.look import opened
 from .._mirror.reader import Span, after
 from .helper import collect_less_garbage, helped
 from .output import (
@@ -177,7 +179,7 @@ def _located(path: Path) -> tuple[str, str]:
     place = Path(os.path.realpath(path.parent), path.name)
     # A link may be one of a mirror's files, or lead to a mirror.
     for at in (place, followed) if path.name not in ("", "..") else (followed,):
-        for above in at.parents if at.is_symlink() else (at, *at.parents):
+        for above in at.parents if os.path.islink(at) else (at, *at.parents):
             if reader.exists(str(above)):
                 return str(above), at.relative_to(above).as_posix()
     raise click.UsageError(f"{path}: is in no mirror")
@@ -192,4 +194,5 @@ def _unmanaged(root: str, name: str) -> str:
     with reader.known(root) as ledger:
         if ledger.is_declared(Name(name), is_folder=True):
             return "folder"
-    return "foreign" if os.path.lexists(os.path.join(root, name)) else "absent"
+    with opened(root) as tree:  # A path may be too long for the system.
+        return "absent" if tree.look(Name(name)).state is ABSENT else "foreign"

@@ -16,11 +16,14 @@ from typing import Final
 
 import msgspec
 
+from .._core.attributes import Attributes
 from .._core.declaration import Declared
 from .._core.errors import ApplyError, FsMirrorError, PathError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name
+from .._disk.calls import say_once
 from .._disk.dress import dress_folder
+from .._disk.tree import Tree
 from .._mirror.batch import apply_intents, begin
 from .._mirror.comparison import Comparison, apply_all, check_removals
 from .._mirror.drift import find_drift
@@ -143,7 +146,7 @@ class Syncing:
             with contextlib.suppress(FsMirrorError):
                 session.run(lambda _tree, _ledger: None)  # Recovers the batch that was cut off.
             raise
-        session.run(lambda tree, _ledger: dress_folder(tree, ROOT, survey.attributes))
+        session.run(lambda tree, _ledger: _dress_root(tree, survey.attributes))
         self._conclude(failures)
         self._summary.seconds = time.monotonic() - started
         return self._summary
@@ -195,6 +198,15 @@ class Syncing:
         done = summary.written + summary.adopted + summary.healed
         summary.unchanged = survey.leaves - done - len(leaves) - len(unread)
         summary.failures = [*survey.errors, *map(str, failures), *map(str, unread.values())]
+
+
+def _dress_root(tree: Tree, wanted: Attributes) -> None:
+    """Sets mode and time of the root, which may belong to another user whose group may write."""
+    try:
+        dress_folder(tree, ROOT, wanted)
+    except OSError as error:
+        problem = f"its mode or time can't be set: {error.strerror}"
+        say_once(f"{tree.path}: {problem} (is it owned by someone else? all in it is mirrored)")
 
 
 @contextlib.contextmanager

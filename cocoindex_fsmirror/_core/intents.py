@@ -28,7 +28,8 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
             path, each followed by ``//``; empty for the root itself.
         component: The path of the engine's component that declared the path.
         content: The bytes of a file, or where they are.
-        ours: The digests that the engine remembers to have declared for this path.
+        ours: The digests that the engine remembers to have declared for this path; ``b""`` for a
+            folder.
         on_conflict: The policy for foreign bytes.
         create_parents: True to make missing parent folders.
         durable: True if the batch has to survive a power cut.

@@ -85,7 +85,7 @@ class _Planner:
         if row is not None and row.kind == Kind.DIR:
             if not row.made:
                 self._forget.append(row.name)
-        elif row is not None or intent.ours:  # Else nothing of ours was ever here.
+        elif row is not None or any(intent.ours):  # Else nothing of ours was ever here.
             self._plan_removal(intent, row)
         for name in (*ancestors(intent.name), intent.name):
             above = self._view.rows.get(name)
@@ -171,8 +171,9 @@ class _Planner:
     def _plan_kept(self, intent: Intent, actual: Actual) -> None:
         """Plans to record a path whose bytes are right, and to set attributes that it lacks."""
         row, state = self._view.rows.get(intent.name), actual.state
+        is_ours = (state.digest or b"") in intent.ours  # A folder has no digest.
         is_known = row is not None and row.owner == intent.owner and same_content(row.state, state)
-        kept = row_of(intent, made=row.made if row and is_known else state.digest in intent.ours)
+        kept = row_of(intent, made=row.made if row and is_known else is_ours)
         asked = intent.desired.attributes
         if row is not None and row.attributes == asked:
             asked = row.state.attributes  # As the file system stored them.

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -55,6 +56,10 @@ def open_root(path: str, *, create: bool = False, parents: bool = True) -> tuple
     Raises:
         RootError: The root can't be used; the error has a hint.
     """
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        problem = f"can't be used: this process takes file names for {encoding}, and not for UTF-8"
+        raise RootError(path, problem, "start Python with PYTHONUTF8=1 or a UTF-8 locale")
     made = 0
     try:
         for folder in _missing(path, parents=parents) if create else ():

@@ -181,11 +181,11 @@ def may_be_at(target: str) -> Callable[[int], bool]:
 
 
 def _has_size(target: str, size: int) -> bool:
-    """True if there is a regular file of a size."""
+    """True if there is a regular file of a size, or may be: the path can be too long to look."""
     try:
         found = os.lstat(target)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in NOT_THERE
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 

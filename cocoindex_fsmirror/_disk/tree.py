@@ -370,13 +370,12 @@ def inode_of(result: os.stat_result) -> int:
 def signature_of(result: os.stat_result) -> Signature:
     """Returns the signature in the result of a ``stat`` call.
 
-    Some file systems hold times that the ledger can't. Such an mtime counts as the latest that
-    it can, which is never older than a look and so proves no content.
+    Some file systems hold times that the ledger can't. Such a time counts as the latest that it
+    can, which is never older than a look and so proves no content.
     """
-    mtime_ns = result.st_mtime_ns
-    if not -(1 << 63) <= mtime_ns < 1 << 63:
-        mtime_ns = (1 << 63) - 1
-    return Signature(inode_of(result), result.st_size, mtime_ns, result.st_ctime_ns)
+    times = (result.st_mtime_ns, result.st_ctime_ns)
+    kept = (time if -(1 << 63) <= time < 1 << 63 else (1 << 63) - 1 for time in times)
+    return Signature(inode_of(result), result.st_size, *kept)
 
 
 def _read(base: str, folder: int) -> tuple[os.stat_result, bytes] | None:

@@ -39,8 +39,8 @@ def connected(file: str, options: str) -> sqlite3.Connection:
         file: Its path.
         options: Those of SQLite's URI.
     """
-    quoted = file.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    uri = f"file:{quoted}?{options}"
+    quoted = os.path.abspath(file).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    uri = f"file://{quoted}?{options}"  # Without the slashes, //x/y would be y on the host x.
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     connection.text_factory = internal
     return connection

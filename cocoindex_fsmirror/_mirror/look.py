@@ -149,7 +149,7 @@ def spelling(tree: Tree, names: Iterable[Name]) -> Callable[[Name], Name]:
     folding = _folding(tree)
     if not folding:
         return lambda listed: listed
-    paths = {part for name in names for part in (*ancestors(name), name)}
+    paths = {*names, *folders_above(names)}
     known = {folding(path): path for path in paths}
     return lambda listed: known.get(folding(listed), listed)
 

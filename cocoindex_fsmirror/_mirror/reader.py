@@ -7,6 +7,7 @@ refused.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import sqlite3
@@ -47,6 +48,8 @@ __all__ = [
 FIELDS: Final = ", ".join(Row.__struct_fields__)
 PAGE: Final = 4096
 """Rows that are read at a time where there may be very many."""
+# SQLite opens files by their paths, so that there is no ledger where a path is too long.
+_NO_LEDGER: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _DECLARED_IN: Final = f"declared AND name BETWEEN {GIVEN} AND coalesce({GIVEN}, x'')"
 _BELOW: Final = f"name > {GIVEN} || '/' AND name < {GIVEN} || '0'"  # "0" follows "/".
 _AT_ONCE: Final = 500  # Older releases of SQLite take 999 values in a statement.
@@ -113,9 +116,9 @@ class LedgerReader:
             with contextlib.suppress(FileNotFoundError):
                 os.lstat(f"{file}-wal")
                 options = "mode=ro"
-        except (FileNotFoundError, NotADirectoryError):
-            return cls.empty()
         except OSError as error:
+            if error.errno in _NO_LEDGER:
+                return cls.empty()
             hint = "grant this user read access"
             raise LedgerError(f"{file}: can't be read: {error.strerror} ({hint})") from error
         if not stat.S_ISREG(found.st_mode):

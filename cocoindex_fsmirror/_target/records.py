@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from .._core.states import ABSENT, Absent, Desired, Kind
+from .._core.states import ABSENT, Absent, Desired
 
 __all__ = ["PROVIDER", "Record", "is_settled", "owner_of", "record_of", "remembered_digests"]
 
@@ -81,9 +81,9 @@ def is_settled(
 
 
 def remembered_digests(previous: Collection[Record]) -> tuple[bytes, ...]:
-    """Returns the digests of every content, or link, that the engine may have had us write."""
+    """Returns the digests of all that the engine may have had us write; ``b""`` for a folder."""
     # No set: that would take four times the memory, and the garbage collector would visit it.
-    return tuple([record.digest for record in previous if record.kind != Kind.DIR])
+    return tuple([record.digest for record in previous])
 
 
 def owner_of(previous: Collection[Record], fresh: str) -> str:
