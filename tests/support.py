@@ -199,13 +199,13 @@ def contents(tree: Tree) -> dict[str, bytes]:
     return {name: found for name, found in tree.items() if isinstance(found, bytes)}
 
 
-def send_far(path: Path) -> None:
+def send_far(path: Path, time_ns: int = FAR) -> None:
     """Sets an mtime that the ledger can't keep; skips a test where the file system can't."""
     try:
-        os.utime(path, ns=(FAR, FAR), follow_symlinks=False)
+        os.utime(path, ns=(time_ns, time_ns), follow_symlinks=False)
     except OSError:
         pytest.skip("this file system holds no such time")
-    if path.lstat().st_mtime_ns != FAR:
+    if path.lstat().st_mtime_ns != time_ns:
         pytest.skip("this file system holds no such time")
 
 

@@ -24,7 +24,7 @@ _HINTS: Final = {
     sqlite3.SQLITE_FULL: "free some space, then update again",
     sqlite3.SQLITE_READONLY: "grant this user write access",
     sqlite3.SQLITE_CANTOPEN: "grant this user write access",
-    sqlite3.SQLITE_IOERR: "is there space left? else check the disk",
+    sqlite3.SQLITE_IOERR: "is there space left, and no limit on sizes? else check the disk",
 }
 
 

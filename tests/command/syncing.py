@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 from click.testing import CliRunner, Result
 
 from cocoindex_fsmirror._command.main import main
-from tests.support import snapshot
+from tests.support import answer_of_child, snapshot
 
 THEN: Final = 1_234_567_890_123_456_789
 """The time of what is in the source, in nanoseconds."""
@@ -40,6 +41,27 @@ def state(root: Path) -> dict[str, tuple[object, ...]]:
         mode = 0 if stat.S_ISLNK(seen.st_mode) else seen.st_mode
         found[path] = (mode, seen.st_mtime_ns, shown.get(path))
     return found
+
+
+def as_user(act: Callable[[], str], *groups: int) -> str:
+    """Calls a function in a process of a user without rights; returns its result."""
+    # Without rights Python's folders are unreadable too, so import all that an error needs.
+    assert sync("/dev/null/none", "/dev/null/none").exit_code == 2
+
+    def change_user_and_act() -> str:
+        os.setgroups(groups)
+        os.setgid(65534)
+        os.setuid(65534)
+        return act()
+
+    return answer_of_child(change_user_and_act)
+
+
+def let_everybody_reach(tmp_path: Path) -> None:
+    """Opens the folders that pytest made above a test's own."""
+    for above in (tmp_path, *tmp_path.parents):
+        if above.is_relative_to(tempfile.gettempdir()) and str(above) != tempfile.gettempdir():
+            above.chmod(above.stat().st_mode | 0o055)
 
 
 def relink(path: Path, target: str) -> None:

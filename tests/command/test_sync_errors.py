@@ -6,8 +6,7 @@ import errno
 import os
 import shutil
 import socket
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from cocoindex_fsmirror import SourceError
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk.roots import lock, open_root
 from cocoindex_fsmirror._mirror.session import Session
-from tests.command.syncing import sync
-from tests.support import answer_of_child, snapshot
+from tests.command.syncing import as_user, let_everybody_reach, sync
+from tests.support import snapshot
 
 
 def test_special_files_are_skipped_and_counted(pages: Path, dst: Path) -> None:
@@ -128,40 +127,19 @@ def test_destination_in_use_is_one_message(
     assert result.stderr.count("\n") == 1
 
 
-def _as_nobody(act: Callable[[], str]) -> str:
-    """Calls a function in a process of a user without rights; returns its result."""
-    # Without rights Python's folders are unreadable too, so import all that an error needs.
-    assert sync("/dev/null/none", "/dev/null/none").exit_code == 2
-
-    def change_user_and_act() -> str:
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-        return act()
-
-    return answer_of_child(change_user_and_act)
-
-
-def _let_everybody_reach(tmp_path: Path) -> None:
-    """Opens the folders that pytest made above a test's own."""
-    for above in (tmp_path, *tmp_path.parents):
-        if above.is_relative_to(tempfile.gettempdir()) and str(above) != tempfile.gettempdir():
-            above.chmod(above.stat().st_mode | 0o055)
-
-
 @pytest.mark.root
 def test_destination_without_permission_is_one_message(pages: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become a user who may not write")
     closed = tmp_path / "closed"
     closed.mkdir()
-    _let_everybody_reach(tmp_path)
+    let_everybody_reach(tmp_path)
 
     def told() -> str:
         result = sync(pages, closed / "dst")
         return f"{result.exit_code} {result.stderr}"
 
-    assert _as_nobody(told).startswith(f"3 fsmirror: {closed / 'dst'}: may not be opened")
+    assert as_user(told).startswith(f"3 fsmirror: {closed / 'dst'}: may not be opened")
 
 
 @pytest.mark.parametrize("more", [(), ("--exact",), ("--max-delete", "0")])
@@ -219,13 +197,13 @@ def test_source_that_can_not_be_listed_changes_nothing(
 def test_source_without_permission_is_one_message(pages: Path, dst: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become a user who may not read")
-    _let_everybody_reach(tmp_path)
+    let_everybody_reach(tmp_path)
     pages.chmod(0o700)
 
     def told() -> str:
         result = sync(pages, dst)
         return f"{result.exit_code} {result.stderr}"
 
-    answer = _as_nobody(told)
+    answer = as_user(told)
     assert answer.startswith("2 ")
     assert f"{pages}' is not readable" in answer

@@ -147,6 +147,39 @@ def test_size_limit_stops_only_the_file_that_is_too_large(root: Path) -> None:
     assert backups(root) == []
 
 
+LIMITED_LEDGER = """
+import resource, sys
+from cocoindex_fsmirror import FsMirrorError, Mirror
+root, limit = sys.argv[1], int(sys.argv[2])
+def update():
+    with mirror.update() as files:
+        for number in range(1_500):
+            files.write(f"d{number % 30}/f{number}", b"1")
+with Mirror(root) as mirror:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    for _ in range(2):
+        try:
+            update()
+        except FsMirrorError as error:
+            print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    update()
+    print(len(mirror.managed()), mirror.verify(content=True), mirror.backups())
+"""
+
+
+@pytest.mark.parametrize("limit", [1 << 10, 1 << 16, 1 << 18])
+def test_size_limit_that_stops_the_ledger_does_not_damage_it(root: Path, limit: int) -> None:
+    """The log of the ledger grows beyond the limit; a smaller one does not even let it begin."""
+    command = [sys.executable, "-c", LIMITED_LEDGER, str(root), str(limit)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    *errors, last = result.stdout.splitlines()
+    assert (last, result.stderr) == ("1500 [] []", "")
+    assert len(errors) == 2
+    assert all("limit on sizes" in error for error in errors)
+    assert sorted(path.name for path in (root / ".fsmirror").glob("ledger*")) == ["ledger.sqlite3"]
+
+
 _GET, _SET, _IMMUTABLE = 0x80086601, 0x40086602, 0x10  # ioctl_iflags(2)
 
 

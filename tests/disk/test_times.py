@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._core.states import Signature, proves
+from cocoindex_fsmirror._disk.calls import coarse_now_ns
+from cocoindex_fsmirror._disk.tree import signature_of
 from cocoindex_fsmirror._mirror import batch as batch_module
 from tests.support import (
+    FAR,
     Mount,
     backups,
     delete,
     exact_state,
     folder,
+    link,
     send_far,
     snapshot,
     write,
@@ -143,6 +151,44 @@ def test_undeclared_folder_keeps_its_mode_and_time(mirror: Mirror, root: Path) -
     assert snapshot(root) == {"d": "dir", "d/a": b"2"}
     mirror.apply([delete("d/a")])
     assert snapshot(root) == {}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("time_ns", [FAR, -FAR], ids=["2300", "1640"])
+def test_files_with_times_that_no_ledger_holds_are_kept(
+    tmpfs: Callable[[str], Path], time_ns: int
+) -> None:
+    root = tmpfs("4m") / "root"
+    intents = [write("a", b"1"), folder("d", mtime_ns=THEN), link("l", "a", mtime_ns=THEN)]
+    with Mirror(root) as mirror:
+        mirror.create()
+        mirror.apply([folder("d")])
+        (root / "a").write_bytes(b"1")
+        for _ in range(2):
+            send_far(root / "d", time_ns)
+            send_far(root / "a", time_ns)
+            mirror.apply(intents)
+            assert mirror.verify() == mirror.verify(content=True) == []
+            assert _mtime(root / "d") == THEN
+            send_far(root / "l", time_ns)
+            assert mirror.verify() == ["l"]
+        (root / "a").write_bytes(b"2")
+        send_far(root / "a", time_ns)
+        assert mirror.verify() == ["a", "l"]
+        mirror.apply([*intents, write("a", b"3")])
+        assert backups(root) == [b"2"]
+        send_far(root / "a", time_ns)
+        mirror.apply([delete("a"), delete("d"), delete("l")])
+    assert (snapshot(root), backups(root)) == ({}, [b"2"])
+
+
+def test_signature_holds_no_time_beyond_64_bits() -> None:
+    """Of a FUSE file system also the ctime may be anything."""
+    for time_ns in (FAR, -FAR):
+        seen = SimpleNamespace(st_ino=1, st_size=2, st_mtime_ns=time_ns, st_ctime_ns=time_ns)
+        signature = signature_of(cast("os.stat_result", seen))
+        assert signature == Signature(1, 2, (1 << 63) - 1, (1 << 63) - 1)
+        assert not proves(signature, signature, coarse_now_ns())
 
 
 def test_output_that_gets_an_impossible_time_is_still_kept(mirror: Mirror, root: Path) -> None:

@@ -19,6 +19,7 @@ from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._command.survey import Options, known_in, survey
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.owners import Owner
+from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import exact
 from cocoindex_fsmirror._mirror.drift import DriftReport
@@ -98,6 +99,19 @@ def test_mount_is_left_alone(mirror: Mirror, root: Path, mount: Mount) -> None:
     with Mirror(root) as seeing:
         assert seeing.session.run(sweep).backed_up == {}
     assert (point / "theirs").read_bytes() == b"2"
+
+
+@pytest.mark.root
+def test_device_that_is_in_no_list_of_mounts_is_left_alone(
+    mirror: Mirror, root: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A foreign subvolume of btrfs is such a device."""
+    mount(root / "disk", "-t", "tmpfs", "tmpfs")
+    (root / "disk" / "x").write_bytes(b"1")
+    monkeypatch.setattr(_tree, "mounts_below", lambda _fd: ("tmpfs", []))
+    outcome = mirror.session.run(sweep)
+    assert (outcome.backed_up, outcome.failures) == ({}, [])
+    assert snapshot(root) == {"disk": "dir", "disk/x": b"1"}
 
 
 @pytest.mark.root

@@ -178,3 +178,36 @@ def test_files_of_a_nested_target_come_back_after_a_loss(
     flow.update()
     assert contents(flow.tree) == {"inner/edited": b"1", "inner/deleted": b"2"}
     assert backups(flow.root) == [b"edited"]
+
+
+async def in_a_folder(flow: Flow) -> None:
+    """Declares an empty directory while there are files."""
+    out = await fsmirror.mount_dir_target(OUT)
+    if flow.files:
+        await coco.use_mount(out.declare_dir_target, "inner")
+
+
+@pytest.mark.parametrize("lose", [forget_ledger, forget_own_folder])
+def test_folder_that_the_engine_remembers_is_ours_without_a_ledger(
+    make_flow: MakeFlow, lose: Callable[[Flow], None]
+) -> None:
+    flow = make_flow(in_a_folder)
+    flow.files = {"x": b""}
+    flow.update()
+    lose(flow)
+    flow.update()
+    assert flow.tree == {"inner": "dir"}
+    flow.files = {}
+    flow.update()
+    assert flow.tree == {}
+
+
+def test_folder_that_no_memory_knows_stays_when_it_is_undeclared(make_flow: MakeFlow) -> None:
+    flow = make_flow(in_a_folder)
+    flow.files = {"x": b""}
+    (flow.root / "inner").mkdir(parents=True)
+    flow.update()
+    flow.update()
+    flow.files = {}
+    flow.update()
+    assert flow.tree == {"inner": "dir"}
