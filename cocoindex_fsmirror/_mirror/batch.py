@@ -183,9 +183,8 @@ def _carry_out(
     # after it loses only the record, and recovery finds what the notes announced.
     try:
         is_stuck = bool(empty_areas(tree, ledger, staging.areas, notes))
-        attempt(
-            "set the mode or time of", place.dress, plan.dress
-        )  # An area may be in a dressed folder.
+        # Folders come last: an area may be in one of them.
+        attempt("set the mode or time of", place.dress, plan.dress)
         if durable:
             tree.sync(staging.descriptors, place.seen, place.changed)
     except OSError as error:

@@ -11,6 +11,7 @@ import pytest
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._mirror.backups import restore
 from cocoindex_fsmirror._mirror.exact import foreign, sweep
 from tests.command.commands import run
@@ -143,5 +144,5 @@ def test_chain_of_deserted_folders_goes_with_the_next_update(mirror: Mirror, roo
     above = _opened(root, CHAIN)
     os.unlink("theirs", dir_fd=above)
     os.close(above)
-    mirror.prepare(OWNER, mirror.observe())
+    mirror.prepare(Owner(OWNER), mirror.observe())
     assert os.listdir(root) == [".fsmirror"]
