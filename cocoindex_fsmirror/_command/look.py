@@ -42,6 +42,7 @@ _UNMANAGED: Final = {
     "foreign": "foreign: not written by a mirror, and left alone",
     "absent": "absent, and not managed",
 }
+_RESTORED: Final = "was copied or put back, so it may be of another time; the next update will tell"
 _SHOWN: Final = ("by", "component", "target", "written", "fingerprint")
 
 
@@ -64,6 +65,7 @@ def status(root: str) -> Report:
         "drifted": drifted,
         "backups": backups,
         "orphans": orphans,
+        "restored": (restored := reader.is_restored(root)),
         "mirrors": mirrors,
     }
     leaves, inside = counted(files, "file or link", "files and links"), counted(folders, "folder")
@@ -79,7 +81,14 @@ def status(root: str) -> Report:
         lines.append(f"  mirrored by  {by}, {counted(files, 'file')}, since {since}{lost}")
     if orphans:
         lines.append(f"  orphans      {counted(orphans, 'file')} of a database that was lost")
-    return Report(figures, lines, ExitStatus.DIFFERS if drifted or orphans else ExitStatus.IN_ORDER)
+    if restored:
+        lines.append(f"  {_RESTORED}")
+    return Report(figures, lines, _exit_status(drifted or orphans or restored))
+
+
+def _exit_status(differs: object) -> ExitStatus:
+    """Returns the exit status of a look."""
+    return ExitStatus.DIFFERS if differs else ExitStatus.IN_ORDER
 
 
 def _owner_figures(root: str, owner: reader.OwnerFigures) -> Figures:
@@ -119,19 +128,24 @@ def verify(root: str, content: bool, exact: bool) -> Report:
 
     Each path is modified (other bytes, or another target of a link), missing,
     mode (only its mode or time differs) or foreign (of another kind; with
-    --exact also what is not managed).
+    --exact also what is not managed). A mirror that was copied or put back from
+    a backup is not in order before the next update.
     """
     found = [(each.name, each.how) for each in _differences(root, content=content)]
     if exact:
         found += [(name, "foreign") for name in foreign(root)]
     found.sort(key=lambda pair: encoded(pair[0]))
-    files = reader.count(root)
-    summary = counted(len(found), "path differs", "paths differ") if found else "in order"
+    files, restored = reader.count(root), reader.is_restored(root)
+    summary = "nothing differs" if restored else "in order"
+    if found:
+        summary = counted(len(found), "path differs", "paths differ")
     lines = [f"{coloured(how)}  {printable(name)}" for name, how in found]
     lines.append(f"{printable(root)}: {summary} ({counted(files, 'file')})")
+    if restored:
+        lines.append(f"{printable(root)}: {_RESTORED}")
     listed = [{"path": name, "how": how} for name, how in found]
-    figures = {"root": root, "files": files, "differences": listed}
-    return Report(figures, lines, ExitStatus.DIFFERS if found else ExitStatus.IN_ORDER)
+    figures = {"root": root, "files": files, "restored": restored, "differences": listed}
+    return Report(figures, lines, _exit_status(found or restored))
 
 
 @click.command()

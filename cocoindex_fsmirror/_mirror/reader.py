@@ -39,6 +39,7 @@ __all__ = [
     "after",
     "count",
     "exists",
+    "is_restored",
     "known",
     "mirrored",
     "noted",
@@ -338,6 +339,16 @@ def count(root: str) -> int:
     """
     with mirrored(root) as ledger:
         return ledger.count()
+
+
+def is_restored(root: str) -> bool:
+    """True if a mirror was copied, or put back, since it was written.
+
+    Raises:
+        RootError: The directory is no mirror.
+    """
+    with mirrored(root) as ledger:
+        return not ledger.is_believed
 
 
 def noted(root: str, key: str) -> str:

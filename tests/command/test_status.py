@@ -38,6 +38,7 @@ def test_status_counts_owners_files_drift_and_backups(source: Path, target: Path
         "bytes": 4,
         "drifted": 0,
         "backups": 0,
+        "restored": False,
         "orphans": 0,
     }
     (target / "a").write_bytes(b"tampered")
