@@ -113,14 +113,27 @@ def components_in(
         return None
     declaring = []
     for app in core.list_app_names(found._core_env):  # noqa: SLF001
-        everything = core.StablePath(), True, True, False
-        listed = core.query_stable_path_details_by_name(found._core_env, app, *everything)  # noqa: SLF001
+        listed = _details(found._core_env, app)  # noqa: SLF001
         items = [item for each in listed for item in each.target_state_items if item.key == root]
         paths = {item.target_state_path for item in items}
         mine = [path for path in paths if path.startswith(f"/@{provider}/")]
         if mine:
             declaring.append({each.path.to_string(): _below(mine[0], each) for each in listed})
     return declaring[0] if len(declaring) == 1 else None
+
+
+def _details(core_env: Any, app: str) -> list[Any]:
+    """Lists the components of an app; the engine lists none that is below another one."""
+    found: dict[str, Any] = {}
+    to_do = [core.StablePath()]
+    while to_do:
+        for each in core.query_stable_path_details_by_name(
+            core_env, app, to_do.pop(), True, True, False
+        ):
+            if each.path.to_string() not in found:
+                found[each.path.to_string()] = each
+                to_do.append(each.path)
+    return list(found.values())
 
 
 def _below(root: str, component: Any) -> Component:
