@@ -146,14 +146,14 @@ def failing_at(bad: Path, code: int, fails: Collection[str] = CHANGES | LOOKS) -
     """Fails every call of some kinds that is about a path, which may be a pattern."""
 
     def hear(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        if name in fails and any(fnmatch(path, str(bad)) for path in _touched(name, args, options)):
+        if name in fails and any(fnmatch(path, str(bad)) for path in touched(name, args, options)):
             raise OSError(code, os.strerror(code))
 
     with overheard(hear):
         yield
 
 
-def _touched(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> list[str]:
+def touched(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> list[str]:
     """Returns the paths that a system call is about."""
     if name in ("begin", "commit", "connect", "syncfs"):
         return []

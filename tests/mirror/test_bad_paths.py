@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
-from tests.steps import CHANGES, LOOKS, failing_at
-from tests.support import OWNER, backups, contents, delete, folder, link, snapshot, staged, write
+from cocoindex_fsmirror._mirror.exact import sweep
+from tests.steps import CHANGES, LOOKS, crashes, failing_at, overheard, touched
+from tests.support import (
+    OWNER,
+    Mount,
+    backups,
+    contents,
+    delete,
+    folder,
+    link,
+    snapshot,
+    staged,
+    write,
+)
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
 
@@ -131,3 +145,81 @@ def test_bad_path_stops_only_itself_at_teardown(
     assert left == BEFORE.keys() & failed
     busy.tear_down(OWNER)
     assert snapshot(root) == {"foreign": "dir", "foreign/x": b"foreign"}
+
+
+@pytest.mark.parametrize("bad", ["theirs", "theirs/a", "theirs/deep", "theirs/deep/b", "z"])
+def test_bad_path_stops_only_itself_in_a_sweep(busy: Mirror, root: Path, bad: str) -> None:
+    theirs = ["theirs/a", "theirs/deep/b", "z"]
+    (root / "theirs" / "deep").mkdir(parents=True)
+    for name in theirs:
+        (root / name).write_bytes(b"2")
+    with failing_at(root / bad, errno.EIO):
+        outcome = busy.session.run(sweep)
+    failed = {each.path for each in outcome.failures}
+    inside = {name for name in (*theirs, *PATHS, "theirs/deep") if f"{name}/".startswith(f"{bad}/")}
+    above = {"theirs", "theirs/deep"}  # They stay with what is in them, and can't be listed whole.
+    assert failed <= inside | {bad} | above
+    assert {name for name in theirs if (root / name).exists()} <= inside | {bad}
+    assert busy.session.run(sweep).failures == []
+    assert contents(snapshot(root)) == BEFORE
+    assert backups(root) == [b"2", b"2", b"2", b"foreign"]
+
+
+@pytest.mark.parametrize("k", range(20, 100, 10))
+def test_bad_path_stops_only_itself_in_a_recovery(busy: Mirror, root: Path, k: int) -> None:
+
+    def apply() -> None:
+        busy.apply(_batch())
+
+    assert crashes(apply, k)
+    busy.close()
+    for bad in ("edited", ".fsmirror/tmp/*/1", ".fsmirror/tmp/*/*/x"):
+        with failing_at(root / bad, errno.EIO):
+            busy.apply([write("other", b"3")])
+    busy.apply(_batch())
+    assert staged(root) == []
+    assert busy.verify() == []
+    tree = AFTER | dict.fromkeys(FOLDERS, "dir") | {"link": "-> edited", "other": b"3"}
+    assert snapshot(root) == tree
+    assert set(backups(root)) == {b"foreign"}
+
+
+def test_name_that_the_file_system_can_not_hold_fails_alone(mirror: Mirror, root: Path) -> None:
+    """Some file systems, such as eCryptfs, hold names of 143 bytes."""
+    long = "n" * 144
+
+    def hear(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if any(len(os.path.basename(path)) > 143 for path in touched(name, args, options)):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+    intents = [
+        *(write(name, b"1") for name in (long, f"new/{long}", "new/x", "y", f"{long}s/a/x")),
+        link(f"new/{long}l", "x"),
+        folder(f"{long}d"),
+        delete(f"{long}gone"),
+    ]
+    with overheard(hear):
+        with pytest.raises(ApplyError) as caught:
+            mirror.apply(intents)
+        assert {
+            getattr(each, "path", "?"): str(each).partition(": ")[2]
+            for each in caught.value.exceptions
+        } == dict.fromkeys(
+            (long, f"new/{long}", f"{long}s/a/x", f"new/{long}l", f"{long}d"),
+            "File name too long (this file system can't hold the name)",
+        )
+    assert snapshot(root) == {"new": "dir", "new/x": b"1", "y": b"1"}
+    assert staged(root) == []
+    assert mirror.verify() == []
+
+
+@pytest.mark.root
+def test_mount_that_is_read_only_stops_only_what_lies_in_it(
+    mirror: Mirror, root: Path, mount: Mount
+) -> None:
+    mount(root / "ro", "-t", "tmpfs", "-o", "ro", "tmpfs")
+    intents = [write("ro/x", b"1"), write("ro/d/x", b"1"), folder("ro/e"), write("x", b"1")]
+    assert _failed(lambda: mirror.apply(intents)) == {"ro/x", "ro/d/x", "ro/e"}
+    assert snapshot(root) == {"ro": "dir", "x": b"1"}
+    assert staged(root) == []
+    assert mirror.verify() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
+from tests.steps import failing_at
 from tests.support import contents, exact_state
 from tests.target.declaring import declare_sub
 from tests.target.flows import Flow, failing_sink, memoized, plain
@@ -227,6 +229,27 @@ def test_bad_file_stops_only_itself(make_flow: MakeFlow, main: object) -> None:
     (flow.root / "bad2").rmdir()
     flow.update()
     assert flow.tree == {**flow.files, "elsewhere": b"foreign"}
+
+
+@MAINS
+def test_folder_that_may_not_be_removed_is_told_once(
+    make_flow: MakeFlow, main: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    flow = make_flow(main)
+    flow.files = {"d/e/x": b"1", "y": b"1"}
+    flow.update()
+    flow.files = {"y": b"2", "z": b"2"}
+    with failing_at(flow.root / "d" / "e", errno.EPERM, ["rmdir"]):
+        said = f"{flow.attempt()} {caplog.text}"
+        assert "remove 'd/e': Operation not permitted" in said
+        assert contents(flow.tree) == flow.files
+        caplog.clear()
+        for _ in range(2):
+            flow.update()
+        assert "d/e" not in caplog.text
+    assert flow.tree == {**flow.files, "d": "dir", "d/e": "dir"}
+    flow.update()
+    assert flow.tree == flow.files
 
 
 def test_error_in_the_main_component_is_ours_and_names_every_path(flow: Flow) -> None:
