@@ -15,7 +15,7 @@ from tests.target.flows import OUT, Flow, page, ran
 
 
 def _put_in_doubt(_tree: Tree, ledger: Ledger) -> None:
-    """Has the next update remove what nobody declares."""
+    """Makes the next update remove what nobody declares."""
     for owner in ledger.owners().values():
         ledger.set_owner(owner._replace(in_doubt=True))
 
