@@ -6,6 +6,7 @@ A path that fails is named, and the exit status is 3; all others are mirrored.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -23,6 +24,7 @@ from .._core.names import Name
 from .._core.ownership import OnConflict
 from .._mirror.brake import Limit
 from .._mirror.drift import few_suspects
+from .._mirror.outcome import is_full
 from .dry_run import dry_run as list_changes
 from .helper import collect_less_garbage, helped
 from .output import (
@@ -43,6 +45,8 @@ from .syncing import Summary, Syncing
 __all__ = ["sync"]
 
 _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
+_RETRY: Final = 3.0  # seconds after which a run on a full disk is tried again,
+_LONGEST_RETRY: Final = 30.0  # and the most, after several
 _COUNTS: Final = ("written", "adopted", "healed", "deleted", "backed_up", "unchanged")
 
 
@@ -139,19 +143,22 @@ def sync(
         helped(partial(few_suspects, dst)) as suspects,
         contextlib.closing(Syncing(options)) as syncing,
     ):
-        return _run(syncing, as_json, suspects)
+        return _tell(options, _run(syncing, as_json, suspects), as_json)
 
 
 def _run(
     syncing: Syncing, as_json: bool, suspects: Callable[[], list[Name] | None] = lambda: None
-) -> int:
-    """Mirrors the source, and prints the result; returns the exit status."""
-    options = syncing.options
+) -> Summary:
+    """Mirrors the source."""
     with (
-        contextlib.closing(survey(options)) as found,
+        contextlib.closing(survey(syncing.options)) as found,
         progress_bar(0 if as_json else found.count) as syncing.on_progress,
     ):
-        summary = syncing.run(found, suspects())
+        return syncing.run(found, suspects())
+
+
+def _tell(options: Options, summary: Summary, as_json: bool) -> int:
+    """Prints the result of a run; returns the exit status."""
     for line in summary.failures:
         complain(line)
     if summary.skipped and not as_json:
@@ -187,10 +194,13 @@ def _planned(options: Options) -> Report:
 
 
 def _follow(options: Options, as_json: bool) -> int:
-    """Runs, and runs again whenever something changes, until it is interrupted."""
+    """Runs, and runs again whenever something changes, until it is interrupted.
+
+    On a full disk it also runs again after a while, and is silent unless that helped.
+    """
     from .watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
 
-    syncing = Syncing(options)
+    syncing, pause, told = Syncing(options), math.inf, list[str]()
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             with (
@@ -198,14 +208,27 @@ def _follow(options: Options, as_json: bool) -> int:
                 Watching(options.source, options.root) as watching,
             ):
                 while not watching.is_out_of_date():
+                    before = told
                     try:
-                        _run(syncing, as_json)
+                        summary = _run(syncing, as_json)
+                        lacks_room, told = syncing.lacks_room, summary.failures
+                        if not told or told != before or _did_something(summary):
+                            _tell(options, summary, as_json)
                     except FsMirrorError as error:
-                        tell_error(error, as_json=as_json)  # The next change may mend it.
-                    while not watching.wait(syncing.has_drifted):
+                        lacks_room, told = is_full(error), [str(error)]
+                        if told != before:
+                            tell_error(error, as_json=as_json)  # The next change may mend it.
+                    pause = min(2 * pause, _LONGEST_RETRY) if pause < math.inf else _RETRY
+                    pause = pause if lacks_room else math.inf
+                    while not watching.wait(syncing.has_drifted, pause):
                         pass
             syncing = _opened_again(options, as_json)
     return ExitStatus.IN_ORDER
+
+
+def _did_something(summary: Summary) -> bool:
+    """True if a run changed the mirror."""
+    return any(getattr(summary, name) for name in _COUNTS if name != "unchanged")
 
 
 def _opened_again(options: Options, as_json: bool) -> Syncing:

@@ -18,19 +18,20 @@ import msgspec
 
 from .._core.attributes import Attributes
 from .._core.declaration import Declared
-from .._core.errors import ApplyError, FsMirrorError, PathError
+from .._core.errors import FsMirrorError, PathError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name
 from .._disk.calls import say_once
 from .._disk.dress import dress_folder
 from .._disk.tree import Tree
 from .._mirror.batch import apply_intents, begin
-from .._mirror.comparison import Comparison, apply_all, check_removals
+from .._mirror.comparison import Comparison, check_removals
 from .._mirror.drift import find_drift
 from .._mirror.exact import foreign, sweep
-from .._mirror.outcome import Outcome
+from .._mirror.outcome import Outcome, is_full
 from .._mirror.reader import noted
 from .._mirror.session import Session, held
+from .._mirror.turns import apply_all
 from .survey import OWNER, SOURCE, Options, Survey, known_in
 
 __all__ = ["Summary", "Syncing"]
@@ -74,6 +75,7 @@ class Syncing:
 
     Attributes:
         options: As they were given.
+        lacks_room: True if the last run found the disk full.
         on_progress: Called with the number of entries of the source that were compared, and
             the number of bytes that were written since the last call.
 
@@ -85,6 +87,7 @@ class Syncing:
     def __init__(self, options: Options) -> None:
         self.on_progress: Callable[[int, int], None] = lambda _seen, _size: None
         self.options = options
+        self.lacks_room = False
         self._session = Session(options.root)
         self._survey = Survey(options.source)
         self._open = contextlib.ExitStack()
@@ -146,6 +149,7 @@ class Syncing:
             with contextlib.suppress(FsMirrorError):
                 session.run(lambda _tree, _ledger: None)  # Recovers the batch that was cut off.
             raise
+        self.lacks_room = any(map(is_full, failures))
         session.run(lambda tree, _ledger: _dress_root(tree, survey.attributes))
         self._conclude(failures)
         self._summary.seconds = time.monotonic() - started
@@ -158,8 +162,8 @@ class Syncing:
             self._compared += 1
             yield each
 
-    def _apply(self, intents: list[Intent]) -> None:
-        """Applies one batch; raises :class:`ApplyError` for paths that failed."""
+    def _apply(self, intents: list[Intent]) -> Outcome:
+        """Applies one batch."""
         read = self.options.checksum
         self._go_on(0)
         outcome = self._session.run(
@@ -167,9 +171,7 @@ class Syncing:
                 tree, ledger, intents, read=read, on_bytes=self._go_on
             )
         )
-        self._add(outcome)
-        if outcome.failures:
-            raise ApplyError(self.options.root, outcome.failures)
+        return self._add(outcome)
 
     def _go_on(self, size: int) -> None:
         """Reports bytes as they are written, and stops after a Ctrl-C."""
@@ -181,6 +183,7 @@ class Syncing:
         summary = self._summary
         done = [*outcome.written, *outcome.dressed]
         healed = sum(1 for name in done if name in self._comparison.drifted)
+        self._comparison.drifted.difference_update(done)
         summary.written += len(done) - healed
         summary.healed += healed
         summary.adopted += len(outcome.adopted)

@@ -7,6 +7,7 @@ path is looked at after a quiet second: another folder may be there now, or none
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import stat
@@ -141,16 +142,18 @@ class Watching:
         """True if the mirror was replaced or removed: it has to be opened again."""
         return self._target.is_missing() or self._target.is_replaced()
 
-    def wait(self, has_drifted: Callable[[], bool]) -> bool:
+    def wait(self, has_drifted: Callable[[], bool], longest: float = math.inf) -> bool:
         """Waits for a burst of changes to end; returns true if there is something to do.
 
         Args:
             has_drifted: Called if only the mirror changed, as it does by our own work.
+            longest: The time after which there is something to do anyway, in seconds.
 
         Raises:
             RootError: The system doesn't let us watch a source that is new.
         """
-        in_source = self._first()
+        until = time.monotonic() + longest
+        in_source = self._first(until)
         deadline = time.monotonic() + _LONGEST
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -161,13 +164,15 @@ class Watching:
             self._source.end()
             self._source.watch()
             return True
-        return in_source or self.is_out_of_date() or has_drifted()
+        is_due = time.monotonic() >= until
+        return in_source or is_due or self.is_out_of_date() or has_drifted()
 
-    def _first(self) -> bool:
+    def _first(self, until: float) -> bool:
         """Waits for a change; returns true if it is a known one of the source."""
-        while True:
+        while (left := until - time.monotonic()) > 0:
             try:
-                return self._changes.get(timeout=_LOOK)
+                return self._changes.get(timeout=min(_LOOK, left))
             except queue.Empty:
                 if self._source.is_replaced() or self.is_out_of_date():
                     return False
+        return False

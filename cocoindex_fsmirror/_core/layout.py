@@ -10,6 +10,7 @@ the top of a mount also ``backup/``. All names are relative to the root::
         ledger.sqlite3            the ledger, with -wal and -shm while it is open
         ledger.sqlite3.corrupt-*  unreadable ledgers that were set aside
         lock                      held by a command for longer than a batch
+        reserve                   room for the ledger; unlinked as soon as it is opened
         tmp/<batch>/              a staging area; <batch>.ready after the first barrier
         backup/<UTC time>/        foreign files that had to give way, by path
         engine/                   left by ``fsmirror sync`` of releases up to 0.1
@@ -32,6 +33,8 @@ __all__ = [
     "LEDGER_FILES",
     "LOCK",
     "READY",
+    "RESERVE",
+    "SHARED_MEMORY",
     "STAGING",
     "area_of",
     "backup_of",
@@ -46,8 +49,10 @@ FOLDER: Final = Name(RESERVED)
 ABILITIES: Final = Name(f"{FOLDER}/abilities.json")
 GITIGNORE: Final = Name(f"{FOLDER}/.gitignore")
 LEDGER: Final = Name(f"{FOLDER}/ledger.sqlite3")
-LEDGER_FILES: Final = (LEDGER, Name(f"{LEDGER}-wal"), Name(f"{LEDGER}-shm"))
+SHARED_MEMORY: Final = Name(f"{LEDGER}-shm")
+LEDGER_FILES: Final = (LEDGER, Name(f"{LEDGER}-wal"), SHARED_MEMORY)
 LOCK: Final = Name(f"{FOLDER}/lock")
+RESERVE: Final = Name(f"{FOLDER}/reserve")
 STAGING: Final = Name(f"{FOLDER}/tmp")  # noqa: S108  # Not the system's.
 READY: Final = ".ready"
 """The end of the name of a staging area whose files are whole, and may be foreign."""

@@ -17,7 +17,16 @@ from .intents import Intent
 from .names import Folding, Name
 from .ownership import Fate, Policy, Verdict, fate_of
 from .rows import Displaced, Row
-from .states import ABSENT, Absent, Actual, DirState, State, same_content
+from .states import (
+    ABSENT,
+    Absent,
+    Actual,
+    DirState,
+    FileState,
+    LinkState,
+    State,
+    same_content,
+)
 
 __all__ = ["ClearFolder", "Keep", "Plan", "Put", "Remove", "View", "judge", "judge_bytes", "row_of"]
 
@@ -87,6 +96,14 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     def keep_copy(self) -> bool:
         """True if the replaced file goes to the backup area."""
         return fate_of(self.verdict, self.intent.on_conflict) is Fate.BACK_UP
+
+    @property
+    def grows(self) -> bool:
+        """True if the path will take more room than it does now, its backup included."""
+        old, new = self.expected.state, self.intent.desired
+        if self.keep_copy or isinstance(new, Absent) or not isinstance(old, FileState | LinkState):
+            return True
+        return new.size > old.size
 
 
 class Keep(msgspec.Struct, frozen=True, gc=False):

@@ -27,6 +27,8 @@ _FICLONE: Final = 0x40049409  # <linux/fs.h>
 _TICK: Final = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 _CHUNK: Final = 1 << 20  # bytes
 UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+"""The errors of a full disk, and of a full quota."""
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _libc: Final = ctypes.CDLL(None, use_errno=True)

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from .abilities import Abilities
 from .calls import closing, open_file, say_once, sync_folder
 from .tree import Tree
 
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_SET_FLAGS: Final = 0x40086602  # FS_IOC_SETFLAGS, ioctl_iflags(2)
+_NO_COW: Final = 0x00800000  # FS_NOCOW_FL
 _NO_FOLDER: Final = ("is not a directory", "move away what is there, or name another")
 _NO_ACCESS: Final = ("may not be opened", "grant this user read and write access")
 _PROBLEMS: Final = {
@@ -158,6 +162,22 @@ def hold(tree: Tree, name: Name) -> int:
         os.close(fd)
         raise LockedError(tree.path, f"{holder} is at work", "let it finish, or end it")
     return fd
+
+
+def make_mappable(tree: Tree, name: Name) -> None:
+    """Makes an empty file that can be changed through a mapping on a full disk.
+
+    btrfs copies a block to change it. If there is no room for the copy of a mapped one, it kills
+    the process (SIGBUS), unless the file is changed in place: chattr(1), ``+C``. Where that is
+    unknown, nothing is made. Kernels before 6.17 ask for the room all the same.
+    """
+    with contextlib.suppress(OSError):  # As a rule it is there already.
+        base, above = tree.at(name)
+        with closing(os.open(base, _NEW, 0o600, dir_fd=above)) as fd:
+            try:
+                fcntl.ioctl(fd, _SET_FLAGS, struct.pack("l", _NO_COW))
+            except OSError:
+                tree.remove_file(name)
 
 
 def _take(tree: Tree, fd: int) -> bool:

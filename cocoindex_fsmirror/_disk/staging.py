@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
 
 from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError
-from .._core.layout import READY, area_of
+from .._core.layout import READY, RESERVE, area_of
 from .._core.names import Name, parent
 from .._core.states import Content, Signature
-from .calls import closing, copy, replace, write_all
+from .calls import FULL, closing, copy, replace, write_all
 from .tree import Tree, signature_of
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -196,3 +196,45 @@ class Staging:
         for fd in self.descriptors:
             os.close(fd)
         self.descriptors.clear()
+
+
+@contextlib.contextmanager
+def reserved(tree: Tree, size: int) -> Iterator[Callable[[int], None]]:
+    """Keeps room on the disk free until the end of a block.
+
+    Args:
+        tree: The root.
+        size: The room, in bytes.
+
+    Yields:
+        A function that frees all but a number of bytes.
+
+    Raises:
+        OSError: There is less room.
+    """
+    with contextlib.ExitStack() as until:
+        fd = -1
+        with _if_possible():
+            base, above = tree.at(RESERVE)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(base, dir_fd=above)  # A crash may have left it.
+            fd = os.open(base, _NEW, 0o600, dir_fd=above)
+            until.callback(os.close, fd)
+            os.unlink(base, dir_fd=above)
+            os.posix_fallocate(fd, 0, size)
+
+        def keep(size: int) -> None:
+            with _if_possible():
+                os.ftruncate(fd, size)
+
+        yield keep
+
+
+@contextlib.contextmanager
+def _if_possible() -> Iterator[None]:
+    """Passes on only the errors of a full disk; a limit, or the file system, may not let us."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from msgspec.structs import replace
 
-from .._core.errors import BarrierError, LedgerError
+from .._core.errors import BarrierError, LedgerError, counted
 from .._core.intents import Intent
 from .._core.layout import FOLDER
 from .._core.names import ROOT, Name, leaf, parent
@@ -24,7 +24,7 @@ from .._core.planner import make_plan
 from .._core.rows import Displaced, Row
 from .._core.states import ABSENT
 from .._disk.homes import find_edge
-from .._disk.staging import Staging
+from .._disk.staging import Staging, reserved
 from .._disk.tree import Tree
 from .brake import Brake
 from .drift import DriftReport
@@ -84,10 +84,11 @@ def apply_intents(
     _note_displaced(ledger, plan, batch)
 
     outcome = Outcome(left=list(plan.left), failures=list(plan.failures))
+    failures = Failures(outcome.failures)
     if not plan.changes_nothing:
         durable = any(intent.durable for intent in batch)
         with contextlib.closing(Staging(tree, uuid.uuid4().hex, on_bytes)) as staging:
-            stage = Stage(tree, plan, staging, Failures(outcome.failures))
+            stage = Stage(tree, plan, staging, failures)
             place = Placement(tree, ledger, stage, outcome, looked_ns)
             _carry_out(tree, ledger, stage, place, (batch[0].owner, update), durable=durable)
     log_paths(tree.path, outcome)
@@ -96,8 +97,12 @@ def apply_intents(
         ledger.set_seen((Name(f.path) for f in outcome.failures), False)
     if closing:
         outcome.left = _log_what_stays(tree, closing, outcome)
-    if again := _beyond_edges(tree, outcome, batch):
+    again = _beyond_edges(tree, outcome, batch)
+    outcome.find_unfitting(batch, {put.name for put in plan.files if put.grows}, failures.waiting)
+    if again:
         outcome.add(apply_intents(tree, ledger, again, read=read, on_bytes=on_bytes))
+    if outcome.unfitting:
+        ledger.save_room()
     return outcome
 
 
@@ -144,12 +149,14 @@ def _carry_out(
     # Step 3: note what is intended. A power cut here leaves at most these notes. An area
     # outside the root's own can be found again only through its note, so that must be durable.
     notes = stage.notes()
-    elsewhere = any(note.home != ROOT for note in notes)
-    ledger.begin(notes, durable=durable and elsewhere)
+    grows = any(put.grows for put in stage.plan.files)
+    with _room_for(tree, ledger, len(notes), grows=grows) as lack:
+        elsewhere = any(note.home != ROOT for note in notes)
+        ledger.begin(notes, durable=durable and elsewhere)
 
-    # Step 4: stage. A cut leaves staging files, perhaps torn, that recovery throws away. The
-    # digests of files that were hashed now are noted, to tell later which were placed.
-    stage.fill()
+        # Step 4: stage. A cut leaves staging files, perhaps torn, that recovery throws away. The
+        # digests of files that were hashed now are noted, to tell later which were placed.
+        stage.fill(lack)
     if late := stage.late_notes():
         ledger.begin(late)
         notes += late
@@ -198,6 +205,34 @@ def _carry_out(
     rows = record(tree, place.done.values(), place.seen)
     gone = [name for name in place.gone if name not in place.done]
     ledger.commit(rows, gone, None if is_stuck else staging.batch, epoch)
+
+
+@contextlib.contextmanager
+def _room_for(tree: Tree, ledger: Ledger, count: int, *, grows: bool) -> Iterator[OSError | None]:
+    """Keeps room on the disk free in which step 8 can record some steps.
+
+    A batch that can't be recorded can't be recovered either, until somebody else makes room.
+    One that adds files leaves enough for a later one that removes some.
+
+    Yields:
+        The reason why this batch must add nothing to what is on the disk.
+    """
+    room, lack = ledger.room_for(count), None
+    with contextlib.ExitStack() as until:
+        try:
+            keep = until.enter_context(reserved(tree, 2 * room))
+        except OSError as error:
+            ledger.save_room()
+            problem = f"can't record {counted(count, 'step')}: {error.strerror}"
+            hint = "free some space, then update again"
+            raise LedgerError(f"{ledger.file}: {problem} ({hint})") from error
+        if grows:
+            try:
+                until.enter_context(reserved(tree, 2 * ledger.room_for(1)))
+            except OSError as error:
+                lack = error
+        keep(room)  # The rest is for the notes of step 3.
+        yield lack
 
 
 def _barrier_error(tree: Tree, error: OSError) -> BarrierError:

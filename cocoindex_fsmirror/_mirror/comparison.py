@@ -6,14 +6,13 @@ hints come from here: an intent is planned under the lock, with another look at 
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from .._core.declaration import Declaration, Declared
-from .._core.errors import ApplyError, FsMirrorError, PathError, SourceError, TooManyRemovalsError
+from .._core.errors import SourceError, TooManyRemovalsError
 from .._core.intents import Intent
 from .._core.names import Name, ancestors
 from .._core.ownership import OnConflict
@@ -24,12 +23,9 @@ from .._disk.sources import Source, look_at_source, may_be_at
 from .._disk.tree import Folders
 from .brake import Limit, allowance
 from .drift import LastWritten, last_written, rows
+from .turns import batches
 
-__all__ = ["Comparison", "apply_all", "check_removals"]
-
-_MOST: Final = 4096  # paths in a batch
-_LARGEST: Final = 1 << 30  # bytes in a batch, which need room beside the old versions
-
+__all__ = ["Comparison", "check_removals"]
 
 _UNDECLARED: Final = Declaration(ABSENT)
 
@@ -48,8 +44,8 @@ class Comparison:
             each is opened by its own path.
 
     Attributes:
-        drifted: Paths in the last batch that somebody else has changed if they need a write:
-            their declaration is recorded, or the actual state is not proven.
+        drifted: Paths that somebody else has changed if they need a write: their declaration
+            is recorded, or the actual state is not proven. Whoever counts them takes them out.
         unread: Paths whose source can't be read, with the error. They stay as they are.
     """
 
@@ -71,9 +67,7 @@ class Comparison:
             declared: The desired state of each path.
             suspects: The suspects, by name; by default they are looked for.
         """
-        for batch in _batches(self._intents(declared, suspects)):
-            yield batch
-            self.drifted.clear()
+        return batches(self._intents(declared, suspects))
 
     def _intents(self, declared: Declared, suspects: Iterable[Name] | None) -> Iterator[Intent]:
         """Yields an intent for each path that differs, by name."""
@@ -158,62 +152,6 @@ def _merged(
     while last is not None:
         yield last[0].name, undeclared(last[0]), last
         last = next(rows, None)
-
-
-def _batches(intents: Iterable[Intent]) -> Iterator[list[Intent]]:
-    """Yields intents a batch at a time."""
-    batch: list[Intent] = []
-    size = 0
-    for intent in intents:
-        batch.append(intent)
-        size += intent.desired.size if isinstance(intent.desired, FileState) else 0
-        if len(batch) == _MOST or size >= _LARGEST:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def apply_all(
-    apply: Callable[[list[Intent]], object], to_do: Iterable[list[Intent]]
-) -> list[FsMirrorError]:
-    """Applies batch after batch, and tries again what did not fit on a full disk.
-
-    Old versions that went may have made room. Each round has to place more, or it is the last.
-
-    Args:
-        apply: Applies a batch; raises :class:`ApplyError` for paths that failed.
-        to_do: The batches.
-
-    Returns:
-        The error of each path that failed.
-    """
-    failures: list[FsMirrorError] = []
-    count = None
-    while True:
-        unfitting: list[tuple[Intent, FsMirrorError]] = []
-        for batch in to_do:
-            try:
-                apply(batch)
-            except ApplyError as error:
-                intents = {intent.name: intent for intent in batch}
-                for failure in error.exceptions:
-                    assert isinstance(failure, PathError)
-                    intent = intents.get(Name(failure.path))  # None for a folder above one.
-                    if intent is not None and _is_full(failure):
-                        unfitting.append((intent, failure))
-                    else:
-                        failures.append(failure)
-        if not unfitting or len(unfitting) == count:
-            return [*failures, *(failure for _, failure in unfitting)]
-        count = len(unfitting)
-        to_do = _batches(intent for intent, _ in unfitting)
-
-
-def _is_full(failure: PathError) -> bool:
-    """True if a path failed since the disk, or the quota, is full."""
-    cause = failure.__cause__  # The error of the system, if it was one.
-    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_removals(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sqlite3
 import stat
 import uuid
 from collections import deque
@@ -33,6 +34,7 @@ from .reader import FIELDS, LedgerReader
 __all__ = ["Ledger"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
+_ROOM: Final = 32 << 10  # bytes that the log takes for a transaction beside its rows
 # A cast would turn a number or a digest into text.
 _TEXTS: Final = ("name", "container", "component", "target")
 _MARKS: Final = ", ".join(GIVEN if each in _TEXTS else "?" for each in Row.__struct_fields__)
@@ -215,6 +217,18 @@ class Ledger(LedgerReader):
             marks = f"?, ?, {GIVEN}, ?, {GIVEN}, ?, ?, ?"
             sql = f"INSERT OR REPLACE INTO owners VALUES ({marks})"
             self._connection.execute(sql, [*map(external, values)])
+
+    def room_for(self, count: int) -> int:
+        """Returns the number of bytes that storing some rows may add to the write-ahead log."""
+        pages = int(self._select("PRAGMA page_count")[0][0])
+        # A page of 4 KiB for each row, or all pages and those of rows that are new.
+        return _ROOM + min(count * 4096, pages * 4096 + count * 512)
+
+    def save_room(self) -> None:
+        """Folds the write-ahead log into the file, now and after each transaction to come."""
+        with contextlib.suppress(sqlite3.Error):  # A reader may still need the log.
+            self._connection.execute("PRAGMA wal_autocheckpoint=1")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def set_displaced(self, added: Iterable[Displaced], ended: Iterable[Displaced]) -> None:
         """Stores and removes notes of declarations that had to give way."""

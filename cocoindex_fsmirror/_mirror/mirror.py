@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 import msgspec
 
@@ -26,7 +26,7 @@ from .._disk.tree import Tree
 from .backups import Backup, list_backups
 from .batch import apply_intents, begin, prepare
 from .brake import Brake, Limit, check_limit
-from .comparison import Comparison, apply_all, check_removals
+from .comparison import Comparison, check_removals
 from .drift import DriftReport, find_drift, observe
 from .exact import sweep
 from .ledger import Ledger
@@ -34,6 +34,7 @@ from .outcome import Outcome
 from .reader import mirrored, noted
 from .session import PATIENCE, Session
 from .teardown import tear_down
+from .turns import apply_all, apply_one
 from .update import Update
 
 __all__ = ["DriftReport", "Mirror", "Outcome", "Status", "Update"]
@@ -222,21 +223,22 @@ class Mirror:
             RootError: The root can't be used.
             TooManyRemovalsError: The brake stopped it; nothing of it was applied.
         """
-        wanted, gone = list(intents), list(closed)
+        act = partial(self._apply, closed=list(closed), brake=brake, update=update)
+        return apply_one(act, list(intents), self.root)
+
+    def _apply(self, batch: list[Intent], **options: Any) -> Outcome:
+        """Applies one batch; the outcome lists failures of single paths."""
+        self._on_bytes(0)
 
         def act(tree: Tree, ledger: Ledger) -> Outcome:
-            self._on_bytes(0)
             try:
-                return apply_intents(
-                    tree, ledger, wanted, gone, brake, update=update, on_bytes=self._on_bytes
-                )
+                return apply_intents(tree, ledger, batch, on_bytes=self._on_bytes, **options)
             finally:
                 self.epochs = {each.identity: each.epoch for each in ledger.owners().values()}
 
         outcome = self.session.run(act)
+        options.get("closed", []).clear()  # From now on these paths are intents like all others.
         self._on_outcome(outcome)
-        if outcome.failures:
-            raise ApplyError(self.root, outcome.failures)
         return outcome
 
     @contextlib.contextmanager
@@ -285,9 +287,8 @@ class Mirror:
         is_durable, act = durability != "none", partial(begin, note=note, by=by)
         owner = self.session.run(act, create=True, durable=is_durable)
         comparison = Comparison(root, owner, on_conflict, is_durable)
-        failures = apply_all(self.apply, comparison.batches(declared))
-        failures += comparison.unread.values()
-        if failures:
+        failures = apply_all(self._apply, comparison.batches(declared))
+        if failures := [*failures, *comparison.unread.values()]:
             raise ApplyError(root, failures)
 
     def tear_down(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol, TypeVar
+import sqlite3
+from collections.abc import Callable, Collection, Iterable
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from .._core.errors import PathError, as_path_error
+from .._core.errors import FsMirrorError, PathError, as_path_error
+from .._core.intents import Intent
 from .._core.names import Name, ancestors
+from .._disk.calls import FULL
 from .._disk.tree import NOT_THERE
 
-__all__ = ["Failures", "Outcome", "is_crossing", "log_paths"]
+__all__ = ["Failures", "Outcome", "Unfitting", "is_crossing", "is_full", "log_paths"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
@@ -22,6 +25,19 @@ _VERBS: Final = (
     *("kept", "left", "backed_up", "removed", "pruned"),
     *("adopted", "dressed", "made", "written"),
 )
+
+
+class Unfitting(NamedTuple):
+    """An intent that failed for want of room, and its error.
+
+    ``grows`` is true if the path takes more room than it did before, and ``tried`` is false if
+    it had to wait for others to make room.
+    """
+
+    intent: Intent
+    grows: bool
+    tried: bool
+    error: PathError
 
 
 class Outcome(msgspec.Struct):
@@ -38,6 +54,7 @@ class Outcome(msgspec.Struct):
         backed_up: Foreign paths, each with its new path in the backup area.
         left: Foreign paths that stay although they are no longer declared.
         failures: One error for each path that failed.
+        unfitting: Those of the intents that failed, if the disk was full.
         size: The number of bytes in the files that were put in place.
     """
 
@@ -51,13 +68,33 @@ class Outcome(msgspec.Struct):
     backed_up: dict[Name, Name] = msgspec.field(default_factory=dict)
     left: list[Name] = msgspec.field(default_factory=list)
     failures: list[PathError] = msgspec.field(default_factory=list)
+    unfitting: list[Unfitting] = msgspec.field(default_factory=list)
     size: int = 0
+
+    def find_unfitting(
+        self, intents: Iterable[Intent], growing: Collection[Name], waiting: Collection[Name]
+    ) -> None:
+        """Finds the intents that failed since the disk was full.
+
+        Args:
+            intents: All intents of the batch.
+            growing: The paths that take more room than before.
+            waiting: The paths that were not tried.
+        """
+        # If a backup does not fit, its file stays in staging. Only this error tells.
+        failures = (failure for failure in self.failures if failure.operation != "back up")
+        full = {failure.path: failure for failure in failures if is_full(failure)}
+        self.unfitting = [
+            Unfitting(each, each.name in growing, each.name not in waiting, full[each.name])
+            for each in intents
+            if each.name in full
+        ]
 
     def add(self, other: Outcome) -> None:
         """Adds what a further batch did."""
         self.size += other.size
         self.backed_up |= other.backed_up
-        for verb in {*_VERBS, "failures"} - {"backed_up"}:
+        for verb in {*_VERBS, "failures", "unfitting"} - {"backed_up"}:
             getattr(self, verb).extend(getattr(other, verb))
 
 
@@ -84,6 +121,12 @@ class Failures:
     def __init__(self, errors: list[PathError]) -> None:
         self._errors = errors
         self.causes: dict[Name, PathError | OSError] = {}
+        self.waiting: set[Name] = set()  # Those that were not tried, for want of room.
+
+    def lack(self) -> OSError | None:
+        """Returns the first error so far that says that the disk is full."""
+        lacks = (each for each in self.causes.values() if isinstance(each, OSError))
+        return next((each for each in lacks if is_full(each)), None)
 
     def attempt(
         self,
@@ -122,6 +165,15 @@ def is_crossing(error: PathError) -> bool:
     """True if a path failed since no file can be renamed to where it is, or from there."""
     cause = error.__cause__
     return isinstance(cause, OSError) and cause.errno == errno.EXDEV
+
+
+def is_full(error: BaseException) -> bool:
+    """True if an error says that the disk, or the quota, is full."""
+    cause = error.__cause__ if isinstance(error, FsMirrorError) else error
+    if isinstance(cause, sqlite3.Error):  # To SQLite a full quota is just a failed write.
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return isinstance(cause, OSError) and cause.errno in FULL
 
 
 def log_paths(root: str, outcome: Outcome) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from .._core.attributes import UNASKED
-from .._core.errors import ConflictError, PathError
+from .._core.errors import ConflictError, PathError, as_path_error
 from .._core.names import Name, folders_above, parent
 from .._core.ownership import Fate, Verdict, fate_of
 from .._core.plan import ClearFolder, Keep, Put, Remove, judge_bytes
@@ -326,6 +326,9 @@ class Exits:
 
     def back_up(self, slot: Slot, name: Name) -> None:
         """Moves foreign bytes to the backup area, and logs their new path."""
-        where = back_up(self._tree, name, self._stamp, self._staging.path(slot))
+        try:
+            where = back_up(self._tree, name, self._stamp, self._staging.path(slot))
+        except OSError as error:
+            raise as_path_error(name, "back up", error) from error
         self._outcome.backed_up[name] = where
         _log.warning("%s: foreign %r was moved to %r", self._tree.path, name, where)

@@ -15,11 +15,20 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
 from .._core.errors import RootError
-from .._core.layout import FOLDER, GITIGNORE, LEDGER, LEDGER_FILES, LOCK, corrupt_ledger, is_engine
+from .._core.layout import (
+    FOLDER,
+    GITIGNORE,
+    LEDGER,
+    LEDGER_FILES,
+    LOCK,
+    SHARED_MEMORY,
+    corrupt_ledger,
+    is_engine,
+)
 from .._core.names import ROOT, Name, leaf
 from .._core.states import ABSENT
 from .._disk.homes import mount_of, stamp_now, try_abilities
-from .._disk.roots import hold, lock, open_root, sync_above
+from .._disk.roots import hold, lock, make_mappable, open_root, sync_above
 from .._disk.tree import Tree
 from .database import CorruptLedgerError
 from .ledger import Ledger
@@ -130,6 +139,8 @@ class Session:
             return self.ledger
         self.close()
         tree.make_file(LEDGER)
+        if tree.can_syncfs:
+            make_mappable(tree, SHARED_MEMORY)
         self.ledger = Ledger.open(self.root, tree.folder(FOLDER), network=not tree.can_syncfs)
         for name in filter(is_engine, tree.names_in(FOLDER)):  # Earlier releases left it.
             with contextlib.suppress(OSError):

@@ -46,6 +46,7 @@ class Stage:
         self._homes: dict[Name, tuple[Name, int | None]] = {}
         self._numbers = map(str, itertools.count())
         self._made: set[Name] = set()  # Folders of the staging area.
+        self._lack: OSError | None = None  # The reason why files have to wait for another batch.
         self._late: set[Name] = set()  # Files that were hashed while they were staged.
         self.rows: dict[Name, Row] = {row.name: row for row in plan.folders}
         self.rows |= {put.name: row_of(put.intent, made=put.made) for put in plan.files}
@@ -89,11 +90,23 @@ class Stage:
         batch, steps = self.staging.batch, (*come, *gone)
         return [Pending(batch, slot.home, slot.entry, goes, row) for slot, goes, row in steps]
 
-    def fill(self) -> None:
-        """Writes every content; a failed step leaves nothing behind."""
+    def fill(self, lack: OSError | None) -> None:
+        """Writes every content; a failed step leaves nothing behind.
+
+        Files that take no more room than what they replace come first: on a full disk they fit
+        once other old versions are gone, unless new files take that room.
+
+        Args:
+            lack: The reason why no file may take more room than before.
+        """
         declared = [row for row in self.plan.folders if row.declared]
         self.failures.attempt("make", lambda row: self._make_folder(row.name), declared)
-        self.failures.attempt("write", self._write, self.plan.files)
+        growing = [put for put in self.plan.files if put.grows]
+        self.failures.attempt("write", self._write, (p for p in self.plan.files if not p.grows))
+        if crowded := self.failures.lack():
+            self.failures.waiting |= {put.name for put in growing}
+        self._lack = lack or crowded
+        self.failures.attempt("write", self._write, growing)
         names = {row.name for row in declared}
         self.needed = names | folders_above((*names, *self.written))
         for name in sorted(self._made - self.needed, reverse=True):  # Their files failed.
@@ -112,6 +125,8 @@ class Stage:
 
     def _write(self, put: Put) -> None:
         """Stages one file or link; keeps the digest of a file that is hashed only now."""
+        if self._lack is not None:
+            raise OSError(self._lack.errno, self._lack.strerror)
         name, desired, slot = put.name, put.intent.desired, self.slots[put.name]
         self._make_folder(parent(name))
         if isinstance(desired, LinkState):

@@ -24,7 +24,7 @@ from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import dress as dress_module
 from cocoindex_fsmirror._disk.tree import Tree
-from cocoindex_fsmirror._mirror import comparison as _comparison
+from cocoindex_fsmirror._mirror import turns as _turns
 from cocoindex_fsmirror._mirror.batch import apply_intents
 from cocoindex_fsmirror._mirror.ledger import Ledger
 from cocoindex_fsmirror._mirror.outcome import Outcome
@@ -145,13 +145,13 @@ def test_batches_are_bounded_in_paths_and_bytes(
 ) -> None:
     for number in range(100):
         (src / "docs" / f"{number}").write_bytes(b"x" * 1000)
-    monkeypatch.setattr(_comparison, "_MOST", 10)
+    monkeypatch.setattr(_turns, "_MOST", 10)
     assert sync(src, dst).exit_code == 0
     assert sorted(len(batch) for batch in batches)[-2:] == [10, 10]
     batches.clear()
     shutil.rmtree(dst)
-    monkeypatch.setattr(_comparison, "_MOST", 1000)
-    monkeypatch.setattr(_comparison, "_LARGEST", 4000)
+    monkeypatch.setattr(_turns, "_MOST", 1000)
+    monkeypatch.setattr(_turns, "_LARGEST", 4000)
     assert sync(src, dst).exit_code == 0
     assert max(len(batch) for batch in batches) < 10
     assert state(dst) == state(src)

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.support import backups, command_environment, contents, snapshot
+from tests.support import Mount, backups, command_environment, contents, snapshot
 
 COMMAND = [str(Path(sys.executable).with_name("fsmirror")), "sync"]
 INTERRUPTED = "\nfsmirror: interrupted; nothing is lost, run it again to complete it\n"
@@ -213,6 +213,27 @@ def test_mirror_replaced_by_a_file_is_filled_once_that_is_gone(
     assert follower.rest()[0] == 0
 
 
+@pytest.mark.root
+@pytest.mark.slow
+def test_file_that_did_not_fit_is_written_once_there_is_room(
+    src: Path, tmp_path: Path, mount: Mount
+) -> None:
+    disk = mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=4m", "tmpfs")
+    with Follower(src, disk / "dst") as running:
+        assert running.run()["written"] == 1
+        (disk / "filler").write_bytes(bytes(3 << 20))
+        (src / "big").write_bytes(os.urandom(2 << 20))
+        assert "No space left" in running.run()["failures"][0]
+        time.sleep(4)  # Longer than the first pause: attempts that do not help say nothing.
+        (disk / "filler").unlink()
+        again = running.run()
+        assert (again["written"], again["failures"]) == (1, [])
+        status, _, errors = running.rest()
+    assert status == 0
+    assert errors.count("No space left") == 1
+    assert (disk / "dst" / "big").stat().st_size == 2 << 20
+
+
 def _run(*command: object) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end."""
     words, clean = [*map(str, command)], command_environment()
@@ -339,8 +360,8 @@ from cocoindex_fsmirror._command.syncing import Syncing
 from cocoindex_fsmirror._command.process import run
 
 def add(syncing, outcome, add=Syncing._add):
-    add(syncing, outcome)
     os.kill(os.getpid(), signal.SIGINT)
+    return add(syncing, outcome)
 
 Syncing._add = add
 run()

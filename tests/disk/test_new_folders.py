@@ -150,12 +150,12 @@ def test_failed_file_of_a_new_folder_leaves_the_others_whole(mirror: Mirror, roo
 
     def write_or_fail(self: Staging, slot: Any, *args: Any) -> Any:
         if slot.entry.endswith(long):
-            raise OSError(28, os.strerror(28))
+            raise OSError(5, os.strerror(5))
         return real(self, slot, *args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Staging, "write", write_or_fail)
-        with failing("No space"):
+        with failing("Input/output error"):
             fails = [write(f"{folder}/{long}") for folder in ("top", "top/alone", "alone")]
             mirror.apply([*INTENTS, *fails])
     assert snapshot(root) == MADE

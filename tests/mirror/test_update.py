@@ -21,11 +21,9 @@ from cocoindex_fsmirror import (
     TooManyRemovalsError,
     Update,
 )
-from cocoindex_fsmirror._core.declaration import Declaration
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
-from cocoindex_fsmirror._mirror import comparison as _comparison
 from cocoindex_fsmirror._mirror.reader import owners
-from tests.support import OWNER, backups, beside_ours, exact_state, send_far, snapshot, write
+from tests.support import backups, beside_ours, exact_state, send_far, snapshot
 
 LARGE = (1 << 16) + 1  # bytes; more than is held in memory
 
@@ -357,17 +355,3 @@ def test_files_that_fit_once_old_versions_are_gone_are_written(
             for number in range(5):
                 files.write(f"{number}", os.urandom(1 << 19))
     assert len(snapshot(root)) == 5
-
-
-def test_comparison_remembers_the_drift_of_one_batch_only(
-    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    intents = [write(name, b"1") for name in "abc"]
-    mirror.apply(intents)
-    for intent in intents:
-        (root / intent.name).unlink()
-    monkeypatch.setattr(_comparison, "_MOST", 1)
-    compared = _comparison.Comparison(mirror.root, OWNER)
-    declared = [(each.name, Declaration(each.desired, each.content)) for each in intents]
-    remembered = [{*compared.drifted} for _ in compared.batches(declared)]
-    assert remembered == [{"a"}, {"b"}, {"c"}]
