@@ -109,7 +109,7 @@ def anew(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def earlier_release() -> Iterator[None]:
-    """Declares roots as releases up to ledger format 3 did: by absolute paths only."""
+    """Declares roots as releases did up to ledger format 3: by absolute paths only."""
     import pytest
 
     from cocoindex_fsmirror._target import declare

@@ -1,0 +1,50 @@
+"""Epochs that fit, and databases that are copies."""
+
+from __future__ import annotations
+
+import pytest
+
+from cocoindex_fsmirror._core.owners import Declarer, Epoch, Owner, fits
+
+
+@pytest.mark.parametrize(
+    ("epoch", "settled", "begun", "before", "expected"),
+    [
+        (Epoch("u1", 2), Epoch("u1", 2), ["u1"], "", True),  # nothing happened since
+        (Epoch("u1", 2), Epoch("u1", 2), ["u2"], "u1", True),  # an update changed nothing
+        (Epoch("u1", 3), Epoch("u1", 2), ["u1"], "", True),  # components were removed at its end
+        (Epoch("u1", 1), Epoch("u1", 2), ["u1"], "", False),  # the ledger is of its middle
+        (Epoch("u2", 1), Epoch("u1", 2), ["u2"], "u1", True),  # it was interrupted
+        (Epoch("u2", 1), Epoch("u1", 2), ["u2", "u3"], "u1", True),  # and so was the next one
+        (Epoch("u1", 2), Epoch("u2", 1), ["u2"], "u1", False),  # the ledger was put back
+        (Epoch("u2", 1), Epoch("u1", 2), ["u1"], "", False),  # the database was put back
+        (Epoch("u2", 1), None, ["u2"], "u1", True),  # the end is not remembered
+        (Epoch("u1", 2), None, ["u2"], "u1", True),
+        (Epoch("u3", 1), None, ["u2"], "u1", False),
+        (Epoch("u3", 1), Epoch("u1", 1), ["", "u2"], "u1", True),  # of an earlier release
+    ],
+)
+def test_epochs_fit_if_no_side_is_of_another_time(
+    epoch: Epoch, settled: Epoch | None, begun: list[str], before: str, expected: bool
+) -> None:
+    assert fits(epoch, settled, begun, before) is expected
+
+
+@pytest.mark.parametrize(
+    ("known", "acting", "expected"),
+    [
+        (Declarer("/p/db", "1 2"), Declarer("/p/db", "1 2"), True),
+        (Declarer("/p/db", "1 2"), Declarer("/p/db", "1 3"), True),  # put back in its place
+        (Declarer("/p/db", "1 2"), Declarer("/q/db", "1 2"), True),  # moved
+        (Declarer("/p/db", "1 2"), Declarer("/q/db", "1 3"), False),
+        (Declarer("db"), Declarer("/p/db", "1 2"), True),  # of format 3, beside the root
+        (Declarer("sub/db"), Declarer("/p/sub/db", "1 2"), True),
+        (Declarer("db"), Declarer("/q/db", "1 2"), False),
+        (Declarer("db", "1 2"), Declarer("/p/db", "1 3"), False),
+        (Declarer("/p/db"), Declarer("/q/db", "1 3"), False),
+    ],
+)
+def test_database_is_recognized_by_path_or_inode(
+    known: Declarer, acting: Declarer, expected: bool
+) -> None:
+    assert Owner("o", declarer=known).is_of(acting, "/p/out") is expected

@@ -1,0 +1,123 @@
+"""Owners in the ledger: their databases, their epochs, and what they lose to each other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cocoindex_fsmirror import Mirror, RootError
+from cocoindex_fsmirror._core.owners import Declarer, Epoch, Owner
+from cocoindex_fsmirror._mirror.drift import DriftReport
+from cocoindex_fsmirror._mirror.reader import known
+from cocoindex_fsmirror._mirror.teardown import remove_undeclared
+from tests.support import OWNER, contents, snapshot, write
+
+OTHER = "owner-b"
+
+
+def owner_at(root: Path, identity: str = OWNER) -> Owner:
+    """Returns an owner as the ledger remembers it."""
+    with known(str(root)) as ledger:
+        return ledger.owners()[identity]
+
+
+def prepare(mirror: Mirror, by: Path, database: str = "1 2", place: str = "out") -> Epoch:
+    """Begins an update of an owner."""
+    owner = Owner(OWNER, declarer=Declarer(str(by), database, place), epoch=Epoch("u1"))
+    return mirror.prepare(owner, DriftReport())
+
+
+def test_epoch_counts_the_batches_that_changed_something(mirror: Mirror, root: Path) -> None:
+    assert prepare(mirror, root) == Epoch("u1")
+    mirror.apply([write("a", b"1")], update="u2")
+    assert owner_at(root).epoch == Epoch("u2", 1)
+    mirror.apply([write("b", b"1")], update="u2")
+    mirror.apply([write("b", b"1")], update="u2")
+    assert mirror.epochs[OWNER] == owner_at(root).epoch == Epoch("u2", 2)
+    assert prepare(mirror, root) == Epoch("u2", 2)
+
+
+def test_owner_that_loses_a_path_gets_an_epoch_that_fits_nothing(
+    mirror: Mirror, root: Path
+) -> None:
+    prepare(mirror, root)
+    mirror.prepare(Owner(OTHER), DriftReport())
+    mirror.apply([write("a", b"1")], update="u1")
+    mirror.apply([write("b", b"1", owner=OTHER)], update="u2")
+    assert owner_at(root).epoch == Epoch("u1", 1)
+    mirror.apply([write("a", b"2", owner=OTHER)], update="u2")
+    lost = owner_at(root).epoch
+    assert len(lost.update) == 32
+    assert lost.batches == 0
+
+
+def test_copy_is_refused_only_while_the_original_is_there(
+    mirror: Mirror, root: Path, tmp_path: Path
+) -> None:
+    original, copy = tmp_path / "p.db", tmp_path / "q.db"
+    original.mkdir()
+    prepare(mirror, original)
+    mirror.apply([write("a", b"1")])
+    with pytest.raises(RootError, match=r"p\.db, of which .*q\.db is a copy"):
+        prepare(mirror, copy, "1 3")
+    mirror.tear_down(OWNER, Declarer(str(copy), "1 3", "out"))
+    assert contents(snapshot(root)) == {"a": b"1"}
+    original.rmdir()
+    prepare(mirror, copy, "1 3")
+    assert owner_at(root).declarer == Declarer(str(copy), "1 3", "out")
+    mirror.tear_down(OWNER, Declarer(str(copy), "1 3", "out"))
+    assert not contents(snapshot(root))
+
+
+def test_owner_under_another_key_is_not_torn_down(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(mirror, root, place="new")
+    mirror.apply([write("a", b"1")])
+    mirror.tear_down(OWNER, Declarer(str(root), "1 2", "old"))
+    assert contents(snapshot(root)) == {"a": b"1"}
+    assert caplog.messages == []
+
+
+def test_copied_ledger_belongs_to_the_database_that_comes_with_it(
+    mirror: Mirror, root: Path, tmp_path: Path
+) -> None:
+    original = tmp_path / "p.db"
+    original.mkdir()
+    prepare(mirror, original)
+    mirror.close()
+    shutil.copytree(root, tmp_path / "copy")
+    with Mirror(tmp_path / "copy") as copy:
+        prepare(copy, tmp_path / "q.db", "1 3")
+        assert owner_at(tmp_path / "copy").declarer.by == str(tmp_path / "q.db")
+
+
+def test_owner_in_doubt_has_every_file_read(mirror: Mirror, root: Path) -> None:
+    prepare(mirror, root)
+    mirror.apply([write("a", b"1")])
+    mirror.prepare(Owner(OWNER, in_doubt=True), DriftReport())
+    assert owner_at(root).in_doubt
+    with known(str(root)) as ledger:
+        assert [row.recorded_ns for row in ledger.rows()] == [0]
+    mirror.apply([write("a", b"1")])
+    with known(str(root)) as ledger:
+        assert [row.recorded_ns > 0 for row in ledger.rows()] == [True]
+
+
+def test_undeclared_paths_go_and_those_in_doubt_stay(mirror: Mirror, root: Path) -> None:
+    prepare(mirror, root)
+    mirror.prepare(Owner(OTHER), DriftReport())
+    mirror.apply([write("gone"), write("here"), write("unknown", owner=OTHER)])
+    mirror.apply([write("d/gone", owner=OTHER)])
+    verdicts = {"gone": False, "d/gone": False, "here": True, "unknown": None}
+    epoch = Epoch("u3", 1)
+    for is_known in (False, True):
+        remove_undeclared(mirror.session, OWNER, epoch, {OTHER}, lambda row: verdicts.get(row.name))
+        assert owner_at(root).epoch == epoch
+        assert owner_at(root).in_doubt is not is_known
+        verdicts["unknown"] = False
+    assert snapshot(root) == {"here": b""}
+    with known(str(root)) as ledger:
+        assert [*ledger.owners()] == [OWNER]
