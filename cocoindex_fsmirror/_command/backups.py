@@ -15,7 +15,7 @@ from .._core.names import parse_name
 from .._core.text import encoded
 from .._mirror.backups import find, list_backups, parse_age, purge_before
 from .._mirror.backups import restore as restore_backup
-from .._mirror.reader import count, exists
+from .._mirror.reader import exists, mirrored
 from .._mirror.session import Session, held
 from .._mirror.teardown import tear_down
 from .output import Group, Report, directory_argument, mirror_argument, printable, reports, utc
@@ -142,7 +142,9 @@ def drop(root: str, yes: bool) -> Report:
     """
     shown = printable(root)
     if not yes:
-        _confirm(f"Remove {counted(count(root), 'file')} from {shown}?")
+        with mirrored(root) as ledger:
+            count = ledger.count()
+        _confirm(f"Remove {counted(count, 'file')} from {shown}?")
     kept = list_backups(root)
     with closing(Session(root)) as session, held(session):
         outcome = tear_down(session)

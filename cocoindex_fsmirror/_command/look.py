@@ -135,7 +135,8 @@ def verify(root: str, content: bool, exact: bool) -> Report:
     if exact:
         found += [(name, "foreign") for name in foreign(root)]
     found.sort(key=lambda pair: encoded(pair[0]))
-    files, restored = reader.count(root), reader.is_restored(root)
+    with reader.mirrored(root) as ledger:
+        files, restored = ledger.count(), not ledger.is_believed
     summary = "nothing differs" if restored else "in order"
     if found:
         summary = counted(len(found), "path differs", "paths differ")

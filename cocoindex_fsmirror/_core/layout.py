@@ -33,6 +33,7 @@ __all__ = [
     "LEDGER_FILES",
     "LOCK",
     "READY",
+    "RELIED_ON",
     "RESERVE",
     "SHARED_MEMORY",
     "STAGING",
@@ -50,10 +51,16 @@ ABILITIES: Final = Name(f"{FOLDER}/abilities.json")
 GITIGNORE: Final = Name(f"{FOLDER}/.gitignore")
 LEDGER: Final = Name(f"{FOLDER}/ledger.sqlite3")
 SHARED_MEMORY: Final = Name(f"{LEDGER}-shm")
-LEDGER_FILES: Final = (LEDGER, Name(f"{LEDGER}-wal"), SHARED_MEMORY)
+LEDGER_FILES: Final = (LEDGER, Name(f"{LEDGER}-wal"), SHARED_MEMORY, Name(f"{LEDGER}-journal"))
+"""The ledger, and the files that SQLite opens beside it."""
 LOCK: Final = Name(f"{FOLDER}/lock")
 RESERVE: Final = Name(f"{FOLDER}/reserve")
 STAGING: Final = Name(f"{FOLDER}/tmp")  # noqa: S108  # Not the system's.
+RELIED_ON: Final = (
+    *(*LEDGER_FILES, ABILITIES, GITIGNORE, LOCK, RESERVE),
+    *(STAGING, Name(f"{FOLDER}/backup")),
+)
+"""What only we may have written, or root."""
 READY: Final = ".ready"
 """The end of the name of a staging area whose files are whole, and may be foreign."""
 ENGINE: Final = Name(f"{FOLDER}/engine")

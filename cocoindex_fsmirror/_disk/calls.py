@@ -13,6 +13,7 @@ import functools
 import logging
 import mmap
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ _EXCHANGE: Final = 2
 _FICLONE: Final = 0x40049409  # <linux/fs.h>
 # CLOCK_REALTIME_COARSE of <linux/time.h>, where there is one.
 _TICK: Final = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
+DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+"""The flags with which a folder is opened."""
 _CHUNK: Final = 1 << 20  # bytes
 UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -72,6 +75,11 @@ syncfs = _foreign_call("syncfs", _Int)
 def coarse_now_ns() -> int:
     """Returns the time in nanoseconds by the clock that the kernel stamps files with."""
     return time.clock_gettime_ns(_TICK)
+
+
+def belongs_to_us(found: os.stat_result) -> bool:
+    """True if nobody else may write to a file: who runs owns it, or root, and has not shared it."""
+    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def open_file(base: str, folder: int) -> int:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
-__all__ = ["mounts_below"]
+__all__ = ["WITHOUT_OWNERS", "mounts_below"]
+
+WITHOUT_OWNERS: Final = (
+    *("9p", "afs", "ceph", "cifs", "exfat", "fuse", "hfs", "msdos", "nfs", "ntfs"),
+    *("prl_fs", "smb", "vboxsf", "vfat", "virtiofs"),
+)
+"""File systems whose owners and modes are those of a mount, a server or a program."""
 
 
 def mounts_below(fd: int) -> tuple[str, frozenset[str]]:

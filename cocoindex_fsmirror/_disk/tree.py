@@ -29,10 +29,9 @@ from .._core.states import (
 )
 from . import calls
 from .abilities import Abilities
-from .calls import closing, digest_of_file, move, open_file, write_all
-from .mounts import mounts_below
+from .calls import DIRECTORY, belongs_to_us, closing, digest_of_file, move, open_file, write_all
+from .mounts import WITHOUT_OWNERS, mounts_below
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _KEPT: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
 _OURS: Final = f"{RESERVED}/"
 NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -97,7 +96,7 @@ class Folders:
             name = parent(name)
         fd = self._open[name] if name else self.fd
         for part in reversed(missing):
-            fd = os.open(leaf(part), _DIRECTORY, dir_fd=fd)
+            fd = os.open(leaf(part), DIRECTORY, dir_fd=fd)
             if len(self._open) >= self._room:
                 self.forget(besides)
             self._open[part] = fd
@@ -113,9 +112,8 @@ class Folders:
     def recheck(self, *folders: Name) -> None:
         """Closes the descriptors of folders that are no longer at their paths.
 
-        Only a moment stays between this check and the system call that relies on it. What is in
-        our own folder needs no check, since others can't move it to another folder: for that
-        they would have to be allowed to write in it.
+        Only a moment stays between this check and the system call that relies on it. Nobody can
+        move what is in our own folder to another one without the right to write in it.
         """
         for folder in folders:
             if folder and not folder.startswith(_OURS):
@@ -126,11 +124,7 @@ class Folders:
                     above = self._open.get(part)
 
     def at(self, name: Name) -> tuple[str, int]:
-        """Returns the last component of a path, and the folder that is above it just now.
-
-        Raises:
-            OSError: As :meth:`folder` does.
-        """
+        """Returns the last component of a path, and the folder that is above it just now."""
         folder, _, base = name.rpartition("/")
         above = Name(folder)
         self.recheck(above)
@@ -248,6 +242,14 @@ class Tree(Folders):
         for name in (*ancestors(folder), folder):
             if len(name) >= len(top):
                 self.make_folder(name, 0o700)
+                self._check_ours(name)
+
+    def _check_ours(self, name: Name) -> None:
+        """Raises unless a folder of our own belongs to us; on other mounts owners may be others."""
+        found, is_told = os.fstat(self.folder(name)), not self.kind.startswith(WITHOUT_OWNERS)
+        is_here = found.st_dev == os.fstat(self.fd).st_dev
+        if is_told and is_here and not belongs_to_us(found):
+            raise PermissionError(errno.EPERM, "others may write to it", name)
 
     def remove_folder(self, name: Name) -> bool:
         """Removes a folder if it is there and empty; false if it stays."""

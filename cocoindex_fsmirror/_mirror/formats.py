@@ -7,6 +7,7 @@ to the next format is one function, tested on a ledger that the release before i
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -57,6 +58,9 @@ INSERT OR IGNORE INTO meta VALUES ('format', {FORMAT});
 """
 
 
+_TABLES: Final = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", SCHEMA))
+
+
 def check_format(connection: sqlite3.Connection, file: str) -> int:
     """Returns the format of a ledger; 0 if it has no tables yet.
 
@@ -68,8 +72,13 @@ def check_format(connection: sqlite3.Connection, file: str) -> int:
         CorruptLedgerError: There is none, or one that no release wrote.
         LedgerError: A newer release wrote it.
     """
-    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+    schema = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    if not schema:
         return 0
+    for kind, name, sql in schema:
+        is_ours = kind == "table" and name in _TABLES and str(sql).startswith("CREATE TABLE ")
+        if not is_ours and not str(name).startswith("sqlite_"):  # As SQLite names its own.
+            raise CorruptLedgerError(f"{file}: holds a {kind} that no release stores, {name!r}")
     row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
     found = row[0] if row is not None else None
     if not isinstance(found, int):

@@ -26,6 +26,7 @@ from .._core.names import Name, leaf
 from .._core.owners import Owner
 from .._core.rows import Displaced, Pending, Row, packed
 from .._core.text import external
+from .._disk.ours import is_open
 from .._disk.tree import inode_of
 from .database import GIVEN, CorruptLedgerError, connected, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, migrate
@@ -67,7 +68,7 @@ class Ledger(LedgerReader):
             connection = connected(file, "mode=rw")
             opened.enter_context(contextlib.closing(connection))
             # SQLite knows paths only, and a folder above may have become a link.
-            if not _leads_to(file, there):
+            if not is_open(there):
                 raise LedgerError(f"{file}: was replaced while we opened it")
             origin = origin_of(there, leaf(GITIGNORE), folder)
             ledger = cls(connection, inode_of(there), file, origin)
@@ -253,11 +254,3 @@ class Ledger(LedgerReader):
         with self.transaction():
             sql = f"UPDATE rows SET seen = ? WHERE name = {GIVEN} AND declared"
             self._connection.executemany(sql, ((+seen, external(name)) for name in names))
-
-
-def _leads_to(file: str, there: os.stat_result) -> bool:
-    """True if a path leads to the file that was found by the descriptor of its folder."""
-    try:
-        return os.path.samestat(os.stat(file), there)
-    except OSError:
-        return False

@@ -18,12 +18,13 @@ from typing import Any, Final, NamedTuple, Self, TypeAlias
 import msgspec
 
 from .._core.errors import InvalidNameError, LedgerError, RootError
-from .._core.layout import GITIGNORE, LEDGER
-from .._core.names import ROOT, Name, check_names
+from .._core.layout import GITIGNORE, LEDGER, LEDGER_FILES, RELIED_ON
+from .._core.names import ROOT, Name, check_names, leaf
 from .._core.owners import Declarer, Epoch, Owner
 from .._core.rows import Displaced, Pending, Row, unpacked
 from .._core.states import Kind
 from .._core.text import encoded, external
+from .._disk.ours import is_open, opened_ours
 from .._disk.tree import inode_of
 from .database import GIVEN, CorruptLedgerError, connected, is_same_origin, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, migrated_copy
@@ -37,7 +38,6 @@ __all__ = [
     "Recorded",
     "Span",
     "after",
-    "count",
     "exists",
     "is_restored",
     "known",
@@ -111,23 +111,35 @@ class LedgerReader:
         Raises:
             LedgerError: A newer release wrote it, it is damaged, or this user may not look.
         """
-        file, options = os.path.join(path, LEDGER), "mode=ro&immutable=1"
+        file = os.path.join(path, LEDGER)
         try:
-            found = os.lstat(file)
-            with contextlib.suppress(FileNotFoundError):
-                os.lstat(f"{file}-wal")
-                options = "mode=ro"
+            with opened_ours(path, RELIED_ON) as (folder, linked):
+                return cls._peek(file, folder, linked)
         except OSError as error:
             if error.errno in _NO_LEDGER:
                 return cls.empty()
             hint = "grant this user read access"
             raise LedgerError(f"{file}: can't be read: {error.strerror} ({hint})") from error
+
+    @classmethod
+    def _peek(cls, file: str, folder: int, linked: set[Name]) -> Self:
+        """Opens the ledger in our own folder for reading."""
+        options = "mode=ro&immutable=1"
+        found = os.stat(leaf(LEDGER), dir_fd=folder, follow_symlinks=False)
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(f"{leaf(LEDGER)}-wal", dir_fd=folder, follow_symlinks=False)
+            options = "mode=ro"
         if not stat.S_ISREG(found.st_mode):
             raise CorruptLedgerError(f"{file}: not a regular file")
-        origin = origin_of(found, os.path.join(path, GITIGNORE))
+        if linked & {*LEDGER_FILES} and options == "mode=ro":  # A reader writes to the -shm file.
+            problem = "is in use, and has hard links elsewhere (update once, which replaces it)"
+            raise LedgerError(f"{file}: {problem}")
+        origin = origin_of(found, leaf(GITIGNORE), folder)
         with translated(file), contextlib.ExitStack() as opened:
             connection = connected(file, options)
             opened.enter_context(contextlib.closing(connection))
+            if not is_open(found):  # SQLite knows paths only, and one may lead elsewhere now.
+                raise LedgerError(f"{file}: was replaced while we opened it")
             version = check_format(connection, file)
             if version == FORMAT:
                 opened.pop_all()
@@ -329,16 +341,6 @@ def exists(root: str) -> bool:
             return ledger.inode != 0
     except CorruptLedgerError:
         return True
-
-
-def count(root: str) -> int:
-    """Counts the files and links that are managed.
-
-    Raises:
-        RootError: The directory is no mirror.
-    """
-    with mirrored(root) as ledger:
-        return ledger.count()
 
 
 def is_restored(root: str) -> bool:

@@ -21,6 +21,7 @@ from .._core.layout import (
     LEDGER,
     LEDGER_FILES,
     LOCK,
+    RELIED_ON,
     SHARED_MEMORY,
     corrupt_ledger,
     is_engine,
@@ -28,6 +29,7 @@ from .._core.layout import (
 from .._core.names import ROOT, Name, leaf
 from .._core.states import ABSENT
 from .._disk.homes import mount_of, stamp_now, try_abilities
+from .._disk.ours import check_ours, renew
 from .._disk.roots import hold, lock, make_mappable, open_root, sync_above
 from .._disk.tree import Tree
 from .database import CorruptLedgerError
@@ -133,6 +135,10 @@ class Session:
 
     def _open_ledger(self, tree: Tree) -> Ledger:
         """Opens the ledger of the root, anew if its file is another one than at the last batch."""
+        folder = tree.folder(FOLDER)
+        if check_ours(folder, tree.path, RELIED_ON) & {*LEDGER_FILES}:
+            tree.remove_file(SHARED_MEMORY)  # SQLite makes it anew.
+            renew(folder, LEDGER_FILES)
         there = tree.signature(LEDGER)
         if self.ledger is not None and there is not None and there.inode == self.ledger.inode:
             self.ledger.check_format()

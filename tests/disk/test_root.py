@@ -241,7 +241,7 @@ def test_ledger_is_not_read_without_a_log_that_may_be_there(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.apply([write("x", b"1")])
-    _break_for(monkeypatch, "lstat", "-wal")
+    _break_for(monkeypatch, "stat", "-wal")
     with pytest.raises(LedgerError):
         mirror.status()
 

@@ -129,14 +129,14 @@ def test_ledger_without_permission_is_not_taken_for_none(
     ledger: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a ledger belongs to another user, whose folder is closed."""
-    real = os.lstat
+    real = os.stat
 
-    def lstat(path: str, **more: Any) -> os.stat_result:
-        if path == str(ledger):
+    def stat(path: str, **more: Any) -> os.stat_result:
+        if path == ledger.name:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         return real(path, **more)
 
-    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setattr(os, "stat", stat)
     for look in (partial(exists, str(root)), Mirror(root).status, Mirror(root).managed):
         with pytest.raises(LedgerError, match=r"Permission denied \(grant this user read access\)"):
             look()

@@ -1,0 +1,120 @@
+"""Ours: who may have written to our own folder in a root.
+
+The ledger tells which files are ours to destroy, and SQLite opens it by its path. So our folder and
+what we rely on in it have to belong to who runs, or to root, and nobody else may write there. In
+such a folder nobody can put a link or a pipe, or move something out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from .._core.errors import LedgerError
+from .._core.names import RESERVED, Name, leaf
+from .calls import DIRECTORY, belongs_to_us, closing, copy, open_file, say_once
+from .mounts import WITHOUT_OWNERS, mounts_below
+
+__all__ = ["check_ours", "is_open", "opened_ours", "renew"]
+
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+
+def check_ours(folder: int, path: str, relied_on: Iterable[Name]) -> set[Name]:
+    """Refuses our own folder if others may have written there.
+
+    Args:
+        folder: Its descriptor.
+        path: The path of the root.
+        relied_on: What is looked at in it, as far as it is there.
+
+    Returns:
+        The files among these that have further names (hard links). Whatever writes to such a file
+        would change those, too.
+
+    Raises:
+        LedgerError: Somebody else may have written there; the message tells what to do.
+    """
+    _check(os.fstat(folder), folder, path, Name(RESERVED))
+    linked = set()
+    for name in relied_on:
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(leaf(name), dir_fd=folder, follow_symlinks=False)
+            if not stat.S_ISLNK(found.st_mode):  # Whoever opens it does not follow it.
+                _check(found, folder, path, name)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+                linked.add(name)
+    return linked
+
+
+def _check(found: os.stat_result, folder: int, path: str, name: Name) -> None:
+    """Raises if others may have written to our folder, or to something in it."""
+    if belongs_to_us(found):
+        return
+    kind, where = mounts_below(folder)[0], os.path.join(path, name)
+    if kind.startswith(WITHOUT_OWNERS):
+        say_once(f"{path}: this file system ({kind}) tells no owners; nobody else may write there")
+        return
+    if found.st_uid not in (os.geteuid(), 0):
+        cure = f"run as that user; or chown -R {os.geteuid()} {path}/{RESERVED} if you trust it"
+        problem = f"belongs to user {found.st_uid}, who may have put anything there ({cure})"
+    else:
+        problem = f"others may write to it (if nobody has, chmod go-w it; else remove {RESERVED})"
+    raise LedgerError(f"{where}: {problem}")
+
+
+@contextlib.contextmanager
+def opened_ours(path: str, relied_on: Iterable[Name]) -> Iterator[tuple[int, set[Name]]]:
+    """Opens our own folder in a root, to be looked at; follows no link below the root.
+
+    Yields:
+        Its descriptor, and what :func:`check_ours` returns.
+
+    Raises:
+        LedgerError: Somebody else may have written there.
+        OSError: It can't be opened, or is not there.
+    """
+    with (
+        closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as root,
+        closing(os.open(RESERVED, DIRECTORY, dir_fd=root)) as folder,
+    ):
+        yield folder, check_ours(folder, path, relied_on)
+
+
+def is_open(found: os.stat_result) -> bool:
+    """True if this process has a file open.
+
+    SQLite opens a path, and tells no descriptor. Where descriptors can't be listed, true.
+    """
+    try:
+        numbers = [int(number) for number in os.listdir("/dev/fd")]
+    except OSError:
+        return True
+    for number in numbers:
+        with contextlib.suppress(OSError):  # That of the listing itself is closed.
+            if os.path.samestat(os.fstat(number), found):
+                return True
+    return False
+
+
+def renew(folder: int, names: Iterable[Name]) -> None:
+    """Replaces files by copies, to which no other name leads.
+
+    A power cut in between leaves some of each; the copies are equal.
+
+    Args:
+        folder: The descriptor of our own folder.
+        names: The files in it; each may be missing.
+    """
+    for name in names:
+        base, fresh = leaf(name), f"{leaf(name)}.new"
+        with contextlib.suppress(FileNotFoundError), closing(open_file(base, folder)) as source:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=folder)
+            with closing(os.open(fresh, _NEW, 0o600, dir_fd=folder)) as target:
+                copy(source, target, os.fstat(source).st_size, lambda _count: None)
+                os.fsync(target)
+            os.rename(fresh, base, src_dir_fd=folder, dst_dir_fd=folder)
