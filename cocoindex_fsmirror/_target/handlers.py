@@ -291,11 +291,8 @@ def _change(root: str, changes: list[Change]) -> None:
     closed = [pair for change in changes for pair in change.closed]
     intents, place = [change.intent for change in changes], changes[0].place
     mirror, update = mirror_at(root), place.update
-    # An update in doubt that is interrupted has to begin anew, and so it keeps the old epoch.
-    is_counting = update.recount is not None and update.memory is not None
-    identity = "" if is_counting else update.identity
     try:
-        mirror.apply(intents, closed, update.brake, update=identity)
+        mirror.apply(intents, closed, update.brake, update=update.identity)
     finally:
         update.note(mirror.epochs.get(place.owner, Epoch()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cocoindex as coco
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import Mirror
 from tests.support import backups, contents, exact_state
-from tests.target.flows import OUT, Flow, Main, failing_step, ran
+from tests.target.flows import OUT, BoomError, Flow, Main, failing_step, page, ran
 from tests.target.projects import (
     Put,
     anew,
@@ -179,6 +180,33 @@ def test_update_in_doubt_that_is_interrupted_begins_anew(aged: Callable[[Main], 
     assert_right(flow)
 
 
+async def in_two_steps(flow: Flow) -> None:
+    """Waits for one component before it mounts the others, or fails in between."""
+    out = await fsmirror.mount_dir_target(OUT)
+    first, *rest = sorted(flow.files)
+    handle = await coco.mount(coco.component_subpath(first), page, (first, flow.files[first]), out)
+    await handle.ready()
+    if "broken" in flow.wanted:
+        raise BoomError("between")
+    for name in rest:
+        await coco.mount(coco.component_subpath(name), page, (name, flow.files[name]), out)
+
+
+def test_update_in_doubt_that_ends_half_way_begins_anew(aged: Callable[[Main], Flow]) -> None:
+    flow = aged(in_two_steps)
+    anew(kept(flow, flow.root), flow.root)
+    flow.wanted["broken"] = declare_nothing
+    assert "between" in flow.attempt()
+    assert ran == ["added"]
+    end(flow)
+    flow.wanted.clear()
+    assert_right(flow)
+
+
+async def declare_nothing(_out: fsmirror.DirTarget[Any], _name: str) -> None:
+    """Declares nothing."""
+
+
 # Components that can't tell
 
 
@@ -191,10 +219,11 @@ async def partly(flow: Flow) -> None:
 
 @coco.fn(memo=True)
 async def fragile(item: tuple[str, bytes], out: fsmirror.DirTarget) -> None:
-    """Declares a file, unless that is a bad one."""
+    """Declares a file, and another one for each further letter, unless that is a bad one."""
     if item[1] == b"bad":
         raise ValueError("bad")
-    out.declare_file(*item)
+    for number in range(len(item[1])):
+        out.declare_file(item[0] + number * "+", item[1])
 
 
 @pytest.mark.parametrize("what", ["lost", "restored"])
@@ -222,6 +251,25 @@ def test_last_output_of_a_component_that_fails_stays(
     assert contents(flow.tree) == flow.files
     with Mirror(flow.root) as mirror:
         assert mirror.status().owners == 1
+
+
+def test_outputs_that_a_failing_component_made_since_stay(make_flow: Callable[..., Flow]) -> None:
+    """The database that was put back knows the component, but not its second file."""
+    flow = make_flow(partly)
+    flow.files = {"a": b"1"}
+    flow.update()
+    end(flow)
+    copy_over(flow.database, kept(flow, flow.database))
+    flow.files = {"a": b"22"}
+    flow.update()
+    end(flow)
+    anew(kept(flow, flow.database), flow.database)
+    flow.files = {"a": b"bad"}
+    assert "bad" in flow.attempt()
+    assert contents(flow.tree) == {"a": b"22", "a+": b"22"}
+    flow.files = {"a": b"3"}
+    flow.update()
+    assert contents(flow.tree) == flow.files
 
 
 # Roots that came and went
