@@ -217,12 +217,18 @@ def _room_for(tree: Tree, ledger: Ledger, count: int, *, grows: bool) -> Iterato
     Yields:
         The reason why this batch must add nothing to what is on the disk.
     """
+    if not count:
+        yield None
+        return
     room, lack = ledger.room_for(count), None
     with contextlib.ExitStack() as until:
         try:
-            keep = until.enter_context(reserved(tree, 2 * room))
+            try:
+                keep = until.enter_context(reserved(tree, 2 * room))
+            except OSError:
+                ledger.save_room()
+                keep = until.enter_context(reserved(tree, 2 * room))
         except OSError as error:
-            ledger.save_room()
             problem = f"can't record {counted(count, 'step')}: {error.strerror}"
             hint = "free some space, then update again"
             raise LedgerError(f"{ledger.file}: {problem} ({hint})") from error

@@ -9,7 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.ownership import OnConflict
+from cocoindex_fsmirror._core.plan import View
+from cocoindex_fsmirror._core.planner import make_plan
 from cocoindex_fsmirror._core.rows import Row
 from cocoindex_fsmirror._core.states import ABSENT, digest_of
 from tests.core.simulation import Disk, Node, World, dir_row, file_row, seen
@@ -247,3 +250,24 @@ def test_all_versions_of_a_path_that_is_asked_for_twice_are_ours() -> None:
     known = write("x", b"1", ours=(digest_of(b"old"),))
     plan = World({"x": b"old"}).plan(known, write("x", b"2"))
     assert [put.keep_copy for put in plan.files] == [False]
+
+
+@pytest.mark.parametrize(
+    ("row", "there", "policy", "grows"),
+    [
+        (None, "absent", "backup", True),
+        ("made", "old", "backup", False),
+        ("made", "foreign", "overwrite", False),
+        ("made", "foreign", "backup", True),  # Its backup takes room, too.
+        ("made", "absent", "backup", True),
+    ],
+)
+def test_put_grows_if_what_is_there_leaves_less_room(
+    row: str | None, there: str, policy: OnConflict, grows: bool
+) -> None:
+    rows = [found] if row and (found := ROWS[row]) else []
+    same, more = (write("f", content, on_conflict=policy) for content in (b"new", b"n" * 99))
+    for intent, wanted in ((same, grows), (more, True)):
+        actual = {Name("f"): seen(DISKS[there].get("f"))}
+        plan = make_plan([intent], View({each.name: each for each in rows}, actual))
+        assert [put.grows for put in plan.files] == [wanted]

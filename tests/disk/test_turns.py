@@ -82,6 +82,43 @@ def test_new_files_leave_replaced_ones_their_room(tmpfs: Tmpfs) -> None:
 
 
 @pytest.mark.root
+def test_new_files_wait_though_there_is_room_for_them(tmpfs: Tmpfs) -> None:
+    disk = tmpfs("8m")
+    old = {"b": b"1" * 600 * KIB, "c": b"1" * 1000 * KIB}
+    new = {"a": b"2" * 500 * KIB, "b": b"2" * 600 * KIB, "c": b"2" * 1000 * KIB}
+    with Mirror(disk / "root") as mirror:
+        update(mirror, old)
+        fill(disk, 1300 * KIB)
+        update(mirror, new)  # Had "a" been written beside "b", "c" would never fit.
+    assert contents(snapshot(disk / "root")) == new
+
+
+@pytest.mark.root
+def test_new_file_is_written_beside_one_that_does_not_fit(tmpfs: Tmpfs) -> None:
+    disk = tmpfs("8m")
+    with Mirror(disk / "root") as mirror:
+        update(mirror, {"huge": b"1" * 1000 * KIB})
+        fill(disk, 500 * KIB)
+        with failing("write 'huge': No space") as error:
+            update(mirror, {"huge": b"2" * 1000 * KIB, "new": b"n"})
+    assert len(error.value.exceptions) == 1
+    assert (disk / "root" / "new").read_bytes() == b"n"
+
+
+@pytest.mark.root
+def test_log_of_the_ledger_makes_room_for_an_update(tmpfs: Tmpfs) -> None:
+    disk = tmpfs("8m")
+    with Mirror(disk / "root") as mirror:
+        update(mirror, files_of(300, 10, 0))
+    with Mirror(disk / "root") as mirror:
+        update(mirror, files_of(300, 10, 1))
+        update(mirror, files_of(300, 10, 2))
+        fill(disk, 0)
+        update(mirror, {**files_of(300, 10, 2), "d0/000": b"2"})
+    assert (disk / "root/d0/000").read_bytes() == b"2"
+
+
+@pytest.mark.root
 def test_path_that_fits_nowhere_is_told_once_and_all_others_are_written(tmpfs: Tmpfs) -> None:
     disk = tmpfs("8m")
     old, new = files_of(20, 30_000, 0), files_of(20, 30_000, 1)
@@ -135,7 +172,9 @@ def test_brake_counts_no_removal_twice_in_turns(tmpfs: Tmpfs) -> None:
 
 
 @pytest.mark.root
-def test_removed_target_and_a_lack_of_room_are_settled_together(tmpfs: Tmpfs) -> None:
+def test_removed_target_and_a_lack_of_room_are_settled_together(
+    tmpfs: Tmpfs, caplog: pytest.LogCaptureFixture
+) -> None:
     disk = tmpfs("8m")
     with Mirror(disk / "root") as mirror:
         mirror.create()
@@ -143,8 +182,10 @@ def test_removed_target_and_a_lack_of_room_are_settled_together(tmpfs: Tmpfs) ->
         inside = [write("in/x", b"x", container="in//"), write("in/y", b"y", container="in//")]
         mirror.apply([*(write(*pair) for pair in old.items()), *inside])
         fill(disk, 200 * KIB)
+        (disk / "root/in/mine").touch()
         mirror.apply([write(*pair) for pair in new.items()], [(OWNER, "in//")])
-    assert contents(snapshot(disk / "root")) == new
+    assert contents(snapshot(disk / "root")) == {**new, "in/mine": b""}
+    assert caplog.text.count("left in place, since it is not ours: 'in/mine'") == 1
 
 
 @pytest.mark.root

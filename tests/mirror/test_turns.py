@@ -113,6 +113,26 @@ def test_new_files_wait_for_those_that_replace_others() -> None:
     assert disk.files == {"b": 10, "c": 8}
 
 
+def test_new_files_come_last_in_the_turns_to_come_as_well() -> None:
+    disk = Disk(10, {"b": 10, "c": 10})
+    assert apply_all(disk.apply, [_writes({"a": 5, "b": 10, "c": 10})]) == []
+
+
+def test_small_files_come_first_in_the_turns_to_come() -> None:
+    """Each of these makes room for the next larger one."""
+    new = {f"{size:02}": size for size in range(40, 0, -1)}
+    disk = Disk(1, {name: size + 1 for name, size in new.items()})
+    assert apply_all(disk.apply, [_writes(new)]) == []
+    assert len(disk.calls) < 60
+
+
+def test_new_files_that_waited_in_vain_are_tried() -> None:
+    disk = Disk(50, {"huge": 1000})
+    sizes = {"huge": 1000, **{f"{number}": 10 for number in range(5)}}
+    assert _named(apply_all(disk.apply, [_writes(sizes)])) == ["huge"]
+    assert len(disk.files) == 6
+
+
 def test_removals_of_a_later_batch_make_room_for_an_earlier_one() -> None:
     disk = Disk(0, {"z": 10})
     assert apply_all(disk.apply, [_writes({"a": 10}), [delete("z")]]) == []
