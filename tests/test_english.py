@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-SOURCES = sorted(
-    path.relative_to(CHECKOUT).as_posix()
-    for folder in ("benchmarks", "cocoindex_fsmirror", "tests")
-    for path in (CHECKOUT / folder).rglob("*.py")
-)
+FOLDERS = ("benchmarks", "cocoindex_fsmirror", "tests")
 RIDDLES = ("What", "Whether", "Who", "It", "The same", "Has", "Lets", "How", "Where", "Why")
 NO_VERBS = (
     "A",
@@ -34,13 +30,14 @@ NOUNS = ("property", "cached_property", "fixture")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def _documented(source: str) -> Iterator[tuple[ast.AST, str]]:
-    """Yields what has a docstring, with the first line of it."""
-    for node in ast.walk(ast.parse((CHECKOUT / source).read_text())):
-        if isinstance(node, ast.Module | ast.ClassDef | Function) and (
-            text := ast.get_docstring(node)
-        ):
-            yield node, text.splitlines()[0]
+def _documented(folder: str) -> Iterator[tuple[str, ast.AST, str]]:
+    """Yields what has a docstring in a folder: its place, itself, the first line of that."""
+    for path in sorted((CHECKOUT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | Function) and (
+                text := ast.get_docstring(node)
+            ):
+                yield f"{path}:{getattr(node, 'lineno', 1)}", node, text.splitlines()[0]
 
 
 def _begins_with(line: str, words: tuple[str, ...]) -> bool:
@@ -56,16 +53,17 @@ def _is_noun(function: Function) -> bool:
     return bool(decorators & {*NOUNS})
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_no_docstring_begins_with_a_riddle(source: str) -> None:
-    assert [line for _, line in _documented(source) if _begins_with(line, RIDDLES)] == []
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_docstring_begins_with_a_riddle(folder: str) -> None:
+    found = [(at, line) for at, _, line in _documented(folder) if _begins_with(line, RIDDLES)]
+    assert found == []
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_docstring_of_a_function_begins_with_a_verb(source: str) -> None:
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_docstring_of_a_function_begins_with_a_verb(folder: str) -> None:
     found = [
-        line
-        for node, line in _documented(source)
+        (at, line)
+        for at, node, line in _documented(folder)
         if isinstance(node, Function) and not _is_noun(node) and not node.name.startswith("test_")
     ]
-    assert [line for line in found if _begins_with(line, NO_VERBS)] == []
+    assert [each for each in found if _begins_with(each[1], NO_VERBS)] == []

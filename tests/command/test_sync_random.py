@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,6 +75,7 @@ def _run(source: Path, target: Path, *, checksum: bool = False) -> dict[str, Any
     return {"batches": apply.call_count, "failures": summary.failures}
 
 
+@pytest.mark.slow
 @given(rounds=st.lists(EDITS, min_size=1, max_size=4), checksum=st.booleans())
 def test_random_edits_of_both_sides_converge_and_lose_nothing(
     rounds: list[list[tuple[bool, str, str]]], checksum: bool

@@ -162,6 +162,7 @@ def test_folder_that_becomes_a_link_at_any_step_is_not_followed(
     assert STEPS - 1 > k > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swapped", [".fsmirror", ".fsmirror/tmp"])
 def test_own_folder_that_becomes_a_link_at_any_step_is_not_followed(
     root: Path, outside: Path, swapped: str

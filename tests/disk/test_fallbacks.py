@@ -80,6 +80,7 @@ def test_foreign_bytes_are_refused_without_an_exchange(mirror: Mirror, root: Pat
     assert contents(snapshot(root)) == AFTER | {"edited": b"foreign"}
 
 
+@pytest.mark.slow
 def test_crash_at_any_step_loses_nothing_without_an_exchange(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from tests.steps import crashes, recorded, run_failing
 pytestmark = pytest.mark.usefixtures("no_waiting", "one_moment")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchange", [True, False])
 def test_death_at_any_step_leaves_the_backup_at_one_of_two_places(
     tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch

@@ -60,6 +60,7 @@ def _apply(root: Path, *intents: Intent) -> None:
     Mirror(root).apply(intents)
 
 
+@pytest.mark.slow
 def test_component_that_gave_way_reruns_after_any_interruption(
     tmp_path: Path, contest: tuple[Intent, Intent]
 ) -> None:
