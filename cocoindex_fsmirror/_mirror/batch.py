@@ -149,8 +149,7 @@ def _carry_out(
     # Step 3: note what is intended. A power cut here leaves at most these notes. An area
     # outside the root's own can be found again only through its note, so that must be durable.
     notes = stage.notes()
-    grows = any(put.grows for put in stage.plan.files)
-    with _room_for(tree, ledger, len(notes), grows=grows) as lack:
+    with _room_for(tree, ledger, stage) as lack:
         elsewhere = any(note.home != ROOT for note in notes)
         ledger.begin(notes, durable=durable and elsewhere)
 
@@ -208,7 +207,7 @@ def _carry_out(
 
 
 @contextlib.contextmanager
-def _room_for(tree: Tree, ledger: Ledger, count: int, *, grows: bool) -> Iterator[OSError | None]:
+def _room_for(tree: Tree, ledger: Ledger, stage: Stage) -> Iterator[OSError | None]:
     """Keeps room on the disk free in which step 8 can record some steps.
 
     A batch that can't be recorded can't be recovered either, until somebody else makes room.
@@ -217,10 +216,11 @@ def _room_for(tree: Tree, ledger: Ledger, count: int, *, grows: bool) -> Iterato
     Yields:
         The reason why this batch must add nothing to what is on the disk.
     """
-    if not count:
+    if not (stage.rows or stage.exits):
         yield None
         return
-    room, lack = ledger.room_for(count), None
+    # Files that are removed make room themselves.
+    room, lack = ledger.room_for(len(stage.rows)), None
     with contextlib.ExitStack() as until:
         try:
             try:
@@ -229,10 +229,10 @@ def _room_for(tree: Tree, ledger: Ledger, count: int, *, grows: bool) -> Iterato
                 ledger.save_room()
                 keep = until.enter_context(reserved(tree, 2 * room))
         except OSError as error:
-            problem = f"can't record {counted(count, 'step')}: {error.strerror}"
+            problem = f"can't record {counted(len(stage.rows), 'path')}: {error.strerror}"
             hint = "free some space, then update again"
             raise LedgerError(f"{ledger.file}: {problem} ({hint})") from error
-        if grows:
+        if any(put.grows for put in stage.plan.files):
             try:
                 until.enter_context(reserved(tree, 2 * ledger.room_for(1)))
             except OSError as error:

@@ -189,6 +189,25 @@ def test_removed_target_and_a_lack_of_room_are_settled_together(
 
 
 @pytest.mark.root
+def test_full_disk_is_no_reason_to_keep_what_goes(tmpfs: Tmpfs) -> None:
+    disk = tmpfs("16m")
+    with Mirror(disk / "root") as mirror:
+        mirror.create()
+        names = [f"d{number % 10}/{number}" for number in range(800)]
+        mirror.apply([write(name, b"x", container="in//") for name in names])
+    with Mirror(disk / "root") as mirror:
+        fill(disk, 250 * KIB)
+        mirror.apply([], [(OWNER, "in//")])
+        assert snapshot(disk / "root") == {}
+    with Mirror(disk / "root") as mirror:
+        (disk / "filler").unlink()
+        mirror.apply([write(name, b"x") for name in names])
+        fill(disk, 250 * KIB)
+        mirror.tear_down(OWNER)
+    assert snapshot(disk).keys() == {"filler"}
+
+
+@pytest.mark.root
 def test_update_without_room_for_the_ledger_changes_nothing(tmpfs: Tmpfs) -> None:
     disk = tmpfs("8m")
     files = files_of(20, 3_000, 0)
