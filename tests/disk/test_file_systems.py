@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._mirror.backups import list_backups
 from tests.command.commands import run, told
 from tests.disk.grounds import KINDS, Ground, Kind, laid_out
 from tests.steps import crashes
@@ -204,6 +205,21 @@ def test_change_of_case_alone_loses_no_file(kind: Kind, ground: Ground, source: 
     _sync(source, root)
     assert (root / "folder" / "IN.txt").read_text() == "in"
     assert run("verify", root).exit_code == 0
+
+
+def test_exact_run_moves_away_what_is_foreign_alone(
+    kind: Kind, ground: Ground, source: Path
+) -> None:
+    root = ground.root
+    _write(source / "Read" / "Me.txt", "read")
+    _sync(source, root)
+    (root / "theirs").write_text("foreign")
+    for moved in (1, 0):
+        figures = told("sync", source, root, "--exact")
+        assert (figures["failures"], figures["backed_up"]) == ([], moved)
+        assert (root / "Read" / "Me.txt").read_text() == "read"
+    assert not (root / "theirs").exists()
+    assert [line.name for line in list_backups(str(root))] == ["theirs"]
 
 
 def test_two_spellings_are_refused_where_they_are_one(kind: Kind, ground: Ground) -> None:
