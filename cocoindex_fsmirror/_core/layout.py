@@ -90,7 +90,7 @@ def parse_stamp(stamp: str) -> int | None:
     if found is None:
         return None
     try:
-        moment = datetime.strptime(found[1].upper(), _TIME).replace(tzinfo=UTC)
+        moment = datetime.strptime(found[1], _TIME).replace(tzinfo=UTC)
     except ValueError:  # The 13th month, for one.
         return None
     return int(moment.timestamp())

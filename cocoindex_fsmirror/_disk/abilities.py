@@ -44,6 +44,7 @@ class Abilities(msgspec.Struct, frozen=True):
         folds_case: True if names that differ in case only are one.
         folds_unicode: True if names that differ only in how characters are composed are one.
         edges: Folders over whose edge no file can be renamed, though on one device.
+        searched: Folders in which a search for edges that was cut off may have left something.
     """
 
     path: str = ""
@@ -56,6 +57,7 @@ class Abilities(msgspec.Struct, frozen=True):
     folds_case: bool = False
     folds_unicode: bool = False
     edges: frozenset[str] = frozenset()
+    searched: frozenset[str] = frozenset()
 
     def say_once(self, problem: str) -> None:
         """Warns once in a process of what this file system can't do."""

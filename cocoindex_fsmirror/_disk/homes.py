@@ -66,7 +66,7 @@ def find_edge(tree: Tree, folder: Name) -> bool:
         folder = parent(folder)
     top, known, batch = mount_of(tree, folder), tree.abilities, uuid.uuid4().hex
     above = [name for name in (*ancestors(folder), folder) if len(name) > len(top)]
-    _record(tree, replace(known, edges=known.edges | {*above}))  # Recovery looks there.
+    _record(tree, replace(known, searched=frozenset(above)))  # Recovery looks there.
     while folder != top and _can_rename(tree, folder, parent(folder), batch):
         folder = parent(folder)
     _record(tree, replace(known, edges=known.edges | ({folder} - {top})))

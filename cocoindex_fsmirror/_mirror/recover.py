@@ -7,6 +7,7 @@ interrupted. Recovery can be interrupted too: its notes go last, so the next one
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable
 
@@ -35,9 +36,9 @@ def recover(tree: Tree, ledger: Ledger) -> None:
         BarrierError: The steps that had been done could not be synced.
     """
     pending = ledger.pending()
-    edges = map(Name, tree.abilities.edges)
-    homes = sorted({ROOT, *edges, *(note.home for note in pending)})
-    areas = [area for home in homes for area in entries(tree, parent(area_of(home, "-")))]
+    edges = map(Name, tree.abilities.edges | tree.abilities.searched)
+    homes = {*edges, *(note.home for note in pending)} - {ROOT}
+    areas = [area for home in (ROOT, *sorted(homes)) for area in _areas_in(tree, home)]
     if not pending and not areas:
         return
     _log.info("%s: recovering from an interrupted update", tree.path)
@@ -45,6 +46,15 @@ def recover(tree: Tree, ledger: Ledger) -> None:
     pending = [note for note in pending if note.batch not in stuck]
     for batch in sorted({note.batch for note in pending}):
         _settle(tree, ledger, [note for note in pending if note.batch == batch], batch)
+
+
+def _areas_in(tree: Tree, home: Name) -> list[Name]:
+    """Lists the staging areas in a home; removes our folder there if it is empty."""
+    tmp = parent(area_of(home, "-"))
+    if home != ROOT:
+        with contextlib.suppress(OSError):
+            tree.remove_folders(tmp, parent(tmp))
+    return entries(tree, tmp)
 
 
 def empty_areas(

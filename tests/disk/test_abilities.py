@@ -184,11 +184,11 @@ def test_modes_that_are_not_kept_are_neither_set_nor_compared(
     _calls.say_once.cache_clear()
     with caplog.at_level(logging.WARNING, "cocoindex_fsmirror"):
         for _ in range(2):
-            mirror.apply([write("x", b"1", mode=0o751), write("y", b"1", mode=0o751)])
+            mirror.apply([write("x", b"1", mode=0o766), write("y", b"1", mode=0o766)])
     assert len([line for line in caplog.messages if "keeps no modes" in line]) == 1
     assert mirror.verify(content=True) == []
     before = exact_state(root)
-    mirror.apply([write("x", b"1", mode=0o751)])
+    mirror.apply([write("x", b"1", mode=0o766)])
     assert exact_state(root) == before
 
 

@@ -21,6 +21,7 @@ from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.calls import closing
 from cocoindex_fsmirror._mirror.drift import DriftReport
+from cocoindex_fsmirror._mirror.place import Placement
 from tests.steps import crashes, overheard
 from tests.support import backups, contents, delete, snapshot, staged, write
 
@@ -253,3 +254,24 @@ def test_file_is_opened_without_blocking(tmp_path: Path) -> None:
         closing(_calls.open_file("x", fd)) as opened,
     ):
         assert fcntl.fcntl(opened, fcntl.F_GETFL) & os.O_NONBLOCK
+
+
+@pytest.mark.usefixtures("no_syncfs")
+@pytest.mark.parametrize("becomes", ["gone", "link", "folder above is gone"])
+def test_file_that_goes_before_the_barrier_does_not_fail_it_without_syncfs(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
+    real = Placement.look_at_renamed
+
+    def then_changed(place: Placement) -> None:
+        real(place)
+        (root / "d" / "x").unlink()
+        if becomes == "link":
+            (root / "d" / "x").symlink_to("y")
+        elif becomes != "gone":
+            (root / "d").rmdir()
+
+    monkeypatch.setattr(Placement, "look_at_renamed", then_changed)
+    mirror.apply([write("d/x", b"1"), write("y", b"1")])
+    monkeypatch.undo()
+    assert mirror.verify() == ["d/x"]
