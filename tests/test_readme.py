@@ -246,3 +246,10 @@ def test_shelf_passes_and_writing_in_place_fails_in_the_shown_words() -> None:
 def test_every_rule_of_the_kit_is_in_its_table() -> None:
     rows = _table(KIT, "Rules", "rule")
     assert [re.split(r" \(", row[0])[0] for row in rows] == [rule.title for rule in testing.Rule]
+
+
+def test_table_of_file_systems_names_all_that_are_tried() -> None:
+    from tests.disk.grounds import KINDS
+
+    rows = _table(TESTS, "File systems", "file system")
+    assert [row[0] for row in rows] == [kind.name for kind in KINDS]

@@ -18,6 +18,7 @@ from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._mirror.backups import list_backups
 from tests.command.commands import run, told
+from tests.crash import disks
 from tests.disk.grounds import KINDS, Ground, Kind, laid_out
 from tests.steps import crashes
 from tests.support import delete, failing, write
@@ -277,3 +278,31 @@ def _apply(root: Path, intents: list[Intent]) -> None:
     with Mirror(root) as mirror:
         mirror.apply([replace(intent, durable=False) for intent in intents])
         assert mirror.verify() == []
+
+
+def test_snapshot_of_a_mirror_and_its_original_live_apart(tmp_path: Path) -> None:
+    """A snapshot has the inode numbers and times of its original."""
+    kind = next(kind for kind in KINDS if kind.name == "btrfs with a subvolume")
+    source = tmp_path / "source"
+    _write(source / "f", "1 of f")
+    _write(source / "gone", "1 of gone")
+    with laid_out(kind, tmp_path / "ground") as ground:
+        root, copy = ground.root, ground.point / "copy"
+        (root / "apart").rmdir()
+        _sync(source, root)
+        snapshot = ("btrfs", "subvolume", "snapshot")
+        disks.run(*snapshot, str(root), str(copy))
+        before = _tree(root)
+        _write(source / "f", "2 of f")
+        (source / "gone").unlink()
+        assert _sync(source, copy)["backed_up"] == 0
+        _assert_settled(kind, source, copy)
+        assert _tree(root) == before
+        assert run("verify", root).exit_code == 0
+        disks.run("btrfs", "subvolume", "delete", str(copy))
+        disks.run(*snapshot, str(root), str(copy))
+        _sync(source, root)
+        disks.run("btrfs", "subvolume", "delete", str(root))
+        disks.run(*snapshot, str(copy), str(root))  # It is put back.
+        _sync(source, root)
+        _assert_settled(kind, source, root)
