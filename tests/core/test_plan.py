@@ -395,21 +395,3 @@ def test_file_that_only_changes_its_case_is_removed_first(content: bytes) -> Non
     assert [step.name for step in plan.clear] == ["A"]
     assert [put.expected.state for put in plan.files] == [ABSENT]
     assert (plan.remove, plan.keep) == ((), ())
-
-
-def test_old_spelling_of_a_declared_file_is_only_forgotten() -> None:
-    """A crash between the two left both rows, and only the old one is in the batch."""
-    rows = {"A": file_row("A", b"1"), "a": file_row("a", b"1")}
-    world = World({"A": b"1", "a": b"1"}, rows, folding=Folding(case=True))
-    plan = world.plan(delete("A"))
-    assert (plan.clear, plan.remove, plan.forget) == ((), (), ("A",))
-    both = world.plan(delete("A"), delete("a"))
-    assert [step.name for step in both.clear] == ["A"]
-
-
-def test_old_spelling_of_a_declared_folder_is_only_forgotten() -> None:
-    rows = {"D": dir_row("D", declared=True)}
-    world = World({"D": "dir", "d": "dir"}, rows, folding=Folding(case=True))
-    plan = world.plan(delete("D"), folder("d"))
-    assert (plan.prune, plan.forget) == ((), ("D",))
-    assert [row.name for row in world.plan(delete("D")).prune] == ["D"]
