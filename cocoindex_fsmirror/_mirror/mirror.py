@@ -237,7 +237,6 @@ class Mirror:
                 self.epochs = {each.identity: each.epoch for each in ledger.owners().values()}
 
         outcome = self.session.run(act)
-        options.get("closed", []).clear()  # From now on these paths are intents like all others.
         self._on_outcome(outcome)
         return outcome
 

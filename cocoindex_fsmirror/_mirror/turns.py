@@ -150,7 +150,8 @@ class _Turns:
             return
         for intent in batch:
             self._waiting.pop(intent.declaration, None)
-        done = len(batch) - len(outcome.unfitting)
+        # What a directory target declared that is gone is in no batch.
+        done = max(0, len(batch) - len(outcome.unfitting))
         if outcome.unfitting:
             self._waiting |= {each.intent.declaration: each for each in outcome.unfitting}
             self._most = max(self._most, done, len(batch) // _PARTS)
