@@ -45,6 +45,7 @@ SLOW = {
     "kit/test_seeded_mistakes.py",
     "kit/test_sigkill_twin.py",
     "kit/test_sqlite_target.py",
+    "kit/test_strategies.py",
     "test_benchmarks.py",
 }
 

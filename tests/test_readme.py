@@ -222,6 +222,7 @@ def test_page_about_tests_describes_every_folder_and_repeats_a_crash(
 # The kit
 
 
+@pytest.mark.slow
 def test_shelf_passes_and_writing_in_place_fails_in_the_shown_words() -> None:
     (block,) = _blocks(KIT, "python")
     names: dict[str, Any] = {"__name__": "readme"}

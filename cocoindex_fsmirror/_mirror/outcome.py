@@ -91,7 +91,11 @@ class Outcome(msgspec.Struct):
         ]
 
     def add(self, other: Outcome) -> None:
-        """Adds what a further batch did."""
+        """Adds what a further batch did.
+
+        Args:
+            other: The outcome of that batch.
+        """
         self.size += other.size
         self.backed_up |= other.backed_up
         for verb in {*_VERBS, "failures", "unfitting"} - {"backed_up"}:

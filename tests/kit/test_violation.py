@@ -122,6 +122,7 @@ def test_quotations_stand_in_the_engine() -> None:
 # The shortest history; how the last update is repeated is not a part of it.
 
 
+@pytest.mark.slow
 def test_any_for_all_is_shown_by_one_interrupted_change() -> None:
     first, second = violation_of(AnyForAll).history
     assert isinstance(first, Update)
