@@ -54,7 +54,7 @@ class Owner(NamedTuple):
         declarer: Its declarer.
         epoch: Its last change.
         in_doubt: True if some of its paths may be declared no longer, since the memories did
-            not fit; an update in which all components run settles that.
+            not fit, or since a removal failed; the end of an update settles that.
     """
 
     identity: str

@@ -15,7 +15,7 @@ from .._disk.calls import coarse_now_ns
 from .._disk.tree import Tree
 from .ledger import Ledger
 
-__all__ = ["admit", "may_tear_down"]
+__all__ = ["admit", "doubt", "may_tear_down"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
@@ -51,6 +51,13 @@ def admit(tree: Tree, ledger: Ledger, acting: Owner, *, begins: bool = False) ->
     if now != known:
         ledger.set_owner(now)
     return now.epoch
+
+
+def doubt(_tree: Tree, ledger: Ledger, owner: str) -> None:
+    """Notes that some paths of an owner may be declared no longer."""
+    known = ledger.owners().get(owner)
+    if known is not None and not known.in_doubt:
+        ledger.set_owner(known._replace(in_doubt=True))
 
 
 def may_tear_down(tree: Tree, ledger: Ledger, owner: str, acting: Declarer) -> bool:

@@ -16,6 +16,7 @@ from .._core.states import Kind
 from .._disk.roots import is_there, remove_root
 from .._disk.tree import Tree
 from .batch import apply_intents, removal
+from .brake import Brake
 from .ledger import Ledger
 from .outcome import Outcome
 from .owners import may_tear_down
@@ -79,6 +80,8 @@ def remove_undeclared(
     epoch: Epoch,
     besides: Collection[str],
     is_declared: Callable[[Row], bool | None],
+    *,
+    brake: Brake | None = None,
 ) -> None:
     """Removes paths that the ledger remembers, and that nobody has declared again.
 
@@ -89,19 +92,21 @@ def remove_undeclared(
         besides: Owners that it has come in the place of; those without paths are forgotten.
         is_declared: True if a path of one of them is declared, False if it is not, and ``None``
             if that can't be told.
+        brake: Stops the removal if it is too much.
 
     Raises:
         ApplyError: Some paths could not be removed.
         RootError: The root can't be used.
+        TooManyRemovalsError: The brake stopped it; nothing was removed.
     """
 
     def act(tree: Tree, ledger: Ledger) -> Outcome:
         rows = [row for each in (owner, *besides) for row in ledger.rows_of(each) if row.declared]
         verdicts = {row.name: is_declared(row) for row in rows}
         gone = [row for row in rows if verdicts[row.name] is False]
-        outcome = apply_intents(tree, ledger, map(removal, gone))
+        outcome = apply_intents(tree, ledger, map(removal, gone), brake=brake)
         _forget(ledger, {*besides} - {row.owner for row in rows if verdicts[row.name] is not False})
-        in_doubt = None in verdicts.values()
+        in_doubt = None in verdicts.values() or bool(outcome.failures)
         ledger.set_owner(ledger.owners()[owner]._replace(epoch=epoch, in_doubt=in_doubt))
         return outcome
 

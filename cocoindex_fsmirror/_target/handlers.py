@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias, cast
 import cocoindex as coco
 from msgspec.structs import replace
 
-from .._core.errors import FsMirrorError
+from .._core.errors import ApplyError, BarrierError, FsMirrorError, TooManyRemovalsError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name, join, parse_name
 from .._core.owners import Declarer, Epoch, Owner
@@ -29,7 +29,7 @@ from .._core.text import internal
 from .._disk.roots import is_there
 from .._mirror.drift import DriftReport
 from .._mirror.mirror import Mirror
-from .._mirror.owners import may_tear_down
+from .._mirror.owners import doubt, may_tear_down
 from .._mirror.teardown import remove_undeclared
 from .actions import Action, Change, Conclude, Drop, Mount, Place, Single
 from .engine import components_in, database_of, make_sink, stay_attached
@@ -293,6 +293,12 @@ def _change(root: str, changes: list[Change]) -> None:
     mirror, update = mirror_at(root), place.update
     try:
         mirror.apply(intents, closed, update.brake, update=update.identity)
+    except (ApplyError, BarrierError, TooManyRemovalsError):
+        if any(change.is_of_gone for change in changes):
+            # The engine forgets what fails below a component that is gone. So the end of the
+            # next update removes it.
+            mirror.session.run(partial(doubt, owner=place.owner))
+        raise
     finally:
         update.note(mirror.epochs.get(place.owner, Epoch()))
 
@@ -305,7 +311,13 @@ def _conclude(context_provider: Any, action: Conclude) -> None:
     running = components_in(context_provider, PROVIDER, action.root)
     is_declared = partial(recount.is_declared, running=running)
     session = mirror_at(root).session
-    remove_undeclared(session, action.owner, epoch, recount.besides, is_declared)
+    try:
+        remove_undeclared(
+            session, action.owner, epoch, recount.besides, is_declared, brake=update.brake
+        )
+    except ApplyError:
+        update.note(epoch)
+        raise
     update.note(epoch)
 
 

@@ -55,6 +55,10 @@ class BatchErrors:
         if error is None:
             return
         _forget_frames(error)
+        if isinstance(step, Conclude) and isinstance(error, ApplyError):
+            # No declaration has failed, so its component does not either.
+            step.update.failures.add(error.where, names, error)
+            return
         self._errors.append(error)
         bad = {getattr(part, "path", "") for part in getattr(error, "exceptions", ())}
         self._failed += sum(name in bad for name in names) if bad else len(names)

@@ -16,7 +16,7 @@ import pytest
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.intents import Intent
 from tests.support import contents
-from tests.target.flows import IS_NEW, OUT, Flow, memoized, page, plain
+from tests.target.flows import IS_NEW, OUT, Flow, memoized, page, plain, ran
 
 MakeFlow = Callable[..., Flow]
 FILES = {f"{number % 3}/{number}": b"%d" % number for number in range(60)}
@@ -45,15 +45,18 @@ def test_stopped_update_is_told_in_one_line(
     flow.files, flow.options = FILES, {"max_delete": 3}
     flow.update()
     flow.files = {}
-    for _ in range(2):
-        flow.attempt()
+    for is_first in (True, False):
+        told = flow.attempt()
         kept = len(contents(flow.tree))
         assert kept >= 54
         (line,) = lines
         assert f"{flow.root}: {len(FILES)} of 60 files would be removed" in line or "of 5" in line
         assert "allow at least" in line
-        # Only those below a component that is mounted have a handler, and it hears of one.
-        assert len(flow.failed) <= (main is nested)
+        if is_first:
+            # Only those below a component that is mounted have a handler, and it hears of one.
+            assert len(flow.failed) <= (main is nested)
+        else:  # The end of the update tries again, and it is the caller's own.
+            assert "TooManyRemovalsError" in told
         lines.clear()
     flow.options = {}
     flow.update()
@@ -232,6 +235,60 @@ def test_single_files_that_fail_are_told_in_a_line_a_batch(
     immovable.clear()
     flow.update()
     assert not (tmp_path / "alone").exists()
+
+
+async def gone_whole(flow: Flow) -> None:
+    """Declares files in components below one that is not mounted if there are no files."""
+    out = await fsmirror.mount_dir_target(OUT, **flow.options)
+    out.declare_file("own", b"own")
+    if flow.files:
+        await coco.mount(coco.component_subpath("all"), each, flow, out)
+
+
+def test_refused_removals_below_a_component_that_is_gone_are_made_up_for(
+    make_flow: MakeFlow, lines: list[str]
+) -> None:
+    """The engine itself forgets them."""
+    flow = make_flow(gone_whole)
+    flow.files, flow.options = FILES, {"max_delete": 3}
+    flow.update()
+    flow.files = {}
+    assert flow.attempt() == ""
+    for _ in range(2):
+        assert len(contents(flow.tree)) >= 58
+        (line,) = lines
+        assert "files would be removed" in line
+        lines.clear()
+        with pytest.raises(fsmirror.TooManyRemovalsError):  # From now on by the caller's own.
+            flow.app.update_blocking()
+    lines.clear()
+    flow.files = {"0/0": b"0"}
+    flow.options = {"max_delete": 60}
+    flow.update()
+    assert contents(flow.tree) == {"own": b"own", "0/0": b"0"}
+    for _ in range(2):  # The engine runs a component that came back once more.
+        flow.update()
+    assert (ran, lines) == ([], [])
+    assert contents(flow.tree) == {"own": b"own", "0/0": b"0"}
+
+
+def test_failed_removals_below_a_component_that_is_gone_are_tried_again(
+    make_flow: MakeFlow, lines: list[str], immovable: set[str]
+) -> None:
+    flow = make_flow(gone_whole)
+    flow.files = FILES
+    flow.update()
+    flow.files = {}
+    immovable.add("1/1")
+    for _ in range(3):
+        assert flow.attempt() == ""
+        assert contents(flow.tree) == {"own": b"own", "1/1": b"1"}
+        (line,) = lines
+        assert f"1 failure, {RETRIED}: remove '1/1'" in line
+        lines.clear()
+    immovable.clear()
+    flow.update()
+    assert contents(flow.tree) == {"own": b"own"}
 
 
 @pytest.mark.parametrize("is_below", [False, True])
