@@ -201,7 +201,11 @@ def make_sink(
     def apply_and_define(
         context_provider: Any, actions: Sequence[_ActionT]
     ) -> list[coco.ChildTargetDef[Any] | None]:
-        apply(context_provider, actions)
+        try:
+            apply(context_provider, actions)
+        except BaseException:
+            del actions  # Whoever keeps the error would keep all that the actions refer to.
+            raise
         handlers = (child_handler(context_provider, action) for action in actions)
         return [h if h is None else coco.ChildTargetDef(handler=h) for h in handlers]
 

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from .._core.errors import ApplyError, FsMirrorError
+from .._core.errors import ApplyError, FsMirrorError, TooManyRemovalsError
 from .._core.names import ROOT
 from .actions import Action, Change, Conclude, Drop, Mount, Single
 from .engine import RETRIES_IN_PARTS
@@ -55,13 +55,6 @@ class BatchErrors:
         if error is None:
             return
         _forget_frames(error)
-        if isinstance(step, Conclude) and isinstance(error, ApplyError):
-            # No declaration has failed, so its component does not either.
-            step.update.failures.add(error.where, names, error)
-            return
-        self._errors.append(error)
-        bad = {getattr(part, "path", "") for part in getattr(error, "exceptions", ())}
-        self._failed += sum(name in bad for name in names) if bad else len(names)
         root = getattr(error, "where", "") or getattr(error, "root", "") or str(key)
         if update is not None:
             update.failures.add(root, names, error)
@@ -69,6 +62,13 @@ class BatchErrors:
             _told.add(key)
             then = f"{RETRIED} or by fsmirror drop" if isinstance(step, Drop) else RETRIED
             self._apart.setdefault(root, Failures(then=then)).add(root, names, error)
+        if isinstance(step, Conclude) and isinstance(error, ApplyError | TooManyRemovalsError):
+            # No declaration has failed, so the component that mounts the root must not either:
+            # the engine would neither store the epoch, nor remove what other components declared.
+            return
+        self._errors.append(error)
+        bad = {getattr(part, "path", "") for part in getattr(error, "exceptions", ())}
+        self._failed += sum(name in bad for name in names) if bad else len(names)
 
     def raised(self, actions: Sequence[Action]) -> FsMirrorError | None:
         """Returns the error for the engine; ``None`` if nothing failed."""

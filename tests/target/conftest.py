@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,6 +65,16 @@ def lines() -> Iterator[list[str]]:
     log.addHandler(handler)
     yield found
     log.removeHandler(handler)
+
+
+def heard(lines: list[str]) -> str:
+    """Returns the only line, which may come a moment after the update has returned."""
+    deadline = time.monotonic() + 10
+    while not lines and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    (line,) = lines
+    return line
 
 
 @pytest.fixture
