@@ -178,6 +178,7 @@ def test_failed_writes_of_components_are_told_in_one_line_too(
     flow.files = {f"{number}": b"1" for number in range(12)}
     said = flow.attempt()
     assert len(contents(flow.tree)) == 12
+    flow.close()
     line = heard(lines)
     assert f"9 failures, {RETRIED}: write " in line
     assert said.count("foreign entries") >= 9  # Each component that failed hears of it.
