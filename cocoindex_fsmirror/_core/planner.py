@@ -85,7 +85,7 @@ class _Planner:
         if row is not None and row.kind == Kind.DIR:
             if not row.made:
                 self._forget.append(row.name)
-        elif row is not None or any(intent.ours):  # Else nothing of ours was ever here.
+        elif row is not None or intent.ours:  # Else nothing of ours was ever here.
             self._plan_removal(intent, row)
         for name in (*ancestors(intent.name), intent.name):
             above = self._view.rows.get(name)

@@ -259,3 +259,14 @@ def test_root_that_another_process_makes_meanwhile_is_used(tmp_path: Path) -> No
     tree.close()
     assert made == 1
     assert root.is_dir()
+
+
+def test_root_that_begins_with_two_slashes_is_the_same_one(root: Path) -> None:
+    """To SQLite, a file whose URI begins so would be one of another machine."""
+    root.mkdir()
+    for path in (f"/{root}", str(root)):
+        with Mirror(path) as mirror:
+            mirror.apply([write("x", b"1"), write("y", path.encode())])
+            assert mirror.managed() == ["x", "y"]
+            assert (mirror.verify(content=True), mirror.backups()) == ([], [])
+    assert snapshot(root) == {"x": b"1", "y": str(root).encode()}

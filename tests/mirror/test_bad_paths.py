@@ -20,6 +20,7 @@ from tests.support import (
     backups,
     contents,
     delete,
+    failing,
     folder,
     link,
     snapshot,
@@ -163,6 +164,76 @@ def test_bad_path_stops_only_itself_in_a_sweep(busy: Mirror, root: Path, bad: st
     assert busy.session.run(sweep).failures == []
     assert contents(snapshot(root)) == BEFORE
     assert backups(root) == [b"2", b"2", b"2", b"foreign"]
+
+
+def test_folder_that_can_not_be_listed_is_named_by_a_sweep(busy: Mirror, root: Path) -> None:
+    (root / "theirs").mkdir()
+    (root / "theirs" / "a").write_bytes(b"2")
+    with failing_at(root / "theirs", errno.EACCES, ["open"]):
+        outcome = busy.session.run(sweep)
+    assert [each.path for each in outcome.failures] == ["theirs"]
+    assert list(outcome.backed_up) == ["foreign/x"]
+
+
+def test_folder_whose_entry_can_not_be_looked_at_keeps_the_others(busy: Mirror, root: Path) -> None:
+    with failing_at(root / "same" / "x", errno.EIO):
+        assert _failed(lambda: busy.apply([write("same", b"2")])) == {"same"}
+    assert snapshot(root).items() >= {("same/x", b"1"), ("same/y", b"1")}
+
+
+def test_file_in_a_folder_that_can_not_be_made_fails_with_its_cause(
+    mirror: Mirror, root: Path
+) -> None:
+    places = ["mkdir", "renameat2", "rename"]
+    with (
+        failing_at(root / "new", errno.ENOSPC, places),
+        failing(r"PathError: write 'new/d/x': No space left on device \(free some") as caught,
+    ):
+        mirror.apply([write("new/d/x", b"1"), write("y", b"1")])
+    assert len(caught.value.exceptions) == 1
+    assert contents(snapshot(root)) == {"y": b"1"}
+
+
+def test_update_tries_a_file_again_whose_folder_did_not_fit(mirror: Mirror, root: Path) -> None:
+    hits = 0
+
+    def hear(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        nonlocal hits
+        if name in ("mkdir", "renameat2") and str(root / "new") in touched(name, args, options):
+            hits += 1
+            if hits <= 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with overheard(hear), mirror.update() as files:
+        files.write("new/x", b"1")
+        files.write("y", b"1")  # Without any progress, there would be no second attempt.
+    assert hits > 2
+    assert contents(snapshot(root)) == {"new/x": b"1", "y": b"1"}
+
+
+def test_file_that_can_not_be_staged_fails_with_the_first_error(mirror: Mirror) -> None:
+    """Nor can what was staged of it be removed."""
+    mirror.apply([write("y", b"1")])
+
+    def hear(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if name in ("write", "unlink") and "/tmp/" in touched(name, args, options)[0]:
+            code = errno.ENOSPC if name == "write" else errno.EIO
+            raise OSError(code, os.strerror(code))
+
+    with overheard(hear), failing("write 'x': No space left on device"):
+        mirror.apply([write("x", b"1")])
+    mirror.apply([write("x", b"1")])
+    assert mirror.verify() == []
+
+
+def test_staging_area_that_may_not_be_removed_fails_no_batch(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("y", b"0")])
+    with failing_at(root / ".fsmirror/tmp/*", errno.EPERM, ["rmdir"]):
+        for content in (b"1", b"2"):
+            mirror.apply([write("x", content)])
+            assert (root / "x").read_bytes() == content
+    mirror.apply([write("y", b"1")])
+    assert staged(root) == []
 
 
 @pytest.mark.parametrize("k", range(20, 100, 10))
