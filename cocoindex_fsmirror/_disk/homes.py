@@ -41,12 +41,13 @@ def try_abilities(tree: Tree) -> None:
     if tree.abilities.kind == tree.kind and tree.abilities.device == device:
         return
     area = area_of(ROOT, uuid.uuid4().hex)  # Recovery removes it after a crash.
-    tree.make_folders(area, FOLDER)
-    try:
-        found = try_out(tree.folder(area))
-    finally:
-        tree.remove_all(area)
-    _record(tree, replace(found, path=tree.path, kind=tree.kind, device=device))
+    with contextlib.suppress(OSError):  # A full disk must not keep us from removals.
+        try:
+            tree.make_folders(area, FOLDER)
+            found = try_out(tree.folder(area))
+        finally:
+            tree.remove_all(area)
+        _record(tree, replace(found, path=tree.path, kind=tree.kind, device=device))
 
 
 def _record(tree: Tree, abilities: Abilities) -> None:

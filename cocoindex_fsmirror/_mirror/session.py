@@ -130,6 +130,7 @@ class Session:
                 tree.sync()
                 if not tree.can_syncfs:
                     sync_above(tree.path, made)
+        try_abilities(tree)
         recover(tree, ledger)
         return ledger
 
@@ -187,8 +188,6 @@ def _prepare_folder(tree: Tree) -> None:
             tree.remove_file(GITIGNORE)  # A crash may have torn it.
             tree.make_file(GITIGNORE, b"*\n")
         is_elsewhere = mount_of(tree, FOLDER) != ROOT
-        if not is_elsewhere:
-            try_abilities(tree)
     except OSError as error:
         raise RootError(tree.path, f"can't be written: {error.strerror}", hint) from error
     if is_elsewhere:

@@ -101,6 +101,24 @@ def test_abilities_that_can_not_be_read_are_tried_anew(
     assert _recorded(root) == good
 
 
+@pytest.mark.parametrize("where", ["try_out", "_record"])
+def test_trial_that_fails_stops_nothing(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """On a full disk a removal may be what makes room."""
+
+    def fill_disk(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_homes, where, fill_disk)
+        mirror.apply([write("x", b"1", mode=0o640)])
+        assert contents(snapshot(root)) == {"x": b"1"}
+        assert not staged(root)
+    mirror.apply([write("x", b"2")])
+    assert _recorded(root)["modes"] is True
+
+
 def test_exchange_that_would_lose_a_file_is_not_used(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
