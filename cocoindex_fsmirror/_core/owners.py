@@ -97,4 +97,5 @@ def fits(epoch: Epoch, settled: Epoch | None, begun: Collection[str], before: st
     if epoch.update == settled.update:
         # The engine removes what components that are gone had declared after it remembers the end.
         return epoch.batches >= settled.batches
-    return epoch.update in begun  # It was interrupted before its end.
+    # The update was interrupted before its end, or was followed by one that was.
+    return epoch.update in begun or (epoch.update == before and settled.update not in begun)

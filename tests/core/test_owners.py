@@ -16,6 +16,7 @@ from cocoindex_fsmirror._core.owners import Declarer, Epoch, Owner, fits
         (Epoch("u1", 1), Epoch("u1", 2), ["u1"], "", False),  # the ledger is of its middle
         (Epoch("u2", 1), Epoch("u1", 2), ["u2"], "u1", True),  # it was interrupted
         (Epoch("u2", 1), Epoch("u1", 2), ["u2", "u3"], "u1", True),  # and so was the next one
+        (Epoch("u2", 1), Epoch("u1", 2), ["u3"], "u2", True),  # or the first after its removals
         (Epoch("u1", 2), Epoch("u2", 1), ["u2"], "u1", False),  # the ledger was put back
         (Epoch("u2", 1), Epoch("u1", 2), ["u1"], "", False),  # the database was put back
         (Epoch("u2", 1), None, ["u2"], "u1", True),  # the end is not remembered

@@ -261,9 +261,9 @@ def test_two_apps_in_one_database_keep_apart(
             out.declare_file(each, b"1")
 
     apps = [coco.App(coco.AppConfig(name, environment=env), main, name) for name in declared]
-    for app in (*apps, *apps):
+    for app in apps:
         app.update_blocking()
     declared["one"] = ["a"]
     for app in (*apps, *apps):
         app.update_blocking()
-    assert sorted(p.name for p in (tmp_path / "root").iterdir()) == [".fsmirror", "a", "c"]
+        assert {p.name for p in (tmp_path / "root").iterdir()} == {".fsmirror", "a", "c"}

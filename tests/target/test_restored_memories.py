@@ -80,6 +80,23 @@ def test_restored_root_is_brought_up_to_date_by_one_update(
     assert backups(flow.root) == []
 
 
+async def declared_apart(flow: Flow) -> None:
+    """Declares the root in a component of its own, which ends before the others."""
+    out = await coco.use_mount(fsmirror.declare_dir_target, OUT)
+    await coco.mount_each(page, [(name, (name, flow.files[name])) for name in flow.files], out)
+
+
+def test_restored_root_that_is_declared_apart_is_noticed(aged: Callable[[Main], Flow]) -> None:
+    """What is stale stays, as an orphan, since nobody tells when the update has ended."""
+    flow = aged(declared_apart)
+    anew(kept(flow, flow.root), flow.root)
+    flow.update()
+    assert contents(flow.tree) == NEW | {"gone": b"2"}
+    for _ in range(3):
+        flow.update()
+        assert ran == []
+
+
 @PUTS
 def test_root_restored_without_our_folder_loses_nothing(
     aged: Callable[[Main], Flow], put: Put
