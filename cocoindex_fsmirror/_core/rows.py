@@ -33,8 +33,9 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     right and adopted: those bytes are not ours to destroy. ``declared`` is false
     for folders that only hold declared paths. ``unsynced`` is true after a failed
     barrier: the bytes are written anew. ``seen`` is true if drift was seen at an
-    earlier update and has not been healed. ``source_inode`` and ``source_ctime_ns``
-    are those of the file that a copy was read from; 0 if unknown.
+    earlier update and has not been healed; of a folder that is no longer declared, if a
+    batch failed to remove it and told so. ``source_inode`` and ``source_ctime_ns`` are
+    those of the file that a copy was read from; 0 if unknown.
     """
 
     name: Name
