@@ -10,7 +10,9 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import calls as _calls
+from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._target.actions import Change, Place
 from cocoindex_fsmirror._target.handlers import apply_actions, mirror_at
 from cocoindex_fsmirror._target.specs import Options as Given
@@ -190,6 +192,18 @@ def test_failing_root_does_not_hide_another(tmp_path: Path) -> None:
         apply_actions(_Nothing(), actions)
     assert (tmp_path / "a").read_bytes() == b"1"
     mirror_at(str(tmp_path)).close()
+
+
+def test_two_owners_in_one_batch_each_have_their_update(tmp_path: Path) -> None:
+    mirror, key = mirror_at(str(tmp_path)), RootKey(None, str(tmp_path))
+    updates = {owner: RootUpdate() for owner in ("one", "two")}
+    for owner in updates:
+        mirror.prepare(Owner(owner), DriftReport())
+    places = [Place(key, owner, Given(), update) for owner, update in updates.items()]
+    apply_actions(_Nothing(), [Change(at, write(at.owner, owner=at.owner)) for at in places])
+    found = {owner: epoch.update for owner, epoch in mirror.epochs.items()}
+    assert found == {owner: update.identity for owner, update in updates.items()}
+    mirror.close()
 
 
 def test_file_declared_by_itself_takes_a_mode_and_a_time(
