@@ -32,6 +32,7 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*COMMANDS, *(f"{each} --json" for each in COMMANDS), *HELP])
 def test_output_to_a_full_disk_is_one_line_and_exit_status_3(here: Path, command: str) -> None:
     ran = run_command(*command.split(), redirection="> /dev/full", cwd=here)
@@ -73,6 +74,7 @@ def test_first_line_of_a_long_list_is_shown_without_noise(here: Path) -> None:
     assert (ran.stdout, ran.stderr) == ("foreign   000\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "redirection", ["2> /dev/full < /dev/null", "2>&- < /dev/null", "<&- >&- 2>&-"]
 )

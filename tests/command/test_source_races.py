@@ -64,6 +64,7 @@ def _swap(path: Path, make: Callable[[Path], object]) -> None:
     make(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "swapped"), SWAPS)
 def test_nothing_is_read_behind_a_link_of_any_step(
     tmp_path: Path, outside: Path, kind: str, swapped: str

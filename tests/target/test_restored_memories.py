@@ -87,7 +87,7 @@ async def declared_apart(flow: Flow) -> None:
 
 
 def test_restored_root_that_is_declared_apart_is_noticed(aged: Callable[[Main], Flow]) -> None:
-    """What is stale stays, as an orphan, since nobody tells when the update has ended."""
+    """Nobody tells when the update has ended, so a stale file stays, as an orphan."""
     flow = aged(declared_apart)
     anew(kept(flow, flow.root), flow.root)
     flow.update()
