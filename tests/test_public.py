@@ -273,8 +273,7 @@ async def bad(given: DirTarget) -> None:
 @pytest.mark.slow
 def test_type_checker_finds_only_a_target_used_too_early(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed")
-    snippet = tmp_path / "snippet.py"
-    snippet.write_text(SNIPPET)
+    (snippet := tmp_path / "snippet.py").write_text(SNIPPET)
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
     environment = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
     run = subprocess.run(

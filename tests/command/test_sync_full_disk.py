@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cocoindex_fsmirror._command.survey import Options, survey
 from cocoindex_fsmirror._command.syncing import Syncing
 from cocoindex_fsmirror._mirror import turns
 from tests.command.commands import run, told
@@ -103,3 +105,15 @@ def test_interrupt_on_a_full_disk_ends_the_run_and_the_next_completes_it(
     assert staged(dst) == []
     assert run("sync", src, dst).exit_code == 0
     assert contents(snapshot(dst)) == new
+
+
+def test_drift_that_was_put_right_is_not_remembered(src: Path, dst: Path) -> None:
+    for name in [*files_of(200, 30_000, 0)][150:160]:
+        (dst / name).unlink()
+    options = Options(str(src), str(dst))
+    with (
+        contextlib.closing(Syncing(options)) as syncing,
+        contextlib.closing(survey(options)) as found,
+    ):
+        assert syncing.run(found).healed == 10
+        assert syncing._comparison.drifted.isdisjoint(files_of(200, 30_000, 0))
