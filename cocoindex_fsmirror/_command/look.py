@@ -18,6 +18,7 @@ from .._mirror.backups import list_backups
 from .._mirror.drift import Difference, differences, row_of
 from .._mirror.exact import foreign
 from .._mirror.look import opened
+from .._mirror.owners import OwnerFigures, owners
 from .._mirror.reader import Span, after
 from .helper import collect_less_garbage, helped
 from .output import (
@@ -53,8 +54,10 @@ def status(root: str) -> Report:
     """Show who mirrors DST, how much, and how many paths have drifted."""
     with reader.mirrored(root) as ledger:
         _, files, folders, size, updated_ns = ledger.figures()
-    drifted, backups, updated = len(_differences(root)), len(list_backups(root)), utc(updated_ns)
-    mirrors = [_owner_figures(root, owner) for owner in reader.owners(root)]
+    found, backups, updated = _differences(root), len(list_backups(root)), utc(updated_ns)
+    unread = sum(1 for each in found if each.how == "unread")
+    drifted = len(found) - unread
+    mirrors = [_owner_figures(root, owner) for owner in owners(root)]
     orphans = sum(each["files"] for each in mirrors if each["lost"])
     figures = {
         "root": root,
@@ -63,6 +66,7 @@ def status(root: str) -> Report:
         "bytes": size,
         "updated": updated,
         "drifted": drifted,
+        "unread": unread,
         "backups": backups,
         "orphans": orphans,
         "restored": (restored := reader.is_restored(root)),
@@ -74,6 +78,7 @@ def status(root: str) -> Report:
         f"  {leaves}, {readable(size)}, in {inside}",
         f"  last written {updated or 'never'}",
         f"  drifted      {drifted:,}" + ("  (fsmirror verify lists them)" if drifted else ""),
+        *([f"  unread       {unread:,}  (fsmirror verify lists them)"] if unread else ()),
         f"  backups      {backups:,}" + ("  (fsmirror backups lists them)" if backups else ""),
     ]
     for by, since, files, is_lost in map(dict.values, mirrors):
@@ -83,21 +88,23 @@ def status(root: str) -> Report:
         lines.append(f"  orphans      {counted(orphans, 'file')} of a database that was lost")
     if restored:
         lines.append(f"  {_RESTORED}")
-    return Report(figures, lines, _exit_status(drifted or orphans or restored))
+    return Report(figures, lines, _exit_status(drifted or orphans or restored, unread))
 
 
-def _exit_status(differs: object) -> ExitStatus:
+def _exit_status(differs: object, unread: object) -> ExitStatus:
     """Returns the exit status of a look."""
+    if unread:
+        return ExitStatus.FAILED
     return ExitStatus.DIFFERS if differs else ExitStatus.IN_ORDER
 
 
-def _owner_figures(root: str, owner: reader.OwnerFigures) -> Figures:
+def _owner_figures(root: str, owner: OwnerFigures) -> Figures:
     """Describes an owner for programs."""
     by, since = _owner_name(root, owner), utc(owner.since_ns)
     return {"by": by, "since": since, "files": owner.files, "lost": owner.is_lost}
 
 
-def _owner_name(root: str, owner: reader.OwnerFigures) -> str:
+def _owner_name(root: str, owner: OwnerFigures) -> str:
     """Returns the name of an owner."""
     if owner.identity == reader.noted(root, OWNER):
         return f"fsmirror sync {printable(reader.noted(root, SOURCE))}"
@@ -109,6 +116,7 @@ def _differences(root: str, *, content: bool = False) -> list[Difference]:
     collect_less_garbage()
     look = partial(differences, root, content=content)
     with reader.known(root) as ledger:
+        ledger.check()
         middle = ledger.middle()
     if not middle:
         return look()
@@ -127,9 +135,10 @@ def verify(root: str, content: bool, exact: bool) -> Report:
     """List what differs from what was written to DST; change nothing.
 
     Each path is modified (other bytes, or another target of a link), missing,
-    mode (only its mode or time differs) or foreign (of another kind; with
-    --exact also what is not managed). A mirror that was copied or put back from
-    a backup is not in order before the next update.
+    mode (only its mode or time differs), foreign (of another kind; with
+    --exact also what is not managed) or unread (it can't be looked at, or
+    read; exit status 3). A mirror that was copied or put back from a backup
+    is not in order before the next update.
     """
     found = [(each.name, each.how) for each in _differences(root, content=content)]
     if exact:
@@ -137,16 +146,19 @@ def verify(root: str, content: bool, exact: bool) -> Report:
     found.sort(key=lambda pair: encoded(pair[0]))
     with reader.mirrored(root) as ledger:
         files, restored = ledger.count(), not ledger.is_believed
+    unread = sum(1 for _, how in found if how == "unread")
     summary = "nothing differs" if restored else "in order"
     if found:
-        summary = counted(len(found), "path differs", "paths differ")
+        summary = counted(len(found) - unread, "path differs", "paths differ")
+    if unread:
+        summary += f", {counted(unread, 'path')} can't be read"
     lines = [f"{coloured(how)}  {printable(name)}" for name, how in found]
     lines.append(f"{printable(root)}: {summary} ({counted(files, 'file')})")
     if restored:
         lines.append(f"{printable(root)}: {_RESTORED}")
     listed = [{"path": name, "how": how} for name, how in found]
     figures = {"root": root, "files": files, "restored": restored, "differences": listed}
-    return Report(figures, lines, _exit_status(found or restored))
+    return Report(figures, lines, _exit_status(found or restored, unread))
 
 
 @click.command()
@@ -155,13 +167,14 @@ def verify(root: str, content: bool, exact: bool) -> Report:
 def why(path: Path) -> Report:
     """Show who declared a path, when, and what differs now."""
     root, name = _located(path)
+    with reader.known(root) as ledger:
+        ledger.check()
     row = row_of(root, Name(name))
     if row is None:
         state = _unmanaged(root, name)
         line = f"{printable(root if state == 'mirror' else name)}: {_UNMANAGED[state]}"
         return Report({"root": root, "path": name, "state": state}, [line])
-    owners = (owner for owner in reader.owners(root) if owner.identity == row.owner)
-    owner = next(owners, None)
+    owner = next((each for each in owners(root) if each.identity == row.owner), None)
     found = differences(root, content=True, span=Span(name, name))
     figures: Figures = {
         "root": root,
@@ -185,7 +198,7 @@ def why(path: Path) -> Report:
         lines.append(f"  {'':11}  {kept}")
         lines.append(f"  {'':11}  (fsmirror adopt makes it count as written)")
     lines.append(f"  now          {figures['differs'] or 'as it was written'}")
-    return Report(figures, lines, ExitStatus.DIFFERS if found else ExitStatus.IN_ORDER)
+    return Report(figures, lines, _exit_status(found, figures["differs"] == "unread"))
 
 
 def _located(path: Path) -> tuple[str, str]:

@@ -42,6 +42,9 @@ class _Commands(Group):
         except (click.ClickException, FsMirrorError, OSError) as error:
             tell_error(error, as_json=as_json)
             status = ExitStatus.FAILED
+        except MemoryError:
+            tell_error(click.ClickException("out of memory"), as_json=as_json)
+            status = ExitStatus.FAILED
         except (KeyboardInterrupt, click.Abort):
             complain("interrupted; nothing is lost, run it again to complete it")
             status = ExitStatus.INTERRUPTED

@@ -282,7 +282,9 @@ def prepare(
     Raises:
         RootError: The declarer uses a copy of the database that the owner belongs to.
     """
-    epoch = admit(tree, ledger, owner, begins=begins)
+    # If the look knew the owner, its ledger was lost since: the next look has to notice.
+    is_lost = owner.identity in drift.owners and owner.identity not in ledger.owners()
+    epoch = owner.epoch if is_lost else admit(tree, ledger, owner, begins=begins)
     if deserted := ledger.deserted(owner.identity):
         removals = [removal(row, durable=False) for row in deserted]
         failures = apply_intents(tree, ledger, removals).failures

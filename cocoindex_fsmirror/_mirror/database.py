@@ -23,7 +23,7 @@ _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE
 _HINTS: Final = {
     sqlite3.SQLITE_FULL: "free some space, then update again",
     sqlite3.SQLITE_READONLY: "grant this user write access",
-    sqlite3.SQLITE_CANTOPEN: "grant this user write access",
+    sqlite3.SQLITE_CANTOPEN: "grant this user access, or raise the limit of open files",
     sqlite3.SQLITE_IOERR: "is there space left, and no limit on sizes? else check the disk",
 }
 
@@ -55,6 +55,8 @@ def translated(what: str) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:  # In a message of SQLite, about a table or a column.
         raise CorruptLedgerError(f"{what}: holds bytes that are no text") from error
+    except MemoryError as error:
+        raise LedgerError(f"{what}: out of memory (raise the limit, then try again)") from error
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # None if Python complains.
         if code in _CORRUPT:

@@ -18,14 +18,14 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from .._core.errors import LedgerError, RootError
 from .._core.names import ROOT, Name
 from .._core.owners import Owner
 from .._core.rows import Row
-from .._core.states import ABSENT, Actual, Kind, is_older, same, same_content
+from .._core.states import ABSENT, Actual, FileState, Kind, is_older, same, same_content
 from .._core.text import precedes
-from .._disk.roots import open_root
+from .._disk.roots import is_there, open_root
 from .._disk.tree import Tree, inode_of
+from .database import CorruptLedgerError
 from .look import is_held, look_at
 from .reader import ALL, LedgerReader, Recorded, Span, after, known
 
@@ -46,7 +46,7 @@ __all__ = [
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _FEW: Final = 100_000  # suspects, of some 10 MB
-_How: TypeAlias = Literal["modified", "missing", "mode", "foreign"]
+_How: TypeAlias = Literal["modified", "missing", "mode", "foreign", "unread"]
 
 
 class DriftReport(msgspec.Struct, frozen=True):
@@ -73,7 +73,8 @@ class Difference(NamedTuple):
     Attributes:
         name: Relative to the root.
         how: ``modified`` (other bytes, or another target), ``missing``, ``mode`` (its
-            mode or time only), or ``foreign`` (something of another kind).
+            mode or time only), ``foreign`` (something of another kind), or ``unread`` (it can't
+            be looked at, or read).
     """
 
     name: str
@@ -203,19 +204,27 @@ def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
 
 @contextlib.contextmanager
 def _opened(root: str) -> Iterator[Tree | None]:
-    """Opens a root to look at it; ``None`` if it is gone, and all that was written with it."""
+    """Opens a root to look at it; ``None`` if it is gone, and all that was written with it.
+
+    Raises:
+        RootError: The root can't be read.
+    """
     with contextlib.ExitStack() as stack:
         tree = None
-        with contextlib.suppress(RootError):
+        if is_there(root):
             tree = stack.enter_context(contextlib.closing(open_root(root)[0]))
         yield tree
 
 
 def observe(root: str, span: Span = ALL, *, content: bool = False) -> DriftReport:
-    """Looks for drift; if the ledger can't be read, logs why and reports none."""
+    """Looks for drift; if the ledger is damaged, logs why, and reports no owner as known.
+
+    Raises:
+        LedgerError: The ledger can't be read, but may be sound.
+    """
     try:
         return find_drift(root, span, content=content)
-    except LedgerError as error:
+    except CorruptLedgerError as error:
         _log.warning("%s: drift can't be looked for: %s", root, error)
         return DriftReport()
 
@@ -232,7 +241,7 @@ def find_drift(root: str, span: Span = ALL, *, content: bool = False) -> DriftRe
         LedgerError: The ledger can't be read.
     """
     refreshed = []
-    drifted, names, stale, owners = _unfinished(root)
+    drifted, names, stale, owners = _unfinished(root, whole=span == ALL)
     with _opened(root) as tree:
         looked_ns = tree.abilities.now_ns() if tree else 0
         for row, actual in _looked_at(root, tree, span, content=content):
@@ -254,13 +263,15 @@ def find_drift(root: str, span: Span = ALL, *, content: bool = False) -> DriftRe
 _Unfinished = tuple[list[Row], frozenset[Name], frozenset[str], dict[str, Owner]]
 
 
-def _unfinished(root: str) -> _Unfinished:
+def _unfinished(root: str, *, whole: bool) -> _Unfinished:
     """Returns the rows of an unfinished batch, and of both sides of contested paths.
 
     Their components run again, and declare them if they still do. Further values: the contested
     paths, the owners whose contest an earlier update saw, and the known owners.
     """
     with known(root) as ledger:
+        if whole:
+            ledger.check()  # Before an owner is called known.
         notes = ledger.displaced()
         drifted = [note.row for note in ledger.pending()]
         owners = ledger.owners()
@@ -287,7 +298,7 @@ def has_drifted(root: str, name: Name) -> bool:
     """True if a declared path differs from its last-written state, or is not known."""
     try:
         return row_of(root, name) is None or name in find_drift(root, Span(name, name)).names
-    except LedgerError as error:
+    except CorruptLedgerError as error:
         _log.warning("%s: drift can't be looked for: %s", root, error)
         return True
 
@@ -307,8 +318,12 @@ def _differs(row: Row, actual: Actual) -> bool:
 
 def _how(row: Row, actual: Actual) -> _How:
     """Returns how a path differs from its last-written state."""
-    if actual.state is ABSENT:
+    state = actual.state
+    if state is ABSENT:
         return "missing"
-    if type(actual.state) is not type(row.state):
+    is_unread = isinstance(state, FileState) and state.digest is None and state.size == row.size
+    if actual.signature is None or (is_unread and row.kind == Kind.FILE):
+        return "unread"
+    if type(state) is not type(row.state):
         return "foreign"
-    return "mode" if same_content(row.state, actual.state) else "modified"
+    return "mode" if same_content(row.state, state) else "modified"

@@ -10,16 +10,16 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from .._core.errors import PathError, counted
+from .._core.errors import ApplyError, PathError, as_path_error, counted
 from .._core.layout import FOLDER, LEDGER, backups_of
 from .._core.names import ROOT, Name, folders_above, join, leaf, parent
 from .._core.states import ABSENT
 from .._disk.dress import dress_folder
 from .._disk.homes import back_up, stamp_now
-from .._disk.tree import Tree
+from .._disk.tree import NOT_THERE, Tree
 from .ledger import Ledger
-from .look import entries, opened, spelling
 from .look import is_folder as is_a_folder
+from .look import opened, spelling
 from .outcome import Outcome
 from .reader import LedgerReader, known
 
@@ -32,26 +32,35 @@ Known: TypeAlias = Callable[[Name, bool], bool]
 """A function of a path, and if it is a folder: true if that, or something below it, is known."""
 
 
-def _find_foreign(tree: Tree, ledger: LedgerReader, besides: Known) -> Iterator[tuple[Name, bool]]:
+def _find_foreign(
+    tree: Tree, ledger: LedgerReader, besides: Known, unlisted: list[PathError]
+) -> Iterator[tuple[Name, bool]]:
     """Yields each foreign path, and if it is a folder; the entries of a folder come before it.
 
-    Skips other mirrors, mounts, and the entries of folders that can't be listed.
+    Skips other mirrors and mounts. Adds an error for each folder that is not foreign and can't
+    be listed: nobody knows if something foreign is in it.
     """
-    to_do, spelled = [(ROOT, True, False)], spelling(tree, ledger.names())
+    to_do, spelled, is_ours = [(ROOT, True, False)], spelling(tree, ledger.names()), True
     while to_do:
         name, is_folder, is_foreign = to_do.pop()
         if is_foreign:
             yield name, is_folder
             continue
         if name != ROOT:
-            is_folder = is_a_folder(tree, name)
+            is_folder, is_ours = is_a_folder(tree, name), True
             if not (besides(name, is_folder) or ledger.is_declared(name, is_folder=is_folder)):
                 if is_folder and _is_another(tree, name):
                     continue
+                is_ours = False
                 to_do.append((name, is_folder, True))
         if is_folder:
-            listed = reversed(entries(tree, name))
-            inner = (spelled(each) for each in listed if leaf(each) != FOLDER)
+            try:
+                listed = tree.names_in(name)
+            except OSError as error:
+                listed = []
+                if is_ours and error.errno not in NOT_THERE:
+                    unlisted.append(as_path_error(name or Name("."), "list", error))
+            inner = (spelled(each) for each in reversed(listed) if leaf(each) != FOLDER)
             to_do += ((each, False, False) for each in inner)
 
 
@@ -72,11 +81,16 @@ def foreign(root: str, besides: Known = lambda _name, _is_folder: False) -> list
         besides: True of further paths that are not foreign.
 
     Raises:
+        ApplyError: Some folders can't be listed.
         RootError: The root can't be read.
     """
+    unlisted: list[PathError] = []
     with known(root) as ledger, opened(root) as tree:
-        found = _find_foreign(tree, ledger, besides)
-        return [f"{name}/" if is_folder else str(name) for name, is_folder in found]
+        found = _find_foreign(tree, ledger, besides, unlisted)
+        listed = [f"{name}/" if is_folder else str(name) for name, is_folder in found]
+    if unlisted:
+        raise ApplyError(root, unlisted)
+    return listed
 
 
 def sweep(tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder: False) -> Outcome:
@@ -91,7 +105,7 @@ def sweep(tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder:
         The new path of each file in ``backed_up``; failures are in it, and not raised.
     """
     outcome, stamp, emptied = Outcome(), stamp_now(), list[Name]()
-    for name, is_folder in list(_find_foreign(tree, ledger, besides)):
+    for name, is_folder in list(_find_foreign(tree, ledger, besides, outcome.failures)):
         try:
             if not is_folder:
                 outcome.backed_up[name] = back_up(tree, name, stamp)

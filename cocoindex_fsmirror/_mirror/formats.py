@@ -22,6 +22,7 @@ __all__ = [
     "FORMAT",
     "SCHEMA",
     "check_format",
+    "check_whole",
     "migrate",
     "migrated_copy",
 ]
@@ -93,6 +94,40 @@ def check_format(connection: sqlite3.Connection, file: str) -> int:
     if connection.execute("SELECT 1 FROM rows WHERE name >= x'' LIMIT 1").fetchone():
         raise CorruptLedgerError(f"{file}: holds a name that is no text")
     return found
+
+
+# To SQLite numbers come before text, and text before blobs.
+_SOUND: Final = """
+    kind IN ('file', 'link', 'dir') AND declared IN (kind <> 'dir', 1)
+    AND owner >= '' AND owner < x'' AND container >= '' AND container < x''
+    AND component >= '' AND component < x'' AND target >= '' AND target < x''
+    AND (digest IS NULL OR digest >= x'' AND length(digest) = 16)
+    AND size BETWEEN 0 AND 9223372036854775807 AND coalesce(mode, 0) BETWEEN 0 AND 4095
+    AND coalesce(asked_ns, 0) < '' AND inode < '' AND mtime_ns < '' AND ctime_ns < ''
+    AND recorded_ns < '' AND source_inode < '' AND source_ctime_ns < ''
+    AND made IN (0, 1) AND unsynced IN (0, 1) AND seen IN (0, 1)
+"""
+
+
+def check_whole(connection: sqlite3.Connection, file: str) -> None:
+    """Reads a whole ledger of this version, and refuses one that is damaged anywhere.
+
+    A damaged page may hide rows that nobody would miss. Of 100,000 rows ``integrity_check``
+    takes 35 ms (``quick_check`` 32), and the values of the rows take 50.
+
+    Args:
+        connection: Its database.
+        file: Its path, for messages.
+
+    Raises:
+        CorruptLedgerError: Something in it is none of what a release stores.
+    """
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise CorruptLedgerError(f"{file}: is damaged: {found}")
+    row = connection.execute(f"SELECT name FROM rows WHERE NOT ({_SOUND}) LIMIT 1").fetchone()
+    if row is not None:
+        raise CorruptLedgerError(f"{file}: holds a row that no release stores, of {row[0]!r}")
 
 
 def migrate(connection: sqlite3.Connection, found: int) -> None:

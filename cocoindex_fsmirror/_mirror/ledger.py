@@ -82,7 +82,7 @@ class Ledger(LedgerReader):
             elif found < FORMAT:
                 with ledger.transaction():
                     migrate(connection, found)
-            ledger._check()
+            ledger._check_all()
             opened.pop_all()
         return ledger
 
@@ -91,10 +91,9 @@ class Ledger(LedgerReader):
         with translated(self.file):
             check_format(self._connection, self.file)
 
-    def _check(self) -> None:
+    def _check_all(self) -> None:
         """Refuses a damaged ledger; does not believe the signatures in a copied one."""
-        if self._connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise CorruptLedgerError(f"{self.file}: damaged")
+        self.check()
         deque(self.names(), maxlen=0)
         execute = self._connection.execute
         if not self.is_believed:

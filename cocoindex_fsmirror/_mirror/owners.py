@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import NamedTuple
 
 from .._core.errors import RootError
 from .._core.owners import Declarer, Epoch, Owner
 from .._disk.calls import coarse_now_ns
 from .._disk.tree import Tree
 from .ledger import Ledger
+from .reader import mirrored
 
-__all__ = ["admit", "doubt", "may_tear_down"]
+__all__ = ["OwnerFigures", "admit", "doubt", "may_tear_down", "owners"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
@@ -90,3 +92,43 @@ def _uses_copy(known: Owner, acting: Declarer, root: str) -> bool | None:
     if os.path.isabs(by):
         return os.path.lexists(by)  # A database that is not there any more was moved.
     return None
+
+
+class OwnerFigures(NamedTuple):
+    """An owner, with its figures.
+
+    Attributes:
+        identity: Its UUID.
+        by: Its name; for a directory target the engine's database, and its key in that.
+        since_ns: The time of its first update, in nanoseconds since 1970.
+        files: The number of its files and links.
+        is_lost: True if a younger one has come in its place, since the engine's
+            database was lost: nobody declares its files any more.
+    """
+
+    identity: str
+    by: str
+    since_ns: int
+    files: int
+    is_lost: bool
+
+
+def owners(root: str) -> list[OwnerFigures]:
+    """Lists the owners in a mirror, in the order of their first updates.
+
+    Raises:
+        RootError: The directory is no mirror.
+    """
+    with mirrored(root) as ledger:
+        found = ledger.owners()
+        youngest = {str(owner.declarer): identity for identity, owner in found.items()}
+        return [
+            OwnerFigures(
+                identity,
+                by := str(owner.declarer),
+                owner.since_ns,
+                ledger.count(identity),
+                bool(by) and youngest[by] != identity,
+            )
+            for identity, owner in found.items()
+        ]

@@ -8,33 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import sqlite3
 import stat
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple, Self, TypeAlias
+from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
 
 from .._core.errors import InvalidNameError, LedgerError, RootError
 from .._core.layout import GITIGNORE, LEDGER, LEDGER_FILES, RELIED_ON
 from .._core.names import ROOT, Name, check_names, leaf
-from .._core.owners import Declarer, Epoch, Owner
+from .._core.owners import Owner
 from .._core.rows import Displaced, Pending, Row, unpacked
 from .._core.states import Kind
 from .._core.text import encoded, external
 from .._disk.ours import is_open, opened_ours
 from .._disk.tree import inode_of
 from .database import GIVEN, CorruptLedgerError, connected, is_same_origin, origin_of, translated
-from .formats import FORMAT, SCHEMA, check_format, migrated_copy
+from .formats import FORMAT, SCHEMA, check_format, check_whole, migrated_copy
 
 __all__ = [
     "ALL",
     "FIELDS",
     "PAGE",
     "LedgerReader",
-    "OwnerFigures",
     "Recorded",
     "Span",
     "after",
@@ -43,9 +41,9 @@ __all__ = [
     "known",
     "mirrored",
     "noted",
-    "owners",
 ]
 
+_T = TypeVar("_T")
 FIELDS: Final = ", ".join(Row.__struct_fields__)
 PAGE: Final = 4096
 """Rows that are read at a time where there may be very many."""
@@ -160,6 +158,11 @@ class LedgerReader:
         """Closes the database; the last one to do so folds the log into it."""
         self._connection.close()
 
+    def check(self) -> None:
+        """Reads all of it, and raises :class:`CorruptLedgerError` if it is damaged anywhere."""
+        with translated(self.file):
+            check_whole(self._connection, self.file)
+
     @property
     def is_believed(self) -> bool:
         """True if this very file recorded its signatures: it was not copied, nor put back."""
@@ -180,7 +183,7 @@ class LedgerReader:
     def rows(self, where: str = "TRUE", *values: str | bytes | None, limit: int = -1) -> list[Row]:
         """Lists the rows that satisfy a condition, by name."""
         sql = f"SELECT {FIELDS} FROM rows WHERE {where} ORDER BY name LIMIT {limit}"
-        return list(itertools.starmap(Row, self._named(sql, *values)))
+        return _converted(self._named(sql, *values), list[Row])
 
     def page(self, span: Span) -> list[Row]:
         """Lists the first rows of declared paths in a span, :data:`PAGE` at most, by name."""
@@ -267,7 +270,7 @@ class LedgerReader:
     def displaced(self) -> list[Displaced]:
         """Lists the declared paths that had to give way."""
         sql = 'SELECT name, owner, container, component, "by", seen FROM displaced'
-        return [Displaced._make(found) for found in self._named(sql)]
+        return _converted(self._named(sql), list[Displaced])
 
     def pending(self) -> list[Pending]:
         """Lists the notes that an interrupted batch left, by batch and name."""
@@ -287,10 +290,8 @@ class LedgerReader:
             'SELECT identity, since_ns, "by", database, place, epoch, batches, in_doubt'
             " FROM owners ORDER BY since_ns, identity"
         )
-        return {
-            each[0]: Owner(each[0], each[1], Declarer(*each[2:5]), Epoch(*each[5:7]), bool(each[7]))
-            for each in self._select(sql)
-        }
+        rows = ((*each[:2], each[2:5], each[5:7], each[7]) for each in self._select(sql))
+        return {owner.identity: owner for owner in _converted([*rows], list[Owner])}
 
     def _select(self, sql: str, *values: str | bytes | None) -> list[Any]:
         """Returns the rows that a query finds."""
@@ -302,6 +303,14 @@ class LedgerReader:
         found = self._select(sql, *values)
         _check_names(found)
         return found
+
+
+def _converted(found: list[Any], kind: type[_T]) -> _T:
+    """Returns what a query found as values of a type; SQLite would give any others, too."""
+    try:
+        return msgspec.convert(found, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise CorruptLedgerError(f"holds a row that can't be read: {error}") from error
 
 
 def _check_names(found: list[Any]) -> None:
@@ -357,43 +366,3 @@ def noted(root: str, key: str) -> str:
     """Returns the text that was noted under a key in a mirror; empty if there is none."""
     with known(root) as ledger:
         return ledger.noted(key)
-
-
-class OwnerFigures(NamedTuple):
-    """An owner, with its figures.
-
-    Attributes:
-        identity: Its UUID.
-        by: Its name; for a directory target the engine's database, and its key in that.
-        since_ns: The time of its first update, in nanoseconds since 1970.
-        files: The number of its files and links.
-        is_lost: True if a younger one has come in its place, since the engine's
-            database was lost: nobody declares its files any more.
-    """
-
-    identity: str
-    by: str
-    since_ns: int
-    files: int
-    is_lost: bool
-
-
-def owners(root: str) -> list[OwnerFigures]:
-    """Lists the owners in a mirror, in the order of their first updates.
-
-    Raises:
-        RootError: The directory is no mirror.
-    """
-    with mirrored(root) as ledger:
-        found = ledger.owners()
-        youngest = {str(owner.declarer): identity for identity, owner in found.items()}
-        return [
-            OwnerFigures(
-                identity,
-                by := str(owner.declarer),
-                owner.since_ns,
-                ledger.count(identity),
-                bool(by) and youngest[by] != identity,
-            )
-            for identity, owner in found.items()
-        ]

@@ -107,7 +107,9 @@ def remove_undeclared(
         outcome = apply_intents(tree, ledger, map(removal, gone), brake=brake)
         _forget(ledger, {*besides} - {row.owner for row in rows if verdicts[row.name] is not False})
         in_doubt = None in verdicts.values() or bool(outcome.failures)
-        ledger.set_owner(ledger.owners()[owner]._replace(epoch=epoch, in_doubt=in_doubt))
+        known = ledger.owners().get(owner)
+        if known is not None:  # Else the ledger was lost: the next look has to notice.
+            ledger.set_owner(known._replace(epoch=epoch, in_doubt=in_doubt))
         return outcome
 
     outcome = session.run(act)

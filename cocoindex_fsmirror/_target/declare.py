@@ -135,7 +135,7 @@ async def mount_dir_target(
     if update.recount is not None and memory is not None:
         key = _located(path)[0]
         end = Conclude(key, update.declarations.owner, update)
-        coco.declare_target_state(END.target_state(key, end))
+        coco.declare_target_state(END.target_state(key.stable, end))
     return target
 
 
@@ -199,7 +199,7 @@ def _memory_of(path: _Where) -> list[Any] | None:
     """
     key = _located(path)[0]
     try:
-        handle = coco.use_state(("cocoindex_fsmirror", key.base_dir_key, key.path), [])
+        handle = coco.use_state(("cocoindex_fsmirror", *key.stable), [])
     except RuntimeError:
         return None
     handle.value = memory = list(handle.value)

@@ -96,7 +96,7 @@ Components: TypeAlias = Mapping[str, Component]
 
 
 def components_in(
-    context_provider: Any, provider: str, root: tuple[str | None, str]
+    context_provider: Any, provider: str, root: tuple[str | None, str | bytes]
 ) -> Components | None:
     """Returns the components of the app that declares a root.
 

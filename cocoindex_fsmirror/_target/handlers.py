@@ -266,6 +266,7 @@ def _mount(context_provider: Any, action: Mount) -> None:
         _write_single(context_provider, Single(place.root, action.was_file, False))
     if update.why_all_run:
         _log.warning("%s: every component below it runs again: %s", root, update.why_all_run)
+        mirror_at(root).close()  # Opening a ledger looks at all of it; it may be damaged.
     acting = Owner(
         place.owner,
         declarer=action.spec.declarer,
@@ -308,7 +309,7 @@ def _conclude(context_provider: Any, action: Conclude) -> None:
     root, update = action.root.resolve(context_provider), action.update
     recount, epoch = update.recount, Epoch(update.identity, 1)
     assert recount is not None
-    running = components_in(context_provider, PROVIDER, action.root)
+    running = components_in(context_provider, PROVIDER, action.root.stable)
     is_declared = partial(recount.is_declared, running=running)
     session = mirror_at(root).session
     try:

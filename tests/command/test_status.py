@@ -37,6 +37,7 @@ def test_status_counts_owners_files_drift_and_backups(source: Path, target: Path
         "folders": 1,
         "bytes": 4,
         "drifted": 0,
+        "unread": 0,
         "backups": 0,
         "restored": False,
         "orphans": 0,

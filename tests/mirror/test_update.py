@@ -22,7 +22,7 @@ from cocoindex_fsmirror import (
     Update,
 )
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
-from cocoindex_fsmirror._mirror.reader import owners
+from cocoindex_fsmirror._mirror.owners import owners
 from tests.support import backups, beside_ours, exact_state, send_far, snapshot
 
 LARGE = (1 << 16) + 1  # bytes; more than is held in memory
