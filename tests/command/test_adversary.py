@@ -87,7 +87,7 @@ class _Adversary:
 
 @contextlib.contextmanager
 def _at_work(act: Callable[[], None]) -> Iterator[None]:
-    """Has another user act in a process of its own, again and again."""
+    """Runs what another user does in a process of its own, again and again."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # The child never uses a thread.
