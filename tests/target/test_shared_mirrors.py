@@ -53,4 +53,9 @@ def test_closing_the_mirrors_folds_every_log_into_its_ledger(tmp_path: Path, tim
     _open(tmp_path).apply([write("a", b"1")])
     for _ in range(times):
         _sink.close_all()
-    assert sorted(os.listdir(tmp_path / ".fsmirror")) == [".gitignore", "ledger.sqlite3", "tmp"]
+    assert sorted(os.listdir(tmp_path / ".fsmirror")) == [
+        ".gitignore",
+        "abilities.json",
+        "ledger.sqlite3",
+        "tmp",
+    ]
