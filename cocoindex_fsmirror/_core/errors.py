@@ -37,7 +37,6 @@ __all__ = [
     "SourceChangedError",
     "SourceError",
     "TooManyRemovalsError",
-    "as_path_error",
 ]
 
 

@@ -146,7 +146,11 @@ class Mirror:
         return list_backups(self.root)
 
     def observe(self, *, content: bool = False) -> DriftReport:
-        """Looks for drift as :meth:`verify` does, but reports more; changes nothing at all."""
+        """Looks for drift; changes nothing at all.
+
+        Args:
+            content: Read every file, instead of trusting an unchanged ``lstat``.
+        """
         return observe(self.root, content=content)
 
     def create(self) -> None:
@@ -167,16 +171,14 @@ class Mirror:
         exact: bool = False,
         begins: bool = False,
     ) -> Epoch:
-        """Makes the root if it is missing, recovers, and records an owner and what it found.
+        """Makes a missing root, recovers, and records an owner and the drift that was found.
 
         Args:
-            owner: The owner, with the epoch of the update that begins. If it is in doubt,
-                nothing in the ledger counts as proof any more.
+            owner: The owner, with the epoch of its update. One in doubt has every file read.
             drift: The result of :meth:`observe`.
             parents: True to make missing folders above the root.
             durable: True if a root that was made has to survive a power cut.
-            exact: True to move what is not managed to the backup area, if the owner is known
-                from an earlier update.
+            exact: True to move what is not managed to the backup area, if the owner is known.
             begins: True if the epoch changes now, and not with the first batch.
 
         Returns:

@@ -46,21 +46,23 @@ def update(tmp_path: Path) -> Iterator[Callable[[bool], None]]:
     gc.collect()  # Closes the database.
 
 
-def test_conflict_in_the_main_component_is_told_by_its_exception_once(
+def test_conflict_in_the_main_component_is_raised_and_logged_once(
     update: Callable[[bool], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(fsmirror.ApplyError) as caught:
         update(False)
     told = "".join(traceback.format_exception(caught.value))
-    assert (told.count(FOLDER), caplog.text.count(FOLDER)) == (1, 0)
+    assert (told.count(FOLDER), caplog.text.count(FOLDER)) == (1, 1)
     assert "root: 1 failed: 'a' (" in str(caught.value)
 
 
-def test_conflict_in_a_component_is_told_by_what_the_engine_logs_once(
+def test_conflict_in_a_component_is_told_by_the_engine_and_a_line(
     update: Callable[[bool], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     update(True)
-    assert caplog.text.count(FOLDER) == 1
+    mine = [line for line in caplog.messages if FOLDER in line]
+    assert len(mine) == 1
+    assert caplog.text.count(FOLDER) == 2
 
 
 @pytest.mark.parametrize(
