@@ -76,7 +76,7 @@ class Mirror:
     Attributes:
         root: The absolute path of the directory.
         session: The session in which it is changed.
-        epochs: The epoch of each owner after the last batch.
+        epochs: The epochs of owners after the last batch.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Mirror:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Closes the ledger. The mirror can be used again afterwards."""
         self.session.close()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     def status(self) -> Status:
         """Counts what is managed.
@@ -191,8 +191,7 @@ class Mirror:
         def act(tree: Tree, ledger: Ledger) -> Epoch:
             is_known = owner.identity in ledger.owners()
             epoch = prepare(tree, ledger, owner, drift, begins=begins)
-            # Of a new owner, what it is about to adopt would be moved away.
-            if exact and is_known:
+            if exact and is_known:  # Of a new owner, what it may adopt would be moved away.
                 for failure in sweep(tree, ledger).failures:
                     _log.warning("%s: %s", self.root, failure)
             return epoch
