@@ -78,6 +78,33 @@ class Owner(NamedTuple):
         is_relative = not mine.database and above != acting.by
         return is_relative and root.startswith(f"{above}/")
 
+    def put_back(self, *, is_copied: bool) -> Owner:
+        """Returns what a ledger that was put back, or copied from elsewhere, says of the owner.
+
+        It may remember paths that are declared no longer, and a copy belongs to whatever
+        database is used with it.
+        """
+        if not self.declarer.place:
+            return self
+        declarer = Declarer(place=self.declarer.place) if is_copied else self.declarer
+        return self._replace(declarer=declarer, in_doubt=True)
+
+    def passes_to(self, acting: Declarer) -> bool:
+        """True if a declarer whose database does not know the root carries on for the owner.
+
+        Either that database is a new one at the place of the owner's, or the root has come from
+        elsewhere together with it, and is declared by its path.
+        """
+        mine = self.declarer
+        if mine.by not in ("", acting.by) and mine.database != acting.database:
+            return False
+        if mine.place == acting.place:
+            return mine.database != acting.database and bool(mine.database or not mine.by)
+        is_absolute = acting.place.startswith("/")
+        return mine.place.startswith("/") and (
+            is_absolute or mine.place.endswith(f"/{acting.place}")
+        )
+
 
 def fits(epoch: Epoch, settled: Epoch | None, begun: Collection[str], before: str) -> bool:
     """True if a ledger and the engine's database are of the same time.

@@ -100,8 +100,8 @@ class Ledger(LedgerReader):
             if not self.is_empty() or self.owners():
                 _log.warning("%s: was copied or restored; every file is read anew", self.file)
             self.distrust()
-            # A copy belongs to whatever database is used with it.
-            execute("UPDATE owners SET \"by\" = '', database = ''")
+            for owner in self.owners().values():
+                self.set_owner(owner)
         if self.get_meta("origin") != self.origin:
             self.set_meta("origin", self.origin)
             execute("DELETE FROM meta WHERE key = 'inode'")
@@ -201,7 +201,8 @@ class Ledger(LedgerReader):
         if len(self.owners()) > 1:
             before = self.rows_named(row.name for row in written)
             now = {row.name: row.owner for row in written}
-            losers = {row.owner for row in before.values() if row.owner != now[row.name]}
+            declared = [row for row in before.values() if row.declared]
+            losers = {row.owner for row in declared if row.owner != now[row.name]}
             sql = "UPDATE owners SET epoch = hex(randomblob(16)), batches = 0 WHERE identity = ?"
             self._connection.executemany(sql, ((owner,) for owner in losers))
 

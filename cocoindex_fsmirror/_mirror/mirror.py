@@ -280,15 +280,14 @@ class Mirror:
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
         check_choice("durability", durability, get_args(Durability))
         check_limit(max_delete)
-        files = Update()
-        yield files
+        yield (files := Update())
+        self.create()
         root, note, declared = self.root, f"update: {by}", files.declared()
         check_removals(root, noted(root, note), declared, max_delete, "max_delete")
-        is_durable, act = durability != "none", partial(begin, note=note, by=by)
-        owner = self.session.run(act, create=True, durable=is_durable)
-        comparison = Comparison(root, owner, on_conflict, is_durable)
-        failures = apply_all(self._apply, comparison.batches(declared))
-        if failures := [*failures, *comparison.unread.values()]:
+        owner = self.session.run(partial(begin, note=note, by=by))
+        comparison = Comparison(root, owner, on_conflict, durability != "none")
+        applied = apply_all(self._apply, comparison.batches(declared))
+        if failures := [*applied, *comparison.unread.values()]:
             raise ApplyError(root, failures)
 
     def tear_down(

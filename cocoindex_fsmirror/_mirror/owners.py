@@ -15,7 +15,7 @@ from .._core.owners import Declarer, Epoch, Owner
 from .._disk.calls import coarse_now_ns
 from .._disk.tree import Tree
 from .ledger import Ledger
-from .reader import mirrored
+from .reader import LedgerReader, mirrored
 
 __all__ = ["OwnerFigures", "admit", "doubt", "may_tear_down", "owners"]
 
@@ -62,7 +62,7 @@ def doubt(_tree: Tree, ledger: Ledger, owner: str) -> None:
         ledger.set_owner(known._replace(in_doubt=True))
 
 
-def may_tear_down(tree: Tree, ledger: Ledger, owner: str, acting: Declarer) -> bool:
+def may_tear_down(root: str, ledger: LedgerReader, owner: str, acting: Declarer) -> bool:
     """True if a declarer may remove what an owner wrote; logs why not.
 
     A directory target that has another key now was not dropped.
@@ -72,12 +72,12 @@ def may_tear_down(tree: Tree, ledger: Ledger, owner: str, acting: Declarer) -> b
         return True
     if known.declarer.place and acting.place and known.declarer.place != acting.place:
         return False
-    if _uses_copy(known, acting, tree.path) is False:
+    if _uses_copy(known, acting, root) is False:
         return True
     _log.warning(
         "%s: nothing was removed, since it belongs to the database %s, and %s is a copy of that"
         " (fsmirror drop removes it)",
-        tree.path,
+        root,
         known.declarer.by,
         acting.by,
     )

@@ -286,12 +286,13 @@ class LedgerReader:
 
     def owners(self) -> dict[str, Owner]:
         """Returns the owners by identity, in the order in which they came."""
-        sql = (
-            'SELECT identity, since_ns, "by", database, place, epoch, batches, in_doubt'
-            " FROM owners ORDER BY since_ns, identity"
-        )
+        columns = 'identity, since_ns, "by", database, place, epoch, batches, in_doubt'
+        sql = f"SELECT {columns} FROM owners ORDER BY since_ns, identity"
         rows = ((*each[:2], each[2:5], each[5:7], each[7]) for each in self._select(sql))
-        return {owner.identity: owner for owner in _converted([*rows], list[Owner])}
+        found = {owner.identity: owner for owner in _converted([*rows], list[Owner])}
+        is_copied = self.get_meta("file") != self.file
+        put_back = {each: owner.put_back(is_copied=is_copied) for each, owner in found.items()}
+        return found if self.is_believed else put_back
 
     def _select(self, sql: str, *values: str | bytes | None) -> list[Any]:
         """Returns the rows that a query finds."""

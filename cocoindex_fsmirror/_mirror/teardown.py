@@ -17,9 +17,11 @@ from .._disk.roots import is_there, remove_root
 from .._disk.tree import Tree
 from .batch import apply_intents, removal
 from .brake import Brake
+from .database import CorruptLedgerError
 from .ledger import Ledger
 from .outcome import Outcome
 from .owners import may_tear_down
+from .reader import known
 from .session import Session
 
 __all__ = ["remove_undeclared", "tear_down"]
@@ -53,9 +55,11 @@ def tear_down(
     if not is_there(session.root):
         _log.info("%s: is gone already", session.root)
         return Outcome()
+    if owner is not None and not _may_begin(session.root, owner, acting):
+        return Outcome()
 
     def act(tree: Tree, ledger: Ledger) -> Outcome:
-        if owner is not None and not may_tear_down(tree, ledger, owner, acting):
+        if owner is not None and not may_tear_down(tree.path, ledger, owner, acting):
             return Outcome()
         leaving = {owner} if owner is not None else _all_owners(ledger)
         closed = [(identity, "") for identity in leaving]
@@ -115,6 +119,17 @@ def remove_undeclared(
     outcome = session.run(act)
     if outcome.failures:
         raise ApplyError(session.root, outcome.failures)
+
+
+def _may_begin(root: str, owner: str, acting: Declarer) -> bool:
+    """True if there is something that an owner may remove; changes nothing, not even a ledger."""
+    try:
+        with known(root) as ledger:
+            is_known = owner in ledger.owners() or ledger.rows_of(owner) or ledger.pending()
+            return bool(is_known) and may_tear_down(root, ledger, owner, acting)
+    except CorruptLedgerError as error:
+        _log.warning("%s: nothing was removed, since the ledger is damaged: %s", root, error)
+        return False
 
 
 def _forget(ledger: Ledger, owners: Collection[str]) -> None:

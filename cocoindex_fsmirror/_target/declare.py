@@ -221,13 +221,14 @@ def _declared(
     brake = None if checked.max_delete is None else Brake(checked.max_delete)
     update = RootUpdate(drift, brake, memory, failures=Failures(at_once=is_live()))
     update.declarations.components.add(component_in_use())
+    declarer = Declarer(*database_in_use(), str(key))
     spec = Spec(
         DirState(),
         create_parent_dirs,
         given=options,
-        fresh_owner=_owner_at(resolved, key) or uuid.uuid4().hex,
+        fresh_owner=_owner_at(resolved, declarer, concludes=memory is not None) or uuid.uuid4().hex,
         update=update,
-        declarer=Declarer(*database_in_use(), str(key)),
+        declarer=declarer,
     )
     return ROOTS.target_state(key.stable, spec), update
 
@@ -259,13 +260,15 @@ def _has_absolute_key(root: str) -> bool:
     return any(each.declarer.place == root and each.is_of(acting, root) for each in owners)
 
 
-def _owner_at(root: str | None, key: RootKey) -> str:
-    """Returns the owner that a project which was moved had under its old key; empty if none."""
-    if root is None or key.base_dir_key is not None or os.path.isabs(key.path):
-        return ""
-    owners = _owners_at(root)
-    ends = [each for each in owners if each.declarer.place.endswith(f"/{key.path}")]
-    return ends[0].identity if len(ends) == 1 else ""
+def _owner_at(root: str | None, acting: Declarer, *, concludes: bool) -> str:
+    """Returns the owner for which a declarer carries on that is new to the engine, if one.
+
+    An update whose end is not noticed can't remove what a lost database had declared.
+    """
+    owners = _owners_at(root) if root is not None else ()
+    passing = [each for each in owners if each.passes_to(acting)]
+    found = [e.identity for e in passing if concludes or e.declarer.place != acting.place]
+    return found[0] if len(found) == 1 else ""
 
 
 def _owners_at(root: str) -> list[Owner]:

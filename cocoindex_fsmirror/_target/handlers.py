@@ -30,6 +30,7 @@ from .._disk.roots import is_there
 from .._mirror.drift import DriftReport
 from .._mirror.mirror import Mirror
 from .._mirror.owners import doubt, may_tear_down
+from .._mirror.reader import known
 from .._mirror.teardown import remove_undeclared
 from .actions import Action, Change, Conclude, Drop, Mount, Place, Single
 from .engine import components_in, database_of, make_sink, stay_attached
@@ -340,8 +341,9 @@ def _write_single(context_provider: Any, action: Single) -> None:
         )
         mirror.apply([intent])
     elif is_there(mirror.root):
-        if not mirror.session.run(partial(may_tear_down, owner=owner, acting=acting)):
-            return
+        with known(mirror.root) as ledger:
+            if not may_tear_down(mirror.root, ledger, owner, acting):
+                return
         mirror.apply([intent])
         mirror.tear_down(owner, acting, durable=durable)
 

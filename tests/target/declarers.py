@@ -1,0 +1,142 @@
+"""Projects with a flow, a source and a program, all of which write to one root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import cocoindex as coco
+
+import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror._target.handlers import close_all
+from tests.reopening import reopened
+from tests.support import told_by
+from tests.target.flows import OUT, page, ran
+
+Style: TypeAlias = Literal["relative", "absolute", "context"]
+"""The ways in which a flow names its root."""
+STYLES: Final[tuple[Style, ...]] = ("relative", "absolute", "context")
+DATABASE: Final = "state.db"
+SOURCE: Final = "source"
+
+
+@dataclass
+class Project:
+    """A folder with the engine's database, the source of ``fsmirror sync``, and the root.
+
+    Attributes:
+        path: The folder.
+        style: The way in which the flow names its root.
+        is_memoized: True if each file is declared in a memoized component of its own.
+        base: The folder that holds the root; the project itself, as a rule.
+        key: The name of the root.
+        declared: The files that the flow declares.
+        program: The files that a program declares by ``Mirror.update``.
+    """
+
+    path: Path
+    style: Style = "relative"
+    is_memoized: bool = True
+    base: Path = Path()
+    key: str = "out"
+    declared: dict[str, bytes] = field(default_factory=dict)
+    program: dict[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.base == Path():
+            self.base = self.path
+
+    @property
+    def root(self) -> Path:
+        """The root that the flow names now."""
+        return self.base / self.key
+
+    @property
+    def is_astray(self) -> bool:
+        """True if the flow still names the root of the project that this one is a copy of."""
+        return self.base != self.path
+
+    def root_named(self, key: str) -> Path:
+        """Returns the root with a key."""
+        return self.base / key
+
+    @property
+    def source(self) -> dict[str, bytes]:
+        """The files of the source."""
+        top = self.path / SOURCE
+        return {str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()}
+
+    def declare(self, owner: str, name: str, content: bytes | None) -> None:
+        """Declares one file, or none any more."""
+        if owner == "sync":
+            path = self.path / SOURCE / name
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            return
+        files = self.declared if owner == "flow" else self.program
+        files.pop(name, None)
+        if content is not None:
+            files[name] = content
+
+    def update(self) -> str:
+        """Runs one update in a new process, as it were; returns its errors, as text."""
+        ran.clear()
+        errors: list[str] = []
+        with self._app(errors) as app:
+            try:
+                app.update_blocking()
+            except Exception as error:
+                errors.append(told_by(error))
+            del app
+        return "\n".join(errors)
+
+    def drop(self) -> str:
+        """Drops the app; returns the errors, as text."""
+        errors: list[str] = []
+        with self._app(errors) as app:
+            try:
+                app.drop_blocking()
+            except Exception as error:
+                errors.append(told_by(error))
+            del app
+        return "\n".join(errors)
+
+    @contextlib.contextmanager
+    def _app(self, errors: list[str]) -> Iterator[coco.App[[Project], None]]:
+        """Opens the app in the folder of the project, and closes it."""
+        before = os.getcwd()
+        os.chdir(self.path)
+        try:
+            env = reopened(
+                lambda: coco.Environment(
+                    coco.Settings(db_path=Path(DATABASE)),
+                    exception_handler=lambda error, _: errors.append(told_by(error)),
+                )
+            )
+            env.context_provider.provide(OUT, self.base)
+            yield coco.App(coco.AppConfig("app", environment=env), _run, self)
+        finally:
+            close_all()
+            os.chdir(before)
+
+
+async def _run(project: Project) -> None:
+    """Declares the files of a project; the main function of every app."""
+    where: dict[Style, Path | fsmirror.FilePath] = {
+        "relative": Path(project.key),
+        "absolute": project.root,
+        "context": fsmirror.FilePath(project.key, base_dir=OUT),
+    }
+    out = await fsmirror.mount_dir_target(where[project.style])
+    if project.is_memoized:
+        files = project.declared.items()
+        await coco.mount_each(page, [(name, (name, content)) for name, content in files], out)
+    else:
+        for name, content in project.declared.items():
+            out.declare_file(name, content)

@@ -1,0 +1,154 @@
+"""Memories that are copied, put back, moved, damaged or lost: nothing is destroyed, all converges.
+
+Random histories, and an oracle that shares no decision with the package.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Final, TypeAlias, get_args
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.crash.disks import Cut, made_disk
+from tests.disk.grounds import KINDS, Kind, laid_out
+from tests.target.copying import How
+from tests.target.declarers import DATABASE, STYLES, Style
+from tests.target.histories import Memory, World
+from tests.target.witness import EVERYWHERE, NAMES
+
+Step: TypeAlias = tuple[Any, ...]
+
+_index = st.integers(0, 3)
+_memory = st.sampled_from(get_args(Memory))
+_name = st.sampled_from(EVERYWHERE)
+_declared = st.sampled_from([(owner, name) for owner in NAMES for name in NAMES[owner]])
+_version = st.integers(0, 2)
+_damage = st.sampled_from([bytes(4096), b"\xa5" * 4096, b"\xff" * 7])
+
+STEPS: Final = st.lists(
+    st.one_of(
+        st.tuples(st.just("update"), _index),
+        st.tuples(st.sampled_from(["sync", "run_program", "drop", "switch", "move"]), _index),
+        st.tuples(st.just("declare"), _index, _declared, _version),
+        st.tuples(st.sampled_from(["edit", "delete"]), _index, _name),
+        st.tuples(st.sampled_from(["back_up", "lose"]), _index, _memory),
+        st.tuples(st.just("restore"), _index, st.sampled_from(get_args(How))),
+        st.tuples(st.just("copy"), _index, st.sampled_from(["cp", "rsync"]), st.booleans()),
+        st.tuples(st.just("damage"), _index, st.integers(0, 12), _damage),
+        st.tuples(st.just("update"), _index),
+        st.tuples(st.just("restore"), _index, st.sampled_from(get_args(How))),
+        st.tuples(st.just("back_up"), _index, _memory),
+    ),
+    min_size=2,
+    max_size=9,
+)
+
+
+def carry_out(world: World, step: Step) -> None:
+    """Does one step."""
+    what, index, *more = step
+    if what == "restore":
+        if world.backups:
+            world.restore(world.backups[index % len(world.backups)], *more)
+        return
+    project = world.projects[index % len(world.projects)]
+    if what == "declare":
+        more = [*more[0], more[1]]
+    if what == "copy":
+        world.copy(project, more[0], is_edited=more[1])
+    else:
+        getattr(world, what)(project, *more)
+
+
+def play(style: Style, is_memoized: bool, steps: list[Step], at: Path | None = None) -> None:
+    """Plays a history in a new folder, and checks what came of it."""
+    top = Path(tempfile.mkdtemp(dir=at))
+    try:
+        world = World(top)
+        world.update(world.make_project(style, is_memoized=is_memoized))
+        for step in steps:
+            carry_out(world, step)
+        world.conclude()
+    finally:
+        shutil.rmtree(top)
+
+
+def examples(count: int) -> settings:
+    """Returns settings with a number of examples, equal ones in each run."""
+    return settings(
+        settings.get_profile("brief"),
+        max_examples=count,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],  # An explanation takes minutes.
+    )
+
+
+_HISTORIES: Final = {
+    "style": st.sampled_from(STYLES),
+    "is_memoized": st.booleans(),
+    "steps": STEPS,
+}
+
+
+@examples(40)
+@given(**_HISTORIES)
+def test_memories_that_disagree(style: Style, is_memoized: bool, steps: list[Step]) -> None:
+    play(style, is_memoized, steps)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", [k for k in KINDS if k.name in {"ext4", "overlay"}], ids=str)
+def test_memories_that_disagree_on_a_disk(kind: Kind, tmp_path: Path) -> None:
+    with laid_out(kind, tmp_path / "ground") as ground:
+
+        @examples(150)
+        @given(**_HISTORIES)
+        def run(style: Style, is_memoized: bool, steps: list[Step]) -> None:
+            play(style, is_memoized, steps, ground.point)
+
+        run()
+
+
+_CALM: Final = {"update", "sync", "run_program", "declare", "edit", "delete", "drop", "switch"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("rolled", ["root", "database"])
+def test_memory_is_rolled_back_to_a_snapshot(rolled: str, tmp_path: Path) -> None:
+    """The other memory stays as it is; inode numbers and all times come back."""
+    with made_disk(Cut("ext4", "copy"), tmp_path / "image") as disk:
+        calm = STEPS.map(lambda steps: [step for step in steps if step[0] in _CALM])
+        numbers = itertools.count()
+
+        @examples(30)
+        @given(st.sampled_from(STYLES), calm, calm)
+        def run(style: Style, before: list[Step], after: list[Step]) -> None:
+            name = str(next(numbers))
+            place, other = disk.at / name, tmp_path / name
+            top, databases = (place, other) if rolled == "root" else (other, place)
+            databases.mkdir(parents=True)
+            world = World(top)
+            # A component that is gone takes its files with it after the epoch is stored.
+            project = world.make_project(style, is_memoized=rolled == "database")
+            (project.path / DATABASE).symlink_to(databases)
+            for step in (("update", 0), *before):
+                carry_out(world, step)
+            disk.sync()
+            disk.cut_power()
+            world.take_snapshot()
+            for step in after:
+                carry_out(world, step)
+            disk.restart()
+            world.roll_back(is_of_root=rolled == "root")
+            world.conclude()
+
+        run()

@@ -1,0 +1,72 @@
+"""Witness: the state of everything before something of ours is run, and what may not change."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from tests.support import contents, exact_state, snapshot
+
+Owner: TypeAlias = Literal["flow", "sync", "program"]
+NAMES: Final[dict[Owner, tuple[str, ...]]] = {
+    "flow": ("a", "d/a", "d/e/a"),
+    "sync": ("s", "d/s"),
+    "program": ("p", "d/p"),
+}
+EVERYWHERE: Final = (*itertools.chain(*NAMES.values()), "f", "d/f")
+OURS: Final = ".fsmirror"
+
+
+class Before:
+    """The state of everything before something of ours is run."""
+
+    def __init__(self, top: Path, users: set[bytes], roots: list[Path]) -> None:
+        self._top = top
+        self._everything = exact_state(top)
+        self._roots = [root for root in roots if root.is_dir()]
+        self._users = {root: _bytes_in(root) & users for root in self._roots}
+        self._files = {root: contents(snapshot(root)) for root in self._roots}
+
+    def files_in(self, root: Path) -> frozenset[tuple[str, bytes]]:
+        """Returns the files that were in a root."""
+        return frozenset(self._files.get(root, {}).items())
+
+    def check_users(self) -> None:
+        """Checks that all bytes of users are there, and in place where nobody wanted to be."""
+        for root in self._roots:
+            assert self._users[root] <= _bytes_in(root), "bytes of a user are lost"
+            for name, content in self._files[root].items():
+                if name in {"f", "d/f"} and content in self._users[root]:
+                    assert (root / name).read_bytes() == content
+
+    def check_others(self, root: Path, owner: Owner) -> None:
+        """Checks that the files of other owners were not touched."""
+        names = set(EVERYWHERE) - {*NAMES[owner]}
+        now = contents(snapshot(root))
+        before = self._files.get(root, {})
+        assert {n: now.get(n) for n in names} == {n: before.get(n) for n in names}
+
+    def check_unchanged(self, besides: list[Path]) -> None:
+        """Checks that nothing else was changed."""
+        tops = tuple(f"{path}{os.sep}" for path in besides)
+        left_out = {*map(str, besides)} | {str(path.parent) for path in besides}
+        now = exact_state(self._top)
+        for path in self._everything.keys() | now.keys():
+            if not path.startswith(tops) and path not in left_out:
+                was, is_now = self._everything.get(path, ()), now.get(path, ())
+                if path.endswith((OURS, "ledger.sqlite3")):
+                    # SQLite opens the ledger before we can know whose it is.
+                    was, is_now = was[-1:], is_now[-1:]
+                assert was == is_now, f"{path} was changed"
+
+
+def ours(name: str, version: int) -> bytes:
+    """Returns the content of a version of a file; all have one size."""
+    return f"{name} {version}".ljust(9).encode()
+
+
+def _bytes_in(root: Path) -> set[bytes]:
+    """Returns the contents of all files in a root, also of backups."""
+    return {*contents(snapshot(root)).values(), *contents(snapshot(root, ours=True)).values()}
