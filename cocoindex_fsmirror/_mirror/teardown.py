@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection
 
 from msgspec.structs import replace
@@ -125,6 +126,8 @@ def _may_begin(root: str, owner: str, acting: Declarer) -> bool:
     """True if there is something that an owner may remove; changes nothing, not even a ledger."""
     try:
         with known(root) as ledger:
+            if not ledger.owners() and ledger.is_empty():  # A teardown that was cut off goes on.
+                return os.path.lexists(os.path.join(root, FOLDER))
             is_known = owner in ledger.owners() or ledger.rows_of(owner) or ledger.pending()
             return bool(is_known) and may_tear_down(root, ledger, owner, acting)
     except CorruptLedgerError as error:

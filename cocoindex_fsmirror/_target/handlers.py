@@ -93,7 +93,7 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
         owner, kinds = owner_of(previous, spec.fresh_owner), {each.kind for each in previous}
         ask_again(root)
         if isinstance(spec.state, DirState):
-            update, options = spec.update or RootUpdate(), Options().changed(spec.given)
+            update, options = spec.update or RootUpdate(identity=""), Options().changed(spec.given)
             was_file = None
             if Kind.FILE in kinds:
                 was_file = _intent(ROOT, GONE, owner, Options(), previous)
