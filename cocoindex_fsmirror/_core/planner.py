@@ -85,7 +85,8 @@ class _Planner:
         if row is not None and row.kind == Kind.DIR:
             if not row.made:
                 self._forget.append(row.name)
-        elif row is not None or intent.ours:  # Else nothing of ours was ever here.
+        # A record alone does not tell that its bytes were ever written; equal ones are ours.
+        elif row or (intent.ours and self._judge(intent, intent.name) is Verdict.OURS):
             self._plan_removal(intent, row)
         for name in (*ancestors(intent.name), intent.name):
             above = self._view.rows.get(name)

@@ -107,8 +107,7 @@ def _expected_absence(row: Row | None, disk: Disk, intent: Intent, remembers: bo
         return as_it_was
     if _written_by_us(row, node, remembers):
         return Result({}, [], False)
-    was_never_ours = row is None and not remembers
-    if was_never_ours or intent.on_conflict == "keep":
+    if row is None or intent.on_conflict == "keep":
         return as_it_was
     if intent.on_conflict == "error":
         return Result(disk, [], True)
