@@ -190,8 +190,8 @@ class Ledger(LedgerReader):
             if batch is not None:
                 self._connection.execute("DELETE FROM intents WHERE batch = ?", (batch,))
             if update:
-                sql = "UPDATE owners SET batches = iif(epoch = ?1, batches, 0) + 1, epoch = ?1"
-                self._connection.execute(f"{sql} WHERE identity = ?2", (update, owner))
+                sql = "UPDATE owners SET batches = iif(epoch = ?, batches, 0) + 1, epoch = ?"
+                self._connection.execute(f"{sql} WHERE identity = ?", (update, update, owner))
 
     def _note_losses(self, written: list[Row]) -> None:
         """Gives each owner that loses a path to another one an epoch that fits no memory.

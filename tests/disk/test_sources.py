@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,9 @@ from tests.support import copy
 def nothing_is_held() -> None:
     """Releases what earlier tests left in cycles, which the command freezes in this process."""
     gc.unfreeze()
-    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.parametrize("size", [0, 1, SMALL - 1, SMALL, SMALL + 1, LARGE])
