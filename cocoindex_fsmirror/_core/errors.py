@@ -28,6 +28,7 @@ __all__ = [
     "ApplyError",
     "BarrierError",
     "ConflictError",
+    "CorruptLedgerError",
     "FsMirrorError",
     "InvalidNameError",
     "LedgerError",
@@ -127,6 +128,10 @@ class BarrierError(FsMirrorError):
 
 class LedgerError(FsMirrorError):
     """The ledger could not be read or written, a full disk included."""
+
+
+class CorruptLedgerError(LedgerError):
+    """The file is damaged, or no ledger."""
 
 
 class SourceError(FsMirrorError, OSError):

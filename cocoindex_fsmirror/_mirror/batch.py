@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from .._core.drift_report import DriftReport
 from .._core.errors import BarrierError, LedgerError, counted
 from .._core.intents import Intent
 from .._core.layout import FOLDER
@@ -27,7 +28,6 @@ from .._disk.homes import find_edge
 from .._disk.staging import Staging, reserved
 from .._disk.tree import Tree
 from .brake import Brake
-from .drift import DriftReport
 from .ledger import Ledger
 from .look import entries, is_folder, record, view_of
 from .outcome import Failures, Outcome, is_crossing, log_paths

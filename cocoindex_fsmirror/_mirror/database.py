@@ -12,10 +12,10 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
-from .._core.errors import LedgerError
+from .._core.errors import CorruptLedgerError, LedgerError
 from .._core.text import internal
 
-__all__ = ["GIVEN", "CorruptLedgerError", "connected", "is_same_origin", "origin_of", "translated"]
+__all__ = ["GIVEN", "connected", "is_same_origin", "origin_of", "translated"]
 
 GIVEN: Final = "CAST(? AS TEXT)"
 """A name, or another text that may be bytes, in a statement."""
@@ -26,10 +26,6 @@ _HINTS: Final = {
     sqlite3.SQLITE_CANTOPEN: "grant this user access, or raise the limit of open files",
     sqlite3.SQLITE_IOERR: "is there space left, and no limit on sizes? else check the disk",
 }
-
-
-class CorruptLedgerError(LedgerError):
-    """The file is damaged, or no ledger."""
 
 
 def connected(file: str, options: str) -> sqlite3.Connection:

@@ -12,12 +12,13 @@ import itertools
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-import msgspec
 from msgspec.structs import replace
 
+from .._core.drift_report import DriftReport
+from .._core.errors import CorruptLedgerError
 from .._core.names import ROOT, Name
 from .._core.owners import Owner
 from .._core.rows import Row
@@ -25,13 +26,11 @@ from .._core.states import ABSENT, Actual, FileState, Kind, is_older, same, same
 from .._core.text import precedes
 from .._disk.roots import is_there, open_root
 from .._disk.tree import Tree, inode_of
-from .database import CorruptLedgerError
 from .look import is_held, look_at
 from .reader import ALL, LedgerReader, Recorded, Span, after, known
 
 __all__ = [
     "Difference",
-    "DriftReport",
     "LastWritten",
     "differences",
     "few_suspects",
@@ -47,24 +46,6 @@ __all__ = [
 _log = logging.getLogger("cocoindex_fsmirror")
 _FEW: Final = 100_000  # suspects, of some 10 MB
 _How: TypeAlias = Literal["modified", "missing", "mode", "foreign", "unread"]
-
-
-class DriftReport(msgspec.Struct, frozen=True):
-    """The result of a look for drift.
-
-    Attributes:
-        names: Declared paths whose actual state is not the last-written one.
-        components: Owner and component of each of them.
-        stale: Owners with a path whose drift an earlier update saw, and nobody has healed.
-        owners: The owners that the ledger remembers. One that is missing lost its memory.
-        refreshed: Rows of files that were touched, but still hold their content.
-    """
-
-    names: frozenset[Name] = frozenset()
-    components: frozenset[tuple[str, str]] = frozenset()
-    stale: frozenset[str] = frozenset()
-    owners: Mapping[str, Owner] = {}  # msgspec copies the default.
-    refreshed: tuple[Row, ...] = ()
 
 
 class Difference(NamedTuple):

@@ -15,8 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from .._core.errors import LedgerError
-from .database import CorruptLedgerError
+from .._core.errors import CorruptLedgerError, LedgerError
 
 __all__ = [
     "FORMAT",

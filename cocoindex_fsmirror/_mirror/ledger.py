@@ -20,7 +20,7 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from .._core.errors import LedgerError
+from .._core.errors import CorruptLedgerError, LedgerError
 from .._core.layout import GITIGNORE, LEDGER
 from .._core.names import Name, leaf
 from .._core.owners import Owner
@@ -28,7 +28,7 @@ from .._core.rows import Displaced, Pending, Row, packed
 from .._core.text import external
 from .._disk.ours import is_open
 from .._disk.tree import inode_of
-from .database import GIVEN, CorruptLedgerError, connected, origin_of, translated
+from .database import GIVEN, connected, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, migrate
 from .reader import FIELDS, LedgerReader
 

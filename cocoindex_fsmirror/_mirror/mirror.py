@@ -16,6 +16,7 @@ from typing import Any, Self, get_args
 import msgspec
 
 from .._core.attributes import check_choice
+from .._core.drift_report import DriftReport
 from .._core.errors import ApplyError
 from .._core.intents import Durability, Intent
 from .._core.owners import NOBODY, Declarer, Epoch, Owner
@@ -27,7 +28,7 @@ from .backups import Backup, list_backups
 from .batch import apply_intents, begin, prepare
 from .brake import Brake, Limit, check_limit
 from .comparison import Comparison, check_removals
-from .drift import DriftReport, find_drift, observe
+from .drift import find_drift, observe
 from .exact import sweep
 from .ledger import Ledger
 from .outcome import Outcome

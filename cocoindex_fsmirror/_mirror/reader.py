@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from .._core.errors import InvalidNameError, LedgerError, RootError
+from .._core.errors import CorruptLedgerError, InvalidNameError, LedgerError, RootError
 from .._core.layout import GITIGNORE, LEDGER, LEDGER_FILES, RELIED_ON
 from .._core.names import ROOT, Name, check_names, leaf
 from .._core.owners import Owner
@@ -25,7 +25,7 @@ from .._core.states import Kind
 from .._core.text import encoded, external
 from .._disk.ours import is_open, opened_ours
 from .._disk.tree import inode_of
-from .database import GIVEN, CorruptLedgerError, connected, is_same_origin, origin_of, translated
+from .database import GIVEN, connected, is_same_origin, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, check_whole, migrated_copy
 
 __all__ = [

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
-from .._core.errors import RootError
+from .._core.errors import CorruptLedgerError, RootError
 from .._core.layout import (
     FOLDER,
     GITIGNORE,
@@ -32,7 +32,6 @@ from .._disk.homes import mount_of, stamp_now, try_abilities
 from .._disk.ours import check_ours, renew
 from .._disk.roots import hold, lock, make_mappable, open_root, sync_above
 from .._disk.tree import Tree
-from .database import CorruptLedgerError
 from .ledger import Ledger
 from .recover import recover
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from msgspec.structs import replace
 
-from .._core.errors import ApplyError
+from .._core.errors import ApplyError, CorruptLedgerError
 from .._core.layout import ABILITIES, FOLDER, GITIGNORE, LEDGER_FILES, LOCK, STAGING, backups_of
 from .._core.names import ROOT
 from .._core.owners import NOBODY, Declarer, Epoch
@@ -18,7 +18,6 @@ from .._disk.roots import is_there, remove_root
 from .._disk.tree import Tree
 from .batch import apply_intents, removal
 from .brake import Brake
-from .database import CorruptLedgerError
 from .ledger import Ledger
 from .outcome import Outcome
 from .owners import may_tear_down

@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from .._core.attributes import Attributes, check_choice
+from .._core.drift_report import DriftReport
 from .._core.errors import RootError
 from .._core.intents import Durability
 from .._core.names import ROOT, Name
@@ -26,7 +27,6 @@ from .._core.ownership import OnConflict
 from .._core.states import ABSENT, Content, Desired, FileState, digest_of
 from .._core.text import external, internal
 from .._mirror.brake import Brake, Limit, check_limit
-from .._mirror.drift import DriftReport
 from .copies import Copies
 from .declarations import Declarations
 from .failures import Failures

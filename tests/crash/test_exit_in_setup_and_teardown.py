@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.owners import Owner
-from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.crash.harness import die_at, leave_out_barriers
 from tests.support import OWNER, Tree, contents, folder, snapshot, write
 

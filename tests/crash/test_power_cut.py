@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import calls as _calls
-from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.crash import scene
 from tests.crash.disks import CUTS, Cut, Disk, made_disk
 from tests.crash.harness import die_at, lose_power_after, lose_power_at

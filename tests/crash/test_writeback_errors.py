@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import BarrierError, Mirror
+from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.staging import Staging
-from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.crash.disks import Cut, Disk, ThinDisk, made_disk, made_thin_disk
 from tests.crash.harness import die_at, lose_power_after
 from tests.support import OWNER, Tree, snapshot, staged, write

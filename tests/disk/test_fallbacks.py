@@ -14,13 +14,13 @@ import msgspec
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._core.ownership import OnConflict
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.calls import closing
-from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._mirror.place import Placement
 from tests.steps import crashes, overheard
 from tests.support import backups, contents, delete, snapshot, staged, write

@@ -16,8 +16,9 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.states import DirState, FileState
 from cocoindex_fsmirror._mirror.drift import has_drifted
 from cocoindex_fsmirror._target.actions import Action, Mount
-from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of, apply_actions
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of
 from cocoindex_fsmirror._target.records import Record
+from cocoindex_fsmirror._target.sink import apply_actions
 from cocoindex_fsmirror._target.specs import RootKey, Spec
 from cocoindex_fsmirror.testing import names
 from tests.kit.our_disk import Disk, Entry, File, look

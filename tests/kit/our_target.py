@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.attributes import Attributes
+from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.names import ancestors, parse_name
 from cocoindex_fsmirror._core.states import Content, DirState, FileState, LinkState
-from cocoindex_fsmirror._mirror.drift import DriftReport
-from cocoindex_fsmirror._target import handlers as _sink
+from cocoindex_fsmirror._target import sink
 from cocoindex_fsmirror._target.actions import Action, Mount
-from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of, apply_actions
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of
 from cocoindex_fsmirror._target.records import Record
+from cocoindex_fsmirror._target.sink import apply_actions
 from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate, Spec, state_of
 from cocoindex_fsmirror.testing import paths
 from tests.kit.our_disk import DIR, Disk, Entry, File, look
@@ -74,7 +75,7 @@ FOLDERS = st.builds(Spec, st.just(DirState()), component=_COMPONENTS)
 
 def forget(root: str) -> None:
     """Closes every mirror, as the end of a process does."""
-    mirror = _sink._mirrors.pop(root, None)
+    mirror = sink._mirrors.pop(root, None)
     if mirror is None:
         return
     if mirror.session.ledger is not None and not mirror.session.ledger._connection.in_transaction:

@@ -24,7 +24,7 @@ import cocoindex as coco
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._disk import calls, roots, staging, tree
-from cocoindex_fsmirror._target import handlers as _sink
+from cocoindex_fsmirror._target import sink
 from tests.reopening import reopened
 
 Files: TypeAlias = dict[str, dict[str, bytes | None]]
@@ -196,7 +196,7 @@ def main() -> None:
         if app is None or order.is_fresh or app.at != order.at:
             app = None
             gc.collect()  # Closes the database.
-            _sink.close_all()
+            sink.close_all()
             app = reopened(functools.partial(App, order.at, lambda: say("begins")))
         deaths.start(order.death)
         failed = app.update(order)

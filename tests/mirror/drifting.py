@@ -9,7 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._mirror.drift import DriftReport
+from cocoindex_fsmirror._core.drift_report import DriftReport
 
 
 def edit_in_place(x: Path) -> None:

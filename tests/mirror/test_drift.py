@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror, RootError
+from cocoindex_fsmirror._core.drift_report import DriftReport
+from cocoindex_fsmirror._core.errors import CorruptLedgerError
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._mirror import reader as _reader
-from cocoindex_fsmirror._mirror.database import CorruptLedgerError
-from cocoindex_fsmirror._mirror.drift import DriftReport, differences, has_drifted, row_of, rows
+from cocoindex_fsmirror._mirror.drift import differences, has_drifted, row_of, rows
 from tests.mirror.drifting import edit_in_place, edit_secretly, looks
 from tests.steps import quiet_state
 from tests.support import OWNER, delete, folder, write

@@ -17,12 +17,12 @@ import pytest
 
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._command.survey import Options, known_in, survey
+from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import exact
-from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._mirror.exact import foreign, sweep
 from tests.support import (
     OWNER,

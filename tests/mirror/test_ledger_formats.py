@@ -25,12 +25,12 @@ import msgspec
 import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror
+from cocoindex_fsmirror._core.errors import CorruptLedgerError
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.owners import Epoch, Owner
 from cocoindex_fsmirror._core.rows import Displaced, Row
 from cocoindex_fsmirror._mirror import formats as _formats
 from cocoindex_fsmirror._mirror import reader as _reader
-from cocoindex_fsmirror._mirror.database import CorruptLedgerError
 from cocoindex_fsmirror._mirror.drift import rows, suspects
 from cocoindex_fsmirror._mirror.formats import FORMAT
 from cocoindex_fsmirror._mirror.ledger import Ledger

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror
+from cocoindex_fsmirror._core.errors import CorruptLedgerError
 from cocoindex_fsmirror._core.owners import Owner
-from cocoindex_fsmirror._mirror.database import CorruptLedgerError, translated
+from cocoindex_fsmirror._mirror.database import translated
 from cocoindex_fsmirror._mirror.owners import owners
 from cocoindex_fsmirror._mirror.reader import LedgerReader, exists, noted
 from tests.mirror.files import FILES, INTENTS

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror
+from cocoindex_fsmirror._core.drift_report import DriftReport
+from cocoindex_fsmirror._core.errors import CorruptLedgerError
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.rows import Displaced, Pending, Row
 from cocoindex_fsmirror._core.states import Kind
-from cocoindex_fsmirror._mirror.database import CorruptLedgerError
-from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._mirror.ledger import Ledger
 from cocoindex_fsmirror._mirror.reader import ALL, LedgerReader, Span, exists
 from tests.mirror.files import FILES, INTENTS

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._mirror.database import CorruptLedgerError
+from cocoindex_fsmirror._core.errors import CorruptLedgerError
 from tests.mirror.files import INTENTS
 from tests.support import backups
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror, RootError
+from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.owners import Declarer, Epoch, Owner
-from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._mirror.reader import known
 from cocoindex_fsmirror._mirror.teardown import remove_undeclared
 from tests.support import OWNER, contents, snapshot, write

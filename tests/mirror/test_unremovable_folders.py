@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.owners import Owner
-from cocoindex_fsmirror._mirror.drift import DriftReport
 from tests.command.syncing import sync
 from tests.steps import failing_at
 from tests.support import (

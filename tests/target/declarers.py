@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 import cocoindex as coco
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror._target.handlers import close_all
+from cocoindex_fsmirror._target.sink import close_all
 from tests.reopening import reopened
 from tests.support import told_by
 from tests.target.flows import OUT, page, ran

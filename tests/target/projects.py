@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import cocoindex as coco
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror._target import handlers
+from cocoindex_fsmirror._target import sink
 from tests.target.flows import OUT, Flow, Main, page
 
 Put: TypeAlias = Callable[[Path, Path], None]
@@ -51,7 +51,7 @@ def end(*flows: Flow) -> None:
     """Closes databases and ledgers, as the end of a process does."""
     for flow in flows:
         flow.close()
-    handlers.close_all()
+    sink.close_all()
 
 
 def copied(flow: Flow, to: Path, main: Main | None = None) -> Flow:

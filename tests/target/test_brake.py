@@ -15,7 +15,7 @@ from cocoindex_fsmirror._core.rows import Row
 from cocoindex_fsmirror._core.states import Kind
 from cocoindex_fsmirror._mirror.brake import Brake, allowance
 from cocoindex_fsmirror._mirror.reader import LedgerReader
-from cocoindex_fsmirror._target import handlers as _sink
+from cocoindex_fsmirror._target import sink
 from tests.support import OWNER, backups, contents, delete, folder, snapshot, write
 from tests.target.flows import OUT, Flow, memoized, page, plain
 
@@ -297,7 +297,7 @@ def test_lost_ledger_does_not_rewrite_everything(make_flow: MakeFlow) -> None:
     flow.close()
     for path in (flow.root / ".fsmirror").glob("ledger*"):
         path.unlink()
-    _sink.close_all()
+    sink.close_all()
     flow.update()
     assert contents(flow.tree) == flow.files
     assert {name: (flow.root / name).stat().st_ino for name in flow.files} == inodes

@@ -9,7 +9,7 @@ import cocoindex as coco
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror.ledger import Ledger
-from cocoindex_fsmirror._target.handlers import mirror_at
+from cocoindex_fsmirror._target.sink import mirror_at
 from tests.support import contents
 from tests.target.flows import OUT, Flow, page, ran
 

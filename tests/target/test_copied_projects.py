@@ -14,7 +14,7 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._target import handlers
+from cocoindex_fsmirror._target import sink
 from tests.support import backups, beside_ours, contents
 from tests.target.flows import Flow, Main, ran
 from tests.target.projects import (
@@ -48,7 +48,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Main],
 
 def state(root: Path) -> object:
     """Returns the state of a mirror: all files with their times, and the rows of the ledger."""
-    handlers.close_all()
+    sink.close_all()
     with contextlib.closing(sqlite3.connect(root / ".fsmirror" / "ledger.sqlite3")) as ledger:
         return beside_ours(root), [*ledger.iterdump()]
 

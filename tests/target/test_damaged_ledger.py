@@ -30,7 +30,7 @@ def filled(make_flow: MakeFlow) -> Flow:
 
 def _let_go(flow: Flow) -> Path:
     """Closes the mirrors of this process, as its end does; returns the ledger."""
-    from cocoindex_fsmirror._target.handlers import close_all
+    from cocoindex_fsmirror._target.sink import close_all
 
     flow.close()
     close_all()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror._target.handlers import close_all
+from cocoindex_fsmirror._target.sink import close_all
 from tests.disk.test_turns import KIB, files_of, fill
 from tests.support import contents, staged
 from tests.target.flows import Flow

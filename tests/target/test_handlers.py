@@ -11,14 +11,15 @@ import cocoindex as coco
 import pytest
 
 from cocoindex_fsmirror._core.attributes import Attributes
+from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._core.states import ABSENT, DirState, FileState, digest_of
-from cocoindex_fsmirror._mirror.drift import DriftReport
-from cocoindex_fsmirror._target import handlers as _handlers
+from cocoindex_fsmirror._target import sink
 from cocoindex_fsmirror._target.actions import Change, Drop, Mount, Place, Single
-from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _BatchDelay
+from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler
 from cocoindex_fsmirror._target.records import Record
+from cocoindex_fsmirror._target.sink import _BatchDelay
 from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate, Spec, state_of
 from tests.target.reconciling import (
     DESIRED,
@@ -340,7 +341,7 @@ def test_batch_waits_for_more_actions_only_right_after_another(
     monkeypatch: pytest.MonkeyPatch, took: float, pause: float, slept: list[float]
 ) -> None:
     clock, delay = _Clock(), _BatchDelay()
-    monkeypatch.setattr(_handlers, "time", clock)
+    monkeypatch.setattr(sink, "time", clock)
     with delay.kept():
         clock.now += took
     assert clock.slept == []

@@ -96,9 +96,9 @@ def test_identical_files_are_adopted_and_all_others_are_foreign(
 
 def fold_ledgers() -> None:
     """Closes the ledgers, as the end of a process does."""
-    from cocoindex_fsmirror._target import handlers as _sink
+    from cocoindex_fsmirror._target import sink
 
-    _sink.close_all()
+    sink.close_all()
 
 
 @pytest.mark.parametrize("lose", [forget_ledger, forget_own_folder, flip_ledger])

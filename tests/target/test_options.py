@@ -10,11 +10,11 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import calls as _calls
-from cocoindex_fsmirror._mirror.drift import DriftReport
 from cocoindex_fsmirror._target.actions import Change, Place
-from cocoindex_fsmirror._target.handlers import apply_actions, mirror_at
+from cocoindex_fsmirror._target.sink import apply_actions, mirror_at
 from cocoindex_fsmirror._target.specs import Options as Given
 from cocoindex_fsmirror._target.specs import RootKey, RootUpdate
 from tests.support import backups, contents, write

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._target import handlers as _sink
-from cocoindex_fsmirror._target.handlers import mirror_at
+from cocoindex_fsmirror._target import sink
+from cocoindex_fsmirror._target.sink import mirror_at
 from tests.support import write
 
 
@@ -27,8 +27,8 @@ def _is_open(mirror: Mirror) -> bool:
 
 
 def test_number_of_open_ledgers_is_bounded(tmp_path: Path) -> None:
-    mirrors = [_open(tmp_path / str(number)) for number in range(_sink.MOST + 5)]
-    assert sum(map(_is_open, mirrors)) == _sink.MOST
+    mirrors = [_open(tmp_path / str(number)) for number in range(sink.MOST + 5)]
+    assert sum(map(_is_open, mirrors)) == sink.MOST
     mirrors[0].apply([write("a", b"1")])
     assert (tmp_path / "0" / "a").read_bytes() == b"1"
     for mirror in mirrors:
@@ -52,7 +52,7 @@ def test_forked_child_never_touches_its_parents_ledger(tmp_path: Path) -> None:
 def test_closing_the_mirrors_folds_every_log_into_its_ledger(tmp_path: Path, times: int) -> None:
     _open(tmp_path).apply([write("a", b"1")])
     for _ in range(times):
-        _sink.close_all()
+        sink.close_all()
     assert sorted(os.listdir(tmp_path / ".fsmirror")) == [
         ".gitignore",
         "abilities.json",

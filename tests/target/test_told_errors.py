@@ -13,7 +13,7 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._target.actions import Change, Place
 from cocoindex_fsmirror._target.engine import is_live
 from cocoindex_fsmirror._target.failures import RETRIED, Failures
-from cocoindex_fsmirror._target.handlers import apply_actions, mirror_at
+from cocoindex_fsmirror._target.sink import apply_actions, mirror_at
 from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate
 from tests.support import OWNER, delete, write
 from tests.target.flows import Flow
