@@ -31,7 +31,7 @@ ROOMS = {
     "_command": {"_core", "_disk", "_mirror"},
     "testing": set[str](),
 }
-MOST_STEPS: Final = 13
+MOST_STEPS = 13
 
 # The kit knows nothing of the package that it judges.
 KIT_PICTURE = {
