@@ -75,20 +75,23 @@ def check_format(connection: sqlite3.Connection, file: str) -> int:
     schema = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
     if not schema:
         return 0
-    for kind, name, sql in schema:
-        is_ours = kind == "table" and name in _TABLES and str(sql).startswith("CREATE TABLE ")
-        if not is_ours and not str(name).startswith("sqlite_"):  # As SQLite names its own.
-            raise CorruptLedgerError(f"{file}: holds a {kind} that no release stores, {name!r}")
-    row = connection.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    # A newer format may have other tables, so it is known before they are judged.
+    tables = {name for _, name, sql in schema if str(sql).startswith("CREATE TABLE ")}
+    sql = "SELECT value FROM meta WHERE key = 'format'"
+    row = connection.execute(sql).fetchone() if "meta" in tables else None
     found = row[0] if row is not None else None
     if not isinstance(found, int):
         raise CorruptLedgerError(f"{file}: has no format")
-    if found < _OLDEST:
-        raise CorruptLedgerError(f"{file}: has format {found}, of before the first release")
     if found > FORMAT:
         problem = f"has format {found}; this version knows up to {FORMAT}"
         hint = "update cocoindex-fsmirror to the version that wrote it, or a later one"
         raise LedgerError(f"{file}: {problem} ({hint})")
+    if found < _OLDEST:
+        raise CorruptLedgerError(f"{file}: has format {found}, of before the first release")
+    for kind, name, _ in schema:
+        is_ours = name in tables & _TABLES
+        if not is_ours and not str(name).startswith("sqlite_"):  # As SQLite names its own.
+            raise CorruptLedgerError(f"{file}: holds a {kind} that no release stores, {name!r}")
     # To SQLite every blob follows every text, so that queries for spans of names skip it.
     if connection.execute("SELECT 1 FROM rows WHERE name >= x'' LIMIT 1").fetchone():
         raise CorruptLedgerError(f"{file}: holds a name that is no text")

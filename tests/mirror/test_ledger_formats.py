@@ -280,6 +280,8 @@ def _migrate_further(file: Path) -> None:
     with contextlib.closing(sqlite3.connect(file)) as ledger:
         ledger.execute("UPDATE meta SET value = ? WHERE key = 'format'", (FORMAT + 1,))
         ledger.execute("ALTER TABLE rows RENAME COLUMN made TO created")
+        ledger.execute("CREATE TABLE contents (digest BLOB)")
+        ledger.execute("CREATE INDEX by_digest ON rows (digest)")
         ledger.commit()
 
 
