@@ -17,7 +17,7 @@ from .._core.text import encoded
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
 from .._mirror.look import opened, view_of
-from .._mirror.reader import known, noted
+from .._mirror.reader import known
 from .survey import OWNER, Options, Survey, known_in, survey
 
 __all__ = ["Change", "dry_run"]
@@ -58,7 +58,9 @@ def dry_run(options: Options) -> list[Change]:
 def _all_changes(options: Options, found: Survey) -> Iterator[Change]:
     """Yields the changes that a run would make; one may come more than once."""
     root = options.root
-    owner = noted(root, OWNER) or "new"
+    with known(root) as ledger:
+        ledger.check()
+        owner = ledger.noted(OWNER) or "new"
     check_removals(root, owner, found.declared(), options.max_delete, "--max-delete")
     yield from (Change("fail", "", note=error) for error in found.errors)
     if not os.path.isdir(root):

@@ -119,8 +119,7 @@ def sync(
     Changed files are replaced in one step, files that are gone in SRC are
     removed, and files that others changed or removed in DST come back. Files
     that were never mirrored stay, unless they are in the way or --exact is given. All state is
-    kept in DST/.fsmirror; a folder of that name in SRC is left out. A file whose
-    name is not UTF-8 can't be mirrored: it fails, and is named.
+    kept in DST/.fsmirror; a folder of that name in SRC is left out.
 
     With --watch, Ctrl-C ends the command with exit status 0; with --json as
     well, there is one object, on a line, for each run.

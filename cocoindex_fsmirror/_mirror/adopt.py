@@ -36,6 +36,7 @@ def claimable(root: str) -> dict[Name, bool]:
         RootError: The directory is no mirror, or can't be read.
     """
     with mirrored(root) as ledger, opened(root) as tree:
+        ledger.check()
         return {row.name: is_right for page in _judged(tree, ledger) for row, is_right in page}
 
 

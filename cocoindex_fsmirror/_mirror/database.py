@@ -12,10 +12,12 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
-from .._core.errors import CorruptLedgerError, LedgerError
+import msgspec
+
+from .._core.errors import CorruptLedgerError, InvalidNameError, LedgerError
 from .._core.text import internal
 
-__all__ = ["GIVEN", "connected", "is_same_origin", "origin_of", "translated"]
+__all__ = ["GIVEN", "connected", "decoded", "is_same_origin", "origin_of", "translated"]
 
 GIVEN: Final = "CAST(? AS TEXT)"
 """A name, or another text that may be bytes, in a statement."""
@@ -59,6 +61,15 @@ def translated(what: str) -> Iterator[None]:
             raise CorruptLedgerError(f"{what}: {error}") from error
         hint = _HINTS.get(code, "")
         raise LedgerError(f"{what}: {error}" + (f" ({hint})" if hint else "")) from error
+
+
+@contextlib.contextmanager
+def decoded(file: str) -> Iterator[None]:
+    """Raises :class:`CorruptLedgerError` if a value that was stored is not what it should be."""
+    try:
+        yield
+    except (msgspec.DecodeError, InvalidNameError, TypeError) as error:
+        raise CorruptLedgerError(f"{file}: holds what no release stores: {error}") from error
 
 
 def origin_of(found: os.stat_result, marker: str, folder: int | None = None) -> str:

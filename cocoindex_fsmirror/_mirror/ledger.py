@@ -28,7 +28,7 @@ from .._core.rows import Displaced, Pending, Row, packed
 from .._core.text import external
 from .._disk.ours import is_open
 from .._disk.tree import inode_of
-from .database import GIVEN, connected, origin_of, translated
+from .database import GIVEN, connected, decoded, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, migrate
 from .reader import FIELDS, LedgerReader
 
@@ -80,7 +80,7 @@ class Ledger(LedgerReader):
             if not found:
                 connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
             elif found < FORMAT:
-                with ledger.transaction():
+                with ledger.transaction(), decoded(file):
                     migrate(connection, found)
             ledger._check_all()
             opened.pop_all()

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from .._core.errors import CorruptLedgerError, InvalidNameError, LedgerError, RootError
+from .._core.errors import CorruptLedgerError, LedgerError, RootError
 from .._core.layout import GITIGNORE, LEDGER, LEDGER_FILES, RELIED_ON
 from .._core.names import ROOT, Name, check_names, leaf
 from .._core.owners import Owner
@@ -25,7 +25,7 @@ from .._core.states import Kind
 from .._core.text import encoded, external
 from .._disk.ours import is_open, opened_ours
 from .._disk.tree import inode_of
-from .database import GIVEN, connected, is_same_origin, origin_of, translated
+from .database import GIVEN, connected, decoded, is_same_origin, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, check_whole, migrated_copy
 
 __all__ = [
@@ -143,7 +143,8 @@ class LedgerReader:
                 opened.pop_all()
                 return cls(connection, inode_of(found), file, origin)
             if version:
-                copy = migrated_copy(connection, version)
+                with decoded(file):
+                    copy = migrated_copy(connection, version)
                 return cls(copy, inode_of(found), file, origin, is_copy=True)
         return cls.empty()
 
@@ -162,6 +163,7 @@ class LedgerReader:
         """Reads all of it, and raises :class:`CorruptLedgerError` if it is damaged anywhere."""
         with translated(self.file):
             check_whole(self._connection, self.file)
+            self.owners(), self.displaced(), self.pending()
 
     @property
     def is_believed(self) -> bool:
@@ -183,7 +185,7 @@ class LedgerReader:
     def rows(self, where: str = "TRUE", *values: str | bytes | None, limit: int = -1) -> list[Row]:
         """Lists the rows that satisfy a condition, by name."""
         sql = f"SELECT {FIELDS} FROM rows WHERE {where} ORDER BY name LIMIT {limit}"
-        return _converted(self._named(sql, *values), list[Row])
+        return self._converted(self._named(sql, *values), list[Row])
 
     def page(self, span: Span) -> list[Row]:
         """Lists the first rows of declared paths in a span, :data:`PAGE` at most, by name."""
@@ -210,8 +212,10 @@ class LedgerReader:
             sql = f"SELECT name FROM rows WHERE {where} ORDER BY name"
             cursor = self._connection.execute(sql, values)
             while some := cursor.fetchmany(PAGE):
-                _check_names(some)
-                yield from (name for (name,) in some)
+                listed = [name for (name,) in some]
+                with decoded(self.file):
+                    check_names(listed)
+                yield from listed
 
     def figures(self) -> tuple[int, ...]:
         """Counts owners, leaves, folders and bytes; adds the time of the last record."""
@@ -270,17 +274,15 @@ class LedgerReader:
     def displaced(self) -> list[Displaced]:
         """Lists the declared paths that had to give way."""
         sql = 'SELECT name, owner, container, component, "by", seen FROM displaced'
-        return _converted(self._named(sql), list[Displaced])
+        return self._converted(self._named(sql), list[Displaced])
 
     def pending(self) -> list[Pending]:
         """Lists the notes that an interrupted batch left, by batch and name."""
         found = self._select("SELECT batch, notes FROM intents ORDER BY batch, owner, part")
-        try:
+        with decoded(self.file):
             notes = [note for batch, packed in found for note in unpacked(batch, packed)]
-        except (msgspec.DecodeError, TypeError) as error:
-            raise CorruptLedgerError(f"holds an intent that can't be read: {error}") from error
-        homes = {note.home for note in notes} - {ROOT}
-        _check_names([(name,) for name in (*homes, *(note.row.name for note in notes))])
+            homes = {note.home for note in notes} - {ROOT}
+            check_names([*homes, *(note.row.name for note in notes)])
         last = {(note.batch, note.home, note.entry): note for note in notes}
         return sorted(last.values(), key=lambda note: (note.batch, note.row.name))
 
@@ -289,7 +291,7 @@ class LedgerReader:
         columns = 'identity, since_ns, "by", database, place, epoch, batches, in_doubt'
         sql = f"SELECT {columns} FROM owners ORDER BY since_ns, identity"
         rows = ((*each[:2], each[2:5], each[5:7], each[7]) for each in self._select(sql))
-        found = {owner.identity: owner for owner in _converted([*rows], list[Owner])}
+        found = {owner.identity: owner for owner in self._converted([*rows], list[Owner])}
         is_copied = self.get_meta("file") != self.file
         put_back = {each: owner.put_back(is_copied=is_copied) for each, owner in found.items()}
         return found if self.is_believed else put_back
@@ -302,24 +304,14 @@ class LedgerReader:
     def _named(self, sql: str, *values: str | bytes | None) -> list[Any]:
         """Returns the rows that a query finds, and checks the name at the front of each."""
         found = self._select(sql, *values)
-        _check_names(found)
+        with decoded(self.file):
+            check_names([first for first, *_ in found])
         return found
 
-
-def _converted(found: list[Any], kind: type[_T]) -> _T:
-    """Returns what a query found as values of a type; SQLite would give any others, too."""
-    try:
-        return msgspec.convert(found, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise CorruptLedgerError(f"holds a row that can't be read: {error}") from error
-
-
-def _check_names(found: list[Any]) -> None:
-    """Refuses names that we would never have stored; the file may have been made by anybody."""
-    try:
-        check_names([first for first, *_ in found])
-    except (InvalidNameError, TypeError) as error:
-        raise CorruptLedgerError(f"holds a name that no release stores: {error}") from error
+    def _converted(self, found: list[Any], kind: type[_T]) -> _T:
+        """Returns what a query found as values of a type; SQLite would give any others, too."""
+        with decoded(self.file):
+            return msgspec.convert(found, kind, strict=False)
 
 
 def known(root: str) -> contextlib.closing[LedgerReader]:

@@ -209,7 +209,7 @@ def test_failed_migration_changes_nothing(file: Path, root: Path) -> None:
         ledger.commit()
     before = _rows_of_2(file)
     for open_ledger in (_opened, _peeked):
-        with pytest.raises(CorruptLedgerError, match="intent"):
+        with pytest.raises(CorruptLedgerError, match="no release stores"):
             open_ledger(root)
     assert _rows_of_2(file) == before
 

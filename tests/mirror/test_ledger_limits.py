@@ -155,6 +155,7 @@ def test_ledger_of_a_newer_format_is_refused_in_every_way(
             database.execute("UPDATE meta SET value = 77 WHERE key = 'format'")
             database.execute("ALTER TABLE rows RENAME COLUMN made TO created")
             database.execute("UPDATE rows SET kind = 'fifo'")
+            database.execute("CREATE TABLE copies (digest BLOB)")
             database.commit()
         before = exact_state(root / "d"), snapshot(root)
         with pytest.raises(LedgerError, match="has format 77") as refusal:
