@@ -18,7 +18,8 @@ class Declarer(NamedTuple):
 
     Attributes:
         by: Its name for people; of a directory target, the path of the engine's database.
-        database: The device and inode of that database; empty if unknown.
+        database: The device, the inode and the birth of that database; empty if unknown. Earlier
+            builds stored no birth.
         place: The key of the directory target in that database; empty for others.
     """
 
@@ -28,6 +29,13 @@ class Declarer(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.by} {self.place}".strip()
+
+    def has_file_of(self, other: Declarer) -> bool:
+        """True if both use one database, which may have been moved, or mounted once more."""
+        mine, others = self.database.split(), other.database.split()
+        if len(mine) == len(others) > 2:
+            return mine[1:] == others[1:]  # Many file systems get another device at each mount.
+        return bool(mine) and mine == others[:2]
 
 
 NOBODY: Final = Declarer()
@@ -72,7 +80,7 @@ class Owner(NamedTuple):
                 given; a relative one most often counts from a folder above the root.
         """
         mine = self.declarer
-        if mine.by == acting.by or (mine.database and mine.database == acting.database):
+        if mine.by == acting.by or mine.has_file_of(acting):
             return True
         above = acting.by.removesuffix(f"/{mine.by}")
         is_relative = not mine.database and above != acting.by
@@ -95,11 +103,11 @@ class Owner(NamedTuple):
         Either that database is a new one at the place of the owner's, or the root has come from
         elsewhere together with it, and is declared by its path.
         """
-        mine = self.declarer
-        if mine.by not in ("", acting.by) and mine.database != acting.database:
+        mine, is_same = self.declarer, self.declarer.has_file_of(acting)
+        if mine.by not in ("", acting.by) and not is_same:
             return False
         if mine.place == acting.place:
-            return mine.database != acting.database and bool(mine.database or not mine.by)
+            return not is_same and bool(mine.database or not mine.by)
         is_absolute = acting.place.startswith("/")
         return mine.place.startswith("/") and (
             is_absolute or mine.place.endswith(f"/{acting.place}")

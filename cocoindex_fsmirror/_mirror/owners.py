@@ -113,6 +113,11 @@ class OwnerFigures(NamedTuple):
     is_lost: bool
 
 
+def _has_come_for(younger: Owner, owner: Owner) -> bool:
+    """True if an owner is another one's successor, and not that of another app of its database."""
+    return younger is not owner and not owner.declarer.has_file_of(younger.declarer)
+
+
 def owners(root: str) -> list[OwnerFigures]:
     """Lists the owners in a mirror, in the order of their first updates.
 
@@ -121,14 +126,14 @@ def owners(root: str) -> list[OwnerFigures]:
     """
     with mirrored(root) as ledger:
         found = ledger.owners()
-        youngest = {str(owner.declarer): identity for identity, owner in found.items()}
+        youngest = {str(owner.declarer): owner for owner in found.values()}
         return [
             OwnerFigures(
                 identity,
                 by := str(owner.declarer),
                 owner.since_ns,
                 ledger.count(identity),
-                bool(by) and youngest[by] != identity,
+                bool(by) and _has_come_for(youngest[by], owner),
             )
             for identity, owner in found.items()
         ]

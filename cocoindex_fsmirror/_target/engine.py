@@ -71,11 +71,15 @@ def _environment_of(context_provider: Any) -> Any:
 
 
 def _database_of(environment: Any) -> tuple[str, str]:
-    """Returns path and identity of an environment's database."""
+    """Returns path and identity of an environment's database, which is a folder.
+
+    A new database often gets the inode number of a lost one. Nothing is added to the folder once
+    it is there, so that its mtime tells them apart, also after a move.
+    """
     path = os.path.abspath(environment.settings.db_path)
     with contextlib.suppress(OSError):
         there = os.stat(path)
-        return path, f"{there.st_dev} {there.st_ino}"
+        return path, f"{there.st_dev} {there.st_ino} {there.st_mtime_ns}"
     return path, ""
 
 

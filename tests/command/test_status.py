@@ -84,3 +84,22 @@ def test_status_names_databases_and_orphans_of_a_lost_one(
     assert "orphans      1 file of a database that was lost" in run("status", flow.root).stdout
     assert [(m["files"], m["lost"]) for m in found["mirrors"]] == [(1, True), (1, False)]
     assert run("status", flow.root).exit_code == 1
+
+
+def test_two_apps_of_one_database_may_share_a_mirror(tmp_path: Path) -> None:
+    async def declares(name: str) -> None:
+        out = await fsmirror.mount_dir_target(tmp_path / "out")
+        out.declare_file(name, "1")
+
+    env = coco.Environment(coco.Settings(db_path=tmp_path / "db"))
+    first, second = (
+        coco.App(coco.AppConfig(name, environment=env), declares, name) for name in ("a", "b")
+    )
+    for app in (first, second, first):
+        app.update_blocking()
+    found = told("status", tmp_path / "out")
+    assert found["orphans"] == 0
+    assert [(m["files"], m["lost"]) for m in found["mirrors"]] == [(1, False), (1, False)]
+    assert run("status", tmp_path / "out").exit_code == 0
+    second.drop_blocking()
+    assert [path.name for path in (tmp_path / "out").glob("[ab]")] == ["a"]

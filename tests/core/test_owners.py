@@ -38,6 +38,7 @@ def test_epochs_fit_if_no_side_is_of_another_time(
         (Declarer("/p/db", "1 2"), Declarer("/p/db", "1 3"), True),  # put back in its place
         (Declarer("/p/db", "1 2"), Declarer("/q/db", "1 2"), True),  # moved
         (Declarer("/p/db", "1 2"), Declarer("/q/db", "1 3"), False),
+        (Declarer("/p/db", "1 2 3"), Declarer("/q/db", "1 2 4"), False),  # the inode came back
         (Declarer("db"), Declarer("/p/db", "1 2"), True),  # of format 3, beside the root
         (Declarer("sub/db"), Declarer("/p/sub/db", "1 2"), True),
         (Declarer("db"), Declarer("/q/db", "1 2"), False),
@@ -49,3 +50,23 @@ def test_database_is_recognized_by_path_or_inode(
     known: Declarer, acting: Declarer, expected: bool
 ) -> None:
     assert Owner("o", declarer=known).is_of(acting, "/p/out") is expected
+
+
+@pytest.mark.parametrize(
+    ("known", "acting", "expected"),
+    [
+        (Declarer("/p/db", "1 2 3", "out"), Declarer("/p/db", "1 4 5", "out"), True),  # anew
+        (Declarer("/p/db", "1 2 3", "out"), Declarer("/p/db", "1 2 5", "out"), True),
+        (Declarer("/p/db", "1 2", "out"), Declarer("/p/db", "1 4 5", "out"), True),
+        (Declarer("/p/db", "1 2 3", "out"), Declarer("/p/db", "1 2 3", "out"), False),  # other app
+        (Declarer("/p/db", "1 2 3", "out"), Declarer("/p/db", "7 2 3", "out"), False),  # remounted
+        (Declarer("/p/db", "1 2", "out"), Declarer("/p/db", "1 2 3", "out"), False),
+        (Declarer("/p/db", "1 2 3", "/p/o"), Declarer("/q/db", "7 2 3", "/q/o"), True),  # moved
+        (Declarer("/p/db", "1 2", "/p/o"), Declarer("/q/db", "1 2 3", "/q/o"), True),
+        (Declarer("/p/db", "1 2 3", "/p/o"), Declarer("/q/db", "1 2 4", "/q/o"), False),
+    ],
+)
+def test_owner_passes_to_a_new_database_or_with_one_that_moved(
+    known: Declarer, acting: Declarer, expected: bool
+) -> None:
+    assert Owner("o", declarer=known).passes_to(acting) is expected

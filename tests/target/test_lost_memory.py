@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +130,26 @@ def test_only_files_that_no_memory_knows_stay(flow: Flow, lose: Callable[[Flow],
     assert contents(flow.tree) == flow.files | unknown
     # The ledger alone still tells what was ours.
     assert backups(flow.root) == ([b"3"] if lose is forget_both else [])
+
+
+def test_new_database_with_the_inode_of_a_lost_one_carries_on(flow: Flow, tmp_path: Path) -> None:
+    flow.files = dict(FILES)
+    flow.update()
+    flow.close()
+    fold_ledgers()
+    forget_database(flow)
+    # ext4 gives a new folder the inode number of one that was just removed.
+    (new := tmp_path / "new").mkdir()
+    ledger = sqlite3.connect(flow.root / ".fsmirror/ledger.sqlite3")
+    with contextlib.closing(ledger), ledger:
+        (stored,) = ledger.execute("SELECT database FROM owners").fetchone()
+        device, _, birth = stored.split()
+        ledger.execute("UPDATE owners SET database = ?", [f"{device} {new.stat().st_ino} {birth}"])
+    new.rename(flow.database)
+    flow.files = {"same": b"1", "edited": b"new"}
+    flow.update()
+    assert contents(flow.tree) == flow.files
+    assert backups(flow.root) == []
 
 
 def test_corrupt_ledger_is_set_aside_and_logged(
