@@ -82,9 +82,8 @@ class Owner(NamedTuple):
         mine = self.declarer
         if mine.by == acting.by or mine.has_file_of(acting):
             return True
-        above = acting.by.removesuffix(f"/{mine.by}")
-        is_relative = not mine.database and above != acting.by
-        return is_relative and root.startswith(f"{above}/")
+        above = acting.by.removesuffix(mine.by)
+        return not mine.database and above.endswith("/") and root.startswith(above)
 
     def put_back(self, *, is_copied: bool) -> Owner:
         """Returns what a ledger that was put back, or copied from elsewhere, says of the owner.

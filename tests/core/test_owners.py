@@ -17,7 +17,8 @@ from cocoindex_fsmirror._core.owners import Declarer, Epoch, Owner, fits
         (Epoch("u2", 1), Epoch("u1", 2), ["u2"], "u1", True),  # it was interrupted
         (Epoch("u2", 1), Epoch("u1", 2), ["u2", "u3"], "u1", True),  # and so was the next one
         (Epoch("u2", 1), Epoch("u1", 2), ["u3"], "u2", True),  # or the first after its removals
-        (Epoch("u1", 2), Epoch("u2", 1), ["u2"], "u1", False),  # the ledger was put back
+        (Epoch("u0", 2), Epoch("u1", 2), ["u3"], "u2", False),  # the ledger was put back
+        (Epoch("u1", 2), Epoch("u2", 1), ["u2"], "u1", False),
         (Epoch("u2", 1), Epoch("u1", 2), ["u1"], "", False),  # the database was put back
         (Epoch("u2", 1), None, ["u2"], "u1", True),  # the end is not remembered
         (Epoch("u1", 2), None, ["u2"], "u1", True),
@@ -42,8 +43,10 @@ def test_epochs_fit_if_no_side_is_of_another_time(
         (Declarer("db"), Declarer("/p/db", "1 2"), True),  # of format 3, beside the root
         (Declarer("sub/db"), Declarer("/p/sub/db", "1 2"), True),
         (Declarer("db"), Declarer("/q/db", "1 2"), False),
+        (Declarer("db"), Declarer("/p/odb", "1 2"), False),
         (Declarer("db", "1 2"), Declarer("/p/db", "1 3"), False),
         (Declarer("/p/db"), Declarer("/q/db", "1 3"), False),
+        (Declarer("/p/db"), Declarer("/q/db"), False),
     ],
 )
 def test_database_is_recognized_by_path_or_inode(
@@ -64,6 +67,17 @@ def test_database_is_recognized_by_path_or_inode(
         (Declarer("/p/db", "1 2 3", "/p/o"), Declarer("/q/db", "7 2 3", "/q/o"), True),  # moved
         (Declarer("/p/db", "1 2", "/p/o"), Declarer("/q/db", "1 2 3", "/q/o"), True),
         (Declarer("/p/db", "1 2 3", "/p/o"), Declarer("/q/db", "1 2 4", "/q/o"), False),
+        (Declarer("/p/db", "", "/p/out"), Declarer("/p/db", "1 3", "/p/out"), False),  # perhaps
+        (Declarer("/p/db", "1 2", "out"), Declarer("/q/db", "1 3", "out"), False),
+        (Declarer("/p/db", "1 2", "/p/out"), Declarer("/q/db", "1 3", "/q/out"), False),
+        (Declarer(place="out"), Declarer("/q/db", "1 3", "out"), True),  # copied
+        (Declarer(place="/p/out"), Declarer("/q/db", "1 3", "/q/out"), True),
+        (Declarer("/p/db", "1 2", "/p/out"), Declarer("/q/db", "1 2", "/q/out"), True),  # moved
+        (Declarer("/p/db", "1 2", "/p/out"), Declarer("/p/db", "1 3", "/p/new"), True),
+        (Declarer("/p/db", "1 2", "/p/out"), Declarer("/q/db", "1 2", "out"), True),
+        (Declarer("/p/db", "1 2", "/p/out"), Declarer("/q/db", "1 2", "other"), False),
+        (Declarer("/p/db", "1 2", "/p/out"), Declarer("/q/db", "1 2", "ut"), False),
+        (Declarer("/p/db", "1 2", "out"), Declarer("/q/db", "1 2", "/q/out"), False),
     ],
 )
 def test_owner_passes_to_a_new_database_or_with_one_that_moved(

@@ -84,14 +84,35 @@ def test_owner_under_another_key_is_not_torn_down(
 def test_copied_ledger_belongs_to_the_database_that_comes_with_it(
     mirror: Mirror, root: Path, tmp_path: Path
 ) -> None:
+    original, at = tmp_path / "p.db", tmp_path / "copy"
+    original.mkdir()
+    prepare(mirror, original)
+    mirror.prepare(Owner(OTHER, declarer=Declarer("a program")), DriftReport())
+    mirror.close()
+    shutil.copytree(root, at)
+    assert (owner_at(at).declarer, owner_at(at).in_doubt) == (Declarer(place="out"), True)
+    assert owner_at(at, OTHER) == owner_at(root, OTHER)
+    with Mirror(at) as copy:
+        prepare(copy, tmp_path / "q.db", "1 3")
+        assert owner_at(at).declarer.by == str(tmp_path / "q.db")
+        assert owner_at(at).in_doubt
+
+
+def test_ledger_that_was_put_back_keeps_its_database(
+    mirror: Mirror, root: Path, tmp_path: Path
+) -> None:
     original = tmp_path / "p.db"
     original.mkdir()
     prepare(mirror, original)
+    before = owner_at(root)
     mirror.close()
-    shutil.copytree(root, tmp_path / "copy")
-    with Mirror(tmp_path / "copy") as copy:
-        prepare(copy, tmp_path / "q.db", "1 3")
-        assert owner_at(tmp_path / "copy").declarer.by == str(tmp_path / "q.db")
+    shutil.copytree(root, tmp_path / "saved")
+    shutil.rmtree(root)
+    shutil.copytree(tmp_path / "saved", root)
+    assert owner_at(root) == before._replace(in_doubt=True)
+    with pytest.raises(RootError, match=r"q\.db is a copy"):
+        prepare(mirror, tmp_path / "q.db", "1 3")
+    assert owner_at(root) == before._replace(in_doubt=True)
 
 
 def test_owner_in_doubt_has_every_file_read(mirror: Mirror, root: Path) -> None:

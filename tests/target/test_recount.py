@@ -1,0 +1,45 @@
+"""Paths that the ledger remembers, and what an update in doubt knows of their declarations."""
+
+from __future__ import annotations
+
+import pytest
+
+from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.rows import Row
+from cocoindex_fsmirror._core.states import Kind
+from cocoindex_fsmirror._target.engine import Component
+from cocoindex_fsmirror._target.recount import Recount
+from tests.support import OWNER
+
+RUNNING = {"/ran": Component(True, frozenset()), "/new": Component(False, frozenset())}
+RUNNING["/skipped"] = Component(True, frozenset({"a", "b"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "component", "expected"),
+    [
+        ("declared", "", "/gone", True),
+        ("a", "", "/gone", False),
+        ("a", "", "/ran", False),
+        ("a", "", "/new", None),  # has never run to its end
+        ("a", "", "/skipped", True),
+        ("d/b", "d//", "/skipped", True),
+        ("d/b", "", "/skipped", False),
+        ("d/c", "d//", "/skipped", False),
+    ],
+)
+def test_path_is_declared_by_what_runs_or_has_run(
+    name: str, container: str, component: str, expected: bool | None
+) -> None:
+    recount = Recount(frozenset(), is_out_of_step=False, names={Name("declared")})
+    row = Row(Name(name), Kind.FILE, OWNER, container, component)
+    assert recount.is_declared(row, RUNNING) is expected
+    assert recount.is_declared(row, None) is (True if name == "declared" else None)
+
+
+@pytest.mark.parametrize(("component", "expected"), [("/ran", False), ("/skipped", None)])
+def test_component_that_should_have_run_again_is_in_doubt(
+    component: str, expected: bool | None
+) -> None:
+    recount = Recount(frozenset(), is_out_of_step=True, components={"/ran"})
+    assert recount.is_declared(Row(Name("c"), Kind.FILE, OWNER, "", component), RUNNING) is expected
