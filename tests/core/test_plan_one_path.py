@@ -239,6 +239,18 @@ def test_found_folder_is_recorded_as_not_made_by_us() -> None:
         assert not world.rows["f"].made
 
 
+def test_found_folder_that_is_declared_no_longer_is_only_forgotten() -> None:
+    plan = World({"a": "dir"}, {"a": dir_row("a", made=False, declared=True)}).plan(delete("a"))
+    assert (plan.forget, plan.prune) == (("a",), ())
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_folder_that_goes_is_told_of_unless_it_was_already(declared: bool) -> None:
+    rows = {"a": dir_row("a", declared=declared, seen=True)}
+    (row,) = World({"a": "dir"}, rows).plan(delete("a")).prune
+    assert (row.declared, row.seen) == (False, not declared)
+
+
 def test_unsynced_bytes_are_written_anew() -> None:
     world = World({"f": NEW}, {"f": file_row("f", NEW, unsynced=True)})
     assert [put.intent.name for put in world.update(write("f", NEW)).files] == ["f"]

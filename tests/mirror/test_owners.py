@@ -71,6 +71,17 @@ def test_copy_is_refused_only_while_the_original_is_there(
     assert not contents(snapshot(root))
 
 
+def test_database_that_may_be_a_copy_tears_nothing_down(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Earlier releases stored a relative path as it was, so nobody can tell where it leads."""
+    mirror.prepare(Owner(OWNER, declarer=Declarer("lost/db", "", "out")), DriftReport())
+    mirror.apply([write("a", b"1")])
+    mirror.tear_down(OWNER, Declarer("/q/db", "1 3", "out"))
+    assert contents(snapshot(root)) == {"a": b"1"}
+    assert "the database lost/db, and /q/db is a copy of that" in caplog.text
+
+
 def test_owner_under_another_key_is_not_torn_down(
     mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
