@@ -58,7 +58,7 @@ def admit(tree: Tree, ledger: Ledger, acting: Owner, *, begins: bool = False) ->
 def doubt(_tree: Tree, ledger: Ledger, owner: str) -> None:
     """Notes that some paths of an owner may be declared no longer."""
     known = ledger.owners().get(owner)
-    if known is not None and not known.in_doubt:
+    if known is not None:
         ledger.set_owner(known._replace(in_doubt=True))
 
 

@@ -39,6 +39,15 @@ def test_epoch_counts_the_batches_that_changed_something(mirror: Mirror, root: P
     assert prepare(mirror, root) == Epoch("u2", 2)
 
 
+def test_update_whose_end_is_not_noticed_stores_its_epoch_at_once(
+    mirror: Mirror, root: Path
+) -> None:
+    prepare(mirror, root)
+    began = mirror.prepare(Owner(OWNER, epoch=Epoch("u2")), DriftReport(), begins=True)
+    assert began == owner_at(root).epoch == Epoch("u2")
+    assert owner_at(root).since_ns > 0
+
+
 def test_owner_that_loses_a_path_gets_an_epoch_that_fits_nothing(
     mirror: Mirror, root: Path
 ) -> None:
@@ -82,13 +91,22 @@ def test_database_that_may_be_a_copy_tears_nothing_down(
     assert "the database lost/db, and /q/db is a copy of that" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("place", "acting", "is_removed"),
+    [("new", "old", False), ("new", "new", True), ("new", "", True), ("", "new", True)],
+)
 def test_owner_under_another_key_is_not_torn_down(
-    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+    mirror: Mirror,
+    root: Path,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+    acting: str,
+    is_removed: bool,
 ) -> None:
-    prepare(mirror, root, place="new")
+    prepare(mirror, root, place=place)
     mirror.apply([write("a", b"1")])
-    mirror.tear_down(OWNER, Declarer(str(root), "1 2", "old"))
-    assert contents(snapshot(root)) == {"a": b"1"}
+    mirror.tear_down(OWNER, Declarer(str(root), "1 2", acting))
+    assert contents(snapshot(root)) == ({} if is_removed else {"a": b"1"})
     assert caplog.messages == []
 
 
@@ -107,6 +125,20 @@ def test_copied_ledger_belongs_to_the_database_that_comes_with_it(
         prepare(copy, tmp_path / "q.db", "1 3")
         assert owner_at(at).declarer.by == str(tmp_path / "q.db")
         assert owner_at(at).in_doubt
+
+
+def test_copied_mirror_is_torn_down_by_the_database_that_comes_with_it(
+    mirror: Mirror, root: Path, tmp_path: Path
+) -> None:
+    original, at = tmp_path / "p.db", tmp_path / "copy"
+    original.mkdir()
+    prepare(mirror, original)
+    mirror.apply([write("a", b"1")])
+    mirror.close()
+    shutil.copytree(root, at)
+    Mirror(at).tear_down(OWNER, Declarer(str(tmp_path / "q.db"), "1 3", "out"))
+    assert contents(snapshot(root)) == {"a": b"1"}
+    assert not at.exists() or not contents(snapshot(at))
 
 
 def test_ledger_that_was_put_back_keeps_its_database(
