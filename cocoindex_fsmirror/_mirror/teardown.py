@@ -12,7 +12,7 @@ from .._core.errors import ApplyError, CorruptLedgerError
 from .._core.layout import ABILITIES, FOLDER, GITIGNORE, LEDGER_FILES, LOCK, STAGING, backups_of
 from .._core.names import ROOT
 from .._core.owners import NOBODY, Declarer, Epoch
-from .._core.rows import Row
+from .._core.rows import Displaced, Row
 from .._core.states import Kind
 from .._disk.roots import is_there, remove_root
 from .._disk.tree import Tree
@@ -83,20 +83,23 @@ def remove_undeclared(
     owner: str,
     epoch: Epoch,
     besides: Collection[str],
-    is_declared: Callable[[Row], bool | None],
+    is_declared: Callable[[Row | Displaced], bool | None],
     *,
     brake: Brake | None = None,
-) -> None:
+) -> Epoch:
     """Removes paths that the ledger remembers, and that nobody has declared again.
 
     Args:
         session: The session of the root.
         owner: The identity of the owner that has declared its paths again.
-        epoch: Its epoch from now on.
+        epoch: Its epoch from now on, if it was in doubt or something is removed.
         besides: Owners that it has come in the place of; those without paths are forgotten.
-        is_declared: True if a path of one of them is declared, False if it is not, and ``None``
-            if that can't be told.
+        is_declared: True if a path of one of them is declared, or what gave way there, False if
+            it is not, and ``None`` if that can't be told.
         brake: Stops the removal if it is too much.
+
+    Returns:
+        The epoch of the owner now.
 
     Raises:
         ApplyError: Some paths could not be removed.
@@ -104,21 +107,28 @@ def remove_undeclared(
         TooManyRemovalsError: The brake stopped it; nothing was removed.
     """
 
-    def act(tree: Tree, ledger: Ledger) -> Outcome:
-        rows = [row for each in (owner, *besides) for row in ledger.rows_of(each) if row.declared]
-        verdicts = {row.name: is_declared(row) for row in rows}
-        gone = [row for row in rows if verdicts[row.name] is False]
+    def act(tree: Tree, ledger: Ledger) -> tuple[Epoch, Outcome]:
+        owners = (owner, *besides)
+        rows: list[Row | Displaced] = [note for note in ledger.displaced() if note.owner in owners]
+        rows += [row for each in owners for row in ledger.rows_of(each) if row.declared]
+        verdicts = [is_declared(row) for row in rows]
+        judged = list(zip(rows, verdicts, strict=True))
+        gone = [row for row, verdict in judged if verdict is False]
         outcome = apply_intents(tree, ledger, map(removal, gone), brake=brake)
-        _forget(ledger, {*besides} - {row.owner for row in rows if verdicts[row.name] is not False})
-        in_doubt = None in verdicts.values() or bool(outcome.failures)
+        _forget(ledger, {*besides} - {row.owner for row, verdict in judged if verdict is not False})
+        in_doubt = None in verdicts or bool(outcome.failures)
         known = ledger.owners().get(owner)
-        if known is not None:  # Else the ledger was lost: the next look has to notice.
-            ledger.set_owner(known._replace(epoch=epoch, in_doubt=in_doubt))
-        return outcome
+        if known is None:  # The ledger was lost: the next look has to notice.
+            return epoch, outcome
+        if known.in_doubt or in_doubt or gone:
+            known = known._replace(epoch=epoch, in_doubt=in_doubt)
+            ledger.set_owner(known)
+        return known.epoch, outcome
 
-    outcome = session.run(act)
+    settled, outcome = session.run(act)
     if outcome.failures:
         raise ApplyError(session.root, outcome.failures)
+    return settled
 
 
 def _may_begin(root: str, owner: str, acting: Declarer) -> bool:

@@ -41,7 +41,7 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
         place, own, spec = self._place, Name(internal(cast("str | bytes", key))), _spec_of(declared)
         name, update = join(place.prefix, own), place.update
         if update.recount is not None and spec is not GONE:
-            update.recount.names.add(name)
+            update.recount.names.setdefault(name, set()).add(place.container)
             update.recount.components.add(spec.component)
         record = record_of(spec.state, spec.component)
         drifted = bool(spec.rival) or (update.drift is not None and name in update.drift.names)

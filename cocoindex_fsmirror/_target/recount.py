@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .._core.names import Name
-from .._core.rows import Row
+from .._core.rows import Displaced, Row
 from .engine import Components
 
 __all__ = ["Recount"]
@@ -24,25 +24,26 @@ class Recount:
         besides: Owners that the root's owner has come in the place of.
         is_out_of_step: True if the ledger and the engine's database are of different times, so
             that every component runs in this update.
-        names: The paths that were declared.
+        names: The paths that were declared, each with the containers that it was declared in.
         components: The components that declared them.
     """
 
     besides: frozenset[str]
     is_out_of_step: bool
-    names: set[Name] = field(default_factory=set)
+    names: dict[Name, set[str]] = field(default_factory=dict)
     components: set[str] = field(default_factory=set)
 
-    def is_declared(self, row: Row, running: Components | None) -> bool | None:
+    def is_declared(self, row: Row | Displaced, running: Components | None) -> bool | None:
         """True if a path is declared, False if it is not; ``None`` if that can't be told.
 
         A component that was not run still declares what the engine has recorded for it.
 
         Args:
-            row: The row of the path.
+            row: The row of the path, or the note of a declaration of it that gave way.
             running: The components that there are; ``None`` if that can't be told.
         """
-        if row.name in self.names:
+        containers = self.names.get(row.name)
+        if containers and (isinstance(row, Row) or row.container in containers):
             return True
         if running is None:
             return None

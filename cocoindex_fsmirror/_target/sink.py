@@ -177,7 +177,7 @@ def _conclude(context_provider: Any, action: Conclude) -> None:
     is_declared = partial(recount.is_declared, running=running)
     session = mirror_at(root).session
     try:
-        remove_undeclared(
+        epoch = remove_undeclared(
             session, action.owner, epoch, recount.besides, is_declared, brake=update.brake
         )
     except ApplyError:

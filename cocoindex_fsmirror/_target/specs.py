@@ -173,9 +173,9 @@ class RootUpdate:
             self.why_all_run = "it, or the engine's database, was put back from another time"
         elif previous and owner in self.drift.stale:
             self.why_all_run = "files drifted, and their component did not run again by itself"
-        is_handed_over = known is not None and not previous
-        in_doubt = known is not None and known.in_doubt
-        if is_out_of_step or is_handed_over or in_doubt or others - {owner}:
+        # Without the end of an update the root is new to the engine, or was dropped in part.
+        in_doubt = known is not None and (known.in_doubt or self.memory == [])
+        if is_out_of_step or in_doubt or others - {owner}:
             self.recount = Recount(frozenset(others - {owner}), is_out_of_step)
 
 

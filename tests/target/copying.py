@@ -1,7 +1,8 @@
-"""The ways in which people copy folders, and put them back."""
+"""The ways in which people copy folders, put them back, and mount them."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,9 +26,34 @@ def put_back(copy: Path, to: Path, how: How, left_out: str = "") -> None:
         options = ["--delete"] if how in {"rsync --delete", "replace"} else []
         options += ["--inplace"] if how == "rsync --inplace" else []
         if how == "replace" and not left_out:
-            shutil.rmtree(to)
+            take_away(to)
         # A database that is mapped into memory can change without another time.
         _run("rsync", "-ac", *options, *_without(left_out), f"{copy}/", f"{to}/")
+
+
+def bind(folder: Path, point: Path) -> bool:
+    """Mounts a folder at another path too; false without the rights."""
+    point.mkdir(parents=True, exist_ok=True)
+    return os.geteuid() == 0 and not subprocess.call(["mount", "--rbind", folder, point])
+
+
+def points(folder: Path) -> list[Path]:
+    """Returns the mounts on a folder and in it, the last one first."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    found = [Path(line.split()[4]) for line in lines]
+    return [point for point in reversed(found) if point.is_relative_to(folder)]
+
+
+def unbind(point: Path) -> None:
+    """Takes a mount away, and those in it, also if something there is still open."""
+    for each in points(point):
+        _run("umount", "--lazy", str(each))
+
+
+def take_away(folder: Path) -> None:
+    """Removes a folder, and the mounts on it and in it, but not what they show."""
+    unbind(folder)
+    shutil.rmtree(folder)
 
 
 def _without(name: str) -> list[str]:

@@ -34,6 +34,9 @@ class Project:
         is_memoized: True if each file is declared in a memoized component of its own.
         base: The folder that holds the root; the project itself, as a rule.
         key: The name of the root.
+        is_exact: True if what nobody declares goes to the backups.
+        is_nested: True if the flow declares the files in folders through targets of those.
+        real: The folder beneath, if it is mounted at the path; the path itself, as a rule.
         declared: The files that the flow declares.
         program: The files that a program declares by ``Mirror.update``.
     """
@@ -43,12 +46,17 @@ class Project:
     is_memoized: bool = True
     base: Path = Path()
     key: str = "out"
+    is_exact: bool = False
+    is_nested: bool = False
+    real: Path = Path()
     declared: dict[str, bytes] = field(default_factory=dict)
     program: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.base == Path():
             self.base = self.path
+        if self.real == Path():
+            self.real = self.path
 
     @property
     def root(self) -> Path:
@@ -107,6 +115,12 @@ class Project:
             del app
         return "\n".join(errors)
 
+    def run_program(self) -> None:
+        """Runs the program, which raises its errors."""
+        with fsmirror.Mirror(self.root) as mirror, mirror.update() as files:
+            for name, content in self.program.items():
+                files.write(name, content)
+
     @contextlib.contextmanager
     def _app(self, errors: list[str]) -> Iterator[coco.App[[Project], None]]:
         """Opens the app in the folder of the project, and closes it."""
@@ -133,10 +147,23 @@ async def _run(project: Project) -> None:
         "absolute": project.root,
         "context": fsmirror.FilePath(project.key, base_dir=OUT),
     }
-    out = await fsmirror.mount_dir_target(where[project.style])
-    if project.is_memoized:
-        files = project.declared.items()
-        await coco.mount_each(page, [(name, (name, content)) for name, content in files], out)
-    else:
-        for name, content in project.declared.items():
-            out.declare_file(name, content)
+    out = await fsmirror.mount_dir_target(where[project.style], exact=project.is_exact)
+    targets: dict[str, fsmirror.DirTarget] = {"": out}
+    for name, content in project.declared.items():
+        above = await _nested(targets, Path(name).parent) if project.is_nested else ""
+        item = (os.path.relpath(name, above), content)
+        if project.is_memoized:
+            await coco.mount(coco.component_subpath(name), page, item, targets[above])
+        else:
+            targets[above].declare_file(*item)
+
+
+async def _nested(targets: dict[str, fsmirror.DirTarget], folder: Path) -> str:
+    """Declares the targets of a folder, one in the other; returns the path of the last one."""
+    path, above = ("", "") if folder == Path() else (str(folder), "")
+    if path not in targets:
+        above = await _nested(targets, folder.parent)
+        targets[path] = await coco.use_mount(
+            coco.component_subpath("folder", path), targets[above].declare_dir_target, folder.name
+        )
+    return path

@@ -7,7 +7,7 @@ import functools
 import gc
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import cocoindex as coco
 import pytest
@@ -188,3 +188,18 @@ def failing_step(number: int) -> Iterator[None]:
 def _die() -> NoReturn:
     """Raises an error that stands for the death of the process."""
     raise BoomError("inside the sink")
+
+
+class Interruption(NamedTuple):
+    """A failure of an update: before or after the sink, or at the k-th change of the disk."""
+
+    where: str = "nowhere"
+    step: int = 0
+
+    def injected(self) -> contextlib.AbstractContextManager[None]:
+        """Injects the failure."""
+        if self.where == "inside":
+            return failing_step(self.step)
+        if self.where == "nowhere":
+            return contextlib.nullcontext()
+        return failing_sink(after=self.where == "after")

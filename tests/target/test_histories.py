@@ -6,7 +6,6 @@ Random histories, and an oracle that shares no decision with the package.
 from __future__ import annotations
 
 import itertools
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Final, TypeAlias, get_args
@@ -17,26 +16,36 @@ from hypothesis import strategies as st
 
 from tests.crash.disks import Cut, made_disk
 from tests.disk.grounds import KINDS, Kind, laid_out
-from tests.target.copying import How
+from tests.target.copying import How, take_away
 from tests.target.declarers import DATABASE, STYLES, Style
-from tests.target.histories import Memory, World
+from tests.target.flows import Interruption
+from tests.target.histories import World
+from tests.target.users import Edit, Memory, Move
 from tests.target.witness import EVERYWHERE, NAMES
 
 Step: TypeAlias = tuple[Any, ...]
 
 _index = st.integers(0, 3)
 _memory = st.sampled_from(get_args(Memory))
-_name = st.sampled_from(EVERYWHERE)
+_name = st.sampled_from((*EVERYWHERE, "d"))
 _declared = st.sampled_from([(owner, name) for owner in NAMES for name in NAMES[owner]])
 _version = st.integers(0, 2)
+_cut = st.one_of(
+    st.builds(Interruption, st.just("inside"), st.integers(0, 15)),
+    st.just(Interruption("after")),
+)
 _damage = st.sampled_from([bytes(4096), b"\xa5" * 4096, b"\xff" * 7])
 
 STEPS: Final = st.lists(
     st.one_of(
         st.tuples(st.just("update"), _index),
-        st.tuples(st.sampled_from(["sync", "run_program", "drop", "switch", "move"]), _index),
+        st.tuples(st.sampled_from(["sync", "run_program", "drop"]), _index),
+        st.tuples(st.sampled_from(["switch", "nest", "tidy"]), _index),
+        st.tuples(st.just("move"), _index, st.sampled_from(get_args(Move))),
+        st.tuples(st.sampled_from(["update", "sync", "run_program", "drop"]), _index, _cut),
         st.tuples(st.just("declare"), _index, _declared, _version),
-        st.tuples(st.sampled_from(["edit", "delete"]), _index, _name),
+        st.tuples(st.just("edit"), _index, _name, st.sampled_from(get_args(Edit))),
+        st.tuples(st.just("delete"), _index, _name),
         st.tuples(st.sampled_from(["back_up", "lose"]), _index, _memory),
         st.tuples(st.just("restore"), _index, st.sampled_from(get_args(How))),
         st.tuples(st.just("copy"), _index, st.sampled_from(["cp", "rsync"]), st.booleans()),
@@ -69,14 +78,14 @@ def carry_out(world: World, step: Step) -> None:
 def play(style: Style, is_memoized: bool, steps: list[Step], at: Path | None = None) -> None:
     """Plays a history in a new folder, and checks what came of it."""
     top = Path(tempfile.mkdtemp(dir=at))
+    world = World(top)
     try:
-        world = World(top)
         world.update(world.make_project(style, is_memoized=is_memoized))
         for step in steps:
             carry_out(world, step)
         world.conclude()
     finally:
-        shutil.rmtree(top)
+        take_away(top)
 
 
 def examples(count: int) -> settings:
@@ -117,7 +126,18 @@ def test_memories_that_disagree_on_a_disk(kind: Kind, tmp_path: Path) -> None:
         run()
 
 
-_CALM: Final = {"update", "sync", "run_program", "declare", "edit", "delete", "drop", "switch"}
+_CALM: Final = {
+    "update",
+    "sync",
+    "run_program",
+    "declare",
+    "edit",
+    "delete",
+    "drop",
+    "switch",
+    "nest",
+    "tidy",
+}
 
 
 @pytest.mark.slow

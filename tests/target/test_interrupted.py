@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +13,7 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from tests.support import contents, exact_state, snapshot, staged
-from tests.target.flows import Flow, Main, failing_sink, failing_step, memoized, plain
+from tests.target.flows import Flow, Interruption, Main, memoized, plain
 
 FILES = ("a", "a/b", "b", "a/c/d", "a/c")
 CONTENTS = (b"", b"1", b"two")
@@ -26,21 +24,6 @@ Files = dict[str, bytes]
 def is_possible(files: Files) -> bool:
     """True if no file is declared below another."""
     return not any(below.startswith(f"{above}/") for above in files for below in files)
-
-
-class Interruption(NamedTuple):
-    """A failure of an update: before or after the sink, or at the k-th change of the disk."""
-
-    where: str = "nowhere"
-    step: int = 0
-
-    def injected(self) -> AbstractContextManager[None]:
-        """Injects the failure."""
-        if self.where == "inside":
-            return failing_step(self.step)
-        if self.where == "nowhere":
-            return contextlib.nullcontext()
-        return failing_sink(after=self.where == "after")
 
 
 class Step(NamedTuple):

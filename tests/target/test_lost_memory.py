@@ -14,7 +14,7 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from tests.support import backups, contents, exact_state
-from tests.target.flows import OUT, Flow, memoized, page, plain
+from tests.target.flows import OUT, Flow, memoized, page, plain, ran
 
 MakeFlow = Callable[..., Flow]
 MAINS = pytest.mark.parametrize("main", [plain, memoized])
@@ -201,6 +201,24 @@ def test_files_of_a_nested_target_come_back_after_a_loss(
     flow.update()
     assert contents(flow.tree) == {"inner/edited": b"1", "inner/deleted": b"2"}
     assert backups(flow.root) == [b"edited"]
+
+
+def test_file_that_moves_to_another_target_during_a_loss_is_declared_once(
+    make_flow: MakeFlow,
+) -> None:
+    """The engine, which does not know the old declaration, never says that it has ended."""
+    before = make_flow(memoized)
+    before.files = {"inner/a": b"1"}
+    before.update()
+    before.close()
+    forget_database(before)
+    flow = make_flow(nested)
+    flow.files = {"a": b"1"}
+    for runs in (["a"], [], []):
+        flow.update()
+        assert ran == runs
+    assert contents(flow.tree) == before.files
+    assert fsmirror.Mirror(flow.root).verify() == []
 
 
 async def in_a_folder(flow: Flow) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._core.rows import Row
+from cocoindex_fsmirror._core.rows import Displaced, Row
 from cocoindex_fsmirror._core.states import Kind
 from cocoindex_fsmirror._target.engine import Component
 from cocoindex_fsmirror._target.recount import Recount
@@ -31,10 +31,19 @@ RUNNING["/skipped"] = Component(True, frozenset({"a", "b"}))
 def test_path_is_declared_by_what_runs_or_has_run(
     name: str, container: str, component: str, expected: bool | None
 ) -> None:
-    recount = Recount(frozenset(), is_out_of_step=False, names={Name("declared")})
+    recount = Recount(frozenset(), is_out_of_step=False, names={Name("declared"): {""}})
     row = Row(Name(name), Kind.FILE, OWNER, container, component)
     assert recount.is_declared(row, RUNNING) is expected
     assert recount.is_declared(row, None) is (True if name == "declared" else None)
+
+
+@pytest.mark.parametrize(("container", "expected"), [("", True), ("d//", False)])
+def test_declaration_that_gave_way_is_told_from_that_in_its_place(
+    container: str, expected: bool
+) -> None:
+    recount = Recount(frozenset(), is_out_of_step=False, names={Name("d/a"): {""}})
+    note = Displaced(Name("d/a"), OWNER, container, "/ran", Name("d/a"))
+    assert recount.is_declared(note, RUNNING) is expected
 
 
 @pytest.mark.parametrize(("component", "expected"), [("/ran", False), ("/skipped", None)])

@@ -13,7 +13,7 @@ import pytest
 import cocoindex_fsmirror as fsmirror
 from tests.support import backups, contents, exact_state, snapshot
 from tests.target.declaring import declare_sub
-from tests.target.flows import OUT, Flow, memoized, page, plain
+from tests.target.flows import OUT, BoomError, Flow, failing_step, memoized, page, plain
 
 MakeFlow = Callable[..., Flow]
 MAINS = pytest.mark.parametrize("main", [plain, memoized])
@@ -43,6 +43,22 @@ def test_drop_leaves_nothing_if_everything_was_ours(make_flow: MakeFlow, main: o
     flow.update()
     flow.drop()
     assert not flow.root.exists()
+
+
+@MAINS
+@pytest.mark.parametrize("step", [0, 1, 4])
+def test_update_after_a_failed_drop_removes_what_it_declares_no_more(
+    make_flow: MakeFlow, main: object, step: int
+) -> None:
+    flow = make_flow(main)
+    flow.files = FILES
+    flow.update()
+    with failing_step(step), pytest.raises(BoomError):
+        flow.drop()
+    flow.close()
+    flow.files = {"a": b"1"}
+    flow.update()
+    assert contents(flow.tree) == flow.files
 
 
 def test_drop_keeps_a_root_that_the_user_made(flow: Flow) -> None:

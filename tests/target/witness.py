@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -33,20 +34,25 @@ class Before:
         """Returns the files that were in a root."""
         return frozenset(self._files.get(root, {}).items())
 
-    def check_users(self) -> None:
+    def check_users(self, *, is_exact: bool) -> None:
         """Checks that all bytes of users are there, and in place where nobody wanted to be."""
         for root in self._roots:
             assert self._users[root] <= _bytes_in(root), "bytes of a user are lost"
             for name, content in self._files[root].items():
-                if name in {"f", "d/f"} and content in self._users[root]:
+                if not is_exact and name in {"f", "d/f"} and content in self._users[root]:
                     assert (root / name).read_bytes() == content
 
-    def check_others(self, root: Path, owner: Owner) -> None:
+    def check_others(self, root: Path, names: Collection[str]) -> None:
         """Checks that the files of other owners were not touched."""
-        names = set(EVERYWHERE) - {*NAMES[owner]}
         now = contents(snapshot(root))
         before = self._files.get(root, {})
         assert {n: now.get(n) for n in names} == {n: before.get(n) for n in names}
+
+    def check_whole(self, root: Path, owner: Owner, wanted: dict[str, bytes]) -> None:
+        """Checks that each file of an owner is the old one or the wanted one."""
+        now, before = contents(snapshot(root)), self._files.get(root, {})
+        for name in NAMES[owner]:
+            assert now.get(name) in {before.get(name), wanted.get(name)}, f"{name} is neither"
 
     def check_unchanged(self, besides: list[Path]) -> None:
         """Checks that nothing else was changed."""
