@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from typing import Final
 
-__all__ = ["WITHOUT_OWNERS", "mounts_below"]
+__all__ = ["REMOTE", "WITHOUT_OWNERS", "mounts_below"]
 
-WITHOUT_OWNERS: Final = (
-    *("9p", "afs", "ceph", "cifs", "exfat", "fuse", "hfs", "msdos", "nfs", "ntfs"),
-    *("prl_fs", "smb", "vboxsf", "vfat", "virtiofs"),
+# No trial can tell either of these; so here, and only here, the name of a type decides.
+REMOTE: Final = (
+    *("9p", "afs", "ceph", "cifs", "fuse", "nfs"),
+    *("prl_fs", "smb", "vboxsf", "virtiofs"),
 )
+"""File systems of a server, a host or a program: ``syncfs`` does not prove that a disk has it."""
+WITHOUT_OWNERS: Final = (*REMOTE, "exfat", "hfs", "msdos", "ntfs", "vfat")
 """File systems whose owners and modes are those of a mount, a server or a program."""
 
 

@@ -30,14 +30,12 @@ from .._core.states import (
 from . import calls
 from .abilities import Abilities
 from .calls import DIRECTORY, belongs_to_us, closing, digest_of_file, move, open_file, write_all
-from .mounts import WITHOUT_OWNERS, mounts_below
+from .mounts import REMOTE, WITHOUT_OWNERS, mounts_below
 
 _KEPT: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
 _OURS: Final = f"{RESERVED}/"
 NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """The errors that mean that a path, or a folder above it, does not exist as such."""
-# File systems whose syncfs does not prove that anything reached a disk. No trial can tell that.
-_NETWORK: Final = ("nfs", "cifs", "smb", "9p", "fuse", "ceph", "afs")
 
 _T = TypeVar("_T")
 
@@ -165,7 +163,7 @@ class Tree(Folders):
         self.kind, mounts = mounts_below(fd)
         self.mounts = frozenset(map(Name, mounts))
         self.abilities = Abilities(path, kind=self.kind)
-        self.can_syncfs = calls.syncfs is not None and not self.kind.startswith(_NETWORK)
+        self.can_syncfs = calls.syncfs is not None and not self.kind.startswith(REMOTE)
 
     # Looking
 

@@ -201,6 +201,7 @@ def test_link_beside_the_ledger_is_not_followed(
 
 
 PLANTED = {
+    "a trigger called as a table": "CREATE TRIGGER rows AFTER INSERT ON rows BEGIN SELECT 1; END",
     "a trigger": "CREATE TRIGGER t AFTER INSERT ON rows BEGIN DELETE FROM rows; END",
     "a view": "CREATE VIEW v AS SELECT * FROM rows",
     "an index": "CREATE INDEX i ON rows (owner)",
