@@ -160,7 +160,7 @@ def _handed_over(ledger: Ledger, leaving: Collection[str]) -> list[Row]:
     """Returns new rows for folders in which only other owners still have files."""
     handed = []
     for row in (row for owner in leaving for row in ledger.rows_of(owner)):
-        if row.kind == Kind.DIR and row.made:
+        if row.kind == Kind.DIR:
             heirs = (below.owner for below in ledger.rows_below(row.name))
             heir = next((heir for heir in heirs if heir not in leaving), None)
             if heir is not None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from errno import EPERM
 from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, RootError
+from cocoindex_fsmirror import ApplyError, Mirror, RootError
 from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.owners import Declarer, Epoch, Owner
 from cocoindex_fsmirror._mirror.reader import known
 from cocoindex_fsmirror._mirror.teardown import remove_undeclared
+from tests.steps import run_failing
 from tests.support import OWNER, contents, snapshot, write
 
 OTHER = "owner-b"
@@ -185,3 +187,25 @@ def test_undeclared_paths_go_and_those_in_doubt_stay(mirror: Mirror, root: Path)
     assert snapshot(root) == {"here": b""}
     with known(str(root)) as ledger:
         assert [*ledger.owners()] == [OWNER]
+
+
+def test_undeclared_path_that_stays_leaves_its_owner_in_doubt(mirror: Mirror, root: Path) -> None:
+    prepare(mirror, root)
+    mirror.apply([write("gone")])
+
+    def attempt() -> None:
+        with pytest.raises(ApplyError, match="'gone'"):
+            remove_undeclared(mirror.session, OWNER, Epoch("u2", 1), (), lambda _row: False)
+
+    assert (
+        run_failing(attempt, lambda call, args: (call, args[0]) == ("rename", "gone"), EPERM) == 1
+    )
+    assert (owner_at(root).epoch, owner_at(root).in_doubt) == (Epoch("u2", 1), True)
+
+
+def test_owner_that_a_lost_ledger_knew_stays_unknown(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("gone")])
+    remove_undeclared(mirror.session, OWNER, Epoch("u2", 1), (), lambda _row: False)
+    with known(str(root)) as ledger:
+        assert ledger.owners() == {}
+    assert snapshot(root) == {}

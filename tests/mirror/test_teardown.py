@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -11,8 +12,24 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror
+from cocoindex_fsmirror._core.drift_report import DriftReport
+from cocoindex_fsmirror._core.layout import LOCK, RESERVE
+from cocoindex_fsmirror._core.owners import Declarer, Owner
+from cocoindex_fsmirror._disk.roots import is_there
+from cocoindex_fsmirror._mirror import teardown as _teardown
+from cocoindex_fsmirror._mirror.outcome import Outcome
+from cocoindex_fsmirror._mirror.teardown import tear_down
 from tests.steps import run_failing
-from tests.support import OWNER, backups, contents, folder, snapshot, write
+from tests.support import (
+    OWNER,
+    backups,
+    contents,
+    exact_state,
+    folder,
+    ledger_rows,
+    snapshot,
+    write,
+)
 
 OTHER = "owner-b"
 
@@ -111,7 +128,8 @@ def test_root_with_backups_stays(tmp_path: Path) -> None:
         mirror.tear_down(OWNER)
     assert snapshot(root) == {}
     assert backups(root) == [b"foreign"]
-    assert not list((root / ".fsmirror").glob("ledger*"))
+    # Still out of Git's sight, and nothing else of ours is there.
+    assert sorted(os.listdir(root / ".fsmirror")) == [".gitignore", "backup"]
 
 
 def test_ledger_that_was_set_aside_stays_and_does_no_harm(root: Path) -> None:
@@ -159,11 +177,64 @@ def test_second_teardown_does_nothing(mirror: Mirror, root: Path) -> None:
     assert [path.name for path in root.iterdir()] == ["foreign"]
 
 
-def test_teardown_of_a_missing_root_makes_nothing(mirror: Mirror, root: Path) -> None:
+@pytest.mark.parametrize("owner", [OWNER, None])
+def test_teardown_of_a_missing_root_makes_nothing(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture, owner: str | None
+) -> None:
     mirror.apply([write("d/x", b"1")])
     shutil.rmtree(root)
-    mirror.tear_down(OWNER)
+    with caplog.at_level(logging.INFO, "cocoindex_fsmirror"):
+        assert tear_down(mirror.session, owner) == Outcome()
     assert not root.exists()
+    assert caplog.messages == [f"{root}: is gone already"]
+
+
+def test_owner_tears_nothing_down_by_a_damaged_ledger(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror.apply([write("x", b"1")])
+    mirror.close()
+    ledger = root / ".fsmirror" / "ledger.sqlite3"
+    ledger.write_bytes(b"garbage" * 1_000)
+    before = exact_state(root)
+    mirror.tear_down(OWNER)
+    assert exact_state(root) == before
+    (line,) = caplog.messages
+    assert line.startswith(f"{root}: nothing was removed, since the ledger is damaged: ")
+
+
+def test_owner_that_got_another_database_meanwhile_is_not_torn_down(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.apply([write("x", b"1")])
+
+    def admits_another(path: str) -> bool:
+        monkeypatch.setattr(_teardown, "_may_begin", lambda *_given: True)
+        with Mirror(root) as another:
+            another.prepare(Owner(OWNER, declarer=Declarer(str(root), "1 2")), DriftReport())
+        return is_there(path)
+
+    monkeypatch.setattr(_teardown, "is_there", admits_another)
+    mirror.tear_down(OWNER, Declarer("/copy/db", "1 3"))
+    assert contents(snapshot(root)) == {"x": b"1"}
+
+
+def test_teardown_removes_what_interrupted_runs_left_of_ours(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("x", b"1")])
+    mirror.close()
+    for name in (LOCK, RESERVE):
+        (root / name).touch(mode=0o600)
+    mirror.tear_down(OWNER)
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors can't be listed")
+def test_no_ledger_stays_open_after_its_teardown(mirror: Mirror, root: Path) -> None:
+    mirror.apply([write("x", b"1")])
+    mirror.tear_down(OWNER)
+    with contextlib.suppress(FileNotFoundError):
+        opened = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in opened if path.startswith(f"{root}/")]
 
 
 def test_teardown_of_an_unused_mirror_leaves_no_trace(root: Path) -> None:
@@ -179,14 +250,14 @@ def test_teardown_that_failed_for_a_file_can_be_repeated(
 ) -> None:
     mirror.apply([write("x", b"1"), write("y", b"1")])
 
-    def tear_down() -> None:
+    def attempt() -> None:
         with pytest.raises(ApplyError, match="'x'"):
             mirror.tear_down(OWNER)
 
     def takes_x(call: str, args: tuple[object, ...]) -> bool:
         return call == "rename" and args[0] == "x"
 
-    assert run_failing(tear_down, takes_x, 1) == 1
+    assert run_failing(attempt, takes_x, 1) == 1
     assert snapshot(root) == {"x": b"1"}
     assert "not ours" not in caplog.text
     mirror.tear_down(OWNER)
@@ -212,3 +283,11 @@ def test_nested_folders_are_handed_to_who_still_has_files_in_them(
     assert contents(snapshot(root)) == {"d/e/b": b"1"}
     mirror.tear_down("owner-b")
     assert not root.exists() or snapshot(root) == {}
+
+
+def test_found_folder_is_handed_to_nobody(mirror: Mirror, root: Path) -> None:
+    (root / "d").mkdir()
+    mirror.apply([folder("d"), write("d/mine", b"1")])
+    mirror.apply([write("d/theirs", b"1", owner="owner-b")])
+    mirror.tear_down(OWNER)
+    assert [row.name for row in ledger_rows(mirror)] == ["d/theirs"]
