@@ -69,7 +69,9 @@ def _all_changes(options: Options, found: Survey) -> Iterator[Change]:
         yield Change("update", "./")
     swept: set[Name] = set()
     if options.exact and os.path.isdir(root):
-        for path in foreign(root, known_in(found)):
+        listed, unlisted = foreign(root, known_in(found))
+        yield from (Change("fail", each.path, note=str(each)) for each in unlisted)
+        for path in listed:
             swept.add(Name(path.removesuffix("/")))
             is_folder = path.endswith("/")
             action, note = ("delete", "; if it is empty") if is_folder else ("back up", "")

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from .._core.errors import counted, readable
+from .._core.errors import LedgerError, counted, readable
 from .._core.names import RESERVED, Name
 from .._core.states import ABSENT
 from .._core.text import encoded
@@ -136,14 +136,15 @@ def verify(root: str, content: bool, exact: bool) -> Report:
 
     Each path is modified (other bytes, or another target of a link), missing,
     mode (only its mode or time differs), foreign (of another kind; with
-    --exact also what is not managed) or unread (it can't be looked at, or
-    read; exit status 3). A mirror that was copied or put back from a backup
+    --exact also what is not managed) or unread (it can't be looked at, read
+    or, with --exact, listed; exit status 3). A mirror that was copied or put back from a backup
     is not in order before the next update.
     """
-    found = [(each.name, each.how) for each in _differences(root, content=content)]
+    told: dict[str, str] = {each.name: each.how for each in _differences(root, content=content)}
     if exact:
-        found += [(name, "foreign") for name in foreign(root)]
-    found.sort(key=lambda pair: encoded(pair[0]))
+        extra, unlisted = foreign(root)
+        told |= dict.fromkeys(extra, "foreign") | {each.path: "unread" for each in unlisted}
+    found = sorted(told.items(), key=lambda pair: encoded(pair[0]))
     with reader.mirrored(root) as ledger:
         files, restored = ledger.count(), not ledger.is_believed
     unread = sum(1 for _, how in found if how == "unread")
@@ -206,11 +207,17 @@ def _located(path: Path) -> tuple[str, str]:
     followed = Path(os.path.realpath(path))
     place = Path(os.path.realpath(path.parent), path.name)
     # A link may be one of a mirror's files, or lead to a mirror.
+    refusal: Exception = click.UsageError(f"{path}: is in no mirror")
     for at in (place, followed) if path.name not in ("", "..") else (followed,):
         for above in at.parents if os.path.islink(at) else (at, *at.parents):
-            if reader.exists(str(above)):
-                return str(above), at.relative_to(above).as_posix()
-    raise click.UsageError(f"{path}: is in no mirror")
+            try:
+                if reader.exists(str(above)):
+                    return str(above), at.relative_to(above).as_posix()
+            except LedgerError as error:
+                if not isinstance(error.__cause__, OSError):
+                    raise
+                refusal = error  # A closed folder, as a rule below the root.
+    raise refusal
 
 
 def _unmanaged(root: str, name: str) -> str:

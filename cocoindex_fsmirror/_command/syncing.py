@@ -104,7 +104,7 @@ class Syncing:
         root, is_exact = self.options.root, self.options.exact
         try:
             drift = find_drift(root).names
-            return bool(drift or (is_exact and foreign(root, known_in(self._survey))))
+            return bool(drift or (is_exact and any(foreign(root, known_in(self._survey)))))
         except FsMirrorError:
             return True  # The next run will say what is wrong.
 

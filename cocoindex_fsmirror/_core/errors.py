@@ -176,7 +176,7 @@ _HINTS = {
     errno.EDQUOT: "free some of the quota, then update again",
     errno.EFBIG: "raise the limit on the size of files",
     errno.ENAMETOOLONG: "this file system can't hold the name",
-    errno.EACCES: "grant this user write access",
+    errno.EACCES: "grant this user access",
     errno.EPERM: "is it immutable, or owned by someone else?",
     errno.EROFS: "remount the file system writable",
     errno.EIO: "check the disk and the kernel's log",

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from .._core.errors import ApplyError, PathError, as_path_error, counted
+from .._core.errors import PathError, as_path_error, counted
 from .._core.layout import FOLDER, LEDGER, backups_of
 from .._core.names import ROOT, Name, folders_above, join, leaf, parent
 from .._core.states import ABSENT
@@ -73,24 +73,25 @@ def _is_another(tree: Tree, folder: Name) -> bool:
         return False  # The folder can't be removed either, and fails by name.
 
 
-def foreign(root: str, besides: Known = lambda _name, _is_folder: False) -> list[str]:
+def foreign(
+    root: str, besides: Known = lambda _name, _is_folder: False
+) -> tuple[list[str], list[PathError]]:
     """Lists what is in a root and not managed, by path; the path of a folder ends with ``/``.
 
     Args:
         root: The root of the mirror.
         besides: True of further paths that are not foreign.
 
+    Returns:
+        The paths, and an error for each other folder that can't be listed.
+
     Raises:
-        ApplyError: Some folders can't be listed.
         RootError: The root can't be read.
     """
     unlisted: list[PathError] = []
     with known(root) as ledger, opened(root) as tree:
         found = _find_foreign(tree, ledger, besides, unlisted)
-        listed = [f"{name}/" if is_folder else str(name) for name, is_folder in found]
-    if unlisted:
-        raise ApplyError(root, unlisted)
-    return listed
+        return [f"{name}/" if is_folder else str(name) for name, is_folder in found], unlisted
 
 
 def sweep(tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder: False) -> Outcome:

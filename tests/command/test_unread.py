@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror import FsMirrorError, Mirror
-from cocoindex_fsmirror._core.errors import ApplyError
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._disk.tree import Tree
-from cocoindex_fsmirror._mirror.exact import foreign
 from tests.command.commands import run, told
 from tests.support import exact_state, snapshot
 
@@ -98,14 +96,32 @@ def test_path_in_a_closed_folder_is_unread(target: Path) -> None:
 
 
 @pytest.mark.usefixtures("closed_folder")
+def test_why_finds_the_mirror_above_a_closed_folder(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refuse(path: Any, *more: Any, **options: Any) -> int:
+        if str(path).startswith(str(target / "d")):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert told("why", target / "d" / "b")["differs"] == "unread"
+    assert run("why", target / "d" / "b").exit_code == 3
+
+
+@pytest.mark.usefixtures("closed_folder")
 def test_foreign_files_in_a_closed_folder_are_not_denied(source: Path, target: Path) -> None:
-    with pytest.raises(ApplyError) as refusal:
-        foreign(str(target))
-    assert "list 'd': Permission denied" in str(refusal.value.exceptions[0])
+    (target / "mine").write_bytes(b"foreign")
     result = run("verify", target, "--exact")
     assert result.exit_code == 3
-    assert "list 'd': Permission denied" in result.stderr
-    assert "in order" not in result.output
+    assert {"unread    d", "foreign   mine"} <= {*result.stdout.splitlines()}
+    assert {"path": "d", "how": "unread"} in told("verify", target, "--exact")["differences"]
+    planned = run("sync", source, target, "--exact", "--dry-run")
+    assert planned.exit_code == 3
+    assert "list 'd': Permission denied" in planned.stdout
+    assert "back up  mine" in planned.stdout
     synced = run("sync", source, target, "--exact")
     assert synced.exit_code == 3
     assert "list 'd': Permission denied" in synced.stderr

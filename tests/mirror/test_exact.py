@@ -237,7 +237,7 @@ def test_folder_that_can_not_be_listed_stays_and_is_named(
         return real(tree, name)
 
     monkeypatch.setattr(Tree, "names_in", names_in)
-    assert foreign(mirror.root) == ["closed/", "d/closed/", "mine"]
+    assert foreign(mirror.root) == (["closed/", "d/closed/", "mine"], [])
     outcome = mirror.session.run(sweep)
     assert list(outcome.backed_up) == ["mine"]
     assert [(failure.path, str(failure)) for failure in outcome.failures] == [
