@@ -61,17 +61,20 @@ def find_edge(tree: Tree, folder: Name) -> bool:
     """Looks for an edge between a folder and the top of its mount; records it.
 
     Returns:
-        True if there is one that was not known.
+        True if there is one that was not known. A search that fails finds none: the path that
+        it is for has failed already.
     """
-    while not isinstance(tree.look(folder).state, DirState):
-        folder = parent(folder)
-    top, known, batch = mount_of(tree, folder), tree.abilities, uuid.uuid4().hex
-    above = [name for name in (*ancestors(folder), folder) if len(name) > len(top)]
-    _record(tree, replace(known, searched=frozenset(above)))  # Recovery looks there.
-    while folder != top and _can_rename(tree, folder, parent(folder), batch):
-        folder = parent(folder)
-    _record(tree, replace(known, edges=known.edges | ({folder} - {top})))
-    return folder != top
+    with contextlib.suppress(OSError):
+        while not isinstance(tree.look(folder).state, DirState):
+            folder = parent(folder)
+        top, known, batch = mount_of(tree, folder), tree.abilities, uuid.uuid4().hex
+        above = [name for name in (*ancestors(folder), folder) if len(name) > len(top)]
+        _record(tree, replace(known, searched=frozenset(above)))  # Recovery looks there.
+        while folder != top and _can_rename(tree, folder, parent(folder), batch):
+            folder = parent(folder)
+        _record(tree, replace(known, edges=known.edges | ({folder} - {top})))
+        return folder != top
+    return False
 
 
 def _can_rename(tree: Tree, folder: Name, other: Name, batch: str) -> bool:
