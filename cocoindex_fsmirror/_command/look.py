@@ -43,7 +43,9 @@ _UNMANAGED: Final = {
     "foreign": "foreign: not written by a mirror, and left alone",
     "absent": "absent, and not managed",
 }
-_RESTORED: Final = "was copied or put back, so it may be of another time; the next update will tell"
+_IN_DOUBT: Final = (
+    "was copied or put back, or an update has not removed all; the next update will tell"
+)
 _SHOWN: Final = ("by", "component", "target", "written", "fingerprint")
 
 
@@ -54,6 +56,7 @@ def status(root: str) -> Report:
     """Show who mirrors DST, how much, and how many paths have drifted."""
     with reader.mirrored(root) as ledger:
         _, files, folders, size, updated_ns = ledger.figures()
+        restored = ledger.is_in_doubt
     found, backups, updated = _differences(root), len(list_backups(root)), utc(updated_ns)
     unread = sum(1 for each in found if each.how == "unread")
     drifted = len(found) - unread
@@ -69,7 +72,7 @@ def status(root: str) -> Report:
         "unread": unread,
         "backups": backups,
         "orphans": orphans,
-        "restored": (restored := reader.is_restored(root)),
+        "restored": restored,
         "mirrors": mirrors,
     }
     leaves, inside = counted(files, "file or link", "files and links"), counted(folders, "folder")
@@ -87,7 +90,7 @@ def status(root: str) -> Report:
     if orphans:
         lines.append(f"  orphans      {counted(orphans, 'file')} of a database that was lost")
     if restored:
-        lines.append(f"  {_RESTORED}")
+        lines.append(f"  {_IN_DOUBT}")
     return Report(figures, lines, _exit_status(drifted or orphans or restored, unread))
 
 
@@ -136,9 +139,15 @@ def verify(root: str, content: bool, exact: bool) -> Report:
 
     Each path is modified (other bytes, or another target of a link), missing,
     mode (only its mode or time differs), foreign (of another kind; with
+<<<<<<< HEAD
     --exact also what is not managed) or unread (it can't be looked at, read
     or, with --exact, listed; exit status 3). A mirror that was copied or put back from a backup
     is not in order before the next update.
+=======
+    --exact also what is not managed) or unread (it can't be looked at, or
+    read; exit status 3). A mirror that was copied or put back from a backup,
+    or whose last update did not end, is not in order before the next one.
+>>>>>>> b02ecad (Remove what a lost memory left also after an update that was cut off)
     """
     told: dict[str, str] = {each.name: each.how for each in _differences(root, content=content)}
     if exact:
@@ -146,7 +155,7 @@ def verify(root: str, content: bool, exact: bool) -> Report:
         told |= dict.fromkeys(extra, "foreign") | {each.path: "unread" for each in unlisted}
     found = sorted(told.items(), key=lambda pair: encoded(pair[0]))
     with reader.mirrored(root) as ledger:
-        files, restored = ledger.count(), not ledger.is_believed
+        files, restored = ledger.count(), ledger.is_in_doubt
     unread = sum(1 for _, how in found if how == "unread")
     summary = "nothing differs" if restored else "in order"
     if found:
@@ -156,7 +165,7 @@ def verify(root: str, content: bool, exact: bool) -> Report:
     lines = [f"{coloured(how)}  {printable(name)}" for name, how in found]
     lines.append(f"{printable(root)}: {summary} ({counted(files, 'file')})")
     if restored:
-        lines.append(f"{printable(root)}: {_RESTORED}")
+        lines.append(f"{printable(root)}: {_IN_DOUBT}")
     listed = [{"path": name, "how": how} for name, how in found]
     figures = {"root": root, "files": files, "restored": restored, "differences": listed}
     return Report(figures, lines, _exit_status(found or restored, unread))

@@ -96,7 +96,7 @@ def apply_intents(
         # Whoever declared these was told: no wider invalidation is needed.
         ledger.set_seen((Name(f.path) for f in outcome.failures), False)
     if closing:
-        outcome.left = _log_what_stays(tree, closing, outcome)
+        outcome.left = _log_what_stays(tree, ledger, closing, outcome)
     again = _beyond_edges(tree, outcome, batch)
     outcome.find_unfitting(batch, {put.name for put in plan.files if put.grows}, failures.waiting)
     if again:
@@ -328,14 +328,19 @@ def removal(row: Row | Displaced, *, durable: bool = True) -> Intent:
     return Intent(row.name, ABSENT, row.owner, row.container, on_conflict="keep", durable=durable)
 
 
-def _log_what_stays(tree: Tree, closing: list[Intent], outcome: Outcome) -> list[Name]:
+def _log_what_stays(
+    tree: Tree, ledger: Ledger, closing: list[Intent], outcome: Outcome
+) -> list[Name]:
     """Lists what stays where directory targets were, and names it in one log line."""
     names = [intent.name for intent in closing]
     folders = {name for name in names if is_folder(tree, name)}
     folders.update(map(parent, names))
     found = {name for folder in folders for name in entries(tree, folder)}
-    found -= {*folders, *(failure.path for failure in outcome.failures)}
-    stays = sorted({*outcome.left, *(name for name in found if leaf(name) != FOLDER)})
+    found = {*outcome.left, *(name for name in found - folders if leaf(name) != FOLDER)}
+    # Only folders that may not be removed are in the ledger still, and will be in none.
+    ended = set() if outcome.failures else {intent.owner for intent in closing}
+    rows = ledger.rows_named(found).values()
+    stays = sorted(found - {row.name for row in rows if row.declared or row.owner not in ended})
     if stays:
         shown = ", ".join(repr(str(name)) for name in stays[:_NAMED])
         more = f" and {len(stays) - _NAMED} more" if len(stays) > _NAMED else ""

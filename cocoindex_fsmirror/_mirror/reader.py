@@ -37,7 +37,6 @@ __all__ = [
     "Span",
     "after",
     "exists",
-    "is_restored",
     "known",
     "mirrored",
     "noted",
@@ -172,6 +171,11 @@ class LedgerReader:
         if recorded is None:  # Up to format 3, which an inode number that came back deceived.
             return self.get_meta("inode") == self.inode
         return is_same_origin(str(recorded), self.origin)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """True if it may be of another time, or remember paths that are declared no longer."""
+        return not self.is_believed or any(each.in_doubt for each in self.owners().values())
 
     def get_meta(self, key: str) -> object:
         """Returns a value that belongs to the whole mirror, or ``None``."""
@@ -343,16 +347,6 @@ def exists(root: str) -> bool:
             return ledger.inode != 0
     except CorruptLedgerError:
         return True
-
-
-def is_restored(root: str) -> bool:
-    """True if a mirror was copied, or put back, since it was written.
-
-    Raises:
-        RootError: The directory is no mirror.
-    """
-    with mirrored(root) as ledger:
-        return not ledger.is_believed
 
 
 def noted(root: str, key: str) -> str:

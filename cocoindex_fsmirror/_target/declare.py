@@ -226,7 +226,7 @@ def _declared(
         DirState(),
         create_parent_dirs,
         given=options,
-        fresh_owner=_owner_at(resolved, declarer, concludes=memory is not None) or uuid.uuid4().hex,
+        fresh_owner=_owner_at(resolved, declarer) or uuid.uuid4().hex,
         update=update,
         declarer=declarer,
     )
@@ -260,14 +260,10 @@ def _has_absolute_key(root: str) -> bool:
     return any(each.declarer.place == root and each.is_of(acting, root) for each in owners)
 
 
-def _owner_at(root: str | None, acting: Declarer, *, concludes: bool) -> str:
-    """Returns the owner for which a declarer carries on that is new to the engine, if one.
-
-    An update whose end is not noticed can't remove what a lost database had declared.
-    """
+def _owner_at(root: str | None, acting: Declarer) -> str:
+    """Returns the owner for which a declarer carries on that is new to the engine, if one."""
     owners = _owners_at(root) if root is not None else ()
-    passing = [each for each in owners if each.passes_to(acting)]
-    found = [e.identity for e in passing if concludes or e.declarer.place != acting.place]
+    found = [each.identity for each in owners if each.passes_to(acting)]
     return found[0] if len(found) == 1 else ""
 
 

@@ -101,8 +101,8 @@ Components: TypeAlias = Mapping[str, Component]
 
 def components_in(
     context_provider: Any, provider: str, root: tuple[str | None, str | bytes]
-) -> Components | None:
-    """Returns the components of the app that declares a root.
+) -> list[Components]:
+    """Returns the components of each app that declares a root.
 
     Args:
         context_provider: That of an action.
@@ -110,12 +110,12 @@ def components_in(
         root: The key of the root.
 
     Returns:
-        The components; ``None`` if they can't be told: more than one app declares the root.
+        The components, one mapping an app; none if that can't be told.
     """
     found = _environment_of(context_provider)
     if found is None:
-        return None
-    declaring = []
+        return []
+    declaring: list[Components] = []
     for app in core.list_app_names(found._core_env):  # noqa: SLF001
         listed = _details(found._core_env, app)  # noqa: SLF001
         items = [item for each in listed for item in each.target_state_items if item.key == root]
@@ -123,7 +123,7 @@ def components_in(
         mine = [path for path in paths if path.startswith(f"/@{provider}/")]
         if mine:
             declaring.append({each.path.to_string(): _below(mine[0], each) for each in listed})
-    return declaring[0] if len(declaring) == 1 else None
+    return declaring
 
 
 def _details(core_env: Any, app: str) -> list[Any]:

@@ -7,6 +7,7 @@ nobody has declared by the end of the update goes.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from .._core.names import Name
@@ -33,20 +34,23 @@ class Recount:
     names: dict[Name, set[str]] = field(default_factory=dict)
     components: set[str] = field(default_factory=set)
 
-    def is_declared(self, row: Row | Displaced, running: Components | None) -> bool | None:
+    def is_declared(self, row: Row | Displaced, apps: Collection[Components]) -> bool | None:
         """True if a path is declared, False if it is not; ``None`` if that can't be told.
 
         A component that was not run still declares what the engine has recorded for it.
 
         Args:
             row: The row of the path, or the note of a declaration of it that gave way.
-            running: The components that there are; ``None`` if that can't be told.
+            apps: The components of each app that declares the root; none if they can't be told.
         """
         containers = self.names.get(row.name)
         if containers and (isinstance(row, Row) or row.container in containers):
             return True
-        if running is None:
-            return None
+        verdicts = [self._declares(running, row) for running in apps]
+        return True if True in verdicts else None if None in (verdicts or [None]) else False
+
+    def _declares(self, running: Components, row: Row | Displaced) -> bool | None:
+        """True if an app declares a path, False if not; ``None`` if that can't be told."""
         component = running.get(row.component)
         if component is None:
             return False

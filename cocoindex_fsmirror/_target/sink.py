@@ -94,6 +94,8 @@ def _try_all(context_provider: Any, actions: Sequence[Action]) -> FsMirrorError 
             changes.setdefault((action.place.root, action.place.owner), []).append(action)
         elif isinstance(action, Mount):
             mounts.append(action)
+            if action.child.update.ends_unnoticed:
+                rest.append(Conclude(action.child.root, action.child.owner, action.child.update))
         else:
             rest.append(action)
     errors = BatchErrors()
@@ -135,7 +137,7 @@ def _mount(context_provider: Any, action: Mount) -> None:
         place.owner,
         declarer=action.spec.declarer,
         epoch=Epoch(update.identity),
-        in_doubt=update.recount is not None and update.recount.is_out_of_step,
+        in_doubt=update.is_begun_in_doubt,
     )
     epoch = mirror_at(root).prepare(
         acting,
@@ -173,8 +175,8 @@ def _conclude(context_provider: Any, action: Conclude) -> None:
     root, update = action.root.resolve(context_provider), action.update
     recount, epoch = update.recount, Epoch(update.identity, 1)
     assert recount is not None
-    running = components_in(context_provider, PROVIDER, action.root.stable)
-    is_declared = partial(recount.is_declared, running=running)
+    apps = components_in(context_provider, PROVIDER, action.root.stable)
+    is_declared = partial(recount.is_declared, apps=apps)
     session = mirror_at(root).session
     try:
         epoch = remove_undeclared(

@@ -125,6 +125,7 @@ class RootUpdate:
         declarations: The declarations since then.
         copies: The copies that are declared.
         failures: Its failures, which are told when it has ended.
+        is_begun_in_doubt: True if the ledger or the engine's database is new, or of another time.
     """
 
     drift: DriftReport | None = None
@@ -141,6 +142,12 @@ class RootUpdate:
         """Registers the failures, to be told once nobody refers to the update, or at exit."""
         weakref.finalize(self, self.failures.tell)
         self._settled = Epoch(*self.memory) if self.memory else None
+        self.is_begun_in_doubt = False
+
+    @property
+    def ends_unnoticed(self) -> bool:
+        """True if what the last update left over has to go now, since no end is noticed."""
+        return self.memory is None and self.recount is not None and not self.is_begun_in_doubt
 
     def note(self, epoch: Epoch) -> None:
         """Notes the epoch of the owner."""
@@ -161,7 +168,13 @@ class RootUpdate:
             return
         owners = self.drift.owners
         known = owners.get(owner)
-        others = {i for i, each in owners.items() if str(each.declarer) == str(declarer)}
+        alike = {i: each for i, each in owners.items() if str(each.declarer) == str(declarer)}
+        # To a database that remembers the root, an owner beside it belongs to another app.
+        others = {
+            identity
+            for identity, each in alike.items()
+            if identity != owner and not (previous and each.declarer.has_file_of(declarer))
+        }
         begun = [record.epoch for record in previous]
         before = max((record.before for record in previous), default="")
         is_fitting = known is None or fits(known.epoch, self._settled, begun, before)
@@ -173,10 +186,12 @@ class RootUpdate:
             self.why_all_run = "it, or the engine's database, was put back from another time"
         elif previous and owner in self.drift.stale:
             self.why_all_run = "files drifted, and their component did not run again by itself"
+        is_handed_over = known is not None and not previous
+        self.is_begun_in_doubt |= is_out_of_step or is_handed_over
         # Without the end of an update the root is new to the engine, or was dropped in part.
         in_doubt = known is not None and (known.in_doubt or self.memory == [])
-        if is_out_of_step or in_doubt or others - {owner}:
-            self.recount = Recount(frozenset(others - {owner}), is_out_of_step)
+        if self.is_begun_in_doubt or in_doubt or others:
+            self.recount = Recount(frozenset(others), is_out_of_step)
 
 
 class Spec(msgspec.Struct, frozen=True, gc=False):

@@ -61,7 +61,7 @@ def test_status_and_verify_agree_during_a_batch(target: Path) -> None:
     assert told("verify", target)["differences"] == []
 
 
-def test_status_names_databases_and_orphans_of_a_lost_one(
+def test_status_tells_of_files_that_a_lost_database_has_left(
     make_flow: Callable[..., Flow],
 ) -> None:
     async def main(flow: Flow) -> None:
@@ -79,11 +79,13 @@ def test_status_names_databases_and_orphans_of_a_lost_one(
     shutil.rmtree(flow.database)
     flow.files = {"a": b"1"}  # Nothing declares b any more.
     flow.update()
-    found = told("status", flow.root)
-    assert found["orphans"] == 1
-    assert "orphans      1 file of a database that was lost" in run("status", flow.root).stdout
-    assert [(m["files"], m["lost"]) for m in found["mirrors"]] == [(1, True), (1, False)]
-    assert run("status", flow.root).exit_code == 1
+    for look in ("status", "verify"):
+        assert told(look, flow.root)["restored"]
+        assert run(look, flow.root).exit_code == 1
+    flow.update()  # It goes at the beginning of the next update.
+    assert [path.name for path in flow.root.glob("[ab]")] == ["a"]
+    for look in ("status", "verify"):
+        assert run(look, flow.root).exit_code == 0
 
 
 def test_two_apps_of_one_database_may_share_a_mirror(tmp_path: Path) -> None:

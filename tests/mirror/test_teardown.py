@@ -144,7 +144,9 @@ def test_ledger_that_was_set_aside_stays_and_does_no_harm(root: Path) -> None:
     assert snapshot(root) == {"x": b"1"}
 
 
-def test_owners_do_not_touch_each_others_files(tmp_path: Path) -> None:
+def test_owners_do_not_touch_each_others_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = tmp_path / "root"
     with Mirror(root) as mirror, Mirror(root) as other:
         mirror.create()
@@ -153,6 +155,7 @@ def test_owners_do_not_touch_each_others_files(tmp_path: Path) -> None:
         mirror.tear_down(OWNER)
         assert contents(snapshot(root)) == {"shared/b": b"2", "theirs/x": b"2"}
         assert "mine" not in snapshot(root)
+        assert "left in place" not in caplog.text
         assert other.verify() == []
         other.tear_down(OTHER)
     assert not root.exists()

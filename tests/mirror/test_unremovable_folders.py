@@ -120,6 +120,17 @@ def test_second_teardown_leaves_a_folder_that_it_may_not_remove(
     assert snapshot(root) == {"d": "dir"}
 
 
+def test_teardown_that_fails_calls_nothing_of_ours_foreign(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror.apply([write("d/x", b"1"), write("d/y", b"1")])
+    with failing_at(root / "d*", errno.EPERM, [*RMDIR, "rename"]):
+        for _ in range(2):
+            with failing("remove 'd/x'"):
+                mirror.tear_down(OWNER)
+    assert "not ours" not in caplog.text
+
+
 def test_state_folder_that_may_not_be_removed_does_not_fail_a_teardown(
     mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

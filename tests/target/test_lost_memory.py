@@ -152,6 +152,27 @@ def test_new_database_with_the_inode_of_a_lost_one_carries_on(flow: Flow, tmp_pa
     assert backups(flow.root) == []
 
 
+def test_files_of_a_lost_database_go_though_the_first_update_was_cut_off(
+    make_flow: MakeFlow,
+) -> None:
+    async def main(flow: Flow) -> None:
+        await memoized(flow)
+        if flow.files["a"] == b"cut off":
+            raise RuntimeError
+
+    flow = make_flow(main)
+    flow.files = {"a": b"1", "b": b"2"}
+    flow.update()
+    flow.close()
+    fold_ledgers()
+    forget_database(flow)
+    flow.files = {"a": b"cut off"}
+    assert flow.attempt()
+    flow.files = {"a": b"1"}
+    flow.update()
+    assert contents(flow.tree) == flow.files
+
+
 def test_corrupt_ledger_is_set_aside_and_logged(
     flow: Flow, caplog: pytest.LogCaptureFixture
 ) -> None:

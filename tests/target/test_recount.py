@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.rows import Displaced, Row
@@ -33,8 +34,8 @@ def test_path_is_declared_by_what_runs_or_has_run(
 ) -> None:
     recount = Recount(frozenset(), is_out_of_step=False, names={Name("declared"): {""}})
     row = Row(Name(name), Kind.FILE, OWNER, container, component)
-    assert recount.is_declared(row, RUNNING) is expected
-    assert recount.is_declared(row, None) is (True if name == "declared" else None)
+    assert recount.is_declared(row, [RUNNING]) is expected
+    assert recount.is_declared(row, []) is (True if name == "declared" else None)
 
 
 @pytest.mark.parametrize(("container", "expected"), [("", True), ("d//", False)])
@@ -43,7 +44,7 @@ def test_declaration_that_gave_way_is_told_from_that_in_its_place(
 ) -> None:
     recount = Recount(frozenset(), is_out_of_step=False, names={Name("d/a"): {""}})
     note = Displaced(Name("d/a"), OWNER, container, "/ran", Name("d/a"))
-    assert recount.is_declared(note, RUNNING) is expected
+    assert recount.is_declared(note, [RUNNING]) is expected
 
 
 @pytest.mark.parametrize(("component", "expected"), [("/ran", False), ("/skipped", None)])
@@ -51,4 +52,14 @@ def test_component_that_should_have_run_again_is_in_doubt(
     component: str, expected: bool | None
 ) -> None:
     recount = Recount(frozenset(), is_out_of_step=True, components={"/ran"})
-    assert recount.is_declared(Row(Name("c"), Kind.FILE, OWNER, "", component), RUNNING) is expected
+    assert (
+        recount.is_declared(Row(Name("c"), Kind.FILE, OWNER, "", component), [RUNNING]) is expected
+    )
+
+
+def test_path_is_declared_if_any_app_of_the_database_declares_it() -> None:
+    recount, row = Recount(frozenset(), is_out_of_step=False), Row(Name("a"), Kind.FILE, OWNER, "")
+    skipped = replace(row, component="/skipped")
+    assert recount.is_declared(skipped, [{}, RUNNING]) is True
+    assert recount.is_declared(replace(row, component="/new"), [{}, RUNNING]) is None
+    assert recount.is_declared(skipped, [{}, {}]) is False
