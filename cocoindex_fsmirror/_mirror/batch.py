@@ -28,6 +28,7 @@ from .._disk.homes import find_edge
 from .._disk.staging import Staging, reserved
 from .._disk.tree import Tree
 from .brake import Brake
+from .exact import sweep
 from .ledger import Ledger
 from .look import entries, is_folder, record, view_of
 from .outcome import Failures, Outcome, is_crossing, log_paths
@@ -262,7 +263,13 @@ def begin(tree: Tree, ledger: Ledger, note: str, by: str) -> str:
 
 
 def prepare(
-    tree: Tree, ledger: Ledger, owner: Owner, drift: DriftReport, *, begins: bool = False
+    tree: Tree,
+    ledger: Ledger,
+    owner: Owner,
+    drift: DriftReport,
+    *,
+    exact: bool = False,
+    begins: bool = False,
 ) -> Epoch:
     """Records an owner that begins an update, and the drift that a look has found.
 
@@ -274,6 +281,8 @@ def prepare(
         ledger: Its ledger.
         owner: The owner, with the epoch of its update.
         drift: The result of the look.
+        exact: True to move what is not managed to the backup area, if the owner is known and not
+            in doubt.
         begins: True if the epoch changes now, and not with the first batch.
 
     Returns:
@@ -283,7 +292,8 @@ def prepare(
         RootError: The declarer uses a copy of the database that the owner belongs to.
     """
     # If the look knew the owner, its ledger was lost since: the next look has to notice.
-    is_lost = owner.identity in drift.owners and owner.identity not in ledger.owners()
+    known = ledger.owners().get(owner.identity)
+    is_lost = owner.identity in drift.owners and known is None
     epoch = owner.epoch if is_lost else admit(tree, ledger, owner, begins=begins)
     if deserted := ledger.deserted(owner.identity):
         removals = [removal(row, durable=False) for row in deserted]
@@ -303,6 +313,10 @@ def prepare(
     elif drift.refreshed:
         current = ledger.rows_named(row.name for row in drift.refreshed)
         ledger.commit((row for row in drift.refreshed if _is_current(row, current)), ())
+    # Of a new owner, what it may adopt would be moved away, and of one in doubt its own.
+    if exact and known is not None and not (known.in_doubt or owner.in_doubt):
+        for failure in sweep(tree, ledger).failures:
+            _log.warning("%s: %s", tree.path, failure)
     return epoch
 
 

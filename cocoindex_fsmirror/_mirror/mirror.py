@@ -7,7 +7,6 @@ locks it for that time.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -29,9 +28,9 @@ from .batch import apply_intents, begin, prepare
 from .brake import Brake, Limit, check_limit
 from .comparison import Comparison, check_removals
 from .drift import find_drift, observe
-from .exact import sweep
 from .ledger import Ledger
 from .outcome import Outcome
+from .owners import check_database
 from .reader import mirrored, noted
 from .session import PATIENCE, Session
 from .teardown import tear_down
@@ -39,8 +38,6 @@ from .turns import apply_all, apply_one
 from .update import Update
 
 __all__ = ["DriftReport", "Mirror", "Outcome", "Status", "Update"]
-
-_log = logging.getLogger("cocoindex_fsmirror")
 
 
 class Status(msgspec.Struct, frozen=True, gc=False):
@@ -179,7 +176,8 @@ class Mirror:
             drift: The result of :meth:`observe`.
             parents: True to make missing folders above the root.
             durable: True if a root that was made has to survive a power cut.
-            exact: True to move what is not managed to the backup area, if the owner is known.
+            exact: True to move what is not managed to the backup area, if the owner is known
+                and not in doubt.
             begins: True if the epoch changes now, and not with the first batch.
 
         Returns:
@@ -188,15 +186,9 @@ class Mirror:
         Raises:
             RootError: The root can't be used, or the owner belongs to another database.
         """
-
-        def act(tree: Tree, ledger: Ledger) -> Epoch:
-            is_known = owner.identity in ledger.owners()
-            epoch = prepare(tree, ledger, owner, drift, begins=begins)
-            if exact and is_known:  # Of a new owner, what it may adopt would be moved away.
-                for failure in sweep(tree, ledger).failures:
-                    _log.warning("%s: %s", self.root, failure)
-            return epoch
-
+        act = partial(prepare, owner=owner, drift=drift, exact=exact, begins=begins)
+        # A session recovers what was interrupted, and that is nothing for a copy to do either.
+        check_database(drift.owners.get(owner.identity), owner.declarer, self.root)
         return self.session.run(act, create=True, parents=parents, durable=durable)
 
     def apply(

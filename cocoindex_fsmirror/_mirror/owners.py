@@ -17,7 +17,7 @@ from .._disk.tree import Tree
 from .ledger import Ledger
 from .reader import LedgerReader, mirrored
 
-__all__ = ["OwnerFigures", "admit", "doubt", "may_tear_down", "owners"]
+__all__ = ["OwnerFigures", "admit", "check_database", "doubt", "may_tear_down", "owners"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 
@@ -38,13 +38,10 @@ def admit(tree: Tree, ledger: Ledger, acting: Owner, *, begins: bool = False) ->
         RootError: The declarer uses a copy of the database that the owner belongs to.
     """
     known = ledger.owners().get(acting.identity)
+    check_database(known, acting.declarer, tree.path)
     if known is None:
         now = acting._replace(since_ns=coarse_now_ns())
     else:
-        if _uses_copy(known, acting.declarer, tree.path):
-            problem = f"belongs to the database {known.declarer.by}, of which {acting.declarer.by}"
-            hint = "declare another directory; or remove that database, if this one takes over"
-            raise RootError(tree.path, f"{problem} is a copy; nothing was changed", hint)
         now = known._replace(
             declarer=acting.declarer,
             epoch=acting.epoch if begins else known.epoch,
@@ -53,6 +50,14 @@ def admit(tree: Tree, ledger: Ledger, acting: Owner, *, begins: bool = False) ->
     if now != known:
         ledger.set_owner(now)
     return now.epoch
+
+
+def check_database(known: Owner | None, acting: Declarer, root: str) -> None:
+    """Raises if a declarer uses a copy of the database that an owner belongs to."""
+    if known is not None and _uses_copy(known, acting, root):
+        problem = f"belongs to the database {known.declarer.by}, of which {acting.by}"
+        hint = "declare another directory; or remove that database, if this one takes over"
+        raise RootError(root, f"{problem} is a copy; nothing was changed", hint)
 
 
 def doubt(_tree: Tree, ledger: Ledger, owner: str) -> None:

@@ -144,7 +144,9 @@ class World(Users):
         is_exact = project.is_exact and owner != "program"
         before.check_users(is_exact=is_exact)
         self._check_others(project, before, owner, is_exact=is_exact)
+        assert not (known - self._adopted) & before.new_backups(project.root), "ours was backed up"
         adopted = before.files_in(project.root) - known
+        self._adopted |= adopted & wanted.items()
         self.ledgers[project.root][owner] = frozenset(wanted.items()) - adopted
         self.last.setdefault(project.root, {})[owner] = dict(wanted)
 

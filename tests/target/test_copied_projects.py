@@ -15,8 +15,8 @@ import pytest
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._target import sink
-from tests.support import backups, beside_ours, contents
-from tests.target.flows import Flow, Main, ran
+from tests.support import backups, beside_ours, contents, snapshot
+from tests.target.flows import BoomError, Flow, Main, failing_step, ran
 from tests.target.projects import (
     absolute,
     by_context,
@@ -123,6 +123,20 @@ def test_copied_database_is_refused_by_the_mirror_of_the_original(
     update(copy, monkeypatch)
     assert contents(original.tree) == copy.files
     assert backups(original.root) == []
+
+
+def test_copied_database_recovers_nothing_in_the_mirror_of_the_original(
+    project: Callable[[Main], Flow], tmp_path: Path
+) -> None:
+    original = project(absolute(tmp_path / "p" / "root"))
+    copy = copied(original, tmp_path / "copy")
+    with failing_step(8), pytest.raises(BoomError):
+        original.drop()
+    end(original)
+    before = contents(snapshot(original.root, ours=True))
+    assert "is a copy; nothing was changed" in copy.attempt()
+    end(copy)
+    assert contents(snapshot(original.root, ours=True)) == before
 
 
 def test_teardown_from_a_copied_database_removes_nothing_and_says_so(

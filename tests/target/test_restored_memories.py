@@ -121,6 +121,21 @@ def test_restored_ledger_is_brought_up_to_date(aged: Callable[[Main], Flow], mai
     assert_right(flow)
 
 
+def test_exact_mirror_with_a_restored_ledger_moves_nothing_of_its_own(
+    aged: Callable[[Main], Flow],
+) -> None:
+    """The ledger does not know what was added since, so that it would be moved away."""
+    flow = aged(by_context)
+    flow.options = {"exact": True}
+    (flow.root / "foreign").write_bytes(b"foreign")
+    anew(kept(flow, flow.root) / ".fsmirror", flow.root / ".fsmirror")
+    flow.update()
+    assert backups(flow.root) == []
+    flow.update()
+    assert contents(flow.tree) == flow.files
+    assert backups(flow.root) == [b"foreign"]
+
+
 @MAINS
 @pytest.mark.parametrize("is_newest", [True, False])
 def test_restored_database_leaves_nothing_stale(

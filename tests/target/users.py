@@ -79,6 +79,7 @@ class Users:
     _at_home: set[int] = field(default_factory=set)  # projects whose ledger names their database
     _snapshot: Any = None
     _orphaned: set[int] = field(default_factory=set)  # projects that lost an owner for good
+    _adopted: set[tuple[str, bytes]] = field(default_factory=set)
     _claimed: set[Path] = field(default_factory=set)  # roots whose ledger does
 
     def make_project(self, style: Style, *, is_memoized: bool) -> Project:

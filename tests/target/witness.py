@@ -28,11 +28,20 @@ class Before:
         self._everything = exact_state(top)
         self._roots = [root for root in roots if root.is_dir()]
         self._users = {root: _bytes_in(root) & users for root in self._roots}
+        self._backups = {root: _backups_in(root) for root in self._roots}
         self._files = {root: contents(snapshot(root)) for root in self._roots}
 
     def files_in(self, root: Path) -> frozenset[tuple[str, bytes]]:
         """Returns the files that were in a root."""
         return frozenset(self._files.get(root, {}).items())
+
+    def new_backups(self, root: Path) -> frozenset[tuple[str, bytes]]:
+        """Returns the files that went to the backups of a root, by their names in it."""
+        found = _backups_in(root)
+        return frozenset(
+            (name.split("/", 2)[2], content)
+            for name, content in found - self._backups.get(root, frozenset())
+        )
 
     def check_users(self, *, is_exact: bool) -> None:
         """Checks that all bytes of users are there, and in place where nobody wanted to be."""
@@ -71,6 +80,12 @@ class Before:
 def ours(name: str, version: int) -> bytes:
     """Returns the content of a version of a file; all have one size."""
     return f"{name} {version}".ljust(9).encode()
+
+
+def _backups_in(root: Path) -> frozenset[tuple[str, bytes]]:
+    """Returns the backups of a root."""
+    found = contents(snapshot(root, ours=True)).items()
+    return frozenset(each for each in found if each[0].startswith("backup/"))
 
 
 def _bytes_in(root: Path) -> set[bytes]:
