@@ -28,7 +28,6 @@ __all__ = [
     "ApplyError",
     "BarrierError",
     "ConflictError",
-    "CorruptLedgerError",
     "FsMirrorError",
     "InvalidNameError",
     "LedgerError",
