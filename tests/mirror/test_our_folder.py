@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import FsMirrorError, LedgerError, Mirror
+from cocoindex_fsmirror._disk import ours as _ours
 from tests.support import (
     answer_of_child,
     backups,
@@ -109,6 +110,36 @@ def test_folder_that_others_may_write_to_is_refused(
     assert mirror.verify() == []
 
 
+def test_owners_are_not_asked_for_where_a_file_system_tells_none(
+    mirror: Mirror,
+    ours: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(f"{_ours.__name__}.mounts_below", lambda _fd: ("vfat", frozenset()))
+    (ours / "ledger.sqlite3").chmod(0o666)
+    for _ in range(2):
+        mirror.apply([write("x", b"2")])
+        assert mirror.verify() == []
+    assert len([line for line in caplog.messages if "(vfat) tells no owners" in line]) == 1
+
+
+def test_mirror_is_kept_where_descriptors_can_not_be_listed(
+    mirror: Mirror, ours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.listdir
+
+    def refuse(path: str | int = ".") -> list[str]:
+        if path == "/dev/fd":
+            raise FileNotFoundError(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    mirror.apply([write("x", b"2")])
+    assert mirror.verify() == []
+    assert ours.is_dir()
+
+
 @pytest.mark.root
 @pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize("beside", BESIDE)
@@ -148,7 +179,7 @@ def test_user_uses_a_mirror_of_its_own_and_none_of_root(
 
 @pytest.mark.parametrize("beside", ["", *BESIDE])
 def test_linked_file_of_the_ledger_is_replaced(
-    mirror: Mirror, ours: Path, tmp_path: Path, beside: str
+    mirror: Mirror, ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str
 ) -> None:
     file, outside = ours / f"ledger.sqlite3{beside}", tmp_path / "outside"
     if beside:
@@ -156,8 +187,18 @@ def test_linked_file_of_the_ledger_is_replaced(
     os.link(file, outside)
     outside.chmod(0o600)
     before = outside.read_bytes(), outside.stat().st_mode, outside.stat().st_mtime_ns
+    (ours / f"{file.name}.new").write_bytes(b"of a crash")
+    synced, real = list[int](), os.fsync
+
+    def sync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", sync)
     mirror.apply([write("y", b"2")])
     mirror.close()
+    if not beside:
+        assert file.stat().st_ino in synced
     after = outside.read_bytes(), outside.stat().st_mode, outside.stat().st_mtime_ns
     assert after == before
     assert [row.name for row in ledger_rows(mirror)] == ["x", "y"]
