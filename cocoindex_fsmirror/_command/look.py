@@ -139,15 +139,10 @@ def verify(root: str, content: bool, exact: bool) -> Report:
 
     Each path is modified (other bytes, or another target of a link), missing,
     mode (only its mode or time differs), foreign (of another kind; with
-<<<<<<< HEAD
     --exact also what is not managed) or unread (it can't be looked at, read
-    or, with --exact, listed; exit status 3). A mirror that was copied or put back from a backup
-    is not in order before the next update.
-=======
-    --exact also what is not managed) or unread (it can't be looked at, or
-    read; exit status 3). A mirror that was copied or put back from a backup,
-    or whose last update did not end, is not in order before the next one.
->>>>>>> b02ecad (Remove what a lost memory left also after an update that was cut off)
+    or, with --exact, listed; exit status 3). A mirror that was copied or put
+    back from a backup, or whose last update did not end, is not in order
+    before the next one.
     """
     told: dict[str, str] = {each.name: each.how for each in _differences(root, content=content)}
     if exact:
