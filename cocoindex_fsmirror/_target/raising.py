@@ -43,6 +43,7 @@ class BatchErrors:
 
     def __init__(self) -> None:
         self._errors: list[FsMirrorError] = []
+        self._roots: set[str] = set()
         self._failed = 0  # actions
         self._apart: dict[str, Failures] = {}  # of single files and dropped roots, by root
 
@@ -67,6 +68,7 @@ class BatchErrors:
             # the engine would neither store the epoch, nor remove what other components declared.
             return
         self._errors.append(error)
+        self._roots.add(root)
         bad = {getattr(part, "path", "") for part in getattr(error, "exceptions", ())}
         self._failed += sum(name in bad for name in names) if bad else len(names)
 
@@ -78,7 +80,11 @@ class BatchErrors:
             return None
         error = self._errors[0]
         if len(self._errors) > 1:
-            error = ApplyError(f"{len(self._errors)} mirrors", self._errors)
+            parts, where = self._errors, f"{len(self._roots)} mirrors"
+            if len(self._roots) == 1:  # Of single files in one folder, each has an error.
+                parts = [part for each in parts for part in getattr(each, "exceptions", (each,))]
+                where = min(self._roots)
+            error = ApplyError(where, parts)
         gone = [action for action in actions if isinstance(action, Change) and action.is_of_gone]
         components = {change.intent.component for change in gone}
         is_mixed = self._failed < len(actions) and len(components) > 1

@@ -235,6 +235,26 @@ def test_single_files_that_fail_are_told_in_a_line_a_batch(
     assert not (tmp_path / "alone").exists()
 
 
+def test_error_of_single_files_names_their_folder_once(
+    make_flow: MakeFlow, tmp_path: Path, immovable: set[str]
+) -> None:
+    async def main(flow: Flow) -> None:
+        for name, content in flow.files.items():
+            fsmirror.declare_file(tmp_path / "alone" / name, content)
+
+    flow = make_flow(main)
+    flow.files = {"a": b"1", "b": b"1"}
+    flow.update()
+    flow.files = {}
+    immovable.add("*")
+    said = flow.attempt()
+    assert f"ApplyError: {tmp_path}/alone: 2 failed: " in said
+    assert "remove 'a'" in said
+    assert "remove 'b'" in said
+    immovable.clear()
+    flow.update()
+
+
 async def gone_whole(flow: Flow) -> None:
     """Declares files in components below one that is not mounted if there are no files."""
     out = await fsmirror.mount_dir_target(OUT, **flow.options)
