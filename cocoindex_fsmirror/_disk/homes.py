@@ -54,7 +54,7 @@ def _record(tree: Tree, abilities: Abilities) -> None:
     """Records the abilities of the root's file system in our folder."""
     tree.abilities = abilities
     tree.remove_file(ABILITIES)
-    tree.make_file(ABILITIES, msgspec.json.encode(replace(abilities, path="")))
+    tree.make_file(ABILITIES, msgspec.json.encode(abilities))
 
 
 def find_edge(tree: Tree, folder: Name) -> bool:
@@ -68,8 +68,8 @@ def find_edge(tree: Tree, folder: Name) -> bool:
         while not isinstance(tree.look(folder).state, DirState):
             folder = parent(folder)
         top, known, batch = mount_of(tree, folder), tree.abilities, uuid.uuid4().hex
-        above = [name for name in (*ancestors(folder), folder) if len(name) > len(top)]
-        _record(tree, replace(known, searched=frozenset(above)))  # Recovery looks there.
+        searched = frozenset((*ancestors(folder), folder))  # Recovery looks there.
+        _record(tree, replace(known, searched=searched))
         while folder != top and _can_rename(tree, folder, parent(folder), batch):
             folder = parent(folder)
         _record(tree, replace(known, edges=known.edges | ({folder} - {top})))

@@ -82,6 +82,22 @@ def test_edge_is_found_once_and_kept(mirror: Mirror, root: Path, edge: Edge) -> 
     assert _residue(root) == []
 
 
+def test_edge_above_new_folders_is_found(mirror: Mirror, root: Path, edge: Edge) -> None:
+    names = [f"a/far/new/er/{number}" for number in range(20)]
+    mirror.apply([write(name, b"2") for name in names])
+    assert edge.count > 0
+    assert {*names} < {*contents(snapshot(root))}
+    assert (_edges(root), _residue(root)) == (["a/far"], [])
+
+
+def test_mirror_is_kept_where_the_system_knows_no_acl(
+    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "getxattr", raising=False)
+    mirror.apply([write("d/x", b"1")])
+    assert contents(snapshot(root)) == {"d/x": b"1"}
+
+
 def test_foreign_file_beyond_an_edge_is_backed_up_there(
     mirror: Mirror, root: Path, edge: Edge
 ) -> None:
