@@ -24,7 +24,7 @@ GIVEN: Final = "CAST(? AS TEXT)"
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _HINTS: Final = {
     sqlite3.SQLITE_FULL: "free some space, then update again",
-    sqlite3.SQLITE_READONLY: "grant this user write access",
+    sqlite3.SQLITE_READONLY: "grant this user write access to it, and to its -wal and -shm",
     sqlite3.SQLITE_CANTOPEN: "grant this user access, or raise the limit of open files",
     sqlite3.SQLITE_IOERR: "is there space left, and no limit on sizes? else check the disk",
 }

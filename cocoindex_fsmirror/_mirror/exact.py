@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from .._core.errors import PathError, as_path_error, counted
-from .._core.layout import FOLDER, LEDGER, backups_of
+from .._core.layout import FOLDER, LEDGER
 from .._core.names import ROOT, Name, folders_above, join, leaf, parent
 from .._core.states import ABSENT
 from .._disk.dress import dress_folder
@@ -124,8 +124,9 @@ def sweep(tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder:
             dress_folder(tree, row.name, row.attributes)
     if not outcome.backed_up:
         return outcome
-    where = join(backups_of(ROOT), Name(stamp))
+    areas = {where.partition(f"/{stamp}")[0] for where in outcome.backed_up.values()}
+    where = ", ".join(repr(f"{area}/{stamp}") for area in sorted(areas))  # Each mount has its own.
     moved = counted(len(outcome.backed_up), "foreign file was", "foreign files were")
-    _log.warning("%s: %s moved to %r", tree.path, moved, where)
+    _log.warning("%s: %s moved to %s", tree.path, moved, where)
     tree.sync(changed=outcome.backed_up.values())
     return outcome

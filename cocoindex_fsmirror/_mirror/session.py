@@ -101,7 +101,8 @@ class Session:
                     self.close()
                     raise
         except OSError as error:
-            problem = f"can't be worked on: {error.strerror or error}"
+            at = f" at {error.filename!r}" if error.filename else ""
+            problem = f"can't be worked on: {error.strerror or error}{at}"
             raise RootError(
                 self.root, problem, "check the file system, then update again"
             ) from error

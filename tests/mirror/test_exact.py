@@ -116,7 +116,7 @@ def test_device_that_is_in_no_list_of_mounts_is_left_alone(
 
 @pytest.mark.root
 def test_foreign_files_on_a_mount_with_files_of_ours_stay_on_it(
-    mirror: Mirror, root: Path, mount: Mount
+    mirror: Mirror, root: Path, mount: Mount, caplog: pytest.LogCaptureFixture
 ) -> None:
     point = mount(root / "disk", "-t", "tmpfs", "tmpfs")
     with Mirror(root) as seeing:
@@ -124,6 +124,7 @@ def test_foreign_files_on_a_mount_with_files_of_ours_stay_on_it(
         (point / "theirs").write_bytes(b"2")
         moved = seeing.session.run(sweep).backed_up
     assert (root / moved[Name("disk/theirs")]).read_bytes() == b"2"
+    assert "1 foreign file was moved to 'disk/.fsmirror/backup/" in caplog.text
     assert (point / "ours").read_bytes() == b"1"
 
 
