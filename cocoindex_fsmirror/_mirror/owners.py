@@ -94,9 +94,12 @@ def _uses_copy(known: Owner, acting: Declarer, root: str) -> bool | None:
     by = known.declarer.by
     if not by or not acting.by or known.is_of(acting, root):
         return False
-    if os.path.isabs(by):
+    if not os.path.isabs(by):
+        return None
+    try:
+        return not os.path.samefile(by, acting.by)  # It may be mounted, or linked, elsewhere.
+    except OSError:
         return os.path.lexists(by)  # A database that is not there any more was moved.
-    return None
 
 
 class OwnerFigures(NamedTuple):

@@ -82,6 +82,18 @@ def test_copy_is_refused_only_while_the_original_is_there(
     assert not contents(snapshot(root))
 
 
+def test_database_that_was_put_back_under_another_path_is_no_copy(
+    mirror: Mirror, root: Path, tmp_path: Path
+) -> None:
+    """As where its folder is mounted elsewhere: it has another inode, but is the only one."""
+    original, elsewhere = tmp_path / "p" / "db", tmp_path / "q" / "db"
+    original.mkdir(parents=True)
+    prepare(mirror, original)
+    (tmp_path / "q").symlink_to("p")
+    prepare(mirror, elsewhere, "1 3")
+    assert owner_at(root).declarer.by == str(elsewhere)
+
+
 def test_database_that_may_be_a_copy_tears_nothing_down(
     mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

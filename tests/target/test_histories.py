@@ -40,7 +40,7 @@ STEPS: Final = st.lists(
     st.one_of(
         st.tuples(st.just("update"), _index),
         st.tuples(st.sampled_from(["sync", "run_program", "drop"]), _index),
-        st.tuples(st.sampled_from(["switch", "nest", "tidy"]), _index),
+        st.tuples(st.sampled_from(["switch", "nest", "tidy", "verify"]), _index),
         st.tuples(st.just("move"), _index, st.sampled_from(get_args(Move))),
         st.tuples(st.sampled_from(["update", "sync", "run_program", "drop"]), _index, _cut),
         st.tuples(st.just("declare"), _index, _declared, _version),

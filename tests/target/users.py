@@ -170,6 +170,9 @@ class Users:
                 self.ledgers[project.root_named(key)] = ledger
         if backup.engine is not None:
             self.engines[id(project)] = copy.deepcopy(backup.engine)
+        if how == "rsync --inplace":  # It writes into the very file of the ledger.
+            for key in KEYS:
+                self.last.pop(project.root_named(key), None)
         self._leave_home(project)
 
     def copy(self, project: Project, how: How, *, is_edited: bool) -> None:
