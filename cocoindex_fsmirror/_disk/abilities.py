@@ -127,7 +127,7 @@ def attributes_for_copy(result: os.stat_result) -> Attributes:
     us, and its set-group-ID bit as our group, or as that of the folder that the copy gets into.
     """
     found = attributes_of(result)
-    if found.mode is None or not found.mode & 0o7000:
+    if found.mode is None:
         return found
     is_file, is_ours = not stat.S_ISDIR(result.st_mode), result.st_uid == os.geteuid()
     lost = 0

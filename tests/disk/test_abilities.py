@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.layout import parse_stamp
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import homes as _homes
-from cocoindex_fsmirror._disk.abilities import Abilities, try_out
+from cocoindex_fsmirror._disk.abilities import Abilities, attributes_for_copy, try_out
 from cocoindex_fsmirror._mirror.database import is_same_origin
 from tests.steps import recorded
 from tests.support import (
@@ -40,6 +41,17 @@ def _renames_all_the_same(
 
 def _refuses(*_args: object, **_options: object) -> None:
     raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def _ignores(*_args: object, **_options: object) -> None:
+    """Does nothing, as some drivers do with what they can't store."""
+
+
+def _tried(folder: Path) -> Abilities:
+    """Tries the abilities in an empty folder."""
+    (folder / "trial").mkdir()
+    with _calls.closing(os.open(folder / "trial", os.O_RDONLY)) as fd:
+        return try_out(fd)
 
 
 @pytest.fixture
@@ -119,9 +131,16 @@ def test_trial_that_fails_stops_nothing(
     assert _recorded(root)["modes"] is True
 
 
+@pytest.mark.parametrize("pretends", [_renames_all_the_same, _ignores])
 def test_exchange_that_would_lose_a_file_is_not_used(
-    mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: Mirror,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pretends: Callable[..., None],
 ) -> None:
+    monkeypatch.setattr(_calls, "renameat2", pretends)
+    assert not _tried(tmp_path).exchange
     monkeypatch.setattr(_calls, "renameat2", _renames_all_the_same)
     (root / "x").write_bytes(b"foreign")
     mirror.apply([write("x", b"1")])
@@ -186,10 +205,6 @@ def test_lack_of_exchange_is_told_once_by_name(
     assert "exchanges no files" in line
 
 
-def _ignores(*_args: object, **_options: object) -> None:
-    """Does nothing, as some drivers do with what they can't store."""
-
-
 @pytest.mark.parametrize("fails", [_ignores, _refuses])
 def test_modes_that_are_not_kept_are_neither_set_nor_compared(
     mirror: Mirror,
@@ -210,7 +225,81 @@ def test_modes_that_are_not_kept_are_neither_set_nor_compared(
     assert exact_state(root) == before
 
 
-def test_file_is_read_where_its_ctime_is_its_mtime(mirror: Mirror, root: Path) -> None:
+@pytest.mark.parametrize("fails", [_ignores, _refuses])
+def test_times_that_can_not_be_set_are_not_compared(
+    mirror: Mirror,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fails: Callable[..., None],
+) -> None:
+    monkeypatch.setattr(os, "utime", fails)
+    _calls.say_once.cache_clear()
+    for _ in range(2):
+        mirror.apply([write("x", b"1", mtime_ns=10**18)])
+    assert _recorded(root)["grain_ns"] == 0
+    assert len([line for line in caplog.messages if "keeps no times that are set" in line]) == 1
+    assert mirror.verify(content=True) == []
+
+
+def test_time_of_a_change_that_is_the_mtime_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fstat
+
+    def fstat(fd: int) -> os.stat_result:
+        found = real(fd)
+        times = {"st_mtime_ns": found.st_mtime_ns, "st_ctime_ns": found.st_mtime_ns}
+        return os.stat_result([*found], times)
+
+    assert _tried(tmp_path).ctime
+    monkeypatch.setattr(os, "fstat", fstat)
+    (tmp_path / "trial").rename(tmp_path / "first")
+    assert not _tried(tmp_path).ctime
+
+
+@pytest.mark.parametrize("knows_accents", [True, False])
+def test_spellings_that_fold_are_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_accents: bool
+) -> None:
+    real = os.open
+
+    def refuse(path: str, *more: Any, **options: Any) -> int:
+        if path == "\u00e9" and not knows_accents:
+            raise OSError(errno.EILSEQ, os.strerror(errno.EILSEQ))
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(f"{Abilities.__module__}._is_there", lambda *_given: True)
+    found = _tried(tmp_path)
+    assert (found.folds_case, found.folds_unicode) == (True, knows_accents)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "is_ours", "is_our_group", "expected"),
+    [
+        (stat.S_IFREG, 0o7755, True, True, 0o7755),
+        (stat.S_IFREG, 0o7755, False, True, 0o755),
+        (stat.S_IFREG, 0o7755, True, False, 0o5755),
+        (stat.S_IFREG, 0o7755, False, False, 0o755),
+        (stat.S_IFDIR, 0o7755, False, True, 0o3755),
+        (stat.S_IFDIR, 0o7755, True, False, 0o5755),
+        (stat.S_IFREG, 0o640, False, False, 0o640),
+        (stat.S_IFLNK, 0o777, True, True, None),
+    ],
+)
+def test_set_ids_of_somebody_else_are_not_carried(
+    kind: int, mode: int, is_ours: bool, is_our_group: bool, expected: int | None
+) -> None:
+    owner = os.geteuid() + (not is_ours), os.getegid() + (not is_our_group)
+    found = os.stat_result((kind | mode, 1, 1, 1, *owner, 0, 0, 0, 0))
+    assert attributes_for_copy(found).mode == expected
+
+
+def test_file_is_read_where_its_ctime_is_its_mtime(
+    mirror: Mirror, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _calls.say_once.cache_clear()
     mirror.apply([write("x", b"1")])
     path = root / ".fsmirror" / "abilities.json"
     path.write_text(path.read_text().replace('"ctime":true', '"ctime":false'))
@@ -220,6 +309,7 @@ def test_file_is_read_where_its_ctime_is_its_mtime(mirror: Mirror, root: Path) -
         mirror.apply([write("x", b"2")])
     assert "rename" not in [name for name, _ in calls]
     assert ledger_rows(mirror)[0].recorded_ns == 0
+    assert len([line for line in caplog.messages if "has no ctime of its own" in line]) == 1
 
 
 def test_abilities_of_another_file_system_do_not_count(mirror: Mirror, root: Path) -> None:
