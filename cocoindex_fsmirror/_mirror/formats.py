@@ -198,7 +198,6 @@ def _notes_of_3(packed: bytes) -> bytes:
             raise TypeError("an intent with a row of another format")
         doubt = row[_DOUBT]
         row[_DOUBT : _DOUBT + 1] = [doubt == 2, doubt == 1]
-        row += [0, 0]
     return msgspec.msgpack.encode(notes)
 
 

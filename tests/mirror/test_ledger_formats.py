@@ -227,6 +227,28 @@ def test_unreadable_intents_of_format_2_are_a_corrupt_ledger(
         _opened(root)
 
 
+@pytest.mark.parametrize("owner", ["", "soon /p/db", "soon"])
+def test_unreadable_owner_of_an_earlier_format_is_a_corrupt_ledger(
+    file: Path, root: Path, owner: str
+) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as ledger:
+        ledger.execute("UPDATE meta SET value = ? WHERE key LIKE 'owner:%'", (owner,))
+        ledger.commit()
+    for open_ledger in (_opened, _peeked):
+        with pytest.raises(CorruptLedgerError, match="no release stores: an owner"):
+            open_ledger(root)
+
+
+def test_notes_that_sync_has_no_use_for_any_more_go(file: Path, root: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as ledger:
+        for key in ("what was mirrored of", "listings with", "identity of"):
+            ledger.execute("INSERT INTO meta VALUES (?, 'x')", (f"note:sync: {key} /s",))
+        ledger.commit()
+    with contextlib.closing(_opened(root)) as opened:
+        found = opened._connection.execute("SELECT key FROM meta WHERE key LIKE 'note:sync%'")
+        assert {key for (key,) in found if "/s" in key} == {"note:sync: identity of /s"}
+
+
 # A kept mirror goes on
 
 

@@ -267,3 +267,14 @@ def test_ledger_with_a_schema_that_no_release_stores_is_set_aside(
     assert [row.name for row in ledger_rows(mirror)] == ["x", "y"]
     assert len([*ours.glob("ledger.sqlite3.corrupt-*")]) == 1
     assert snapshot(root) == {"x": b"1", "y": b"2"}
+
+
+def test_view_in_the_place_of_the_format_is_not_asked(mirror: Mirror, ours: Path) -> None:
+    with sqlite3.connect(ours / "ledger.sqlite3") as connection:
+        view = "SELECT 'format' AS key, 4 AS value"
+        connection.executescript(f"DROP TABLE meta; CREATE VIEW meta AS {view}")
+    connection.close()
+    with pytest.raises(LedgerError, match="has no format"):
+        mirror.status()
+    mirror.apply([write("x", b"1")])
+    assert mirror.verify() == []
