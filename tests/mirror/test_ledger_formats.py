@@ -202,6 +202,14 @@ def test_peek_at_an_older_format_changes_nothing_on_disk(file: Path, root: Path)
     assert exact_state(root) == before
 
 
+def test_peek_at_an_older_format_reads_names_that_are_no_text(file: Path, root: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as ledger:
+        ledger.execute("UPDATE rows SET name = CAST(x'ff' AS TEXT) WHERE name = 'theirs.txt'")
+        ledger.commit()
+    with contextlib.closing(_peeked(root)) as peeked:
+        assert "\udcff" in {row.name for row in peeked.rows()}
+
+
 def test_failed_migration_changes_nothing(file: Path, root: Path) -> None:
     """The bad notes of a batch come after the rows, which are migrated by then."""
     with contextlib.closing(sqlite3.connect(file)) as ledger:
