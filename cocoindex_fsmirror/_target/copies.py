@@ -46,8 +46,12 @@ class Copies:
         if isinstance(at, FilePath):
             path = at.path if at.base_dir is None else at.resolve()
         sources = self._of_component.setdefault(str(coco.get_component_context()), {})
-        mode = found.mode if "mode" in followed else None
-        sources[encoded(str(path))] = (mode, found.mtime_ns if "mtime" in followed else None)
+        at_path = encoded(str(path))
+        mode, mtime_ns = sources.get(at_path, (None, None))  # Of another copy, or the last run.
+        sources[at_path] = (
+            found.mode if "mode" in followed else mode,
+            found.mtime_ns if "mtime" in followed else mtime_ns,
+        )
 
     def look(self, component: str, before: object) -> tuple[CopiedSources, bool]:
         """Looks at the sources of a component again.

@@ -132,6 +132,29 @@ def test_copy_does_not_follow_what_it_does_not_preserve(
     assert runs(flow) == []
 
 
+@coco.fn(memo=True)
+async def twice(file: localfs.File, out: fsmirror.DirTarget, _: dict[str, Any]) -> None:
+    """Declares two copies of a file, which follow other attributes of it."""
+    name = file.file_path.path.name
+    ran.append(name)
+    await out.declare_copy(f"{name}.time", file, preserve=("mtime",))
+    await out.declare_copy(f"{name}.mode", file)
+
+
+def test_two_copies_of_a_source_follow_what_each_preserves(
+    make_flow: MakeFlow, sources: Path
+) -> None:
+    flow = make(make_flow, sources, twice)
+    flow.update()
+    os.utime(sources / "a", ns=(1, 1))
+    assert runs(flow) == ["a"]
+    assert dress(flow.root / "a.time")[1] == 1
+    (sources / "a").chmod(0o600)
+    assert runs(flow) == ["a"]
+    assert dress(flow.root / "a.mode")[0] == 0o600
+    assert runs(flow) == []
+
+
 def test_component_that_copies_later_follows_its_source_too(
     make_flow: MakeFlow, sources: Path
 ) -> None:
