@@ -38,7 +38,7 @@ __all__ = [
 def try_abilities(tree: Tree) -> None:
     """Tries the abilities of the root's file system, unless that was done on this device."""
     device = tree.device(ROOT)
-    if tree.abilities.kind == tree.kind and tree.abilities.device == device:
+    if tree.abilities.device == device:  # Those of another kind of file system were not read.
         return
     area = area_of(ROOT, uuid.uuid4().hex)  # Recovery removes it after a crash.
     with contextlib.suppress(OSError):  # A full disk must not keep us from removals.
@@ -133,7 +133,6 @@ def back_up(tree: Tree, name: Name, stamp: str, taken: Name | None = None) -> Na
     with closing(os.dup(above)) as source:
         backups = backups_of(mount_of(tree, parent(origin)))
         tree.make_folders(backups, parent(backups))
-        tree.folder(backups)  # Raises if something else took the name.
         for attempt in range(10_000):
             target = backup_of(backups, stamp, attempt, name)
             with contextlib.suppress(FileExistsError, NotADirectoryError):
@@ -155,7 +154,7 @@ def mount_of(tree: Tree, folder: Name) -> Name:
     """
     top, device = ROOT, tree.device(ROOT)
     edges = tree.mounts | tree.abilities.edges
-    for name in (*ancestors(folder), folder) if folder else ():  # Upwards, all would be reopened.
+    for name in (*ancestors(folder), folder):  # Upwards, all would be reopened.
         if name in edges or tree.device(name) != device:
             top, device = name, tree.device(name)
     return top
@@ -167,8 +166,6 @@ def home_of(tree: Tree, folder: Name) -> Name:
     A default ACL is inherited only where a file is created, so it has to be that of the folder.
     """
     top, acl = mount_of(tree, folder), _default_acl(tree, folder)
-    if not acl:
-        return top
     while folder != top and _default_acl(tree, parent(folder)) == acl:
         folder = parent(folder)
     return folder

@@ -171,6 +171,18 @@ def test_files_get_the_default_acl_of_their_folder(
     assert _residue(root) == set()
 
 
+def test_folder_without_the_default_acl_of_the_root_has_files_without(
+    mirror: Mirror, root: Path
+) -> None:
+    (root / "plain" / "inner").mkdir(parents=True)
+    _give_default_acl(root)
+    (root / "theirs").write_bytes(b"0")
+    mirror.apply([write("plain/inner/x", b"1"), write("new/y", b"1"), write("z", b"1")])
+    assert _acl(root / "plain" / "inner" / "x") == b""
+    assert _acl(root / "new" / "y") == _acl(root / "z") == _acl(root / "theirs") != b""
+    assert _residue(root) == set()
+
+
 def test_files_below_a_default_acl_are_removed_with_their_folders(
     mirror: Mirror, shared: Path, root: Path
 ) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._target.actions import Change, Place
+from cocoindex_fsmirror._target import raising
+from cocoindex_fsmirror._target.actions import Change, Conclude, Drop, Place
 from cocoindex_fsmirror._target.engine import is_live
 from cocoindex_fsmirror._target.failures import RETRIED, Failures
 from cocoindex_fsmirror._target.sink import apply_actions, mirror_at
@@ -55,6 +56,72 @@ def test_engine_is_given_the_error_of_a_component_that_still_runs(
             apply_actions(None, [_remove(update, root, name, f"/{name}") for name in "ab"])
     assert not isinstance(caught.value, asyncio.CancelledError)
     mirror_at(str(root)).close()
+
+
+@pytest.mark.parametrize("retries", [True, False])
+def test_engine_without_retries_is_given_one_error_of_those_that_are_gone(
+    mirror: fsmirror.Mirror,
+    root: Path,
+    immovable: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    retries: bool,
+) -> None:
+    mirror.apply([write("a", b"1"), write("b", b"1")])
+    immovable.add("a")
+    monkeypatch.setattr(raising, "RETRIES_IN_PARTS", retries)
+    update = RootUpdate()
+    with pytest.raises(fsmirror.FsMirrorError, match="failed: 'a'") as caught:
+        apply_actions(None, [_remove(update, root, name, f"/{name}") for name in "ab"])
+    assert isinstance(caught.value, asyncio.CancelledError) is not retries
+    mirror_at(str(root)).close()
+
+
+def test_path_that_a_retry_applied_is_not_told(
+    mirror: fsmirror.Mirror, root: Path, immovable: set[str], lines: list[str]
+) -> None:
+    mirror.apply([write("a", b"1")])
+    immovable.add("*")
+    update = RootUpdate()
+    with pytest.raises(fsmirror.FsMirrorError):
+        apply_actions(None, [_remove(update, root, "a", "/a")])
+    immovable.clear()
+    apply_actions(None, [_remove(update, root, "a", "/a")])
+    update.failures.tell()
+    assert [line for line in lines if str(root) in line] == []  # Others may be told late.
+    assert not (root / "a").exists()
+    mirror_at(str(root)).close()
+
+
+def test_failures_of_several_roots_are_one_error(tmp_path: Path, immovable: set[str]) -> None:
+    roots = [tmp_path / "p", tmp_path / "q"]
+    for root in roots:
+        with fsmirror.Mirror(root) as mirror:
+            mirror.create()
+            mirror.apply([write("a", b"1")])
+    immovable.add("*")
+    update = RootUpdate()
+    update.declarations.add(Name("c"), "", "/a", is_file=True)
+    with pytest.raises(fsmirror.ApplyError, match="2 mirrors") as caught:
+        apply_actions(None, [_remove(update, root, "a", "/a") for root in roots])
+    assert len(caught.value.exceptions) == 2
+    for root in roots:
+        mirror_at(str(root)).close()
+
+
+def test_error_that_names_no_root_is_told_with_it(lines: list[str]) -> None:
+    errors, drop = raising.BatchErrors(), Drop(RootKey(None, "told/out"), OWNER)
+    errors.add(drop, fsmirror.LedgerError("the disk is broken"))
+    assert str(errors.raised([drop])) == "the disk is broken"
+    again = f"{RETRIED} or by fsmirror drop"
+    assert f"told/out: 1 failure, {again}: the disk is broken" in lines
+
+
+def test_end_of_an_update_fails_for_what_concerns_the_whole_root() -> None:
+    errors, end = raising.BatchErrors(), Conclude(RootKey(None, "out"), OWNER, RootUpdate())
+    errors.add(end, fsmirror.ApplyError("/r", [_path_error("a")]))
+    assert errors.raised([end]) is None
+    errors.add(end, fsmirror.LedgerError("the disk is broken"))
+    assert str(errors.raised([end])) == "the disk is broken"
 
 
 def _path_error(name: str) -> fsmirror.PathError:
