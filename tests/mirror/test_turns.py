@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import pytest
 
 from cocoindex_fsmirror._core.errors import (
+    BarrierError,
     ConflictError,
     FsMirrorError,
     LedgerError,
@@ -183,18 +184,21 @@ def test_ledger_without_room_for_one_path_ends_the_run() -> None:
     assert [len(call) for call in disk.calls] == [64, 8, 1]
 
 
-def test_failures_before_a_ledger_that_is_full_are_told_beside_it() -> None:
-    disk = Disk(20, {}, notes=3)
+@pytest.mark.parametrize("kind", [LedgerError, BarrierError])
+def test_failures_before_a_ledger_that_is_full_are_told_beside_it(
+    kind: type[FsMirrorError],
+) -> None:
+    disk = Disk(20, {})
 
     def apply(batch: list[Intent]) -> Outcome:
-        outcome = disk.apply(batch)
-        disk.room = 1  # Somebody else took the rest.
-        return outcome
+        if disk.calls:
+            raise kind("/r", "full") from _no_space()
+        return disk.apply(batch)
 
     failures = apply_all(apply, [_writes({"a": 9, "b": 9, "c": 9})])
-    assert disk.files == {"a": 9}
-    assert _named(failures) == ["?", "b", "c"]
-    assert isinstance(failures[-1], LedgerError)
+    assert disk.files == {"a": 9, "b": 9}
+    assert _named(failures) == ["?", "c"]
+    assert isinstance(failures[-1], kind)
 
 
 def test_failure_that_is_no_lack_of_room_is_raised_at_once() -> None:
@@ -213,6 +217,8 @@ def test_failure_that_is_no_lack_of_room_is_raised_at_once() -> None:
 def test_batches_hold_no_more_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
     intents = _writes({f"{number}": 10 for number in range(10)})
     assert [len(batch) for batch in batches(intents, 4)] == [4, 4, 2]
+    monkeypatch.setattr(turns, "_MOST", 5)
+    assert [len(batch) for batch in batches(intents)] == [5, 5]
     monkeypatch.setattr(turns, "_LARGEST", 20)
     assert [len(batch) for batch in batches(intents)] == [2] * 5
 
