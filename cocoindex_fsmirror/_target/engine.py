@@ -7,9 +7,10 @@ import ctypes
 import inspect
 import itertools
 import os
+import re
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import cocoindex as coco
@@ -26,6 +27,7 @@ __all__ = [
     "database_of",
     "is_live",
     "make_sink",
+    "path_of",
     "stay_attached",
 ]
 
@@ -88,13 +90,14 @@ class Component(NamedTuple):
 
     Attributes:
         has_succeeded: True if it has run to its end, ever.
-        keys: The keys of what it declares below a root.
+        paths: The paths of what it declares below a root, as :func:`path_of` returns them.
     """
 
     has_succeeded: bool
-    keys: frozenset[Any]
+    paths: frozenset[str]
 
 
+_PROVIDER: Final = re.compile(r"\[provider_id=\d+\]$")
 Components: TypeAlias = Mapping[str, Component]
 """The components of an app, by path."""
 
@@ -141,10 +144,18 @@ def _details(core_env: Any, app: str) -> list[Any]:
 
 
 def _below(root: str, component: Any) -> Component:
-    """Returns a component, with the keys of what it declares below a root."""
-    items = component.target_state_items
-    keys = [item.key for item in items if item.target_state_path.startswith(f"{root}/")]
-    return Component(component.version > 0, frozenset(keys))
+    """Returns a component, with the paths of what it declares below a root."""
+    found = [item.target_state_path for item in component.target_state_items]
+    below = [path.removeprefix(root) for path in found if path.startswith(f"{root}/")]
+    return Component(component.version > 0, frozenset(_PROVIDER.sub("", path) for path in below))
+
+
+def path_of(keys: Iterable[str | bytes]) -> str:
+    """Returns the path of a target state, given its key and those of the targets that it is in."""
+    path = core.StablePath()
+    for key in keys:
+        path = path.concat(key)
+    return path.to_string()
 
 
 def component_in_use() -> str:

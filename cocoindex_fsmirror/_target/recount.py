@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from .._core.names import Name
 from .._core.rows import Displaced, Row
-from .engine import Components
+from .._core.text import external
+from .engine import Components, path_of
 
 __all__ = ["Recount"]
 
@@ -54,8 +55,9 @@ class Recount:
         component = running.get(row.component)
         if component is None:
             return False
-        prefix = row.container.replace("//", "/")
-        if row.name.removeprefix(prefix) in component.keys:
+        *targets, _ = row.container.split("//")
+        own = row.name.removeprefix(row.container.replace("//", "/"))
+        if path_of(map(external, (*targets, own))) in component.paths:
             return True
         has_failed = self.is_out_of_step and row.component not in self.components
         return None if has_failed or not component.has_succeeded else False

@@ -242,6 +242,28 @@ def test_file_that_moves_to_another_target_during_a_loss_is_declared_once(
     assert fsmirror.Mirror(flow.root).verify() == []
 
 
+async def in_two_targets(flow: Flow) -> None:
+    """Declares every file in the main component, those in a folder through its target."""
+    out = await fsmirror.mount_dir_target(OUT)
+    inner = await coco.use_mount(out.declare_dir_target, "inner")
+    for name, content in flow.files.items():
+        target = inner if name.startswith("inner/") else out
+        target.declare_file(name.removeprefix("inner/"), content)
+
+
+def test_stale_file_goes_after_a_loss_though_another_target_has_its_name(
+    make_flow: MakeFlow,
+) -> None:
+    flow = make_flow(in_two_targets)
+    flow.files = {"a": b"1", "inner/a": b"2"}
+    flow.update()
+    flow.close()
+    forget_database(flow)
+    del flow.files["a"]
+    flow.update()
+    assert contents(flow.tree) == flow.files
+
+
 async def in_a_folder(flow: Flow) -> None:
     """Declares an empty directory while there are files."""
     out = await fsmirror.mount_dir_target(OUT)

@@ -13,7 +13,7 @@ from cocoindex_fsmirror._target.recount import Recount
 from tests.support import OWNER
 
 RUNNING = {"/ran": Component(True, frozenset()), "/new": Component(False, frozenset())}
-RUNNING["/skipped"] = Component(True, frozenset({"a", "b"}))
+RUNNING["/skipped"] = Component(True, frozenset({'/"a"', '/"d"/"b"', '/"d"/"e"', r'/b"\xff"'}))
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,8 @@ RUNNING["/skipped"] = Component(True, frozenset({"a", "b"}))
         ("d/b", "d//", "/skipped", True),
         ("d/b", "", "/skipped", False),
         ("d/c", "d//", "/skipped", False),
+        ("\udcff", "", "/skipped", True),
+        ("e", "", "/skipped", False),  # Another target has a file of that name.
     ],
 )
 def test_path_is_declared_by_what_runs_or_has_run(
