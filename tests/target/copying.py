@@ -17,18 +17,21 @@ def duplicate(folder: Path, to: Path, left_out: str = "") -> None:
 
 
 def put_back(copy: Path, to: Path, how: How, left_out: str = "") -> None:
-    """Copies a folder over another one; what is left out of the copy stays there."""
+    """Copies a folder over another one; what is left out of the copy stays there.
+
+    A file that would replace a folder that is not empty stays out, with an error.
+    """
     if how == "tar":
-        _run("sh", "-c", f"tar -C '{copy}' -cf - . | tar -C '{to}' -xf -")
+        _run("sh", "-c", f"tar -C '{copy}' -cf - . | tar -C '{to}' -xf -", check=False)
     elif how == "cp":
-        _run("cp", "-a", f"{copy}/.", str(to))
+        _run("cp", "-a", f"{copy}/.", str(to), check=False)
     else:
         options = ["--delete"] if how in {"rsync --delete", "replace"} else []
         options += ["--inplace"] if how == "rsync --inplace" else []
         if how == "replace" and not left_out:
             take_away(to)
         # A database that is mapped into memory can change without another time.
-        _run("rsync", "-ac", *options, *_without(left_out), f"{copy}/", f"{to}/")
+        _run("rsync", "-ac", *options, *_without(left_out), f"{copy}/", f"{to}/", check=False)
 
 
 def bind(folder: Path, point: Path) -> bool:
@@ -61,6 +64,6 @@ def _without(name: str) -> list[str]:
     return [f"--exclude={name}"] if name else []
 
 
-def _run(*command: str) -> None:
+def _run(*command: str, check: bool = True) -> None:
     """Runs a command."""
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=check, capture_output=True)

@@ -36,6 +36,7 @@ class Project:
         key: The name of the root.
         is_exact: True if what nobody declares goes to the backups.
         is_nested: True if the flow declares the files in folders through targets of those.
+        drops: The number of times that the flow was dropped.
         real: The folder beneath, if it is mounted at the path; the path itself, as a rule.
         declared: The files that the flow declares.
         program: The files that a program declares by ``Mirror.update``.
@@ -48,6 +49,7 @@ class Project:
     key: str = "out"
     is_exact: bool = False
     is_nested: bool = False
+    drops: int = 0
     real: Path = Path()
     declared: dict[str, bytes] = field(default_factory=dict)
     program: dict[str, bytes] = field(default_factory=dict)

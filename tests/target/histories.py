@@ -51,6 +51,7 @@ class World(Users):
         self._calm.add(id(project))
         self._at_home.add(id(project))
         self._claimed.add(project.root)
+        self._strange.discard(project.root)
 
     def drop(self, project: Project, cut: Interruption = WHOLE) -> None:
         """Drops the flow of a project."""
@@ -60,6 +61,7 @@ class World(Users):
         with (WHOLE if project.is_astray else cut).injected():
             said = project.drop()
         self._calm.discard(id(project))
+        project.drops += 1
         if project.is_astray:
             before.check_unchanged(besides=[project.real / DATABASE])
             self.engines[id(project)] = {}
@@ -203,6 +205,8 @@ class World(Users):
         root = project.base / key
         if root.parent != project.base:  # The root of the project that this one is a copy of.
             return
+        if root in self._strange:  # Its owner is not that whom the engine gives up.
+            self.ledgers.get(root, {}).pop("flow", None)
         self._claimed.discard(root)
         self.last.get(root, {}).pop("flow", None)
         known = self.ledgers.get(root, {}).pop("flow", frozenset())

@@ -42,6 +42,7 @@ class Backup:
         key: The name of the root.
         ledgers: What the ledgers in it knew, by root.
         engine: What the engine's database in it knew; ``None`` if none is in it.
+        drops: The number of times that the flow of the project had been dropped.
     """
 
     at: Path
@@ -50,6 +51,7 @@ class Backup:
     key: str
     ledgers: dict[str, Ledger]
     engine: dict[str, Written] | None
+    drops: int
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Users:
     _snapshot: Any = None
     _orphaned: set[int] = field(default_factory=set)  # projects that lost an owner for good
     _adopted: set[tuple[str, bytes]] = field(default_factory=set)
+    _strange: set[Path] = field(default_factory=set)  # roots whose ledger is of before a drop
     _claimed: set[Path] = field(default_factory=set)  # roots whose ledger does
 
     def make_project(self, style: Style, *, is_memoized: bool) -> Project:
@@ -152,7 +155,9 @@ class Users:
             "ledger": {project.key: ledgers[project.key]},
         }.get(memory, {})
         engine = self.engines[id(project)] if memory in {"database", "project"} else None
-        made = Backup(at, project, memory, project.key, *copy.deepcopy((kept, engine)))
+        made = Backup(
+            at, project, memory, project.key, *copy.deepcopy((kept, engine)), project.drops
+        )
         self.backups.append(made)
 
     def restore(self, backup: Backup, how: How) -> None:
@@ -168,6 +173,8 @@ class Users:
         for key, ledger in copy.deepcopy(backup.ledgers).items():
             if ledger or (project.root_named(key) / OURS).exists():
                 self.ledgers[project.root_named(key)] = ledger
+                if backup.drops != project.drops:
+                    self._strange.add(project.root_named(key))
         if backup.engine is not None:
             self.engines[id(project)] = copy.deepcopy(backup.engine)
         if how == "rsync --inplace":  # It writes into the very file of the ledger.
@@ -192,6 +199,7 @@ class Users:
             if project.root_named(key) in self.ledgers:
                 known = copy.deepcopy(self.ledgers[project.root_named(key)])
                 self.ledgers[path / key] = known
+                self._strange |= {path / key} if project.root_named(key) in self._strange else set()
                 self.last[path / key] = copy.deepcopy(self.last.get(project.root_named(key), {}))
         self._leave_home(made)
 
@@ -217,6 +225,7 @@ class Users:
         for key in KEYS:
             if project.base / key in self.ledgers:
                 self.ledgers[path / key] = self.ledgers.pop(project.base / key)
+                self._strange |= {path / key} if project.base / key in self._strange else set()
                 self.last[path / key] = self.last.pop(project.base / key, {})
         project.path = project.base = path
         if project.style == "absolute":
