@@ -65,7 +65,7 @@ def find_edge(tree: Tree, folder: Name) -> bool:
         it is for has failed already.
     """
     with contextlib.suppress(OSError):
-        while not isinstance(tree.look(folder).state, DirState):
+        while folder and not isinstance(tree.look(folder).state, DirState):
             folder = parent(folder)
         top, known, batch = mount_of(tree, folder), tree.abilities, uuid.uuid4().hex
         searched = frozenset((*ancestors(folder), folder))  # Recovery looks there.

@@ -70,3 +70,15 @@ def test_state_folder_on_another_mount_is_refused(source: Path, dst: Path, mount
     assert staged(dst) == []
     with Mirror(dst) as mirror, pytest.raises(RootError, match=r"another mount.*unmount it"):
         mirror.apply([write("x", b"1")])
+
+
+def test_staging_area_on_another_mount_fails_each_path_and_ends(
+    source: Path, target: Path, mount: Mount
+) -> None:
+    """A path at the top of the root has no folder in which an edge could be looked for."""
+    mount(target / ".fsmirror" / "tmp", "-t", "tmpfs", "-o", "mode=0700", "tmpfs")
+    (source / "a").write_bytes(b"new")
+    failed = sync(source, target)
+    assert failed.exit_code == 3
+    assert "write 'a': Invalid cross-device link" in failed.stderr
+    assert (target / "a").read_bytes() == b"a"
