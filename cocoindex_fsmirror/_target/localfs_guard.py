@@ -127,16 +127,15 @@ def _in_folder(path: str) -> str:
 
 def _is_mirrored(path: str, kind: str) -> bool:
     """True if a directory is a mirror, or if a mirror above holds a path or something in it."""
-    is_folder = kind == "dir"
     try:
-        for folder in (Path(path), *Path(path).parents) if is_folder else Path(path).parents:
+        for folder in (Path(path), *Path(path).parents):
             try:
                 os.lstat(folder / LEDGER)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             name = os.path.relpath(path, folder)
             with known(str(folder)) as ledger:
-                if name == "." or ledger.is_declared(Name(name), is_folder=is_folder):
+                if name == "." or ledger.is_declared(Name(name), is_folder=kind == "dir"):
                     return True
     except (LedgerError, OSError):
         return True

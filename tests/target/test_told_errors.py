@@ -76,6 +76,34 @@ def test_engine_without_retries_is_given_one_error_of_those_that_are_gone(
     mirror_at(str(root)).close()
 
 
+def test_component_that_is_gone_in_part_raises_only_once(
+    mirror: fsmirror.Mirror, root: Path, immovable: set[str]
+) -> None:
+    mirror.apply([write("a", b"1"), write("b", b"1")])
+    immovable.add("a")
+    update = RootUpdate()
+    for is_first in (True, False):
+        with pytest.raises(fsmirror.FsMirrorError, match="failed: 'a'") as caught:
+            apply_actions(None, [_remove(update, root, name, "/gone") for name in "ab"])
+        assert isinstance(caught.value, asyncio.CancelledError) is not is_first
+    mirror_at(str(root)).close()
+
+
+def test_no_error_keeps_the_frames_that_it_came_through() -> None:
+    def fail() -> None:
+        try:
+            raise OSError("broken")
+        except OSError as error:
+            raise fsmirror.LedgerError("the disk is broken") from error
+
+    with pytest.raises(fsmirror.LedgerError) as caught:
+        fail()
+    errors = [caught.value, caught.value.__cause__]
+    assert [getattr(error, "__traceback__", None) is None for error in errors] == [False, False]
+    raising.BatchErrors().add(Drop(RootKey(None, "kept/out"), OWNER), caught.value)
+    assert [getattr(error, "__traceback__", None) is None for error in errors] == [True, True]
+
+
 def test_path_that_a_retry_applied_is_not_told(
     mirror: fsmirror.Mirror, root: Path, immovable: set[str], lines: list[str]
 ) -> None:
