@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from .._core.errors import LedgerError
+from .._core.errors import CorruptLedgerError, LedgerError
 from .._core.names import RESERVED, Name, leaf
 from .calls import DIRECTORY, belongs_to_us, closing, copy, open_file, say_once
 from .mounts import WITHOUT_OWNERS, mounts_below
@@ -36,6 +36,7 @@ def check_ours(folder: int, path: str, relied_on: Iterable[Name]) -> set[Name]:
         would change those, too.
 
     Raises:
+        CorruptLedgerError: Something is a pipe.
         LedgerError: Somebody else may have written there; the message tells what to do.
     """
     _check(os.fstat(folder), folder, path, Name(RESERVED))
@@ -43,6 +44,8 @@ def check_ours(folder: int, path: str, relied_on: Iterable[Name]) -> set[Name]:
     for name in relied_on:
         with contextlib.suppress(FileNotFoundError):
             found = os.stat(leaf(name), dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISFIFO(found.st_mode):  # SQLite would wait for its other end.
+                raise CorruptLedgerError(f"{os.path.join(path, name)}: not a regular file")
             if not stat.S_ISLNK(found.st_mode):  # Whoever opens it does not follow it.
                 _check(found, folder, path, name)
             if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:

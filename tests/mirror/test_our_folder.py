@@ -241,6 +241,19 @@ def test_link_beside_the_ledger_is_not_followed(
         (ours / f"ledger.sqlite3{beside}").unlink()
 
 
+@pytest.mark.parametrize("beside", ["", *BESIDE])
+def test_pipe_in_the_place_of_a_file_is_not_waited_for(
+    mirror: Mirror, ours: Path, beside: str
+) -> None:
+    mirror.close()
+    (ours / f"ledger.sqlite3{beside}").unlink(missing_ok=True)
+    os.mkfifo(ours / f"ledger.sqlite3{beside}")
+    with pytest.raises(LedgerError, match=f"{ours}/ledger.sqlite3{beside}: not a regular file"):
+        mirror.status()
+    mirror.apply([write("x", b"1")])
+    assert mirror.verify() == []
+
+
 PLANTED = {
     "a trigger called as a table": "CREATE TRIGGER rows AFTER INSERT ON rows BEGIN SELECT 1; END",
     "a trigger": "CREATE TRIGGER t AFTER INSERT ON rows BEGIN DELETE FROM rows; END",
