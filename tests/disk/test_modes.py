@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -19,7 +20,18 @@ from cocoindex_fsmirror import BarrierError, Mirror
 from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._disk.tree import Tree
 from tests.steps import watched
-from tests.support import OWNER, Elsewhere, Mount, contents, copy, delete, folder, snapshot, write
+from tests.support import (
+    OWNER,
+    Elsewhere,
+    Mount,
+    contents,
+    copy,
+    delete,
+    failing,
+    folder,
+    snapshot,
+    write,
+)
 
 
 def _mode(path: Path) -> int:
@@ -181,6 +193,21 @@ def test_folder_without_the_default_acl_of_the_root_has_files_without(
     assert _acl(root / "plain" / "inner" / "x") == b""
     assert _acl(root / "new" / "y") == _acl(root / "z") == _acl(root / "theirs") != b""
     assert _residue(root) == set()
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_home_that_others_may_write_to_is_refused(
+    mirror: Mirror, shared: Path, root: Path, monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    if not is_told:  # Every type of file system is one without owners.
+        monkeypatch.setattr("cocoindex_fsmirror._disk.tree.WITHOUT_OWNERS", ("",))
+    (shared / ".fsmirror").mkdir()
+    (shared / ".fsmirror").chmod(0o777)
+    with contextlib.ExitStack() as refused:
+        if is_told:
+            refused.enter_context(failing("'shared/x'.*: others may write to it"))
+        mirror.apply([write("shared/x", b"1"), write("z", b"2")])
+    assert ((shared / "x").exists(), (root / "z").read_bytes()) == (not is_told, b"2")
 
 
 def test_files_below_a_default_acl_are_removed_with_their_folders(

@@ -172,6 +172,17 @@ def test_paths_that_were_applied_after_all_are_not_told(lines: list[str]) -> Non
     assert len(lines) == 1
 
 
+@pytest.mark.parametrize(("count", "rest"), [(5, "no"), (6, "no; and 1 more")])
+def test_line_describes_five_failures(lines: list[str], count: int, rest: str) -> None:
+    failures = Failures()
+    for name in "abcdef"[:count]:
+        failures.add("/five", name, _path_error(name))
+    failures.tell()
+    (line,) = [line for line in lines if line.startswith("/five: ")]
+    assert line.startswith(f"/five: {count} failures, ")
+    assert line.endswith(f"; remove 'e': {rest}")
+
+
 def test_update_that_goes_on_tells_each_failure_at_once(lines: list[str]) -> None:
     failures = Failures(at_once=True)
     failures.add("/r", "a", _path_error("a"))
