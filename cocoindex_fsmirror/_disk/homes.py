@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import time
 import uuid
@@ -54,7 +55,8 @@ def _record(tree: Tree, abilities: Abilities) -> None:
     """Records the abilities of the root's file system in our folder."""
     tree.abilities = abilities
     tree.remove_file(ABILITIES)
-    tree.make_file(ABILITIES, msgspec.json.encode(abilities))
+    # As msgspec has it, JSON holds no name that is not UTF-8.
+    tree.make_file(ABILITIES, json.dumps(msgspec.to_builtins(abilities)).encode())
 
 
 def find_edge(tree: Tree, folder: Name) -> bool:

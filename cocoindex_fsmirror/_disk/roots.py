@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import stat
 import struct
@@ -74,9 +75,9 @@ def open_root(path: str, *, create: bool = False, parents: bool = True) -> tuple
     except OSError as error:
         raise _root_error(path, error) from error
     tree = Tree(fd, path)
-    with contextlib.suppress(OSError, msgspec.DecodeError):  # They were not tried, as a rule.
+    with contextlib.suppress(OSError, ValueError):  # They were not tried, as a rule.
         with closing(open_file(leaf(ABILITIES), tree.folder(FOLDER))) as file:
-            found = msgspec.json.decode(os.read(file, 1 << 20), type=Abilities)
+            found = msgspec.convert(json.loads(os.read(file, 1 << 20)), Abilities)
         if found.kind == tree.kind:  # Else the root was copied to another file system.
             tree.abilities = replace(found, path=path)
     tree.forget()

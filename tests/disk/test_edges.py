@@ -48,14 +48,24 @@ class Edge:
 
 
 @pytest.fixture
-def edge(root: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> Edge:
-    """Gives the folder ``a/far`` of a root an edge."""
+def edge_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Edge]:
+    """Gives folders an edge."""
     if _calls.renameat2 is None or not os.path.isdir("/proc/self/fd"):
         pytest.skip("renames can't be watched here")
+
+    def make(folder: Path) -> Edge:
+        edge = Edge(folder)
+        monkeypatch.setattr(_calls, "renameat2", edge.rename)
+        return edge
+
+    return make
+
+
+@pytest.fixture
+def edge(root: Path, mirror: Mirror, edge_at: Callable[[Path], Edge]) -> Edge:
+    """Gives the folder ``a/far`` of a root an edge."""
     mirror.apply([write("a/far/d/old", b"1"), write("a/near", b"1")])
-    edge = Edge(root / "a" / "far")
-    monkeypatch.setattr(_calls, "renameat2", edge.rename)
-    return edge
+    return edge_at(root / "a" / "far")
 
 
 def _edges(root: Path) -> list[str]:
@@ -80,6 +90,21 @@ def test_edge_is_found_once_and_kept(mirror: Mirror, root: Path, edge: Edge) -> 
     assert edge.count == found > 0
     assert contents(snapshot(root)) == {"a/far/d/x": b"2", "a/far/e/y": b"3", "a/near": b"3"}
     assert _residue(root) == []
+
+
+def test_edge_with_a_name_that_is_no_utf8_is_found_once(
+    mirror: Mirror, root: Path, edge_at: Callable[[Path], Edge]
+) -> None:
+    far = os.fsdecode(b"far\xff")
+    mirror.apply([write(f"{far}/old", b"1")])
+    edge = edge_at(root / far)
+    mirror.apply([write(f"{far}/old", b"2")])
+    found = edge.count
+    with Mirror(root) as another:
+        another.apply([write(f"{far}/new", b"3")])
+    assert edge.count == found > 0
+    assert contents(snapshot(root)) == {f"{far}/old": b"2", f"{far}/new": b"3"}
+    assert (_edges(root), _residue(root)) == ([far], [])
 
 
 def test_edge_above_new_folders_is_found(mirror: Mirror, root: Path, edge: Edge) -> None:
