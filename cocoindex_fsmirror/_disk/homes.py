@@ -56,7 +56,9 @@ def _record(tree: Tree, abilities: Abilities) -> None:
     tree.abilities = abilities
     tree.remove_file(ABILITIES)
     # As msgspec has it, JSON holds no name that is not UTF-8.
-    tree.make_file(ABILITIES, json.dumps(msgspec.to_builtins(abilities)).encode())
+    tree.make_file(
+        ABILITIES, json.dumps(msgspec.to_builtins(abilities), separators=(",", ":")).encode()
+    )
 
 
 def find_edge(tree: Tree, folder: Name) -> bool:
