@@ -51,7 +51,6 @@ class World(Users):
         self._calm.add(id(project))
         self._at_home.add(id(project))
         self._claimed.add(project.root)
-        self._strange.discard(project.root)
 
     def drop(self, project: Project, cut: Interruption = WHOLE) -> None:
         """Drops the flow of a project."""
@@ -127,7 +126,10 @@ class World(Users):
                 state = beside_ours(project.root)
                 self.update(project)
                 assert beside_ours(project.root) == state, "a second update changed something"
-                self.verify(project, is_settled=id(project) not in self._orphaned)
+                is_strange = project.root in self._strange  # An owner in doubt stays there.
+                self.verify(
+                    project, is_settled=not is_strange and id(project) not in self._orphaned
+                )
                 assert not ran or not project.is_memoized, "components ran for nothing"
                 assert staged(project.root) == []
 

@@ -262,6 +262,7 @@ class Users:
                 self._leave_home(project)
         else:
             self.ledgers.pop(project.root, None)
+            self.last.pop(project.root, None)
             self._claimed.discard(project.root)
 
     def take_snapshot(self) -> None:
