@@ -82,6 +82,16 @@ def belongs_to_us(found: os.stat_result) -> bool:
     return found.st_uid in (os.geteuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
+def identity_of(path: str) -> str:
+    """Returns the device, the inode and the mtime of a file or folder, as one text.
+
+    Raises:
+        OSError: It can't be looked at.
+    """
+    found = os.stat(path)
+    return f"{found.st_dev} {found.st_ino} {found.st_mtime_ns}"
+
+
 def open_file(base: str, folder: int) -> int:
     """Opens an entry of a folder for reading; follows no link and does not block on a FIFO."""
     return os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)

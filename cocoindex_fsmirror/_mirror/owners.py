@@ -6,13 +6,14 @@ the copy is refused: it must neither change nor remove what the original declare
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from typing import NamedTuple
 
 from .._core.errors import RootError
 from .._core.owners import Declarer, Epoch, Owner
-from .._disk.calls import coarse_now_ns
+from .._disk.calls import coarse_now_ns, identity_of
 from .._disk.tree import Tree
 from .ledger import Ledger
 from .reader import LedgerReader, mirrored
@@ -91,15 +92,18 @@ def may_tear_down(root: str, ledger: LedgerReader, owner: str, acting: Declarer)
 
 def _uses_copy(known: Owner, acting: Declarer, root: str) -> bool | None:
     """True if a declarer uses a copy of the owner's database; ``None`` if that can't be told."""
-    by = known.declarer.by
-    if not by or not acting.by or known.is_of(acting, root):
+    mine, by = known.declarer, known.declarer.by
+    if not by or not acting.by or by == acting.by:
         return False
-    if not os.path.isabs(by):
-        return None
-    try:
-        return not os.path.samefile(by, acting.by)  # It may be mounted, or linked, elsewhere.
-    except OSError:
-        return os.path.lexists(by)  # A database that is not there any more was moved.
+    with contextlib.suppress(OSError):
+        if os.path.samefile(by, acting.by):  # It is mounted, or linked, elsewhere.
+            return False
+        if mine.has_file_of(Declarer(by, identity_of(by))):
+            return True  # Whatever its numbers are: a snapshot has those of its original.
+    if known.is_of(acting, root):
+        return False
+    # A database that is not there any more was moved.
+    return os.path.lexists(by) if os.path.isabs(by) else None
 
 
 class OwnerFigures(NamedTuple):

@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import cocoindex as coco
 from cocoindex._internal import core, environment
 
+from .._disk.calls import identity_of
+
 __all__ = [
     "HAS_CHILD_FACTORY",
     "RETRIES_IN_PARTS",
@@ -80,8 +82,7 @@ def _database_of(environment: Any) -> tuple[str, str]:
     """
     path = os.path.abspath(environment.settings.db_path)
     with contextlib.suppress(OSError):
-        there = os.stat(path)
-        return path, f"{there.st_dev} {there.st_ino} {there.st_mtime_ns}"
+        return path, identity_of(path)
     return path, ""
 
 

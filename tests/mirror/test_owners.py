@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from errno import EPERM
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from cocoindex_fsmirror import ApplyError, Mirror, RootError
 from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.owners import Declarer, Epoch, Owner
+from cocoindex_fsmirror._disk.calls import identity_of
 from cocoindex_fsmirror._mirror.reader import known
 from cocoindex_fsmirror._mirror.teardown import remove_undeclared
 from tests.steps import run_failing
@@ -122,6 +124,28 @@ def test_owner_under_another_key_is_not_torn_down(
     mirror.tear_down(OWNER, Declarer(str(root), "1 2", acting))
     assert contents(snapshot(root)) == ({} if is_removed else {"a": b"1"})
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("is_snapshot", [True, False])
+def test_database_with_the_numbers_of_its_original_is_a_copy(
+    mirror: Mirror, root: Path, tmp_path: Path, is_snapshot: bool
+) -> None:
+    """A snapshot has the inode numbers and the times of its original, on another device."""
+    one, two = tmp_path / "p.db", tmp_path / "q.db"
+    one.mkdir()
+    two.mkdir()
+    _, inode, mtime = identity_of(str(one)).split()
+    prepare(mirror, one, f"1 {inode} {mtime}")
+    if not is_snapshot:  # The project was moved, and another one has come to its place.
+        one.rmdir()
+        one.mkdir()
+        os.utime(one, ns=(1, 1))
+    if is_snapshot:
+        with pytest.raises(RootError, match="is a copy; nothing was changed"):
+            prepare(mirror, two, f"2 {inode} {mtime}")
+    else:
+        prepare(mirror, two, f"2 {inode} {mtime}")
+        assert owner_at(root).declarer.by == str(two)
 
 
 def test_copied_ledger_belongs_to_the_database_that_comes_with_it(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._target import sink
-from tests.support import backups, beside_ours, contents, snapshot
+from tests.support import Mount, backups, beside_ours, contents, snapshot
 from tests.target.flows import BoomError, Flow, Main, failing_step, ran
 from tests.target.projects import (
     absolute,
@@ -281,3 +283,34 @@ def test_two_apps_in_one_database_keep_apart(
     for app in (*apps, *apps):
         app.update_blocking()
         assert {p.name for p in (tmp_path / "root").iterdir()} == {".fsmirror", "a", "c"}
+
+
+@pytest.mark.root
+def test_snapshot_of_a_project_never_touches_its_original(
+    tmp_path: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot of a subvolume has the inode numbers and the times of all that is in it."""
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("btrfs-progs are not installed")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(128 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True)
+    top = mount(tmp_path / "disk", "-o", "loop", str(image))
+    command = ["btrfs", "subvolume"]
+    subprocess.run([*command, "create", str(top / "p")], check=True, capture_output=True)
+    original, copy = (Flow(top / name, absolute(top / "p" / "root")) for name in ("p", "q"))
+    with contextlib.ExitStack() as until:
+        until.callback(end, original, copy)
+        until.callback(os.chdir, tmp_path)
+        original.files = dict(FILES)
+        update(original, monkeypatch)
+        end(original)
+        taken = [*command, "snapshot", str(top / "p"), str(top / "q")]
+        subprocess.run(taken, check=True, capture_output=True)
+        before = state(original.root)
+        copy.files = {"a": b"changed"}
+        os.chdir(top / "q")
+        assert "is a copy; nothing was changed" in copy.attempt()
+        copy.drop()
+        assert state(original.root) == before
