@@ -97,6 +97,22 @@ def open_file(base: str, folder: int) -> int:
     return os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
 
 
+def is_open(found: os.stat_result) -> bool:
+    """True if this process has a file open.
+
+    SQLite opens a path, and tells no descriptor. Where descriptors can't be listed, true.
+    """
+    try:
+        numbers = [int(number) for number in os.listdir("/dev/fd")]
+    except OSError:
+        return True
+    for number in numbers:
+        with contextlib.suppress(OSError):  # That of the listing itself is closed.
+            if os.path.samestat(os.fstat(number), found):
+                return True
+    return False
+
+
 @contextlib.contextmanager
 def closing(fd: int) -> Iterator[int]:
     """Closes a descriptor at the end of a block.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from .._core.errors import CorruptLedgerError, LedgerError
@@ -18,18 +18,18 @@ from .._core.names import RESERVED, Name, leaf
 from .calls import DIRECTORY, belongs_to_us, closing, copy, open_file, say_once
 from .mounts import WITHOUT_OWNERS, mounts_below
 
-__all__ = ["check_ours", "is_open", "opened_ours", "renew"]
+__all__ = ["check_ours", "opened_ours", "renew"]
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
-def check_ours(folder: int, path: str, relied_on: Iterable[Name]) -> set[Name]:
+def check_ours(folder: int, path: str, relied_on: Mapping[Name, bool]) -> set[Name]:
     """Refuses our own folder if others may have written there.
 
     Args:
         folder: Its descriptor.
         path: The path of the root.
-        relied_on: What is looked at in it, as far as it is there.
+        relied_on: What is looked at in it, as far as it is there; true of what has to be sound.
 
     Returns:
         The files among these that have further names (hard links). Whatever writes to such a file
@@ -41,10 +41,10 @@ def check_ours(folder: int, path: str, relied_on: Iterable[Name]) -> set[Name]:
     """
     _check(os.fstat(folder), folder, path, Name(RESERVED))
     linked = set()
-    for name in relied_on:
+    for name, is_needed in relied_on.items():
         with contextlib.suppress(FileNotFoundError):
             found = os.stat(leaf(name), dir_fd=folder, follow_symlinks=False)
-            if stat.S_ISFIFO(found.st_mode):  # SQLite would wait for its other end.
+            if is_needed and stat.S_ISFIFO(found.st_mode):  # SQLite would wait for its other end.
                 raise CorruptLedgerError(f"{os.path.join(path, name)}: not a regular file")
             if not stat.S_ISLNK(found.st_mode):  # Whoever opens it does not follow it.
                 _check(found, folder, path, name)
@@ -70,7 +70,7 @@ def _check(found: os.stat_result, folder: int, path: str, name: Name) -> None:
 
 
 @contextlib.contextmanager
-def opened_ours(path: str, relied_on: Iterable[Name]) -> Iterator[tuple[int, set[Name]]]:
+def opened_ours(path: str, relied_on: Mapping[Name, bool]) -> Iterator[tuple[int, set[Name]]]:
     """Opens our own folder in a root, to be looked at; follows no link below the root.
 
     Yields:
@@ -85,22 +85,6 @@ def opened_ours(path: str, relied_on: Iterable[Name]) -> Iterator[tuple[int, set
         closing(os.open(RESERVED, DIRECTORY, dir_fd=root)) as folder,
     ):
         yield folder, check_ours(folder, path, relied_on)
-
-
-def is_open(found: os.stat_result) -> bool:
-    """True if this process has a file open.
-
-    SQLite opens a path, and tells no descriptor. Where descriptors can't be listed, true.
-    """
-    try:
-        numbers = [int(number) for number in os.listdir("/dev/fd")]
-    except OSError:
-        return True
-    for number in numbers:
-        with contextlib.suppress(OSError):  # That of the listing itself is closed.
-            if os.path.samestat(os.fstat(number), found):
-                return True
-    return False
 
 
 def renew(folder: int, names: Iterable[Name]) -> None:

@@ -9,15 +9,26 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from .._core.errors import CorruptLedgerError, InvalidNameError, LedgerError
+from .._core.names import Name, leaf
 from .._core.text import internal
+from .._disk.calls import is_open
 
-__all__ = ["GIVEN", "connected", "decoded", "is_same_origin", "origin_of", "translated"]
+__all__ = [
+    "GIVEN",
+    "connected",
+    "decoded",
+    "is_same_origin",
+    "opened",
+    "origin_of",
+    "translated",
+]
 
 GIVEN: Final = "CAST(? AS TEXT)"
 """A name, or another text that may be bytes, in a statement."""
@@ -44,6 +55,38 @@ def connected(file: str, options: str) -> sqlite3.Connection:
     # A planted schema may call functions; one is refused later, by `check_format`.
     connection.execute("PRAGMA trusted_schema=OFF")
     return connection
+
+
+def opened(
+    root: str, name: Name, folder: int, options: str
+) -> tuple[sqlite3.Connection, os.stat_result]:
+    """Opens a database in our own folder.
+
+    Args:
+        root: The path of the root.
+        name: The path of the file, relative to the root.
+        folder: The descriptor of our folder, opened without following a link.
+        options: Those of SQLite's URI.
+
+    Returns:
+        The connection, and the result of ``lstat`` for the file.
+
+    Raises:
+        CorruptLedgerError: It is no regular file.
+        FileNotFoundError: There is no file.
+        LedgerError: It was replaced meanwhile.
+        sqlite3.Error: SQLite fails.
+    """
+    file = os.path.join(root, name)
+    there = os.stat(leaf(name), dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISREG(there.st_mode):
+        raise CorruptLedgerError(f"{file}: not a regular file")
+    connection = connected(file, options)
+    # SQLite knows paths only, and a folder above may have become a link.
+    if not is_open(there):
+        connection.close()
+        raise LedgerError(f"{file}: was replaced while we opened it")
+    return connection, there
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import sqlite3
-import stat
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
 
@@ -20,12 +19,13 @@ from .._core.errors import CorruptLedgerError, LedgerError, RootError
 from .._core.layout import GITIGNORE, LEDGER, LEDGER_FILES, RELIED_ON
 from .._core.names import ROOT, Name, check_names, leaf
 from .._core.owners import Owner
+from .._core.ownership import Policies, PolicyTable
 from .._core.rows import Displaced, Pending, Row, unpacked
 from .._core.states import Kind
 from .._core.text import encoded, external
-from .._disk.ours import is_open, opened_ours
+from .._disk.ours import opened_ours
 from .._disk.tree import inode_of
-from .database import GIVEN, connected, decoded, is_same_origin, origin_of, translated
+from .database import GIVEN, connected, decoded, is_same_origin, opened, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, check_whole, migrated_copy
 
 __all__ = [
@@ -111,7 +111,7 @@ class LedgerReader:
         file = os.path.join(path, LEDGER)
         try:
             with opened_ours(path, RELIED_ON) as (folder, linked):
-                return cls._peek(file, folder, linked)
+                return cls._peek(path, folder, linked)
         except OSError as error:
             if error.errno in _NO_LEDGER:
                 return cls.empty()
@@ -119,27 +119,23 @@ class LedgerReader:
             raise LedgerError(f"{file}: can't be read: {error.strerror} ({hint})") from error
 
     @classmethod
-    def _peek(cls, file: str, folder: int, linked: set[Name]) -> Self:
+    def _peek(cls, root: str, folder: int, linked: set[Name]) -> Self:
         """Opens the ledger in our own folder for reading."""
+        file = os.path.join(root, LEDGER)
         options = "mode=ro&immutable=1"
-        found = os.stat(leaf(LEDGER), dir_fd=folder, follow_symlinks=False)
         with contextlib.suppress(FileNotFoundError):
             os.stat(f"{leaf(LEDGER)}-wal", dir_fd=folder, follow_symlinks=False)
             options = "mode=ro"
-        if not stat.S_ISREG(found.st_mode):
-            raise CorruptLedgerError(f"{file}: not a regular file")
         if linked & {*LEDGER_FILES} and options == "mode=ro":  # A reader writes to the -shm file.
             problem = "is in use, and has hard links elsewhere (update once, which replaces it)"
             raise LedgerError(f"{file}: {problem}")
-        origin = origin_of(found, leaf(GITIGNORE), folder)
-        with translated(file), contextlib.ExitStack() as opened:
-            connection = connected(file, options)
-            opened.enter_context(contextlib.closing(connection))
-            if not is_open(found):  # SQLite knows paths only, and one may lead elsewhere now.
-                raise LedgerError(f"{file}: was replaced while we opened it")
+        with translated(file), contextlib.ExitStack() as until:
+            connection, found = opened(root, LEDGER, folder, options)
+            until.enter_context(contextlib.closing(connection))
+            origin = origin_of(found, leaf(GITIGNORE), folder)
             version = check_format(connection, file)
             if version == FORMAT:
-                opened.pop_all()
+                until.pop_all()
                 return cls(connection, inode_of(found), file, origin)
             if version:
                 with decoded(file):
@@ -222,10 +218,11 @@ class LedgerReader:
                 yield from listed
 
     def figures(self) -> tuple[int, ...]:
-        """Counts owners, leaves, folders and bytes; adds the time of the last record."""
+        """Counts owners, leaves, folders, bytes, the time of the last record, and copied paths."""
         sql = (
             "SELECT count(DISTINCT owner), count(*) FILTER (WHERE kind <> ?), count(*) FILTER"
-            " (WHERE kind = ?), coalesce(sum(size), 0), coalesce(max(recorded_ns), 0) FROM rows"
+            " (WHERE kind = ?), coalesce(sum(size), 0), coalesce(max(recorded_ns), 0),"
+            " coalesce(sum(copied), 0) FROM rows"
         )
         return tuple(self._select(sql, Kind.DIR, Kind.DIR)[0])
 
@@ -279,6 +276,13 @@ class LedgerReader:
         """Lists the declared paths that had to give way."""
         sql = 'SELECT name, owner, container, component, "by", seen FROM displaced'
         return self._converted(self._named(sql), list[Displaced])
+
+    def policies(self) -> PolicyTable:
+        """Returns the policies of all directory targets."""
+        found = self._select("SELECT owner, container, copies, on_conflict FROM policies")
+        values = self._converted([each[2:] for each in found], list[Policies])
+        keys = ((str(owner), str(container)) for owner, container, *_ in found)
+        return PolicyTable(dict(zip(keys, values, strict=True)))
 
     def pending(self) -> list[Pending]:
         """Lists the notes that an interrupted batch left, by batch and name."""

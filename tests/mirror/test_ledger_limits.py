@@ -107,8 +107,7 @@ def test_batch_without_memory_leaves_the_ledger_where_it_is(
 
     with Mirror(root) as mirror:
         with monkeypatch.context() as patch:
-            patch.setattr("cocoindex_fsmirror._mirror.ledger.connected", fail)
-            patch.setattr("cocoindex_fsmirror._mirror.reader.connected", fail)
+            patch.setattr("cocoindex_fsmirror._mirror.database.connected", fail)
             for act in (partial(mirror.apply, INTENTS), mirror.verify, mirror.observe):
                 with pytest.raises(LedgerError, match="out of memory"):
                     act()
