@@ -8,6 +8,8 @@ the top of a mount also ``backup/``. All names are relative to the root::
         .gitignore                keeps the folder out of repositories
         abilities.json            what the file system can do, as it was tried
         ledger.sqlite3            the ledger, with -wal and -shm while it is open
+        copies.sqlite3            copies of small contents, with -wal and -shm while it is open
+        copies/                   copies of larger ones, by digest
         ledger.sqlite3.corrupt-*  unreadable ledgers that were set aside
         lock                      held by a command for longer than a batch
         reserve                   room for the ledger; unlinked as soon as it is opened
@@ -26,9 +28,13 @@ from .names import RESERVED, Name, join
 
 __all__ = [
     "ABILITIES",
+    "COPIES",
+    "COPIES_FILES",
+    "COPIES_SHARED_MEMORY",
     "ENGINE",
     "FOLDER",
     "GITIGNORE",
+    "LARGE_COPIES",
     "LEDGER",
     "LEDGER_FILES",
     "LOCK",
@@ -53,14 +59,22 @@ LEDGER: Final = Name(f"{FOLDER}/ledger.sqlite3")
 SHARED_MEMORY: Final = Name(f"{LEDGER}-shm")
 LEDGER_FILES: Final = (LEDGER, Name(f"{LEDGER}-wal"), SHARED_MEMORY, Name(f"{LEDGER}-journal"))
 """The ledger, and the files that SQLite opens beside it."""
+COPIES: Final = Name(f"{FOLDER}/copies.sqlite3")
+COPIES_SHARED_MEMORY: Final = Name(f"{COPIES}-shm")
+COPIES_FILES: Final = tuple(Name(f"{COPIES}{end}") for end in ("", "-wal", "-shm", "-journal"))
+"""The small copies, and the files that SQLite opens beside them."""
+LARGE_COPIES: Final = Name(f"{FOLDER}/copies")
 LOCK: Final = Name(f"{FOLDER}/lock")
 RESERVE: Final = Name(f"{FOLDER}/reserve")
 STAGING: Final = Name(f"{FOLDER}/tmp")  # noqa: S108  # Not the system's.
-RELIED_ON: Final = (
-    *(*LEDGER_FILES, ABILITIES, GITIGNORE, LOCK, RESERVE),
-    *(STAGING, Name(f"{FOLDER}/backup")),
+_NEEDED: Final = (
+    *(*LEDGER_FILES, ABILITIES, GITIGNORE, LOCK, RESERVE, STAGING),
+    Name(f"{FOLDER}/backup"),
 )
-"""What only we may have written, or root."""
+RELIED_ON: Final = dict.fromkeys(_NEEDED, True) | dict.fromkeys(
+    (*COPIES_FILES, LARGE_COPIES), False
+)
+"""What only we may have written, or root; false of what is thrown away if it is not sound."""
 READY: Final = ".ready"
 """The end of the name of a staging area whose files are whole, and may be foreign."""
 ENGINE: Final = Name(f"{FOLDER}/engine")

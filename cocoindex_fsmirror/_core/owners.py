@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-__all__ = ["NOBODY", "Declarer", "Epoch", "Owner", "fits"]
+__all__ = ["NOBODY", "SYNC_OWNER", "SYNC_SOURCE", "Declarer", "Epoch", "Owner", "fits"]
+
+SYNC_OWNER: Final = "sync: owner"
+"""The note of the identity under which ``fsmirror sync`` writes to a mirror."""
+SYNC_SOURCE: Final = "sync: source"
+"""The note of the source that was mirrored last."""
 
 
 class Declarer(NamedTuple):

@@ -9,14 +9,81 @@ by the connector, by ``Mirror.update`` and by ``fsmirror sync``.
 from __future__ import annotations
 
 import enum
-from typing import Final, Literal, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, NamedTuple, TypeAlias
 
-__all__ = ["Fate", "OnConflict", "Policy", "Verdict", "fate_of"]
+__all__ = [
+    "INHERITED",
+    "NO_COPIES",
+    "CopyPolicy",
+    "Fate",
+    "OnConflict",
+    "Policies",
+    "Policy",
+    "PolicyTable",
+    "Verdict",
+    "fate_of",
+]
 
 OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]
 """The policies for foreign bytes that a declaration can ask for."""
 Policy: TypeAlias = OnConflict | Literal["keep"]
 """A policy for foreign bytes. ``keep`` (leave them, without an error) is for teardown only."""
+CopyPolicy: TypeAlias = Literal["auto", "all", "none"]
+"""The contents that are kept to restore a path from: those that cost little room, all, or none."""
+
+
+class Policies(NamedTuple):
+    """The policies of what one directory target declares, by which its drift is healed.
+
+    One that is ``None`` is that of the directory target above.
+    """
+
+    copies: CopyPolicy | None = None
+    on_conflict: OnConflict | None = None
+
+
+INHERITED: Final = Policies()
+"""The policies of a directory target that has none of its own."""
+NO_COPIES: Final = Policies("none", "backup")
+"""The policies of who has told none."""
+
+
+class PolicyTable:
+    """The policies of all directory targets, with those that they inherit.
+
+    Args:
+        told: What each has told, by owner and container.
+    """
+
+    def __init__(self, told: Mapping[tuple[str, str], Policies]) -> None:
+        self._told = told
+        self.keeps_copies = any(each.copies not in {None, "none"} for each in told.values())
+
+    def told(self, owner: str, container: str) -> Policies:
+        """Returns what a directory target has told itself."""
+        return self._told.get((owner, container), INHERITED)
+
+    def changed(self, owner: str, told: Mapping[str, Policies]) -> PolicyTable:
+        """Returns the table for when an owner's directory targets have told something else."""
+        return PolicyTable({**self._told, **{(owner, at): each for at, each in told.items()}})
+
+    def copies(self, owner: str, container: str) -> CopyPolicy:
+        """Returns which contents of a directory target are copied."""
+        return next(each.copies for each in self._upwards(owner, container) if each.copies)
+
+    def on_conflict(self, owner: str, container: str) -> OnConflict:
+        """Returns what is done with foreign bytes in a directory target."""
+        found = (each.on_conflict for each in self._upwards(owner, container) if each.on_conflict)
+        return next(found)
+
+    def _upwards(self, owner: str, container: str) -> Iterator[Policies]:
+        """Yields what a directory target has told, and each above it; at last the defaults."""
+        yield self.told(owner, container)
+        while container:
+            container = "".join(container.removesuffix("//").rpartition("//")[:2])
+            yield self.told(owner, container)
+        yield NO_COPIES
 
 
 class Verdict(enum.Enum):

@@ -153,7 +153,7 @@ class Plan(msgspec.Struct, frozen=True):
         return not any(getattr(self, field) for field in steps)
 
 
-def row_of(intent: Intent, *, made: bool = True) -> Row:
+def row_of(intent: Intent, *, made: bool = True, copied: bool = False) -> Row:
     """Returns the row that a declaration is recorded as, without a signature."""
     desired, source = intent.desired, intent.source
     assert not isinstance(desired, Absent)
@@ -171,6 +171,7 @@ def row_of(intent: Intent, *, made: bool = True) -> Row:
         asked_ns=desired.attributes.mtime_ns,
         source_inode=source.inode if source else 0,
         source_ctime_ns=source.ctime_ns if source else 0,
+        copied=copied,
     )
 
 

@@ -174,7 +174,8 @@ class _Planner:
         row, state = self._view.rows.get(intent.name), actual.state
         is_ours = (state.digest or b"") in intent.ours  # A folder has no digest.
         is_known = row is not None and row.owner == intent.owner and same_content(row.state, state)
-        kept = row_of(intent, made=row.made if row and is_known else is_ours)
+        copied = row is not None and row.copied and same_content(row.state, state)
+        kept = row_of(intent, made=row.made if row and is_known else is_ours, copied=copied)
         asked = intent.desired.attributes
         if row is not None and row.attributes == asked:
             asked = row.state.attributes  # As the file system stored them.

@@ -35,7 +35,8 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     barrier: the bytes are written anew. ``seen`` is true if drift was seen at an
     earlier update and has not been healed; of a folder that is no longer declared, if a
     batch failed to remove it and told so. ``source_inode`` and ``source_ctime_ns`` are
-    those of the file that a copy was read from; 0 if unknown.
+    those of the file that a copy was read from; 0 if unknown. ``copied`` is true if
+    a copy of the content is kept, from which the path can be restored.
     """
 
     name: Name
@@ -58,6 +59,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     asked_ns: int | None = None
     source_inode: int = 0
     source_ctime_ns: int = 0
+    copied: bool = False
 
     @property
     def declaration(self) -> tuple[Name, str, str]:

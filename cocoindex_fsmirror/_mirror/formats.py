@@ -26,7 +26,7 @@ __all__ = [
     "migrated_copy",
 ]
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 _OLDEST: Final = 2  # 1 was never released.
 
 SCHEMA: Final = f"""
@@ -38,8 +38,9 @@ CREATE TABLE IF NOT EXISTS rows (
     recorded_ns INTEGER NOT NULL, made INTEGER NOT NULL, declared INTEGER NOT NULL,
     unsynced INTEGER NOT NULL, target TEXT NOT NULL, asked_ns INTEGER,
     seen INTEGER NOT NULL DEFAULT 0, source_inode INTEGER NOT NULL DEFAULT 0,
-    source_ctime_ns INTEGER NOT NULL DEFAULT 0
+    source_ctime_ns INTEGER NOT NULL DEFAULT 0, copied INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS copied ON rows (digest) WHERE copied;
 CREATE TABLE IF NOT EXISTS displaced (
     name TEXT NOT NULL, owner TEXT NOT NULL, container TEXT NOT NULL,
     component TEXT NOT NULL, "by" TEXT NOT NULL, seen INTEGER NOT NULL,
@@ -54,11 +55,16 @@ CREATE TABLE IF NOT EXISTS owners (
     database TEXT NOT NULL, place TEXT NOT NULL, epoch TEXT NOT NULL,
     batches INTEGER NOT NULL, in_doubt INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS policies (
+    owner TEXT NOT NULL, container TEXT NOT NULL, copies TEXT, on_conflict TEXT,
+    PRIMARY KEY (owner, container)
+) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('format', {FORMAT});
 """
 
 
-_TABLES: Final = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", SCHEMA))
+_STORED: Final = {*re.findall(r"(CREATE (?:TABLE|INDEX)) IF NOT EXISTS (\w+)", SCHEMA)}
+"""What a release stores: how each begins, and its name."""
 
 
 def check_format(connection: sqlite3.Connection, file: str) -> int:
@@ -76,9 +82,9 @@ def check_format(connection: sqlite3.Connection, file: str) -> int:
     if not schema:
         return 0
     # A newer format may have other tables, so it is known before they are judged.
-    tables = {name for _, name, sql in schema if str(sql).startswith("CREATE TABLE ")}
+    stored = {(str(sql)[:12], name) for _, name, sql in schema}
     sql = "SELECT value FROM meta WHERE key = 'format'"
-    row = connection.execute(sql).fetchone() if "meta" in tables else None
+    row = connection.execute(sql).fetchone() if ("CREATE TABLE", "meta") in stored else None
     found = row[0] if row is not None else None
     if not isinstance(found, int):
         raise CorruptLedgerError(f"{file}: has no format")
@@ -88,8 +94,8 @@ def check_format(connection: sqlite3.Connection, file: str) -> int:
         raise LedgerError(f"{file}: {problem} ({hint})")
     if found < _OLDEST:
         raise CorruptLedgerError(f"{file}: has format {found}, of before the first release")
-    for kind, name, _ in schema:
-        is_ours = kind == "table" and name in tables & _TABLES  # A trigger may have its name.
+    for kind, name, sql in schema:
+        is_ours = (str(sql)[:12], name) in _STORED  # A trigger may have the name of a table.
         if not is_ours and not str(name).startswith("sqlite_"):  # As SQLite names its own.
             raise CorruptLedgerError(f"{file}: holds a {kind} that no release stores, {name!r}")
     # To SQLite every blob follows every text, so that queries for spans of names skip it.
@@ -111,6 +117,7 @@ _SOUND: Final = """
     AND recorded_ns = recorded_ns | 0
     AND source_inode = source_inode | 0 AND source_ctime_ns = source_ctime_ns | 0
     AND made IN (0, 1) AND unsynced IN (0, 1) AND seen IN (0, 1)
+    AND copied IN (0, 1)
 """
 
 
@@ -221,9 +228,21 @@ def _from_3_to_4(connection: sqlite3.Connection) -> None:
     execute("DELETE FROM meta WHERE key LIKE 'owner:%'")
 
 
+def _from_4_to_5(connection: sqlite3.Connection) -> None:
+    """Makes room for copies: which contents have one, and the policies by which they are kept."""
+    execute = connection.execute
+    execute("ALTER TABLE rows ADD COLUMN copied INTEGER NOT NULL DEFAULT 0")
+    execute("CREATE INDEX copied ON rows (digest) WHERE copied")
+    execute(
+        "CREATE TABLE policies (owner TEXT NOT NULL, container TEXT NOT NULL, copies TEXT,"
+        " on_conflict TEXT, PRIMARY KEY (owner, container)) WITHOUT ROWID"
+    )
+
+
 _FIELDS_OF_2: Final = 17
 _DOUBT: Final = 14
 _STEPS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
     _from_2_to_3,
     _from_3_to_4,
+    _from_4_to_5,
 )

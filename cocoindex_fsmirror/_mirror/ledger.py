@@ -12,23 +12,23 @@ import contextlib
 import logging
 import os
 import sqlite3
-import stat
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 from msgspec.structs import astuple
 
-from .._core.errors import CorruptLedgerError, LedgerError
 from .._core.layout import GITIGNORE, LEDGER
 from .._core.names import Name, leaf
 from .._core.owners import Owner
+from .._core.ownership import Policies
 from .._core.rows import Displaced, Pending, Row, packed
 from .._core.text import external
-from .._disk.ours import is_open
 from .._disk.tree import inode_of
-from .database import GIVEN, connected, decoded, origin_of, translated
+from .contents import Contents
+from .database import GIVEN, decoded, opened, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, migrate
 from .reader import FIELDS, LedgerReader
 
@@ -45,6 +45,7 @@ class Ledger(LedgerReader):
     """A ledger, open for writing. Every method raises :class:`LedgerError` if SQLite fails."""
 
     _synchronous = "NORMAL"
+    is_crowded = False  # True if the disk was full in this update: it makes no more copies.
 
     @classmethod
     def open(cls, path: str, folder: int, *, network: bool) -> Ledger:
@@ -61,15 +62,9 @@ class Ledger(LedgerReader):
             LedgerError: A newer release wrote it, or SQLite fails.
         """
         file = os.path.join(path, LEDGER)
-        there = os.stat(leaf(LEDGER), dir_fd=folder, follow_symlinks=False)
-        if not stat.S_ISREG(there.st_mode):
-            raise CorruptLedgerError(f"{file}: not a regular file")
-        with translated(file), contextlib.ExitStack() as opened:
-            connection = connected(file, "mode=rw")
-            opened.enter_context(contextlib.closing(connection))
-            # SQLite knows paths only, and a folder above may have become a link.
-            if not is_open(there):
-                raise LedgerError(f"{file}: was replaced while we opened it")
+        with translated(file), contextlib.ExitStack() as until:
+            connection, there = opened(path, LEDGER, folder, "mode=rw")
+            until.enter_context(contextlib.closing(connection))
             origin = origin_of(there, leaf(GITIGNORE), folder)
             ledger = cls(connection, inode_of(there), file, origin)
             found = check_format(connection, file)
@@ -83,8 +78,19 @@ class Ledger(LedgerReader):
                 with ledger.transaction(), decoded(file):
                     migrate(connection, found)
             ledger._check_all()
-            opened.pop_all()
+            until.pop_all()
         return ledger
+
+    @cached_property
+    def contents(self) -> Contents:
+        """The small copies beside the ledger."""
+        root = self.file.removesuffix(LEDGER)
+        return Contents(root, network=self._synchronous == "FULL")
+
+    def close(self) -> None:
+        """Closes the database, and that of the copies."""
+        self.contents.close()
+        super().close()
 
     def check_format(self) -> None:
         """Refuses a ledger that a newer version has migrated since it was opened."""
@@ -227,9 +233,39 @@ class Ledger(LedgerReader):
 
     def save_room(self) -> None:
         """Folds the write-ahead log into the file, now and after each transaction to come."""
+        self.is_crowded = True
         with contextlib.suppress(sqlite3.Error):  # A reader may still need the log.
             self._connection.execute("PRAGMA wal_autocheckpoint=1")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def set_policies(self, owner: str, policies: Mapping[str, Policies]) -> None:
+        """Stores the policies of some containers of an owner."""
+        with self.transaction():
+            sql = f"INSERT OR REPLACE INTO policies VALUES (?, {GIVEN}, ?, ?)"
+            values = ((owner, external(each), *policies[each]) for each in policies)
+            self._connection.executemany(sql, values)
+
+    def set_copied(self, names: Iterable[Name], copied: bool) -> None:
+        """Records for some paths if their content has a copy."""
+        with self.transaction():
+            sql = f"UPDATE rows SET copied = ? WHERE name = {GIVEN}"
+            self._connection.executemany(sql, ((+copied, external(name)) for name in names))
+
+    def referred(self, digests: Collection[bytes] = ()) -> set[bytes]:
+        """Returns the digests that rows with a copy have; by default of all, else among some."""
+        if not digests:
+            return {d for (d,) in self._select("SELECT DISTINCT digest FROM rows WHERE copied")}
+        sql = "SELECT 1 FROM rows WHERE copied AND digest = ? LIMIT 1"
+        return {digest for digest in digests if self._select(sql, digest)}
+
+    def forget_copies(self, digests: Collection[bytes] | None = None) -> None:
+        """Records that some contents have no copy; by default that none has."""
+        with self.transaction():
+            if digests is None:
+                self._connection.execute("UPDATE rows SET copied = 0 WHERE copied")
+            else:
+                sql = "UPDATE rows SET copied = 0 WHERE copied AND digest = ?"
+                self._connection.executemany(sql, ((digest,) for digest in digests))
 
     def set_displaced(self, added: Iterable[Displaced], ended: Iterable[Displaced]) -> None:
         """Stores and removes notes of declarations that had to give way."""
@@ -245,7 +281,7 @@ class Ledger(LedgerReader):
     def forget(self, owner: str) -> None:
         """Drops the rows and all notes of an owner."""
         with self.transaction():
-            for table in ("rows", "displaced", "intents"):
+            for table in ("rows", "displaced", "intents", "policies"):
                 self._connection.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
             self._connection.execute("DELETE FROM owners WHERE identity = ?", (owner,))
 

@@ -282,7 +282,9 @@ def test_sync_never_imports_the_engine(src: Path, dst: Path) -> None:
 def _age(dst: Path) -> None:
     """Makes a mirror look like one of release 0.1, which used the engine."""
     with contextlib.closing(sqlite3.connect(dst / ".fsmirror" / "ledger.sqlite3")) as ledger:
-        for column in ("seen", "source_inode", "source_ctime_ns"):
+        ledger.execute("DROP INDEX copied")
+        ledger.execute("DROP TABLE policies")
+        for column in ("seen", "source_inode", "source_ctime_ns", "copied"):
             ledger.execute(f"ALTER TABLE rows DROP COLUMN {column}")
         ledger.execute("ALTER TABLE rows RENAME COLUMN unsynced TO doubt")
         ledger.execute("UPDATE rows SET component = '/mount/index'")

@@ -1,8 +1,9 @@
 """Ledgers that releases wrote: each is read, and carried on from, with all that it knows.
 
 ``tests/ledgers/format-2.sql`` is the ledger of a mirror that release 0.1.0 kept, dumped with
-``iterdump`` of :mod:`sqlite3`, and ``format-3.sql`` the same as the release with that format
-carried it on. Its mirror went through this, with ``A`` and ``B`` as owners:
+``iterdump`` of :mod:`sqlite3`. ``format-3.sql`` and ``format-4.sql`` are the same ledger as the
+releases with those formats carried it on; of the latter, ``A`` has an epoch, and ``B`` is in
+doubt. The mirror went through this, with ``A`` and ``B`` as owners:
 
 1. ``prepare`` of both; ``adopted.txt`` was there already.
 2. A batch with a row of every kind, one of them of a container, then one of ``B``.
@@ -66,7 +67,9 @@ def _kept(root: Path, version: int) -> Path:
     with contextlib.closing(sqlite3.connect(file)) as ledger:
         ledger.execute("PRAGMA journal_mode=WAL")
         ledger.executescript((KEPT / f"format-{version}.sql").read_text())
-        ledger.execute("UPDATE meta SET value = ? WHERE key = 'inode'", (file.stat().st_ino,))
+        inode = file.stat().st_ino
+        ledger.execute("UPDATE meta SET value = ? WHERE key = 'inode'", (inode,))
+        ledger.execute("UPDATE meta SET value = ? WHERE key = 'origin'", (str(inode),))
         ledger.commit()
     return file
 
@@ -119,20 +122,31 @@ def _repack(file: Path, owner: str, doubt: int) -> None:
 def _from_2(row: list[Any]) -> Row:
     """Returns the row for a list of the fields of format 2."""
     doubt, target, asked_ns = row[_DOUBT:]
-    fields = [*row[:_DOUBT], doubt == 2, doubt == 1, target, asked_ns, 0, 0]
+    fields = [*row[:_DOUBT], doubt == 2, doubt == 1, target, asked_ns, 0, 0, False]
     return Row(**dict(zip(Row.__struct_fields__, fields, strict=True)))
 
 
+EPOCHS = {
+    3: [(Epoch(), False), (Epoch(), False)],
+    4: [(Epoch("0123456789abcdef0123456789abcdef", 3), False), (Epoch(), True)],
+}
+
+
+@pytest.mark.parametrize("version", [3, 4])
 @pytest.mark.parametrize("open_ledger", [_opened, _peeked])
-def test_ledger_of_format_3_is_read_with_every_value(root: Path, open_ledger: Any) -> None:
-    rows = _rows_of_2(_kept(root, 3))
+def test_ledger_of_a_later_format_is_read_with_every_value(
+    root: Path, open_ledger: Any, version: int
+) -> None:
+    rows = _rows_of_2(_kept(root, version))
     with contextlib.closing(open_ledger(root)) as ledger:
         names = Row.__struct_fields__
         columns = [info[1] for info in ledger._connection.execute("PRAGMA table_info(rows)")]
         read = {row.name: [getattr(row, name) for name in columns] for row in ledger.rows()}
         assert {*columns} == {*names}
-        assert {name: row[: len(columns)] for name, row in rows.items()} == read
-        assert [owner.epoch for owner in ledger.owners().values()] == [Epoch(), Epoch()]
+        assert {name: [*row, False] for name, row in rows.items()} == read
+        owners = ledger.owners().values()
+        assert [(each.epoch, each.in_doubt) for each in owners] == EPOCHS[version]
+        assert len(ledger.pending()) == 6
 
 
 @pytest.mark.parametrize("open_ledger", [_opened, _peeked])
@@ -165,7 +179,7 @@ def test_ledger_of_format_2_is_read_with_every_value(
 
 def test_migrated_ledger_has_the_tables_of_a_new_one(file: Path, root: Path) -> None:
     def columns(ledger: LedgerReader) -> dict[str, list[Any]]:
-        tables = ("meta", "rows", "owners", "displaced", "intents")
+        tables = ("meta", "rows", "owners", "displaced", "intents", "policies")
         execute = ledger._connection.execute
         infos = {table: execute(f"PRAGMA table_info({table})").fetchall() for table in tables}
         return {table: [info[:4] + info[5:] for info in found] for table, found in infos.items()}
