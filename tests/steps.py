@@ -17,7 +17,7 @@ from typing import Any, Final
 from unittest import mock
 
 from cocoindex_fsmirror._command import survey as _survey
-from cocoindex_fsmirror._disk import calls, dress, roots, sources, staging, tree
+from cocoindex_fsmirror._disk import calls, copies, dress, roots, sources, staging, tree
 from cocoindex_fsmirror._mirror import drift as _drift
 from cocoindex_fsmirror._mirror import ledger as _ledger
 from cocoindex_fsmirror._mirror import reader as _reader
@@ -45,7 +45,7 @@ LOOKS: Final = frozenset(
     ]
 )
 
-_DISK: Final = (calls, dress, roots, sources, staging, tree)
+_DISK: Final = (calls, copies, dress, roots, sources, staging, tree)
 
 Before = Callable[[str, tuple[Any, ...]], None]
 Hear = Callable[[str, tuple[Any, ...], dict[str, Any]], None]

@@ -152,6 +152,13 @@ class SourceChangedError(SourceError):
         super().__init__(source, "changed while it was read (update again)")
 
 
+class NotAtHandError(FsMirrorError, OSError):
+    """A path can't be restored without whoever declared it."""
+
+    def __init__(self, problem: str = "no sound copy of its content is kept") -> None:
+        super().__init__(problem)
+
+
 class PathError(FsMirrorError):
     """One path could not be brought to its desired state.
 

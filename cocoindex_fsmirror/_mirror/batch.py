@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from .._core.intents import Intent
 from .._core.layout import FOLDER
 from .._core.names import ROOT, Name, leaf, parent
 from .._core.owners import Declarer, Epoch, Owner
+from .._core.ownership import NO_COPIES, Policies
 from .._core.plan import Plan
 from .._core.planner import make_plan
 from .._core.rows import Displaced, Row
@@ -28,6 +29,7 @@ from .._disk.homes import find_edge
 from .._disk.staging import Staging, reserved
 from .._disk.tree import Tree
 from .brake import Brake
+from .copies import copied, keep_staged, set_policies
 from .exact import sweep
 from .ledger import Ledger
 from .look import entries, is_folder, record, view_of
@@ -35,6 +37,7 @@ from .outcome import Failures, Outcome, is_crossing, log_paths
 from .owners import admit
 from .place import Placement
 from .recover import empty_areas
+from .shelf import drop_unused, give_up
 from .stage import Stage
 
 __all__ = ["apply_intents", "begin", "prepare", "removal"]
@@ -78,7 +81,8 @@ def apply_intents(
     # Step 2: look and plan. A power cut here leaves at most a note of what was to give way.
     closing = [i for pair in closed for i in _removals(ledger, *pair, durable=durable)]
     batch, looked_ns = [*closing, *intents], tree.abilities.now_ns()
-    plan = make_plan(batch, view_of(tree, ledger, batch, read=read))
+    view = view_of(tree, ledger, batch, read=read)
+    plan = make_plan(batch, view)
     if brake is not None and batch:
         removals = (step for step in (*plan.clear, *plan.remove) if step.on_behalf is None)
         brake.check(tree.path, {step.name for step in removals}, ledger, batch[0].owner)
@@ -89,9 +93,10 @@ def apply_intents(
     if not plan.changes_nothing:
         durable = any(intent.durable for intent in batch)
         with contextlib.closing(Staging(tree, uuid.uuid4().hex, on_bytes)) as staging:
-            stage = Stage(tree, plan, staging, failures)
+            stage = Stage(tree, plan, staging, failures, view.rows)
             place = Placement(tree, ledger, stage, outcome, looked_ns)
-            _carry_out(tree, ledger, stage, place, (batch[0].owner, update), durable=durable)
+            epoch = batch[0].owner, update
+            _carry_out(tree, ledger, stage, place, epoch, durable=durable)
     log_paths(tree.path, outcome)
     if outcome.failures:
         # Whoever declared these was told: no wider invalidation is needed.
@@ -104,6 +109,8 @@ def apply_intents(
         outcome.add(apply_intents(tree, ledger, again, read=read, on_bytes=on_bytes))
     if outcome.unfitting:
         ledger.save_room()
+        if give_up(tree, ledger):
+            outcome.unfitting = [each._replace(tried=False) for each in outcome.unfitting]
     return outcome
 
 
@@ -157,6 +164,8 @@ def _carry_out(
         # Step 4: stage. A cut leaves staging files, perhaps torn, that recovery throws away. The
         # digests of files that were hashed now are noted, to tell later which were placed.
         stage.fill(lack)
+        if not (lack or stage.failures.lack()):
+            stage.copies = keep_staged(tree, ledger, stage)
     if late := stage.late_notes():
         ledger.begin(late)
         notes += late
@@ -171,6 +180,7 @@ def _carry_out(
         # A disk that failed may refuse this too; then recovery does it.
         with contextlib.suppress(OSError, LedgerError):
             if not empty_areas(tree, ledger, staging.areas, notes):
+                drop_unused(tree, ledger, {*stage.copies.values()})
                 ledger.commit((), (), staging.batch)
         raise _barrier_error(tree, error) from error
 
@@ -195,16 +205,37 @@ def _carry_out(
         if durable:
             tree.sync(staging.descriptors, place.seen, place.changed)
     except OSError as error:
-        doubtful = [replace(row, unsynced=True) for row in place.done.values()]
+        rows = copied(ledger, place.done.values(), stage.copies)
+        doubtful = [replace(row, unsynced=True) for row in rows]
         with contextlib.suppress(LedgerError):
-            ledger.commit(doubtful, (), staging.batch, epoch)
+            _record(tree, ledger, stage, doubtful, batch=staging.batch, epoch=epoch)
         raise _barrier_error(tree, error) from error
 
     # Step 8: record. A cut leaves the whole batch or, as before this step, its notes, which
     # stay also if foreign bytes could not be moved out of the staging area.
-    rows = record(tree, place.done.values(), place.seen)
+    rows = copied(ledger, record(tree, place.done.values(), place.seen), stage.copies)
     gone = [name for name in place.gone if name not in place.done]
-    ledger.commit(rows, gone, None if is_stuck else staging.batch, epoch)
+    ended = None if is_stuck else staging.batch
+    _record(tree, ledger, stage, rows, gone, batch=ended, epoch=epoch)
+
+
+def _record(
+    tree: Tree,
+    ledger: Ledger,
+    stage: Stage,
+    rows: list[Row],
+    gone: Collection[Name] = (),
+    *,
+    batch: str | None,
+    epoch: tuple[str, str],
+) -> None:
+    """Records a batch, and removes the copies that it has left without use."""
+    unused = {*stage.copies.values(), *stage.copied_before((*gone, *(row.name for row in rows)))}
+    unused -= {row.digest for row in rows if row.copied and row.digest}
+    ledger.commit(rows, gone, None if unused else batch, epoch)
+    if unused:  # The notes go last: recovery removes what a cut in between leaves.
+        drop_unused(tree, ledger, unused)
+        ledger.commit((), (), batch)
 
 
 @contextlib.contextmanager
@@ -228,6 +259,7 @@ def _room_for(tree: Tree, ledger: Ledger, stage: Stage) -> Iterator[OSError | No
                 keep = until.enter_context(reserved(tree, 2 * room))
             except OSError:
                 ledger.save_room()
+                give_up(tree, ledger)
                 keep = until.enter_context(reserved(tree, 2 * room))
         except OSError as error:
             problem = f"can't record {counted(len(stage.rows), 'path')}: {error.strerror}"
@@ -248,7 +280,7 @@ def _barrier_error(tree: Tree, error: OSError) -> BarrierError:
     return BarrierError(f"{tree.path}: syncing failed: {error.strerror} ({hint})")
 
 
-def begin(tree: Tree, ledger: Ledger, note: str, by: str) -> str:
+def begin(tree: Tree, ledger: Ledger, note: str, by: str, policies: Policies) -> str:
     """Begins an update whose owner is noted in the ledger; returns the owner's identity.
 
     Args:
@@ -256,9 +288,11 @@ def begin(tree: Tree, ledger: Ledger, note: str, by: str) -> str:
         ledger: Its ledger.
         note: The key of the note.
         by: The owner's name, for people.
+        policies: By which what it declares is kept and healed.
     """
     owner = ledger.identity(note)
-    prepare(tree, ledger, Owner(owner, declarer=Declarer(by)), DriftReport())
+    declarer = Owner(owner, declarer=Declarer(by))
+    prepare(tree, ledger, declarer, DriftReport(), policies=policies)
     return owner
 
 
@@ -270,6 +304,7 @@ def prepare(
     *,
     exact: bool = False,
     begins: bool = False,
+    policies: Policies = NO_COPIES,
 ) -> Epoch:
     """Records an owner that begins an update, and the drift that a look has found.
 
@@ -284,6 +319,7 @@ def prepare(
         exact: True to move what is not managed to the backup area, if the owner is known and not
             in doubt.
         begins: True if the epoch changes now, and not with the first batch.
+        policies: By which what it declares is kept and healed.
 
     Returns:
         The epoch of the owner now.
@@ -317,6 +353,8 @@ def prepare(
     if exact and known is not None and not (known.in_doubt or owner.in_doubt):
         for failure in sweep(tree, ledger).failures:
             _log.warning("%s: %s", tree.path, failure)
+    ledger.is_crowded = False  # There may be room again.
+    set_policies(tree, ledger, owner.identity, {"": policies})
     return epoch
 
 

@@ -29,8 +29,11 @@ __all__ = ["empty_areas", "recover"]
 _log = logging.getLogger("cocoindex_fsmirror")
 
 
-def recover(tree: Tree, ledger: Ledger) -> None:
+def recover(tree: Tree, ledger: Ledger) -> bool:
     """Settles what interrupted batches left behind: step 1 of the next batch.
+
+    Returns:
+        True if there was something.
 
     Raises:
         BarrierError: The steps that had been done could not be synced.
@@ -40,12 +43,13 @@ def recover(tree: Tree, ledger: Ledger) -> None:
     homes = {*edges, *(note.home for note in pending)} - {ROOT}
     areas = [area for home in (ROOT, *sorted(homes)) for area in _areas_in(tree, home)]
     if not pending and not areas:
-        return
+        return False
     _log.info("%s: recovering from an interrupted update", tree.path)
     stuck = empty_areas(tree, ledger, areas, pending)
     pending = [note for note in pending if note.batch not in stuck]
     for batch in sorted({note.batch for note in pending}):
         _settle(tree, ledger, [note for note in pending if note.batch == batch], batch)
+    return True
 
 
 def _areas_in(tree: Tree, home: Name) -> list[Name]:

@@ -16,8 +16,11 @@ from typing import Final, TypeVar
 
 from .._core.errors import CorruptLedgerError, RootError
 from .._core.layout import (
+    COPIES_FILES,
+    COPIES_SHARED_MEMORY,
     FOLDER,
     GITIGNORE,
+    LARGE_COPIES,
     LEDGER,
     LEDGER_FILES,
     LOCK,
@@ -32,8 +35,10 @@ from .._disk.homes import mount_of, stamp_now, try_abilities
 from .._disk.ours import check_ours, renew
 from .._disk.roots import hold, lock, make_mappable, open_root, sync_above
 from .._disk.tree import Tree
+from .copies import restock
 from .ledger import Ledger
 from .recover import recover
+from .shelf import remove_misplaced
 
 __all__ = ["PATIENCE", "Session", "held"]
 
@@ -131,15 +136,18 @@ class Session:
                 if not tree.can_syncfs:
                     sync_above(tree.path, made)
         try_abilities(tree)
-        recover(tree, ledger)
+        if recover(tree, ledger):
+            restock(tree, ledger)
         return ledger
 
     def _open_ledger(self, tree: Tree) -> Ledger:
         """Opens the ledger of the root, anew if its file is another one than at the last batch."""
+        remove_misplaced(tree)
         folder = tree.folder(FOLDER)
-        if check_ours(folder, tree.path, RELIED_ON) & {*LEDGER_FILES}:
-            tree.remove_file(SHARED_MEMORY)  # SQLite makes it anew.
-            renew(folder, LEDGER_FILES)
+        if check_ours(folder, tree.path, RELIED_ON) & {*LEDGER_FILES, *COPIES_FILES}:
+            for name in (SHARED_MEMORY, COPIES_SHARED_MEMORY):  # SQLite makes them anew.
+                tree.remove_file(name)
+            renew(folder, (*LEDGER_FILES, *COPIES_FILES))
         there = tree.signature(LEDGER)
         if self.ledger is not None and there is not None and there.inode == self.ledger.inode:
             self.ledger.check_format()
@@ -202,6 +210,8 @@ def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:
     for name in LEDGER_FILES:
         with contextlib.suppress(FileNotFoundError):
             tree.move(name, Name(aside + name.removeprefix(LEDGER)))
+    for name in (*COPIES_FILES, LARGE_COPIES):  # Nobody knows their paths any more.
+        tree.remove_all(name)
     _log.warning(
         "%s: the ledger was corrupt (%s) and was set aside as %s; identical files are adopted",
         tree.path,

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import stat
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -35,10 +36,19 @@ class Stage:
         exits: The slot that each path is moved to when it is removed.
         whole: The folders that are staged with everything that they will hold.
         written: The signature of each file that is staged.
+        copies: The digest of each content that was copied, by path.
         needed: The folders that are declared or hold something, after :meth:`fill`.
     """
 
-    def __init__(self, tree: Tree, plan: Plan, staging: Staging, failures: Failures) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        plan: Plan,
+        staging: Staging,
+        failures: Failures,
+        known: Mapping[Name, Row],
+    ) -> None:
+        self._known = known
         self._tree = tree
         self.plan = plan
         self.staging = staging
@@ -53,6 +63,7 @@ class Stage:
         self.slots: dict[Name, Slot] = {}
         self.whole: set[Name] = set()
         self.written: dict[Name, Signature] = {}
+        self.copies: dict[Name, bytes] = {}
         self.needed: set[Name] = set()
         for name, row in self.rows.items():  # Folders come first, from the top.
             self.slots[name] = self._slot_of(name)
@@ -138,6 +149,11 @@ class Stage:
         if desired.digest is None:
             self.rows[name] = replace(self.rows[name], digest=digest)
             self._late.add(name)
+
+    def copied_before(self, names: Iterable[Name]) -> set[bytes]:
+        """Returns the digests of which some paths had a copy when the batch began."""
+        rows = (self._known[name] for name in names if name in self._known)
+        return {row.digest for row in rows if row.copied and row.digest}
 
     def late_notes(self) -> list[Pending]:
         """Returns new notes for the files whose digest was not known before."""

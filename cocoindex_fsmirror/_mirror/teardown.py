@@ -9,7 +9,17 @@ from collections.abc import Callable, Collection
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError, CorruptLedgerError
-from .._core.layout import ABILITIES, FOLDER, GITIGNORE, LEDGER_FILES, LOCK, STAGING, backups_of
+from .._core.layout import (
+    ABILITIES,
+    COPIES_FILES,
+    FOLDER,
+    GITIGNORE,
+    LARGE_COPIES,
+    LEDGER_FILES,
+    LOCK,
+    STAGING,
+    backups_of,
+)
 from .._core.names import ROOT
 from .._core.owners import NOBODY, Declarer, Epoch
 from .._core.rows import Displaced, Row
@@ -181,9 +191,10 @@ def _remove_our_folder(session: Session, tree: Tree, ledger: Ledger) -> None:
 
 def _empty_our_folder(tree: Tree, made: object) -> None:
     """Removes what is in our folder, then itself, and then the folders made for the root."""
+    tree.remove_all(LARGE_COPIES)
     for inner in (STAGING, backups_of(ROOT)):
         tree.remove_folder(inner)
-    files = {*LEDGER_FILES, LOCK, ABILITIES}
+    files = {*LEDGER_FILES, *COPIES_FILES, LOCK, ABILITIES}
     rest = set(tree.names_in(FOLDER)) - files - {GITIGNORE}
     for name in files if rest else (*files, GITIGNORE):
         tree.remove_file(name)

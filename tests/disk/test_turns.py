@@ -52,8 +52,8 @@ def fill(disk: Path, leave: int) -> None:
 
 
 def update(mirror: Mirror, files: dict[str, bytes], **options: Any) -> None:
-    """Declares files, and nothing else."""
-    with mirror.update(**options) as update:
+    """Declares files, and nothing else; by default without copies, which would give way."""
+    with mirror.update(**{"copies": "none", **options}) as update:
         for name, content in files.items():
             update.write(name, content)
 
