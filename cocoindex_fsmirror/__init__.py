@@ -32,6 +32,7 @@ from ._target.hook import when_imported as _when_imported
 
 TYPE_CHECKING = False  # That of typing, whose import takes longer than all of ours.
 if TYPE_CHECKING:
+    from ._mirror.heal import Healing
     from ._mirror.mirror import Mirror, Status
     from ._mirror.outcome import Outcome
     from ._mirror.update import Update
@@ -53,6 +54,7 @@ __all__ = [
     "DirTarget",
     "FilePath",
     "FsMirrorError",
+    "Healing",
     "InvalidNameError",
     "LedgerError",
     "LockedError",
@@ -76,7 +78,7 @@ def __getattr__(name: str) -> object:
     """Imports a name when it is first used, and the engine only for the names that need it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("Mirror", "Outcome", "Status", "Update"):
+    if name in ("Healing", "Mirror", "Outcome", "Status", "Update"):
         from ._mirror import mirror as _mirror  # noqa: PLC0415
 
         return getattr(_mirror, name)

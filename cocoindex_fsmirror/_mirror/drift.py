@@ -21,7 +21,7 @@ from .._core.drift_report import DriftReport
 from .._core.errors import CorruptLedgerError
 from .._core.names import ROOT, Name
 from .._core.owners import Owner
-from .._core.rows import Row
+from .._core.rows import Pending, Row
 from .._core.states import ABSENT, Actual, FileState, Kind, is_older, same, same_content
 from .._core.text import precedes
 from .._disk.roots import is_there, open_root
@@ -36,6 +36,7 @@ __all__ = [
     "few_suspects",
     "find_drift",
     "has_drifted",
+    "is_healable",
     "last_written",
     "observe",
     "row_of",
@@ -221,20 +222,27 @@ def find_drift(root: str, span: Span = ALL, *, content: bool = False) -> DriftRe
     Raises:
         LedgerError: The ledger can't be read.
     """
-    refreshed = []
+    refreshed, healable = [], dict[Name, tuple[str, str]]()
     drifted, names, stale, owners = _unfinished(root, whole=span == ALL)
+    with known(root) as ledger:
+        policies = ledger.policies()
     with _opened(root) as tree:
         looked_ns = tree.abilities.now_ns() if tree else 0
         for row, actual in _looked_at(root, tree, span, content=content):
             if _differs(row, actual):
-                drifted.append(row)
+                is_kept = policies.copies(row.owner, row.container) != "none"
+                if is_kept and is_healable(row, actual):
+                    healable[row.name] = row.owner, row.component
+                else:
+                    drifted.append(row)
             elif row.kind != Kind.DIR and actual.signature and not is_held(row, actual.signature):
                 now = replace(row.with_signature(actual.signature, looked_ns), seen=False)
                 if is_held(now, actual.signature):  # Else it changed just now: the next look tells.
                     refreshed.append(now)
     return DriftReport(
-        names.union(row.name for row in drifted),
+        names.union(healable, (row.name for row in drifted)),
         frozenset((row.owner, row.component) for row in drifted),
+        healable,
         stale.union(row.owner for row in drifted if row.seen),
         owners,
         tuple(refreshed),
@@ -245,7 +253,7 @@ _Unfinished = tuple[list[Row], frozenset[Name], frozenset[str], dict[str, Owner]
 
 
 def _unfinished(root: str, *, whole: bool) -> _Unfinished:
-    """Returns the rows of an unfinished batch, and of both sides of contested paths.
+    """Returns the rows that an unfinished batch changes, and those of contested paths.
 
     Their components run again, and declare them if they still do. Further values: the contested
     paths, the owners whose contest an earlier update saw, and the known owners.
@@ -254,14 +262,24 @@ def _unfinished(root: str, *, whole: bool) -> _Unfinished:
         if whole:
             ledger.check()  # Before an owner is called known.
         notes = ledger.displaced()
-        drifted = [note.row for note in ledger.pending()]
+        pending = ledger.pending()
+        recorded = ledger.rows_named(note.row.name for note in pending)
         owners = ledger.owners()
         winners = ledger.rows_named(note.by for note in notes).values()
     # Only the owner and the component of these rows count.
+    drifted = [each.row for each in pending if not _restores(each, recorded.get(each.row.name))]
     drifted += [replace(row, seen=False) for row in winners]
     drifted += [Row(n.name, Kind.FILE, n.owner, n.container, n.component) for n in notes]
     stale = frozenset(note.owner for note in notes if note.seen)
     return drifted, frozenset(note.by for note in notes), stale, owners
+
+
+def _restores(note: Pending, row: Row | None) -> bool:
+    """True if an unfinished step restores the last-written state: the look tells if it is done."""
+    if note.removal or row is None or row.declaration != note.row.declaration:
+        return False
+    is_same = same_content(row.state, note.row.state) and row.attributes == note.row.attributes
+    return is_same and row.component == note.row.component
 
 
 def differences(root: str, span: Span = ALL, *, content: bool = False) -> list[Difference]:
@@ -295,6 +313,12 @@ def _looked_at(
 def _differs(row: Row, actual: Actual) -> bool:
     """True if a path is not in its last-written state, or that was never synced."""
     return row.unsynced or not same(row.state, actual.state)
+
+
+def is_healable(row: Row, actual: Actual) -> bool:
+    """True if the last-written state of a path can be restored without its owner."""
+    is_whole = same_content(row.state, actual.state) and not (row.unsynced or actual.is_linked)
+    return row.copied or row.kind != Kind.FILE or is_whole
 
 
 def _how(row: Row, actual: Actual) -> _How:

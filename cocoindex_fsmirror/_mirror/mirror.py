@@ -7,37 +7,35 @@ locks it for that time.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any, Self, get_args
+from pathlib import PurePath
+from typing import get_args
 
 import msgspec
 
 from .._core.attributes import check_choice
 from .._core.drift_report import DriftReport
 from .._core.errors import ApplyError
-from .._core.intents import Durability, Intent
-from .._core.owners import NOBODY, Declarer, Epoch, Owner
-from .._core.ownership import OnConflict
+from .._core.intents import Durability
+from .._core.names import Name, ancestors, parse_name
+from .._core.ownership import CopyPolicy, OnConflict, Policies
 from .._core.states import Kind
 from .._core.text import encoded
-from .._disk.tree import Tree
 from .backups import Backup, list_backups
-from .batch import apply_intents, begin, prepare
-from .brake import Brake, Limit, check_limit
+from .batch import begin
+from .brake import Limit, check_limit
 from .comparison import Comparison, check_removals
-from .drift import find_drift, observe
-from .ledger import Ledger
+from .copies import size_of_copies
+from .drift import differences, find_drift, observe
+from .heal import Healing, foresee, in_doubt
 from .outcome import Outcome
-from .owners import check_database
 from .reader import mirrored, noted
-from .session import PATIENCE, Session
-from .teardown import tear_down
-from .turns import apply_all, apply_one
+from .turns import apply_all
 from .update import Update
+from .writer import Writer
 
-__all__ = ["DriftReport", "Mirror", "Outcome", "Status", "Update"]
+__all__ = ["DriftReport", "Healing", "Mirror", "Outcome", "Status", "Update"]
 
 
 class Status(msgspec.Struct, frozen=True, gc=False):
@@ -51,6 +49,8 @@ class Status(msgspec.Struct, frozen=True, gc=False):
         size: Bytes in the managed files, as last written.
         updated_ns: The time of the last record, in nanoseconds since 1970; 0 if there is
             none.
+        copied: Files of whose content a copy is kept.
+        copies_size: Bytes that the copies take, blocks that clones share included.
     """
 
     root: str
@@ -59,9 +59,11 @@ class Status(msgspec.Struct, frozen=True, gc=False):
     folders: int
     size: int
     updated_ns: int = 0
+    copied: int = 0
+    copies_size: int = 0
 
 
-class Mirror:
+class Mirror(Writer):
     """One root directory and its ledger.
 
     Args:
@@ -77,30 +79,6 @@ class Mirror:
         epochs: The epochs of owners after the last batch.
     """
 
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        *,
-        patience: float = PATIENCE,
-        on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
-        on_bytes: Callable[[int], None] = lambda _count: None,
-    ) -> None:
-        self.root = os.path.abspath(root)
-        self.session = Session(self.root, patience)
-        self.epochs: dict[str, Epoch] = {}
-        self._on_outcome = on_outcome
-        self._on_bytes = on_bytes
-
-    def __enter__(self) -> Self:
-        return self
-
-    def close(self) -> None:
-        """Closes the ledger. The mirror can be used again afterwards."""
-        self.session.close()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
     def status(self) -> Status:
         """Counts what is managed.
 
@@ -108,7 +86,9 @@ class Mirror:
             RootError: The directory is no mirror.
         """
         with mirrored(self.root) as ledger:
-            return Status(self.root, *ledger.figures())
+            owners, files, folders, size, updated_ns, copied = ledger.figures()
+        copies = size_of_copies(self.root)
+        return Status(self.root, owners, files, folders, size, updated_ns, copied, copies)
 
     def managed(self, owner: str = "") -> list[str]:
         """Lists the files and links that are ours, by path relative to the root, sorted.
@@ -151,88 +131,45 @@ class Mirror:
         """
         return observe(self.root, content=content)
 
-    def create(self) -> None:
-        """Makes the root, our folder and an empty ledger, unless they are there.
-
-        Raises:
-            RootError: The root can't be used.
-        """
-        self.session.run(lambda _tree, _ledger: None, create=True)
-
-    def prepare(
+    def heal(
         self,
-        owner: Owner,
-        drift: DriftReport,
+        names: Iterable[str | PurePath] | None = None,
         *,
-        parents: bool = True,
-        durable: bool = True,
-        exact: bool = False,
-        begins: bool = False,
-    ) -> Epoch:
-        """Makes a missing root, recovers, and records an owner and the drift that was found.
+        content: bool = False,
+        dry_run: bool = False,
+    ) -> Healing:
+        """Restores what drifted to its last-written state, without whoever declared it.
+
+        A foreign edit goes where the policy of its declaration says: by default to the backup
+        area. What has no copy is left to whoever declares it, and so is all that a mirror holds
+        which was copied or put back, since its ledger may be of another time.
 
         Args:
-            owner: The owner, with the epoch of its update. One in doubt has every file read.
-            drift: The result of :meth:`observe`.
-            parents: True to make missing folders above the root.
-            durable: True if a root that was made has to survive a power cut.
-            exact: True to move what is not managed to the backup area, if the owner is known
-                and not in doubt.
-            begins: True if the epoch changes now, and not with the first batch.
-
-        Returns:
-            The epoch of the owner now.
+            names: The paths to look at, relative to the root; a folder stands for all in it. By
+                default all paths.
+            content: Read every file, instead of trusting an unchanged ``lstat``.
+            dry_run: Only tell what would be done.
 
         Raises:
-            RootError: The root can't be used, or the owner belongs to another database.
-        """
-        act = partial(prepare, owner=owner, drift=drift, exact=exact, begins=begins)
-        # A session recovers what was interrupted, and that is nothing for a copy to do either.
-        check_database(drift.owners.get(owner.identity), owner.declarer, self.root)
-        return self.session.run(act, create=True, parents=parents, durable=durable)
-
-    def apply(
-        self,
-        intents: Iterable[Intent],
-        closed: Iterable[tuple[str, str]] = (),
-        brake: Brake | None = None,
-        *,
-        update: str = "",
-    ) -> Outcome:
-        """Brings paths to their desired states.
-
-        Args:
-            intents: One or more paths, in any order.
-            closed: Owner and container of directory targets that are gone, with all in them.
-            brake: Stops the batch if it removes too much.
-            update: The identity of the update, with which the owner's epoch advances.
-
-        Returns:
-            The outcome of the batch.
-
-        Raises:
-            ApplyError: Some paths failed; all others were applied.
-            BarrierError: The disk did not confirm; nothing of the batch counts.
+            BarrierError: The disk did not confirm; nothing of that batch counts.
+            InvalidNameError: A path is refused.
             LedgerError: The ledger could not be read or written.
-            RootError: The root can't be used.
-            TooManyRemovalsError: The brake stopped it; nothing of it was applied.
+            RootError: The directory is no mirror, or can't be used.
+            TypeError: ``names`` is a string, or a path is neither text nor a path.
         """
-        act = partial(self._apply, closed=list(closed), brake=brake, update=update)
-        return apply_one(act, list(intents), self.root)
-
-    def _apply(self, batch: list[Intent], **options: Any) -> Outcome:
-        """Applies one batch; the outcome lists failures of single paths."""
-        self._on_bytes(0)
-
-        def act(tree: Tree, ledger: Ledger) -> Outcome:
-            try:
-                return apply_intents(tree, ledger, batch, on_bytes=self._on_bytes, **options)
-            finally:
-                self.epochs = {each.identity: each.epoch for each in ledger.owners().values()}
-
-        outcome = self.session.run(act)
-        self._on_outcome(outcome)
-        return outcome
+        if isinstance(names, str):
+            raise TypeError(f"names: {names!r} is a string; give a list of paths")
+        wanted = None if names is None else {parse_name(name) for name in names}
+        with mirrored(self.root) as ledger:
+            ledger.check()
+            drift = [Name(each.name) for each in differences(self.root, content=content)]
+            names_above = ((name, {name, *ancestors(name)}) for name in drift)
+            found = {n for n, above in names_above if wanted is None or wanted & above}
+            doubted = in_doubt(ledger, found)
+        sure = found - doubted.keys()
+        healing = foresee(self.root, sure) if dry_run else self.heal_paths(sure)
+        left = sorted((healing.left | doubted).items(), key=lambda pair: encoded(pair[0]))
+        return msgspec.structs.replace(healing, left=dict(left))
 
     @contextlib.contextmanager
     def update(
@@ -242,6 +179,7 @@ class Mirror:
         on_conflict: OnConflict = "backup",
         durability: Durability = "batch",
         max_delete: Limit | None = None,
+        copies: CopyPolicy = "auto",
     ) -> Iterator[Update]:
         """Brings the files that are declared inside a ``with`` block to the disk, at its end.
 
@@ -258,6 +196,9 @@ class Mirror:
                 ``"none"`` leaves that to the system.
             max_delete: The most files that the update may remove: a count, or as a float a
                 fraction of those that are managed.
+            copies: The contents of which copies are kept, from which :meth:`heal` restores
+                paths: ``"auto"`` keeps those of up to 64 KiB, and larger ones where the file
+                system shares blocks, ``"all"`` keeps all, ``"none"`` keeps none.
 
         Yields:
             The object that takes the declarations.
@@ -272,36 +213,16 @@ class Mirror:
         """
         check_choice("on_conflict", on_conflict, get_args(OnConflict))
         check_choice("durability", durability, get_args(Durability))
+        check_choice("copies", copies, get_args(CopyPolicy))
         check_limit(max_delete)
         yield (files := Update())
         self.create()
         root, note, declared = self.root, f"update: {by}", files.declared()
         check_removals(root, noted(root, note), declared, max_delete, "max_delete")
-        owner = self.session.run(partial(begin, note=note, by=by))
+        owner = self.session.run(
+            partial(begin, note=note, by=by, policies=Policies(copies, on_conflict))
+        )
         comparison = Comparison(root, owner, on_conflict, durability != "none")
         applied = apply_all(self._apply, comparison.batches(declared))
         if failures := [*applied, *comparison.unread.values()]:
             raise ApplyError(root, failures)
-
-    def tear_down(
-        self,
-        owner: str,
-        acting: Declarer = NOBODY,
-        *,
-        durable: bool = True,
-    ) -> Outcome:
-        """Removes what an owner made, and nothing else.
-
-        Edited files stay, and so does everything foreign; one log line names it.
-        With the last owner go the ledger, and the root if we made it.
-
-        Args:
-            owner: The identity whose files go.
-            acting: The declarer that gives it up, which must not use a copied database.
-            durable: True if the removal has to survive a power cut.
-
-        Raises:
-            ApplyError: Some paths could not be removed.
-            RootError: The root can't be used; one that is gone is no error.
-        """
-        return tear_down(self.session, owner, acting, durable=durable)

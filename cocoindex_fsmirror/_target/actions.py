@@ -10,9 +10,10 @@ from typing import TypeAlias
 
 import msgspec
 
-from .._core.errors import readable
+from .._core.errors import counted, readable
 from .._core.intents import Intent
 from .._core.names import ROOT, Name, join
+from .._core.ownership import INHERITED, NO_COPIES, Policies
 from .._core.states import ABSENT, Desired, DirState, FileState, LinkState
 from .specs import Options, RootKey, RootUpdate, Spec
 
@@ -21,7 +22,7 @@ __all__ = ["Action", "Change", "Conclude", "Drop", "Mount", "Place", "Single"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A directory target: its root, and its path and options in that."""
+    """A directory target: its root, its path and options in that, and the policies it has told."""
 
     root: RootKey
     owner: str
@@ -29,6 +30,7 @@ class Place:
     update: RootUpdate = field(repr=False, compare=False)
     prefix: Name = ROOT
     container: str = ""
+    policies: Policies = INHERITED
 
     def inside(self, key: Name, spec: Spec) -> Place:
         """Returns the directory target that is declared below this one."""
@@ -37,6 +39,7 @@ class Place:
             prefix=join(self.prefix, key),
             container=f"{self.container}{key}//",
             options=self.options.changed(spec.given, is_root=False),
+            policies=Policies(spec.given.get("copies"), spec.given.get("on_conflict")),
         )
 
 
@@ -66,6 +69,7 @@ class Single(msgspec.Struct, frozen=True):
     path: RootKey
     intent: Intent
     was_dir: bool
+    policies: Policies = NO_COPIES
 
     def __repr__(self) -> str:
         return _line(str(self.path), self.intent.desired)
@@ -79,7 +83,9 @@ class Mount(msgspec.Struct, frozen=True):
     was_file: Intent | None
 
     def __repr__(self) -> str:
-        return f"mirror {self.child.root}"
+        healable = self.child.update.healable(self.child.owner)
+        healed = f", and heal {counted(len(healable), 'path')} from copies" if healable else ""
+        return f"mirror {self.child.root}{healed}"
 
 
 class Conclude(msgspec.Struct, frozen=True):

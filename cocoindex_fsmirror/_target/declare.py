@@ -62,6 +62,7 @@ def dir_target(
         durability: As in :func:`mount_dir_target`.
         verify: As in :func:`mount_dir_target`.
         on_conflict: As in :func:`mount_dir_target`.
+        copies: As in :func:`mount_dir_target`.
         exact: As in :func:`mount_dir_target`.
         max_delete: As in :func:`mount_dir_target`.
 
@@ -85,6 +86,7 @@ def declare_dir_target(
         durability: As in :func:`mount_dir_target`.
         verify: As in :func:`mount_dir_target`; the look blocks the caller.
         on_conflict: As in :func:`mount_dir_target`.
+        copies: As in :func:`mount_dir_target`.
         exact: As in :func:`mount_dir_target`.
         max_delete: As in :func:`mount_dir_target`.
 
@@ -113,6 +115,11 @@ async def mount_dir_target(
             ``"backup"`` moves them to ``.fsmirror/backup/``, ``"overwrite"``
             destroys them, ``"error"`` fails that file. A foreign directory in
             the way is an error under each.
+        copies: The contents of which copies are kept in ``.fsmirror/``. When the target is
+            mounted, what drifted is restored from them, so that no component runs for it:
+            ``"auto"`` keeps contents of up to 64 KiB, and larger ones where the file system
+            shares blocks; ``"all"`` keeps all; with ``"none"`` what drifted is left to the
+            components that declared it.
         exact: True to move everything else in the directory to ``.fsmirror/backup/``
             now, except for other mirrors in it and what is mounted there. The first
             update of a new target moves nothing away, so that files which are already
@@ -164,6 +171,7 @@ def declare_file(
         verify: As in :func:`mount_dir_target`; ``"content"`` counts as
             ``"stat"``. A memoized component that is not run does not look.
         on_conflict: As in :func:`mount_dir_target`.
+        copies: As in :func:`mount_dir_target`, for :meth:`Mirror.heal`.
 
     Raises:
         InvalidNameError: The name is refused.

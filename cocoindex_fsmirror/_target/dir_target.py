@@ -178,7 +178,9 @@ class DirTarget(Generic[coco.MaybePendingS], coco.ResolvesTo["DirTarget"]):
             durability: As in :func:`mount_dir_target`; inherited if ``None``.
             verify: Inherited if ``None``. Drift is looked for when the root is
                 mounted, so only the root's value has an effect.
-            on_conflict: As in :func:`mount_dir_target`; inherited if ``None``.
+            on_conflict: As in :func:`mount_dir_target`; inherited if ``None``. The root is healed
+                before this is declared, hence by the value that the last update gave.
+            copies: As in :func:`mount_dir_target`; inherited if ``None``.
 
         Raises:
             InvalidNameError: The name is refused.

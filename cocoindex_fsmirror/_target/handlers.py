@@ -44,7 +44,7 @@ class ChildHandler(coco.TargetHandler[Spec, Record, "ChildHandler"]):
             update.recount.names.setdefault(name, set()).add(place.container)
             update.recount.components.add(spec.component)
         record = record_of(spec.state, spec.component)
-        drifted = bool(spec.rival) or (update.drift is not None and name in update.drift.names)
+        drifted = bool(spec.rival) or (update.drift is not None and update.drift.needs_owner(name))
         settled = is_settled(record, previous, may_be_missing=missing, drifted=drifted)
         is_dir = isinstance(spec.state, DirState)
         if settled and not is_dir:
@@ -89,7 +89,7 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
             return None
         options = Options().changed(spec.given, is_root=False)
         intent = _intent(ROOT, spec, owner, options, previous)
-        return _output(Single(root, intent, Kind.DIR in kinds), record)
+        return _output(Single(root, intent, Kind.DIR in kinds, options.policies), record)
 
 
 class _EndHandler(coco.TargetHandler[Conclude, None, None]):

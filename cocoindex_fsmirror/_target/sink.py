@@ -21,12 +21,13 @@ from .._core.drift_report import DriftReport
 from .._core.errors import ApplyError, BarrierError, FsMirrorError, TooManyRemovalsError
 from .._core.names import parse_name
 from .._core.owners import Declarer, Epoch, Owner
+from .._core.ownership import Policies
 from .._core.states import ABSENT
 from .._disk.roots import is_there
-from .._mirror.mirror import Mirror
 from .._mirror.owners import doubt, may_tear_down
 from .._mirror.reader import known
 from .._mirror.teardown import remove_undeclared
+from .._mirror.writer import Writer
 from .actions import Action, Change, Conclude, Drop, Mount, Single
 from .engine import components_in, database_of
 from .raising import BatchErrors
@@ -146,8 +147,12 @@ def _mount(context_provider: Any, action: Mount) -> None:
         durable=place.options.durable,
         exact=place.options.exact and update.drift is not None,
         begins=update.memory is None,
+        policies=place.options.policies,
     )
     update.note(epoch)
+    if update.drift is not None:
+        healing = mirror_at(root).heal_paths(update.healable(place.owner))
+        update.drift = update.drift.after(healing.healed)
 
 
 def _change(root: str, changes: list[Change]) -> None:
@@ -159,7 +164,9 @@ def _change(root: str, changes: list[Change]) -> None:
     intents, place = [change.intent for change in changes], changes[0].place
     mirror, update = mirror_at(root), place.update
     try:
-        mirror.apply(intents, closed, update.brake, update=update.identity)
+        mirror.apply(
+            intents, closed, update.brake, update=update.identity, policies=_policies_of(changes)
+        )
     except (ApplyError, BarrierError, TooManyRemovalsError):
         if any(change.is_of_gone for change in changes):
             # The engine forgets what fails below a component that is gone. So the end of the
@@ -168,6 +175,12 @@ def _change(root: str, changes: list[Change]) -> None:
         raise
     finally:
         update.note(mirror.epochs.get(place.owner, Epoch()))
+
+
+def _policies_of(changes: list[Change]) -> dict[str, Policies]:
+    """Returns what the directory targets among some changes have told, by container."""
+    children = (change.child for change in changes)
+    return {child.container: child.policies for child in children if child is not None}
 
 
 def _conclude(context_provider: Any, action: Conclude) -> None:
@@ -203,6 +216,7 @@ def _write_single(context_provider: Any, action: Single) -> None:
             DriftReport(),
             parents=intent.create_parents,
             durable=durable,
+            policies=action.policies,
         )
         mirror.apply([intent])
     elif is_there(mirror.root):
@@ -216,15 +230,15 @@ def _write_single(context_provider: Any, action: Single) -> None:
 MOST: Final = 32
 """The number of ledgers that stay open."""
 
-_mirrors: dict[str, Mirror] = {}
+_mirrors: dict[str, Writer] = {}
 _lock = threading.Lock()
-_abandoned: list[Mirror] = []
+_abandoned: list[Writer] = []
 
 
-def mirror_at(root: str) -> Mirror:
+def mirror_at(root: str) -> Writer:
     """Returns the mirror of a root; its ledger stays open between batches."""
     with _lock:
-        mirror = _mirrors.pop(root, None) or Mirror(root)
+        mirror = _mirrors.pop(root, None) or Writer(root)
         _mirrors[root] = mirror
         if len(_mirrors) > MOST:
             _mirrors.pop(next(iter(_mirrors))).close()

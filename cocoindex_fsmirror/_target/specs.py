@@ -23,7 +23,7 @@ from .._core.errors import RootError
 from .._core.intents import Durability
 from .._core.names import ROOT, Name
 from .._core.owners import NOBODY, Declarer, Epoch, fits
-from .._core.ownership import OnConflict
+from .._core.ownership import CopyPolicy, OnConflict, Policies
 from .._core.states import ABSENT, Content, Desired, FileState, digest_of
 from .._core.text import external, internal
 from .._mirror.brake import Brake, Limit, check_limit
@@ -54,6 +54,7 @@ class TargetOptions(TypedDict, total=False):
     durability: Durability | None
     verify: Verify | None
     on_conflict: OnConflict | None
+    copies: CopyPolicy | None
 
 
 class RootOptions(TargetOptions, total=False):
@@ -69,6 +70,7 @@ class Options(msgspec.Struct, frozen=True, gc=False):
     durability: Durability = "batch"
     verify: Verify = "stat"
     on_conflict: OnConflict = "backup"
+    copies: CopyPolicy = "auto"
     exact: bool = False
     max_delete: Limit | None = None
 
@@ -78,6 +80,7 @@ class Options(msgspec.Struct, frozen=True, gc=False):
         check_choice("durability", self.durability, get_args(Durability))
         check_choice("verify", self.verify, get_args(Verify))
         check_choice("on_conflict", self.on_conflict, get_args(OnConflict))
+        check_choice("copies", self.copies, get_args(CopyPolicy))
         check_choice("exact", self.exact, (False, True))
         if self.exact and self.verify == "none":
             # With the ledger lost all is foreign, and nobody would declare it again.
@@ -104,6 +107,11 @@ class Options(msgspec.Struct, frozen=True, gc=False):
     def durable(self) -> bool:
         """True if barriers are made."""
         return self.durability != "none"
+
+    @property
+    def policies(self) -> Policies:
+        """The policies by which what is declared is kept and healed."""
+        return Policies(self.copies, self.on_conflict)
 
 
 _NESTED: Final = {"exact": False, "max_delete": None}
@@ -153,6 +161,15 @@ class RootUpdate:
         """Notes the epoch of the owner."""
         if self.memory is not None:
             self.memory[:] = epoch
+
+    def healable(self, owner: str) -> set[Name]:
+        """Returns the paths of an owner that are restored when the root is mounted.
+
+        What runs again anyway is not, since the ledger may be of another time.
+        """
+        if self.drift is None or self.why_all_run:
+            return set()
+        return {name for name, (mine, _) in self.drift.healable.items() if mine == owner}
 
     def compare_memories(
         self, owner: str, declarer: Declarer, previous: Collection[Record]

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.ownership import NO_COPIES
 from cocoindex_fsmirror._disk.staging import Slot, Staging
+from cocoindex_fsmirror._target.specs import Options
 from tests.target.flows import Declare, Flow, Main
 
 
@@ -41,6 +43,12 @@ def flow(make_flow: Callable[..., Flow]) -> Flow:
 def wanted(flow: Flow) -> dict[str, Declare]:
     """The declarations of the flow, by name."""
     return flow.wanted
+
+
+@pytest.fixture
+def without_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes flows keep no copies, whatever their options: drift is left to the owners."""
+    monkeypatch.setattr(Options, "policies", NO_COPIES)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._disk.staging import Staging
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._mirror import place
+from cocoindex_fsmirror._mirror.writer import Writer
 from tests.reopening import reopened
 from tests.support import Tree as Snapshot
 from tests.support import snapshot, told_by
@@ -141,7 +142,7 @@ async def page(item: Item, out: fsmirror.DirTarget) -> None:
 @contextlib.contextmanager
 def failing_sink(*, after: bool, names: Collection[str] = ()) -> Iterator[None]:
     """Makes every batch (or each with one of ``names``) fail, before or after it is applied."""
-    real = fsmirror.Mirror.apply
+    real = Writer.apply
 
     def apply(mirror: fsmirror.Mirror, intents: list[Intent], *more: Any, **options: Any) -> object:
         concerned = not names or any(intent.name in names for intent in intents)
@@ -153,7 +154,7 @@ def failing_sink(*, after: bool, names: Collection[str] = ()) -> Iterator[None]:
         return outcome
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fsmirror.Mirror, "apply", apply)
+        patch.setattr(Writer, "apply", apply)
         yield
 
 

@@ -42,7 +42,7 @@ class World(Users):
             return
         assert said == ""
         if id(project) in self._calm and project.is_memoized:
-            assert ran == [], "components ran again after a move"
+            assert ran == [], "components ran for nothing"
         self._check(project, before, "flow", project.declared)
         known, key = self.engines[id(project)], _key_of(project)
         for other in known.keys() - {key}:

@@ -35,6 +35,7 @@ async def _memoized(flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("main", [None, _memoized])
+@pytest.mark.usefixtures("without_copies")
 def test_files_with_byte_names_come_drift_and_go(make_flow: MakeFlow, main: Any) -> None:
     flow = make_flow(main)
     flow.files = dict(FILES)

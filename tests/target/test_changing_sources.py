@@ -13,6 +13,7 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._mirror.writer import Writer
 from cocoindex_fsmirror._target import dir_target as _target
 from tests.target.declaring import (
     MakeFlow,
@@ -65,7 +66,7 @@ def test_changed_mode_or_time_of_a_source_is_followed_without_a_write(
 @contextlib.contextmanager
 def meddling(edit: Callable[[], object]) -> Iterator[None]:
     """Edits something after ``x`` is declared and before it is applied."""
-    real, todo = fsmirror.Mirror.apply, [edit]
+    real, todo = Writer.apply, [edit]
 
     def apply(mirror: fsmirror.Mirror, intents: list[Intent], *rest: Any, **options: Any) -> object:
         if todo and any(intent.name == "x" for intent in intents):
@@ -73,7 +74,7 @@ def meddling(edit: Callable[[], object]) -> Iterator[None]:
         return real(mirror, intents, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fsmirror.Mirror, "apply", apply)
+        patch.setattr(Writer, "apply", apply)
         yield
     assert todo == []
 

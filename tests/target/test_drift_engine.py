@@ -1,4 +1,4 @@
-"""Drift is healed at the next update by rerunning only the owners of drifted files."""
+"""Drift without copies is healed at the next update by rerunning only the owners of the files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.target.flows import OUT, Flow, memoized, page, plain, ran
 
 MakeFlow = Callable[..., Flow]
 MAINS = pytest.mark.parametrize("main", [plain, memoized])
+pytestmark = pytest.mark.usefixtures("without_copies")
 
 
 def edit(path: Path) -> None:

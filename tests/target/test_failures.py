@@ -15,6 +15,7 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._mirror.writer import Writer
 from tests.support import contents
 from tests.target.conftest import heard
 from tests.target.flows import IS_NEW, OUT, Flow, memoized, page, plain, ran
@@ -152,13 +153,13 @@ def test_one_failed_removal_stops_only_itself(
     assert contents(flow.tree) == {"0/0": b"0", "1/1": b"1"}
     assert f"1 failure, {RETRIED}: remove '1/1': Operation not permitted" in heard(lines)
     asked: list[str] = []
-    real = fsmirror.Mirror.apply
+    real = Writer.apply
 
     def apply(mirror: fsmirror.Mirror, intents: list[Intent], *more: Any, **options: Any) -> object:
         asked.extend(intent.name for intent in intents)
         return real(mirror, intents, *more, **options)
 
-    monkeypatch.setattr(fsmirror.Mirror, "apply", apply)
+    monkeypatch.setattr(Writer, "apply", apply)
     flow.attempt()
     assert "1/1" in asked
     assert len(asked) == 1 or not IS_NEW  # Newer engines told it from the others.

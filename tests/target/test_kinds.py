@@ -31,6 +31,7 @@ def relinked(path: Path) -> None:
 
 @pytest.mark.parametrize("tamper", [edited, relinked, Path.unlink])
 @pytest.mark.parametrize("name", ["a", "deep/large", "l"])
+@pytest.mark.usefixtures("without_copies")
 def test_tampered_file_or_link_is_healed_by_its_component_alone(
     make_flow: MakeFlow, tmp_path: Path, tamper: Callable[[Path], None], name: str
 ) -> None:
@@ -57,6 +58,7 @@ def test_tampered_file_or_link_is_healed_by_its_component_alone(
 
 
 @pytest.mark.skipif(not IS_NEW, reason="this engine can't preview containers")
+@pytest.mark.usefixtures("without_copies")
 def test_a_preview_lists_copies_and_links_and_changes_nothing(
     flow: Flow, wanted: Wanted, source: Path
 ) -> None:

@@ -63,6 +63,7 @@ def test_preview_prints_the_actions_of_the_next_update(make_flow: MakeFlow, main
 
 @needs_preview
 @MAINS
+@pytest.mark.usefixtures("without_copies")
 def test_drift_is_listed_and_not_healed(make_flow: MakeFlow, main: object) -> None:
     flow = make_flow(main)
     flow.files = dict(FILES)

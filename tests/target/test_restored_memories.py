@@ -12,6 +12,7 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._mirror.writer import Writer
 from tests.support import backups, contents, exact_state
 from tests.target.flows import OUT, BoomError, Flow, Main, failing_step, page, ran
 from tests.target.projects import (
@@ -185,7 +186,7 @@ def test_ledger_of_the_middle_of_an_update_is_not_believed(
     flow = make_flow(by_context)
     flow.files = {"a": b"1"}
     flow.update()
-    real, calls = fsmirror.Mirror.apply, list[int]()
+    real, calls = Writer.apply, list[int]()
 
     def apply(mirror: Mirror, *args: object, **options: object) -> object:
         calls.append(1)
@@ -195,7 +196,7 @@ def test_ledger_of_the_middle_of_an_update_is_not_believed(
 
     flow.files = {f"{number}": b"2" for number in range(200)}
     with monkeypatch.context() as patch:
-        patch.setattr(fsmirror.Mirror, "apply", apply)
+        patch.setattr(Writer, "apply", apply)
         flow.update()
     assert len(calls) > 1
     end(flow)

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._mirror.writer import Writer
 from cocoindex_fsmirror._target import sink
 from cocoindex_fsmirror._target.sink import mirror_at
 from tests.support import write
 
 
-def _open(root: Path) -> Mirror:
+def _open(root: Path) -> Writer:
     """Returns the mirror of a root, with its ledger open."""
     mirror = mirror_at(str(root))
     mirror.create()
     return mirror
 
 
-def _is_open(mirror: Mirror) -> bool:
+def _is_open(mirror: Writer) -> bool:
     """True if a mirror holds its ledger."""
     return mirror.session.ledger is not None
 

@@ -155,6 +155,7 @@ def test_renamed_root_leaves_foreign_files_in_the_old_place(
 
 
 @pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.usefixtures("without_copies")
 def test_undeclared_sub_directory_is_removed(
     make_flow: MakeFlow, caplog: pytest.LogCaptureFixture, nested: bool
 ) -> None:

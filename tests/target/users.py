@@ -77,7 +77,7 @@ class Users:
     users: set[bytes] = field(default_factory=set)
     last: dict[Path, dict[Owner, dict[str, bytes]]] = field(default_factory=dict)
     _serial: Any = field(default_factory=lambda: itertools.count(1))
-    _calm: set[int] = field(default_factory=set)  # projects that only moved since an update
+    _calm: set[int] = field(default_factory=set)  # projects that have no reason to run a component
     _at_home: set[int] = field(default_factory=set)  # projects whose ledger names their database
     _snapshot: Any = None
     _orphaned: set[int] = field(default_factory=set)  # projects that lost an owner for good
@@ -109,7 +109,6 @@ class Users:
             was = path.stat()
         elif path.is_dir() or how == "anew":
             self.delete(project, name)
-        self._calm.discard(id(project))
         path.parent.mkdir(parents=True, exist_ok=True)
         content = f"user {next(self._serial):04}".encode()
         self.users |= {content}
@@ -119,7 +118,6 @@ class Users:
 
     def delete(self, project: Project, name: str) -> None:
         """Removes a file or a folder as a user does."""
-        self._calm.discard(id(project))
         path = project.root / name
         if path.is_dir():
             shutil.rmtree(path)
@@ -165,7 +163,8 @@ class Users:
         project, at = backup.project, backup.at
         if project.is_astray and backup.memory != "database":
             return
-        self._calm.discard(id(project))
+        if backup.memory != "files":
+            self._calm.discard(id(project))
         place = self._place_of(project, backup.memory, backup.key)
         place.mkdir(parents=True, exist_ok=True)
         left_out = OURS if backup.memory == "files" else ""
@@ -249,12 +248,12 @@ class Users:
             return
         if memory != "database" and project.is_astray:
             return
-        self._calm.discard(id(project))
         if memory == "files":
             for entry in place.iterdir():
                 if entry.name != OURS:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             return
+        self._calm.discard(id(project))
         take_away(place)
         if memory == "database":
             self._forget_engine(project)
