@@ -10,6 +10,7 @@ from typing import NamedTuple
 from .._core.attributes import UNASKED, Attributes
 from .._core.intents import Intent
 from .._core.names import Name
+from .._core.owners import SYNC_OWNER
 from .._core.plan import Plan, View
 from .._core.planner import make_plan
 from .._core.states import FileState, Kind
@@ -18,7 +19,7 @@ from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
 from .._mirror.look import opened, view_of
 from .._mirror.reader import known
-from .survey import OWNER, Options, Survey, known_in, survey
+from .survey import Options, Survey, known_in, survey
 
 __all__ = ["Change", "dry_run"]
 
@@ -60,7 +61,7 @@ def _all_changes(options: Options, found: Survey) -> Iterator[Change]:
     root = options.root
     with known(root) as ledger:
         ledger.check()
-        owner = ledger.noted(OWNER) or "new"
+        owner = ledger.noted(SYNC_OWNER) or "new"
     check_removals(root, owner, found.declared(), options.max_delete, "--max-delete")
     yield from (Change("fail", "", note=error) for error in found.errors)
     if not os.path.isdir(root):

@@ -11,10 +11,12 @@ import click
 
 from .._core.errors import LedgerError, counted, readable
 from .._core.names import RESERVED, Name
+from .._core.owners import SYNC_OWNER, SYNC_SOURCE
 from .._core.states import ABSENT
 from .._core.text import encoded
 from .._mirror import reader
 from .._mirror.backups import list_backups
+from .._mirror.copies import size_of_copies
 from .._mirror.drift import Difference, differences, row_of
 from .._mirror.exact import foreign
 from .._mirror.look import opened
@@ -32,9 +34,8 @@ from .output import (
     reports,
     utc,
 )
-from .survey import OWNER, SOURCE
 
-__all__ = ["status", "verify", "why"]
+__all__ = ["IN_DOUBT", "status", "verify", "why"]
 
 _UNMANAGED: Final = {
     "mirror": "the mirror itself",
@@ -43,7 +44,7 @@ _UNMANAGED: Final = {
     "foreign": "foreign: not written by a mirror, and left alone",
     "absent": "absent, and not managed",
 }
-_IN_DOUBT: Final = (
+IN_DOUBT: Final = (
     "was copied or put back, or an update has not removed all; the next update will tell"
 )
 _SHOWN: Final = ("by", "component", "target", "written", "fingerprint")
@@ -55,7 +56,7 @@ _SHOWN: Final = ("by", "component", "target", "written", "fingerprint")
 def status(root: str) -> Report:
     """Show who mirrors DST, how much, and how many paths have drifted."""
     with reader.mirrored(root) as ledger:
-        _, files, folders, size, updated_ns = ledger.figures()
+        _, files, folders, size, updated_ns, copied = ledger.figures()
         restored = ledger.is_in_doubt
     found, backups, updated = _differences(root), len(list_backups(root)), utc(updated_ns)
     unread = sum(1 for each in found if each.how == "unread")
@@ -71,6 +72,7 @@ def status(root: str) -> Report:
         "drifted": drifted,
         "unread": unread,
         "backups": backups,
+        "copies": {"files": copied, "bytes": (copies := size_of_copies(root))},
         "orphans": orphans,
         "restored": restored,
         "mirrors": mirrors,
@@ -84,13 +86,16 @@ def status(root: str) -> Report:
         *([f"  unread       {unread:,}  (fsmirror verify lists them)"] if unread else ()),
         f"  backups      {backups:,}" + ("  (fsmirror backups lists them)" if backups else ""),
     ]
+    if copied:
+        held = f"of {counted(copied, 'file')}, {readable(copies)}"
+        lines.append(f"  copies       {held}  (fsmirror heal restores from them)")
     for by, since, files, is_lost in map(dict.values, mirrors):
         lost = ", whose database was lost" if is_lost else ""
         lines.append(f"  mirrored by  {by}, {counted(files, 'file')}, since {since}{lost}")
     if orphans:
         lines.append(f"  orphans      {counted(orphans, 'file')} of a database that was lost")
     if restored:
-        lines.append(f"  {_IN_DOUBT}")
+        lines.append(f"  {IN_DOUBT}")
     return Report(figures, lines, _exit_status(drifted or orphans or restored, unread))
 
 
@@ -109,8 +114,8 @@ def _owner_figures(root: str, owner: OwnerFigures) -> Figures:
 
 def _owner_name(root: str, owner: OwnerFigures) -> str:
     """Returns the name of an owner."""
-    if owner.identity == reader.noted(root, OWNER):
-        return f"fsmirror sync {printable(reader.noted(root, SOURCE))}"
+    if owner.identity == reader.noted(root, SYNC_OWNER):
+        return f"fsmirror sync {printable(reader.noted(root, SYNC_SOURCE))}"
     return printable(owner.by) or f"an app of which only the identity is known, {owner.identity}"
 
 
@@ -160,7 +165,7 @@ def verify(root: str, content: bool, exact: bool) -> Report:
     lines = [f"{coloured(how)}  {printable(name)}" for name, how in found]
     lines.append(f"{printable(root)}: {summary} ({counted(files, 'file')})")
     if restored:
-        lines.append(f"{printable(root)}: {_IN_DOUBT}")
+        lines.append(f"{printable(root)}: {IN_DOUBT}")
     listed = [{"path": name, "how": how} for name, how in found]
     figures = {"root": root, "files": files, "restored": restored, "differences": listed}
     return Report(figures, lines, _exit_status(found or restored, unread))

@@ -199,7 +199,7 @@ def printable(text: str) -> str:
 _COLOURS: Final = {
     **dict.fromkeys(("write", "adopt", "make", "update"), "green"),
     **dict.fromkeys(("heal", "modified", "mode"), "yellow"),
-    **dict.fromkeys(("delete", "missing", "fail", "unread"), "red"),
+    **dict.fromkeys(("delete", "missing", "fail", "unread", "left"), "red"),
     **dict.fromkeys(("back up", "foreign"), "magenta"),
 }
 
