@@ -13,13 +13,16 @@ from .. import __version__
 from .._core.errors import FsMirrorError, InvalidNameError
 from .adopt import adopt
 from .backups import backups, drop
+from .heal import heal
 from .look import status, verify, why
 from .output import ExitStatus, Group, LogHandler, complain, tell_error
+from .publish import publish
 from .sync import sync
 
 __all__ = ["main"]
 
 _LOOKED: Final = "0 in order, 1 differences found"
+_HEALED: Final = "0 in order, 1 something is left to the next update"
 _STATUSES: Final = "Exit status: {}, 2 used wrongly, 3 failed, 130 interrupted."
 
 
@@ -72,14 +75,17 @@ def main() -> None:
     \b
       fsmirror sync docs /srv/docs           mirror a folder, and again to update it
       fsmirror sync docs /srv/docs --watch   go on, and follow every change
+      fsmirror publish build /srv/site       show a whole update, or none, at a link
       fsmirror verify /srv/docs              exit status 1 if anybody changed it
+      fsmirror heal /srv/docs                restore what they changed, from copies
       fsmirror why /srv/docs/index.html      who declared it, and what differs
       fsmirror backups /srv/docs             files of others that had to make way
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
     logging.getLogger("cocoindex_fsmirror").handlers[:] = [LogHandler()]
 
 
-for _command in (sync, status, verify, why, backups, adopt, drop):
+for _command in (sync, publish, status, verify, heal, why, backups, adopt, drop):
     main.add_command(_command)
+_MEANINGS: Final = {status: _LOOKED, verify: _LOOKED, why: _LOOKED, heal: _HEALED}
 for _command in (*main.commands.values(), *backups.commands.values()):
-    _command.epilog = _STATUSES.format(_LOOKED if _command in (status, verify, why) else "0 done")
+    _command.epilog = _STATUSES.format(_MEANINGS.get(_command, "0 done"))

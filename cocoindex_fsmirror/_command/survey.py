@@ -34,7 +34,7 @@ from .._core.names import (
     parse_link_target,
     parse_name,
 )
-from .._core.ownership import OnConflict
+from .._core.ownership import CopyPolicy, OnConflict
 from .._core.packing import Packer
 from .._core.states import DirState, FileState, LinkState, Signature
 from .._core.text import encoded
@@ -47,12 +47,8 @@ from .._mirror.brake import Limit
 if TYPE_CHECKING:
     import pathspec
 
-__all__ = ["OWNER", "SOURCE", "Entry", "Options", "Survey", "known_in", "patterns", "survey"]
+__all__ = ["Entry", "Options", "Survey", "known_in", "patterns", "survey"]
 
-OWNER: Final = "sync: owner"
-"""The note of the identity under which ``fsmirror sync`` writes to a mirror."""
-SOURCE: Final = "sync: source"
-"""The note of the source that was mirrored last."""
 _TOO_FAR: Final = "has a time that no mirror can keep; those from 1677 to 2262 can be"
 
 
@@ -70,6 +66,10 @@ class Options(NamedTuple):
         checksum: True to read every file, in the source and in the mirror.
         exact: True to move what is not from the source to the backup area.
         max_delete: The number or part of the files that may be removed; ``None`` for all.
+        copies: Of ``"all"`` contents a copy is kept in the mirror; with ``"auto"`` of none, since
+            the source has them.
+        sibling: Another mirror of the source, with which contents are shared where the file system
+            can; empty for none.
     """
 
     source: str
@@ -81,6 +81,8 @@ class Options(NamedTuple):
     checksum: bool = False
     exact: bool = False
     max_delete: Limit | None = None
+    copies: CopyPolicy = "auto"
+    sibling: str = ""
 
 
 Kind: TypeAlias = Literal["file", "link", "dir", "bad"]

@@ -10,10 +10,10 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import click
 import msgspec
@@ -21,7 +21,7 @@ import msgspec
 from .._core.errors import FsMirrorError, counted, readable
 from .._core.intents import Durability
 from .._core.names import Name
-from .._core.ownership import OnConflict
+from .._core.ownership import CopyPolicy, OnConflict
 from .._mirror.brake import Limit
 from .._mirror.drift import few_suspects
 from .._mirror.outcome import is_full
@@ -42,8 +42,9 @@ from .output import (
 from .survey import Options, patterns, survey
 from .syncing import Summary, Syncing
 
-__all__ = ["sync"]
+__all__ = ["options_of", "planned", "run", "source_options", "sync", "tell_run"]
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
 _RETRY: Final = 3.0  # seconds after which a run on a full disk is tried again,
 _LONGEST_RETRY: Final = 30.0  # and the most, after several
@@ -59,26 +60,54 @@ def _limit(text: str) -> Limit:
     return int(found[1]) / 100 if found[2] else int(found[1])
 
 
+_SHARED: Final[Sequence[Callable[[Any], Any]]] = (
+    click.option(
+        "--exclude",
+        metavar="PATTERN",
+        multiple=True,
+        help="Leave out paths that match, in the syntax of .gitignore. May be given several times.",
+    ),
+    click.option(
+        "--gitignore",
+        is_flag=True,
+        help="Leave out paths that the .gitignore files in SRC name, and .git.",
+    ),
+    click.option(
+        "--exact", is_flag=True, help="Move files that are not from SRC to the backup area."
+    ),
+    click.option(
+        "--checksum", is_flag=True, help="Read every file, whatever its size and time say."
+    ),
+    click.option(
+        "--on-conflict",
+        type=click.Choice(get_args(OnConflict)),
+        default="backup",
+        show_default=True,
+        help="Move files of others in the way to the backup area, overwrite them, or fail.",
+    ),
+    click.option(
+        "--max-delete",
+        type=_limit,
+        metavar="COUNT OR PERCENT",
+        help="Stop before anything is done if more files than this would be removed: 20, 5%.",
+    ),
+)
+
+
+def source_options(command: _Command) -> _Command:
+    """Adds the options of every command that mirrors a source."""
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("src", type=PathType(exists=True, file_okay=False, resolve_path=True))
 @click.argument("dst", type=PathType(file_okay=False, resolve_path=True))
 @click.option(
-    "--exclude",
-    metavar="PATTERN",
-    multiple=True,
-    help="Leave out paths that match, in the syntax of .gitignore. May be given several times.",
-)
-@click.option(
-    "--gitignore",
-    is_flag=True,
-    help="Leave out paths that the .gitignore files in SRC name, and .git.",
-)
-@click.option(
     "--watch", is_flag=True, help="Go on, and follow changes of SRC and DST, until Ctrl-C."
 )
-@click.option("--exact", is_flag=True, help="Move files that are not from SRC to the backup area.")
-@click.option("-n", "--dry-run", is_flag=True, help="List the changes, and make none.")
-@click.option("--checksum", is_flag=True, help="Read every file, whatever its size and time say.")
+@source_options
 @click.option(
     "--durability",
     type=click.Choice(get_args(Durability)),
@@ -87,18 +116,13 @@ def _limit(text: str) -> Limit:
     help="batch: a finished run survives a power cut. none: the system writes when it likes.",
 )
 @click.option(
-    "--on-conflict",
-    type=click.Choice(get_args(OnConflict)),
-    default="backup",
+    "--copies",
+    type=click.Choice(get_args(CopyPolicy)),
+    default="auto",
     show_default=True,
-    help="Move files of others that are in the way to the backup area, overwrite them, or fail.",
+    help="all: keep a copy of each file, to heal from. auto, none: heal from an unchanged SRC.",
 )
-@click.option(
-    "--max-delete",
-    type=_limit,
-    metavar="COUNT OR PERCENT",
-    help="Stop before anything is done if more files than this would be removed: 20, 5%.",
-)
+@click.option("-n", "--dry-run", is_flag=True, help="List the changes, and make none.")
 @json_option
 def sync(
     *,
@@ -126,14 +150,9 @@ def sync(
     """
     if watch and dry_run:
         raise click.UsageError("--watch and --dry-run can't be given together")
-    _check_places(src, dst)
-    try:
-        excluded = patterns(exclude) if exclude else None
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    options = Options(src, dst, excluded, gitignore, **more)
+    options = options_of(src, dst, exclude, gitignore=gitignore, **more)
     if dry_run:
-        return tell(_planned(options), as_json=as_json)
+        return tell(planned(options), as_json=as_json)
     collect_less_garbage()
     if watch:
         return _follow(options, as_json)
@@ -142,10 +161,20 @@ def sync(
         helped(partial(few_suspects, dst)) as suspects,
         contextlib.closing(Syncing(options)) as syncing,
     ):
-        return _tell(options, _run(syncing, as_json, suspects), as_json)
+        return tell_run(options, run(syncing, as_json, suspects), as_json)
 
 
-def _run(
+def options_of(src: str, dst: str, exclude: Sequence[str], **more: Any) -> Options:
+    """Returns the options of a run; refuses places and patterns that can't be used."""
+    _check_places(src, dst)
+    try:
+        excluded = patterns(exclude) if exclude else None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return Options(src, dst, excluded, **more)
+
+
+def run(
     syncing: Syncing, as_json: bool, suspects: Callable[[], list[Name] | None] = lambda: None
 ) -> Summary:
     """Mirrors the source."""
@@ -156,15 +185,16 @@ def _run(
         return syncing.run(found, suspects())
 
 
-def _tell(options: Options, summary: Summary, as_json: bool) -> int:
-    """Prints the result of a run; returns the exit status."""
+def tell_run(options: Options, summary: Summary, as_json: bool, **more: Any) -> int:
+    """Prints the result of a run, with more figures; returns the exit status."""
     for line in summary.failures:
         complain(line)
     if summary.skipped and not as_json:
         shown = ", ".join(map(printable, summary.skipped[:3]))
         shown += ", ..." if len(summary.skipped) > 3 else ""
         complain(f"skipped {counted(len(summary.skipped), 'special file')}: {shown}")
-    return tell(_done(options, summary), as_json=as_json)
+    report = _done(options, summary)
+    return tell(report._replace(figures=report.figures | more), as_json=as_json)
 
 
 def _done(options: Options, summary: Summary) -> Report:
@@ -179,7 +209,7 @@ def _done(options: Options, summary: Summary) -> Report:
     )
 
 
-def _planned(options: Options) -> Report:
+def planned(options: Options) -> Report:
     """Reports the changes that a run would make."""
     changes, lines = list_changes(options), []
     for action, path, size, note in changes:
@@ -209,10 +239,10 @@ def _follow(options: Options, as_json: bool) -> int:
                 while not watching.is_out_of_date():
                     before = told
                     try:
-                        summary = _run(syncing, as_json)
+                        summary = run(syncing, as_json)
                         lacks_room, told = syncing.lacks_room, summary.failures
                         if not told or told != before or _did_something(summary):
-                            _tell(options, summary, as_json)
+                            tell_run(options, summary, as_json)
                     except FsMirrorError as error:
                         lacks_room, told = is_full(error), [str(error)]
                         if told != before:

@@ -21,6 +21,8 @@ from .._core.declaration import Declared
 from .._core.errors import FsMirrorError, PathError
 from .._core.intents import Intent
 from .._core.names import ROOT, Name
+from .._core.owners import SYNC_OWNER, SYNC_SOURCE
+from .._core.ownership import Policies
 from .._disk.calls import say_once
 from .._disk.dress import dress_folder
 from .._disk.tree import Tree
@@ -31,8 +33,9 @@ from .._mirror.exact import foreign, sweep
 from .._mirror.outcome import Outcome, is_full
 from .._mirror.reader import noted
 from .._mirror.session import Session, held
+from .._mirror.sibling import opened_sibling
 from .._mirror.turns import apply_all
-from .survey import OWNER, SOURCE, Options, Survey, known_in
+from .survey import Options, Survey, known_in
 
 __all__ = ["Summary", "Syncing"]
 
@@ -75,6 +78,7 @@ class Syncing:
 
     Attributes:
         options: As they were given.
+        session: The session of the root.
         lacks_room: True if the last run found the disk full.
         on_progress: Called with the number of entries of the source that were compared, and
             the number of bytes that were written since the last call.
@@ -88,12 +92,12 @@ class Syncing:
         self.on_progress: Callable[[int, int], None] = lambda _seen, _size: None
         self.options = options
         self.lacks_room = False
-        self._session = Session(options.root)
+        self.session = Session(options.root)
         self._survey = Survey(options.source)
         self._open = contextlib.ExitStack()
-        self._session.run(lambda _tree, _ledger: None, create=True)
-        self._open.callback(self._session.close)
-        self._open.enter_context(held(self._session))
+        self.session.run(lambda _tree, _ledger: None, create=True)
+        self._open.callback(self.session.close)
+        self._open.enter_context(held(self.session))
 
     def close(self) -> None:
         """Releases the root."""
@@ -120,13 +124,15 @@ class Syncing:
             FsMirrorError: The mirror can't be used, or too many files would be removed.
             KeyboardInterrupt: Ctrl-C was pressed; the next run completes what is missing.
         """
-        started, session, options = time.monotonic(), self._session, self.options
+        started, session, options = time.monotonic(), self.session, self.options
         root, limit, is_durable = options.root, options.max_delete, options.durability != "none"
-        check_removals(root, noted(root, OWNER), survey.declared(), limit, "--max-delete")
-        act = partial(begin, note=OWNER, by=_BY)
+        check_removals(root, noted(root, SYNC_OWNER), survey.declared(), limit, "--max-delete")
+        # A file is restored from the source, as long as that is as it was.
+        policies = Policies("all" if options.copies == "all" else "none", options.on_conflict)
+        act = partial(begin, note=SYNC_OWNER, by=_BY, policies=policies)
         owner = session.run(act, create=True, durable=is_durable)
-        if noted(root, SOURCE) != survey.source:
-            session.run(lambda _tree, ledger: ledger.note(SOURCE, survey.source))
+        if noted(root, SYNC_SOURCE) != survey.source:
+            session.run(lambda _tree, ledger: ledger.note(SYNC_SOURCE, survey.source))
         self._survey, self._compared = survey, 0
         self._summary = Summary(skipped=survey.skipped)
         self._comparison = Comparison(
@@ -139,7 +145,10 @@ class Syncing:
         )
         failures: list[FsMirrorError] = []
         try:
-            with _interruptible() as self._check:
+            with (
+                _interruptible() as self._check,
+                opened_sibling(options.sibling) as self._comparison.sibling,
+            ):
                 if options.exact:
                     swept = session.run(partial(sweep, besides=known_in(survey)))
                     failures += self._add(swept).failures
@@ -166,7 +175,7 @@ class Syncing:
         """Applies one batch."""
         read = self.options.checksum
         self._go_on(0)
-        outcome = self._session.run(
+        outcome = self.session.run(
             lambda tree, ledger: apply_intents(
                 tree, ledger, intents, read=read, on_bytes=self._go_on
             )

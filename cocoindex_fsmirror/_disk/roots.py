@@ -114,6 +114,29 @@ def remove_root(path: str, levels: int) -> None:
             path = os.path.dirname(path)
 
 
+def point_link(path: str, target: str) -> None:
+    """Makes a symbolic link point to a target, in one step, and waits until the disk has it.
+
+    Args:
+        path: The path of the link, which may be missing.
+        target: What it points to, stored as it is.
+
+    Raises:
+        RootError: The link can't be made, or something else than a link is there.
+    """
+    folder, base = os.path.split(path)
+    fresh = os.path.join(folder, f".{base}.new")
+    try:
+        if os.path.islink(fresh):  # A crash left it.
+            os.unlink(fresh)
+        os.symlink(target, fresh)
+        os.rename(fresh, path)
+        sync_above(path, 1)
+    except OSError as error:
+        hint = "grant this user write access to the folder that it is in"
+        raise RootError(path, f"can't be moved: {error.strerror}", hint) from error
+
+
 def _missing(path: str, *, parents: bool) -> Iterator[str]:
     """Yields the folders to be made, from the top."""
     missing = [path] if not os.path.isdir(path) else []

@@ -23,6 +23,7 @@ from .._disk.sources import Source, look_at_source, may_be_at
 from .._disk.tree import Folders
 from .brake import Limit, allowance
 from .drift import LastWritten, last_written, rows
+from .sibling import Sibling
 from .turns import batches
 
 __all__ = ["Comparison", "check_removals"]
@@ -42,6 +43,7 @@ class Comparison:
         read: True to read every source, instead of trusting an unchanged signature.
         source: The folder that holds every source, and from which each is opened; by default
             each is opened by its own path.
+        sibling: Another mirror of that folder, with which contents can be shared.
 
     Attributes:
         drifted: Paths that somebody else has changed if they need a write: their declaration
@@ -55,6 +57,7 @@ class Comparison:
     durable: bool = True
     read: bool = False
     source: Folders | None = None
+    sibling: Sibling | None = None
     drifted: set[Name] = field(default_factory=set, init=False)
     unread: dict[Name, SourceError] = field(default_factory=dict, init=False)
 
@@ -109,7 +112,9 @@ class Comparison:
                 attributes, digest = recorded.attributes, recorded.digest
                 content = Source(path, digest, None, attributes, seen, within=within)
             else:
-                content = look_at_source(path, may_be_at(os.path.join(self.root, name)), within)
+                shared = self.sibling and self.sibling.copy_of(name, seen, state.attributes)
+                needs_digest = may_be_at(os.path.join(self.root, name))
+                content = shared or look_at_source(path, needs_digest, within)
             try:
                 attributes = wanted.own.of_copy(content.attributes, wanted.preserve)
             except ValueError as error:  # It was within range when it was declared.

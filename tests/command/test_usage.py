@@ -28,7 +28,9 @@ def test_every_command_has_help_with_its_exit_codes_and_json(command: str) -> No
 def test_help_lists_commands_in_the_order_of_their_use() -> None:
     listed = run("--help").stdout.partition("Commands:\n")[2].splitlines()
     names = [line.split()[0] for line in listed if line[2:3].strip()]
-    assert names[:7] == ["sync", "status", "verify", "why", "backups", "adopt", "drop"]
+    assert names[:9] == [
+        *("sync", "publish", "status", "verify", "heal", "why", "backups", "adopt", "drop"),
+    ]
 
 
 @pytest.mark.parametrize(

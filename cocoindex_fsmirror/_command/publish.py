@@ -1,0 +1,93 @@
+"""``fsmirror publish``: readers of a link see a whole update, or none of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+import click
+
+from .._mirror.versions import MOST, Versions
+from .output import ExitStatus, PathType, Report, json_option, printable, tell
+from .survey import Options
+from .sync import options_of, planned, run, source_options, tell_run
+from .syncing import Syncing
+
+__all__ = ["publish"]
+
+
+@click.command()
+@click.argument("src", type=PathType(exists=True, file_okay=False, resolve_path=True))
+@click.argument("link", type=PathType(file_okay=False))
+@source_options
+@click.option(
+    "--keep",
+    metavar="COUNT",
+    type=click.IntRange(1, MOST),
+    default=1,
+    show_default=True,
+    help="The number of versions that are kept beside the one that LINK points to.",
+)
+@click.option(
+    "--rollback", is_flag=True, help="Move LINK back to the version before; SRC is not read."
+)
+@click.option("-n", "--dry-run", is_flag=True, help="List the changes, and make none.")
+@json_option
+def publish(
+    *,
+    src: str,
+    link: str,
+    exclude: tuple[str, ...],
+    keep: int,
+    rollback: bool,
+    dry_run: bool,
+    as_json: bool,
+    **more: Any,
+) -> int:
+    """Mirror SRC beside LINK, and move LINK to the mirror once it is complete.
+
+    LINK is a symbolic link, made at first, to LINK.a or LINK.b: mirrors as those
+    of fsmirror sync, of which the one that LINK does not point to is updated.
+    When all of it is on the disk, LINK is moved in one step. So whoever opens
+    LINK sees a whole update; one that failed, or was interrupted, leaves LINK
+    where it is. A folder that stays open is the same through one further update;
+    with --keep COUNT, through as many.
+
+    \b
+      fsmirror publish build /srv/site              then serve /srv/site
+      fsmirror publish build /srv/site --rollback   back to the version before
+    """  # noqa: D301  # Click leaves lines after a backspace as they are.
+    versions = Versions(os.path.abspath(link))
+    if rollback:
+        if dry_run:
+            raise click.UsageError("--rollback and --dry-run can't be given together")
+        return tell(_report(versions.link, versions.roll_back()), as_json=as_json)
+    name = versions.next(keep)
+    current = versions.current()
+    shared = versions.path_of(current) if current else ""
+    options = options_of(src, versions.path_of(name), exclude, sibling=shared, **more)
+    if dry_run:
+        return tell(planned(options), as_json=as_json)
+    with contextlib.closing(Syncing(options)) as syncing:
+        return _publish(versions, name, syncing, as_json)
+
+
+def _publish(versions: Versions, name: str, syncing: Syncing, as_json: bool) -> int:
+    """Updates a version, and moves the link to it if nothing failed."""
+    options: Options = syncing.options
+    versions.begin(syncing.session, name)
+    summary = run(syncing, as_json)
+    if summary.failures:
+        return tell_run(options, summary, as_json, link=versions.link, version=versions.current())
+    versions.end(syncing.session, name)
+    status = tell_run(options, summary, as_json, link=versions.link, version=name)
+    if not as_json:
+        tell(_report(versions.link, name), as_json=False)
+    return status
+
+
+def _report(link: str, name: str) -> Report:
+    """Says where the link points to."""
+    line = f"{printable(link)} -> {printable(name)}"
+    return Report({"link": link, "version": name}, [line], ExitStatus.IN_ORDER)
