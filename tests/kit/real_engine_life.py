@@ -55,3 +55,4 @@ def _main(database: str, kind: Kind, grace: str, told: str) -> None:
 if __name__ == "__main__":
     # Pickled by the names under which the parent knows the classes.
     _main(*sys.argv[1:])  # type: ignore[arg-type]
+    os._exit(0)  # A thread of the engine can crash the interpreter while that ends.
