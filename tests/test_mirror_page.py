@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror import Mirror, Update
+from cocoindex_fsmirror import Healing, Mirror, Update
 from tests.support import snapshot
 
 PAGE = (Path(__file__).parents[1] / "cocoindex_fsmirror" / "MIRROR.md").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def test_snippets_run_one_after_another_with_the_shown_effects(
     Path("assets").mkdir()
     Path("assets/logo.png").write_bytes(b"\x89PNG")
     names: dict[str, Any] = {}
-    first, second, third, fourth = BLOCKS
+    first, second, third, fourth, fifth = BLOCKS
 
     def run(block: str) -> str:
         exec(compile(block, "MIRROR.md", "exec"), names)  # The page's own code.
@@ -46,6 +46,8 @@ def test_snippets_run_one_after_another_with_the_shown_effects(
     assert "'index.html/below'" in told
     assert snapshot(Path("site"))["about.html"] == b"<h1>About</h1>\n"
     assert run(fourth) == "['about.html']\n"
+    assert run(fifth) == "['about.html']\n"
+    assert snapshot(Path("site"))["about.html"] == b"<h1>About</h1>\n"
 
 
 @pytest.mark.parametrize("method", ["write", "copy", "symlink", "folder"])
@@ -65,6 +67,12 @@ def test_the_table_of_options_is_complete() -> None:
     options = [*inspect.signature(Mirror.update).parameters][1:]
     table = PAGE.partition("## Options of `update`")[2].partition("##")[0]
     assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == options
+
+
+def test_the_table_of_healing_is_complete() -> None:
+    rows = re.findall(r"^\| `(.+?)(?:=.*)?` \|", PAGE.partition("## Healing")[2], re.MULTILINE)
+    options = [*inspect.signature(Mirror.heal).parameters][1:]
+    assert rows == [*options, *(f".{field}" for field in Healing.__struct_fields__)]
 
 
 def test_program_with_a_mirror_does_not_load_the_engine(tmp_path: Path) -> None:

@@ -74,16 +74,15 @@ def _lay_out(folder: Path, code: str) -> Path:
     return folder / "site"
 
 
-def test_flow_renders_once_and_restores_edited_or_deleted_outputs(tmp_path: Path) -> None:
+def test_flow_renders_once_and_heals_edited_or_deleted_outputs(tmp_path: Path) -> None:
     site = _lay_out(tmp_path, FLOW)
     assert "render: 2 total | 2 added" in _update(tmp_path)
     expected = {"a.html": b"<pre>A</pre>\n", "sub/b.html": b"<pre>B</pre>\n"}
     assert contents(snapshot(site)) == expected
     assert "render: 2 total | 2 unchanged" in _update(tmp_path)
     (site / "a.html").write_text("tampered")
-    assert "render: 2 total | 1 reprocessed, 1 unchanged" in _update(tmp_path)
     (site / "sub" / "b.html").unlink()
-    assert "render: 2 total | 1 reprocessed, 1 unchanged" in _update(tmp_path)
+    assert "render: 2 total | 2 unchanged" in _update(tmp_path)
     assert contents(snapshot(site)) == expected
     assert backups(site) == [b"tampered"]
     (tmp_path / "docs" / "sub" / "b.md").unlink()
@@ -91,19 +90,31 @@ def test_flow_renders_once_and_restores_edited_or_deleted_outputs(tmp_path: Path
     assert snapshot(site) == {"a.html": b"<pre>A</pre>\n"}
 
 
-def test_memoized_call_is_not_repeated_when_its_output_comes_back(tmp_path: Path) -> None:
-    model = 'async def ask_a_model(text: str) -> str:\n    print("asked")\n    return text * 2\n'
-    flow, _, app = FLOW.partition("\n\nasync def main()")
-    code = f"{flow}\n\n\n{model}\n\n{COSTLY}\n\nasync def main(){app}"
-    site = _lay_out(tmp_path, code.replace("mount_each(render", "mount_each(summarize"))
-    (tmp_path / "docs" / "sub" / "b.md").unlink()
-    assert _update(tmp_path).count("asked") == 1
-    assert contents(snapshot(site)) == {"a.md": b"AA"}
-    (site / "a.md").write_text("tampered")
+def test_costly_flow_asks_no_model_again_when_its_outputs_are_deleted(tmp_path: Path) -> None:
+    assert len([line for line in COSTLY.splitlines() if line]) <= 20
+    imports = [line for line in FLOW.splitlines() if "import" in line]
+    (tmp_path / "main.py").write_text("\n".join([*imports, COSTLY]))
+    command = [sys.executable, "main.py"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    before, after = (line for line in run.stdout.splitlines() if "calls" in line)
+    assert before == after
+    assert sorted(before.split()) == ["1", "2", "2", "answer", "answer", "calls:"]
+
+
+def test_memoized_call_is_not_repeated_where_an_output_has_no_copy(tmp_path: Path) -> None:
+    code = FLOW.replace(
+        "@coco.fn(memo=True)\n",
+        "@coco.fn(memo=True)\nasync def ask(text: str) -> str:\n"
+        '    print("asked")\n    return text * 2\n\n@coco.fn(memo=True)\n',
+    ).replace("await file.read_text()", "await ask(await file.read_text())")
+    site = _lay_out(tmp_path, code)
+    assert _update(tmp_path).count("asked") == 2
+    (site / ".fsmirror" / "copies.sqlite3").unlink()
+    (site / "a.html").unlink()
     told = _update(tmp_path)
-    assert "summarize: 1 total | 1 reprocessed" in told
-    assert told.count("asked") == 0
-    assert contents(snapshot(site)) == {"a.md": b"AA"}
+    assert "render: 2 total | 1 reprocessed, 1 unchanged" in told
+    assert "asked" not in told
+    assert contents(snapshot(site))["a.html"] == b"<pre>AA</pre>\n"
 
 
 # The command
@@ -113,12 +124,13 @@ def test_every_command_is_shown_and_each_line_runs(tmp_path: Path) -> None:
     (source := tmp_path / "src").mkdir()
     (source / "a").write_text("1")
     target = tmp_path / "dst"
+    places = {"SRC": source, "DST": target, "LINK": tmp_path / "link", "/PATH": "/a"}
     lines = _blocks(README, "sh")[1].splitlines()
     assert [line.split()[1] for line in lines] == ["sync", *command.commands]
     for line in lines:
         words = line.partition("#")[0].split()[1:]
-        words = [word.replace("SRC", str(source)).replace("DST", str(target)) for word in words]
-        words = [word.replace("/PATH", "/a") for word in words]
+        for name, place in places.items():
+            words = [word.replace(name, str(place)) for word in words]
         if "--watch" in words:
             _watch(words)
             (target / "a").write_text("edited")
@@ -173,7 +185,7 @@ def test_the_table_of_options_says_which_function_takes_which() -> None:
     assert _options(fsmirror.declare_file) == taken[2]
 
 
-@pytest.mark.parametrize("option", ["durability", "on_conflict", "verify"])
+@pytest.mark.parametrize("option", ["durability", "on_conflict", "copies", "verify"])
 def test_the_table_of_options_has_every_value(option: str) -> None:
     row = next(row for row in _table(README, "Options", "option") if row[0] == f"`{option}`")
     nested = inspect.get_annotations(fsmirror.dir_target, eval_str=True)["options"]
@@ -193,7 +205,7 @@ def test_the_table_of_declarations_is_complete() -> None:
 def test_every_guarantee_names_tests_that_exist() -> None:
     rows = [line for line in TESTS.splitlines() if re.match(r"\| \d+ ", line)]
     numbered = re.findall(r"^\d+\. \*\*", _section(README, "Guarantees"), re.MULTILINE)
-    assert len(rows) == len(numbered) == 14
+    assert len(rows) == len(numbered) == 15
     for row in rows:
         last = row.rstrip("| ").rpartition("|")[2]
         named = re.findall(r"`([a-z_0-9/]+)(?:::([a-z_0-9]+))?`", last)
