@@ -58,6 +58,7 @@ class PolicyTable:
 
     def __init__(self, told: Mapping[tuple[str, str], Policies]) -> None:
         self._told = told
+        self._copies: dict[tuple[str, str], CopyPolicy] = {}  # It is asked for each row.
         self.keeps_copies = any(each.copies not in {None, "none"} for each in told.values())
 
     def told(self, owner: str, container: str) -> Policies:
@@ -70,7 +71,11 @@ class PolicyTable:
 
     def copies(self, owner: str, container: str) -> CopyPolicy:
         """Returns which contents of a directory target are copied."""
-        return next(each.copies for each in self._upwards(owner, container) if each.copies)
+        key = owner, container
+        if key not in self._copies:
+            found = (each.copies for each in self._upwards(owner, container) if each.copies)
+            self._copies[key] = next(found)
+        return self._copies[key]
 
     def on_conflict(self, owner: str, container: str) -> OnConflict:
         """Returns what is done with foreign bytes in a directory target."""

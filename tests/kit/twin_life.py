@@ -24,6 +24,7 @@ import cocoindex as coco
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._disk import calls, roots, staging, tree
+from cocoindex_fsmirror._mirror.writer import Writer
 from cocoindex_fsmirror._target import sink
 from tests.reopening import reopened
 
@@ -189,7 +190,7 @@ def main() -> None:
 
     deaths, app = Deaths(say), None
     for name in ("prepare", "apply"):
-        setattr(fsmirror.Mirror, name, deaths.watched(getattr(fsmirror.Mirror, name)))
+        setattr(Writer, name, deaths.watched(getattr(Writer, name)))
     say("ready")
     for line in sys.stdin:
         order = Order(*ast.literal_eval(line))
