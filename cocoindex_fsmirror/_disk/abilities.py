@@ -151,7 +151,7 @@ def try_out(folder: int) -> Abilities:
         accented = "b"
         os.close(os.open(accented, _NEW, 0o600, dir_fd=folder))
     # Names that were never listed: an inode number may differ by spelling, or be equal by chance.
-    listed = os.listdir(folder)
+    listed = calls.names_at(folder)
     return Abilities(
         exchange=_exchanges("a", accented, folder),
         modes=keeps_modes,

@@ -188,6 +188,15 @@ def _renames(flag: int, source: str, source_fd: int, target: str, target_fd: int
     return True
 
 
+def names_at(folder: int) -> list[str]:
+    """Lists the entries of an open folder.
+
+    btrfs lists what was there when the folder was opened, or rewound last; see rewinddir(3).
+    """
+    os.lseek(folder, 0, os.SEEK_SET)
+    return os.listdir(folder)
+
+
 def sync_folder(fd: int) -> bool:
     """Waits until the names in a folder are on the disk; false if the file system syncs none."""
     try:

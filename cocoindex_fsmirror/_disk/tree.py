@@ -213,11 +213,12 @@ class Tree(Folders):
 
     def names_in(self, name: Name) -> list[Name]:
         """Returns the names of the entries of a folder, sorted."""
-        return [join(name, Name(entry)) for entry in sorted(os.listdir(self.folder(name)))]
+        return [join(name, Name(entry)) for entry in sorted(calls.names_at(self.folder(name)))]
 
     def folders_in(self, name: Name) -> list[Name]:
         """Returns the names of the folders in a folder."""
-        with os.scandir(self.folder(name)) as found:
+        os.lseek(folder := self.folder(name), 0, os.SEEK_SET)  # As in names_at.
+        with os.scandir(folder) as found:
             return [join(name, Name(e.name)) for e in found if e.is_dir(follow_symlinks=False)]
 
     def device(self, folder: Name) -> int:
