@@ -234,11 +234,7 @@ def _record(
     unused -= {row.digest for row in rows if row.copied and row.digest}
     ledger.commit(rows, gone, None if unused else batch, epoch)
     if unused:  # The notes go last: recovery removes what a cut in between leaves.
-        try:
-            with reserved(tree, ledger.room_for(1)):  # To remove a copy takes room, too.
-                drop_unused(tree, ledger, unused)
-        except OSError:
-            give_up(tree, ledger)
+        drop_unused(tree, ledger, unused)
         ledger.commit((), (), batch)
 
 

@@ -21,6 +21,7 @@ from .._core.ownership import CopyPolicy
 from .._core.states import Content, digest_of
 from .._disk.calls import FULL
 from .._disk.copies import clone_file, copy_file, read_file
+from .._disk.staging import reserved
 from .._disk.tree import Tree
 from .contents import SMALL, Contents
 
@@ -56,6 +57,10 @@ class Records(Protocol):
 
     def referred(self, digests: Collection[bytes] = ()) -> set[bytes]:
         """Returns the digests that rows with a copy have."""
+        ...
+
+    def room_for(self, count: int) -> int:
+        """Returns the number of bytes that storing some rows may take."""
         ...
 
     def forget_copies(self) -> None:
@@ -272,6 +277,14 @@ def give_up(tree: Tree, ledger: Records) -> bool:
 
 
 def drop_unused(tree: Tree, ledger: Records, digests: Collection[bytes]) -> None:
-    """Removes the copies of those contents that no row refers to."""
-    if digests:
-        remove(tree, ledger, {*digests} - ledger.referred(digests))
+    """Removes the copies of those contents that no row refers to; leaves room to record that.
+
+    To remove a copy takes room, too. Where there is none, all copies go.
+    """
+    if not digests:
+        return
+    try:
+        with reserved(tree, ledger.room_for(1)):
+            remove(tree, ledger, {*digests} - ledger.referred(digests))
+    except OSError:
+        give_up(tree, ledger)
