@@ -87,8 +87,8 @@ def test_crash_at_any_step_loses_nothing_without_an_exchange(
 ) -> None:
     monkeypatch.setattr(_calls, "renameat2", None)
     root.mkdir()
-    _apply_in(root, [_below(k, intent) for k in range(300) for intent in FIRST])
-    for k in range(300):
+    _apply_in(root, [_below(k, intent) for k in range(250) for intent in FIRST])
+    for k in range(250):
         top = root / f"{k}"
         (top / "edited").write_bytes(b"foreign%d" % k)
         batch = [_below(k, intent) for intent in _second()]
@@ -98,7 +98,7 @@ def test_crash_at_any_step_loses_nothing_without_an_exchange(
         assert contents(snapshot(top)) == AFTER
         if not more:
             break
-    assert 299 > k > 50
+    assert 249 > k > 50
     assert set(backups(root)) == {b"foreign%d" % number for number in range(k + 1)}
     assert not staged(root)
 
