@@ -65,6 +65,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """The path of a state directory that does not exist yet."""
+    return tmp_path / "state"
+
+
+@pytest.fixture
 def mirror(root: Path) -> Iterator[Mirror]:
     """A mirror whose root exists."""
     root.mkdir()

@@ -23,6 +23,7 @@ from cocoindex_fsmirror._mirror import ledger as _ledger
 from cocoindex_fsmirror._mirror import reader as _reader
 from cocoindex_fsmirror._mirror import session as _session
 from cocoindex_fsmirror._mirror import stage as _stage
+from cocoindex_fsmirror._mirror import state_folder as _state_folder
 from cocoindex_fsmirror._mirror.ledger import Ledger
 
 _PLACES = ["mkdir", "rmdir", "unlink", "rename", "renameat2", "link", "symlink"]
@@ -46,6 +47,7 @@ LOOKS: Final = frozenset(
 )
 
 _DISK: Final = (calls, copies, dress, roots, sources, staging, tree)
+_MIRROR: Final = (_stage, _session, _ledger, _reader, _drift, _state_folder)
 
 Before = Callable[[str, tuple[Any, ...]], None]
 Hear = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
@@ -76,7 +78,7 @@ def _telling(name: str, real: Callable[..., Any], hear: Hear) -> Callable[..., A
 def overheard(hear: Hear) -> Iterator[None]:
     """Reports every system call of the package, and every write of the ledger."""
     with contextlib.ExitStack() as stack:
-        for module in (*_DISK, _stage, _session, _ledger, _reader, _drift, _survey):
+        for module in (*_DISK, *_MIRROR, _survey):
             stack.enter_context(mock.patch.object(module, "os", _Os(hear)))
         connect = _telling("connect", sqlite3.connect, hear)
         stack.enter_context(mock.patch.object(sqlite3, "connect", connect))

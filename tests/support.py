@@ -29,7 +29,7 @@ from cocoindex_fsmirror._core.states import (
     LinkState,
     digest_of,
 )
-from cocoindex_fsmirror._mirror.reader import known
+from cocoindex_fsmirror._mirror.known import known
 
 OWNER = "owner-a"
 FAR: int = 10_413_792_000 * 10**9  # 2300-01-01, beyond 64 bits of nanoseconds

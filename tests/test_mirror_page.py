@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def test_snippets_run_one_after_another_with_the_shown_effects(
     Path("assets").mkdir()
     Path("assets/logo.png").write_bytes(b"\x89PNG")
     names: dict[str, Any] = {}
-    first, second, third, fourth, fifth = BLOCKS
+    first, second, third, fourth, fifth, sixth = BLOCKS
 
     def run(block: str) -> str:
         exec(compile(block, "MIRROR.md", "exec"), names)  # The page's own code.
@@ -48,6 +49,10 @@ def test_snippets_run_one_after_another_with_the_shown_effects(
     assert run(fourth) == "['about.html']\n"
     assert run(fifth) == "['about.html']\n"
     assert snapshot(Path("site"))["about.html"] == b"<h1>About</h1>\n"
+    run(sixth)
+    assert snapshot(Path("site")) == {"index.html": b"<h1>Hello</h1>\n"}
+    assert sorted(os.listdir("site/.fsmirror")) == [".gitignore", "backup", "location"]
+    assert [each.name.partition("-")[0] for each in Path("memory").iterdir()] == ["site"]
 
 
 @pytest.mark.parametrize("method", ["write", "copy", "symlink", "folder"])

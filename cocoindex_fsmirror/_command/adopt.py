@@ -7,6 +7,7 @@ from contextlib import closing
 import click
 
 from .._core.errors import counted
+from .._disk.locations import Root
 from .._mirror.adopt import claim, claimable
 from .._mirror.session import Session, held
 from .output import Report, coloured, mirror_argument, printable, reports
@@ -18,7 +19,7 @@ __all__ = ["adopt"]
 @mirror_argument
 @click.option("--dry-run", is_flag=True, help="Only list what would be adopted.")
 @reports
-def adopt(root: str, dry_run: bool) -> Report:
+def adopt(root: Root, dry_run: bool) -> Report:
     """Make files that were found in DST count as written by the mirror.
 
     A declared file that was there already, with the right bytes, stays yours:
@@ -37,5 +38,5 @@ def adopt(root: str, dry_run: bool) -> Report:
     lines += [f"{coloured('modified')}  {printable(name)}" for name in differ]
     done = "to be adopted" if dry_run else "adopted"
     stays = f", {counted(len(differ), 'stays', 'stay')} yours" if differ else ""
-    lines.append(f"{printable(root)}: {counted(len(adopted), 'path')} {done}{stays}")
-    return Report({"root": root, "adopted": adopted, "differ": differ}, lines)
+    lines.append(f"{printable(str(root))}: {counted(len(adopted), 'path')} {done}{stays}")
+    return Report({"root": str(root), "adopted": adopted, "differ": differ}, lines)

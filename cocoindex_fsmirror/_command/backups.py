@@ -13,9 +13,10 @@ import click
 from .._core.errors import counted, readable
 from .._core.names import parse_name
 from .._core.text import encoded
+from .._disk.locations import Root
 from .._mirror.backups import find, list_backups, parse_age, purge_before
 from .._mirror.backups import restore as restore_backup
-from .._mirror.reader import exists, mirrored
+from .._mirror.known import exists, mirrored
 from .._mirror.session import Session, held
 from .._mirror.teardown import tear_down
 from .output import Group, Report, directory_argument, mirror_argument, printable, reports, utc
@@ -23,14 +24,13 @@ from .output import Group, Report, directory_argument, mirror_argument, printabl
 __all__ = ["backups", "drop"]
 
 
-def _holding(_ctx: click.Context, _param: click.Parameter, root: str) -> str:
+def _check_holding(root: Root) -> None:
     """Refuses a directory that is no mirror; one that was dropped may still hold backups."""
     if not exists(root) and not list_backups(root):
         raise click.UsageError(f"{root}: is no mirror (it has no ledger), and holds no backups")
-    return root
 
 
-backups_argument: Final = directory_argument(_holding)
+backups_argument: Final = directory_argument(_check_holding)
 
 
 class _DirectoryFirst(Group):
@@ -58,7 +58,7 @@ def backups() -> None:
 @backups.command("list")
 @backups_argument
 @reports
-def list_(root: str) -> Report:
+def list_(root: Root) -> Report:
     """List the backups, the oldest first."""
     found = list_backups(root)
     size = sum(each.size for each in found)
@@ -70,8 +70,8 @@ def list_(root: str) -> Report:
         f"{utc(each.time_ns)}  {readable(each.size):>12}  {printable(f'{each.stamp}/{each.name}')}"
         for each in found
     ]
-    lines.append(f"{printable(root)}: {counted(len(found), 'backup')}, {readable(size)}")
-    return Report({"root": root, "bytes": size, "backups": listed}, lines)
+    lines.append(f"{printable(str(root))}: {counted(len(found), 'backup')}, {readable(size)}")
+    return Report({"root": str(root), "bytes": size, "backups": listed}, lines)
 
 
 @backups.command()
@@ -79,7 +79,7 @@ def list_(root: str) -> Report:
 @click.argument("path")
 @click.option("--to", metavar="PATH", help="The new path in DST; by default the path that it had.")
 @reports
-def restore(root: str, path: str, to: str | None) -> Report:
+def restore(root: Root, path: str, to: str | None) -> Report:
     """Move a backup back to where it was, or to another path in DST.
 
     PATH is a backup as the list shows it, or the path where the file was: then
@@ -93,11 +93,11 @@ def restore(root: str, path: str, to: str | None) -> Report:
     with _visited(root) as session:
         session.run(lambda tree, _ledger: restore_backup(tree, backup, where))
     line = f"{printable(backup.where)} was moved to {printable(where)}"
-    return Report({"root": root, "restored": backup.where, "to": where}, [line])
+    return Report({"root": str(root), "restored": backup.where, "to": where}, [line])
 
 
 @contextmanager
-def _visited(root: str) -> Iterator[Session]:
+def _visited(root: Root) -> Iterator[Session]:
     """Opens a session; where a mirror was dropped, no ledger is left behind."""
     was_dropped = not exists(root)
     with closing(Session(root)) as session:
@@ -122,31 +122,32 @@ def _age(text: str) -> int:
     "--older-than", type=_age, metavar="AGE", required=True, help="Such as 30d, 12h or 2w."
 )
 @reports
-def purge(root: str, older_than: int) -> Report:
+def purge(root: Root, older_than: int) -> Report:
     """Remove old backups for good."""
     with _visited(root) as session:
         removed, size = purge_before(session, time.time_ns() - older_than)
-    line = f"{printable(root)}: {counted(removed, 'backup')} purged, {readable(size)}"
-    return Report({"root": root, "purged": removed, "bytes": size}, [line])
+    line = f"{printable(str(root))}: {counted(removed, 'backup')} purged, {readable(size)}"
+    return Report({"root": str(root), "purged": removed, "bytes": size}, [line])
 
 
 @click.command()
 @mirror_argument
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @reports
-def drop(root: str, yes: bool) -> Report:
+def drop(root: Root, yes: bool) -> Report:
     """Give DST up: remove what was mirrored into it, and nothing else.
 
     Files that others put there stay, and so do edited files and the backups. A
     flow that still mirrors into DST will write its files again.
     """
-    shown = printable(root)
+    shown = printable(str(root))
     if not yes:
         with mirrored(root) as ledger:
             count = ledger.count()
         _confirm(f"Remove {counted(count, 'file')} from {shown}?")
     kept = list_backups(root)
-    with closing(Session(root)) as session, held(session):
+    # One that is gone is made to be locked, and goes again.
+    with closing(Session(root)) as session, held(session, create=True):
         outcome = tear_down(session)
     deleted, left = len(outcome.removed), sorted(outcome.left, key=encoded)
     stays = counted(len(left), "path left that is not ours", "paths left that are not ours")
@@ -155,7 +156,7 @@ def drop(root: str, yes: bool) -> Report:
         areas = sorted({each.where.partition(f"/{each.stamp}/")[0] for each in kept})
         where = ", ".join(map(printable, areas))
         lines.append(f"{shown}: {counted(len(kept), 'backup')} kept in {where}")
-    return Report({"root": root, "deleted": deleted, "left": left}, lines)
+    return Report({"root": str(root), "deleted": deleted, "left": left}, lines)
 
 
 def _confirm(question: str) -> None:

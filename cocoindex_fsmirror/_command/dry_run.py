@@ -15,10 +15,11 @@ from .._core.plan import Plan, View
 from .._core.planner import make_plan
 from .._core.states import FileState, Kind
 from .._core.text import encoded
+from .._disk.locations import Root
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
-from .._mirror.look import opened, view_of
-from .._mirror.reader import known
+from .._mirror.known import known, opened
+from .._mirror.look import view_of
 from .survey import Options, Survey, known_in, survey
 
 __all__ = ["Change", "dry_run"]
@@ -86,14 +87,14 @@ def _all_changes(options: Options, found: Survey) -> Iterator[Change]:
     yield from (Change("fail", name, note=str(each)) for name, each in compared.unread.items())
 
 
-def _lacks(root: str, wanted: Attributes) -> bool:
+def _lacks(root: Root, wanted: Attributes) -> bool:
     """True if the root does not have some attributes, as far as its file system keeps them."""
     with opened(root) as tree:
         found = tree.abilities.attributes(os.fstat(tree.fd))
         return tree.abilities.kept(wanted).missing_in(found) != UNASKED
 
 
-def _planned(root: str, batch: list[Intent], swept: set[Name], *, read: bool) -> Plan:
+def _planned(root: Root, batch: list[Intent], swept: set[Name], *, read: bool) -> Plan:
     """Plans a batch as if some paths were swept away already."""
     if not os.path.isdir(root):
         return make_plan(batch, View({}, {}))

@@ -6,9 +6,10 @@ import click
 
 from .._core.errors import counted
 from .._core.names import parse_name
+from .._disk.locations import Root
 from .._mirror.heal import Healing
+from .._mirror.known import known
 from .._mirror.mirror import Mirror
-from .._mirror.reader import known
 from .look import IN_DOUBT
 from .output import ExitStatus, Figures, Report, coloured, mirror_argument, printable, reports
 
@@ -23,7 +24,7 @@ __all__ = ["heal"]
     "--content", is_flag=True, help="Read every file, instead of trusting its size and times."
 )
 @reports
-def heal(root: str, paths: tuple[str, ...], dry_run: bool, content: bool) -> Report:
+def heal(root: Root, paths: tuple[str, ...], dry_run: bool, content: bool) -> Report:
     """Restore what drifted in DST to what was written last.
 
     Contents come from the copies in DST/.fsmirror, or from the SRC of fsmirror
@@ -47,7 +48,7 @@ def heal(root: str, paths: tuple[str, ...], dry_run: bool, content: bool) -> Rep
     return _report(root, healing, "would be healed" if dry_run else "healed", restored=restored)
 
 
-def _report(root: str, healing: Healing, done: str, *, restored: bool) -> Report:
+def _report(root: Root, healing: Healing, done: str, *, restored: bool) -> Report:
     """Describes what was healed, what was left, and what failed."""
     failures = {name: str(error) for name, error in healing.failures.items()}
     lines = [f"{coloured('heal')}  {printable(name)}" for name in healing.healed]
@@ -61,10 +62,10 @@ def _report(root: str, healing: Healing, done: str, *, restored: bool) -> Report
         summary += f", {len(healing.left):,} left to the next update or sync"
     if failures:
         summary += f", {len(failures):,} failed"
-    lines.append(f"{printable(root)}: {summary}")
+    lines.append(f"{printable(str(root))}: {summary}")
     status = ExitStatus.DIFFERS if healing.left or restored else ExitStatus.IN_ORDER
     figures = {
-        "root": root,
+        "root": str(root),
         "restored": restored,
         "healed": healing.healed,
         "backed_up": healing.backed_up,
@@ -72,7 +73,7 @@ def _report(root: str, healing: Healing, done: str, *, restored: bool) -> Report
         "failures": _listed(failures),
     }
     if restored:
-        lines.append(f"{printable(root)}: {IN_DOUBT}")
+        lines.append(f"{printable(str(root))}: {IN_DOUBT}")
     return Report(figures, lines, ExitStatus.FAILED if failures else status)
 
 

@@ -14,16 +14,17 @@ from .._core.names import RESERVED, Name
 from .._core.owners import SYNC_OWNER, SYNC_SOURCE
 from .._core.states import ABSENT
 from .._core.text import encoded
-from .._mirror import reader
+from .._disk.locations import Location, Root
 from .._mirror.backups import list_backups
 from .._mirror.copies import size_of_copies
 from .._mirror.drift import Difference, differences, row_of
 from .._mirror.exact import foreign
-from .._mirror.look import opened
+from .._mirror.known import exists, known, located, mirrored, noted, opened
 from .._mirror.owners import OwnerFigures, owners
 from .._mirror.reader import Span, after
 from .helper import collect_less_garbage, helped
 from .output import (
+    STATE_OPTION,
     ExitStatus,
     Figures,
     PathType,
@@ -53,9 +54,9 @@ _SHOWN: Final = ("by", "component", "target", "written", "fingerprint")
 @click.command()
 @mirror_argument
 @reports
-def status(root: str) -> Report:
+def status(root: Root) -> Report:
     """Show who mirrors DST, how much, and how many paths have drifted."""
-    with reader.mirrored(root) as ledger:
+    with mirrored(root) as ledger:
         _, files, folders, size, updated_ns, copied = ledger.figures()
         restored = ledger.is_in_doubt
     found, backups, updated = _differences(root), len(list_backups(root)), utc(updated_ns)
@@ -64,7 +65,7 @@ def status(root: str) -> Report:
     mirrors = [_owner_figures(root, owner) for owner in owners(root)]
     orphans = sum(each["files"] for each in mirrors if each["lost"])
     figures = {
-        "root": root,
+        "root": str(root),
         "files": files,
         "folders": folders,
         "bytes": size,
@@ -79,7 +80,7 @@ def status(root: str) -> Report:
     }
     leaves, inside = counted(files, "file or link", "files and links"), counted(folders, "folder")
     lines = [
-        printable(root),
+        printable(str(root)),
         f"  {leaves}, {readable(size)}, in {inside}",
         f"  last written {updated or 'never'}",
         f"  drifted      {drifted:,}" + ("  (fsmirror verify lists them)" if drifted else ""),
@@ -106,24 +107,24 @@ def _exit_status(differs: object, unread: object) -> ExitStatus:
     return ExitStatus.DIFFERS if differs else ExitStatus.IN_ORDER
 
 
-def _owner_figures(root: str, owner: OwnerFigures) -> Figures:
+def _owner_figures(root: Root, owner: OwnerFigures) -> Figures:
     """Describes an owner for programs."""
     by, since = _owner_name(root, owner), utc(owner.since_ns)
     return {"by": by, "since": since, "files": owner.files, "lost": owner.is_lost}
 
 
-def _owner_name(root: str, owner: OwnerFigures) -> str:
+def _owner_name(root: Root, owner: OwnerFigures) -> str:
     """Returns the name of an owner."""
-    if owner.identity == reader.noted(root, SYNC_OWNER):
-        return f"fsmirror sync {printable(reader.noted(root, SYNC_SOURCE))}"
+    if owner.identity == noted(root, SYNC_OWNER):
+        return f"fsmirror sync {printable(noted(root, SYNC_SOURCE))}"
     return printable(owner.by) or f"an app of which only the identity is known, {owner.identity}"
 
 
-def _differences(root: str, *, content: bool = False) -> list[Difference]:
+def _differences(root: Root, *, content: bool = False) -> list[Difference]:
     """Looks for drift; a helper process looks at one half."""
     collect_less_garbage()
     look = partial(differences, root, content=content)
-    with reader.known(root) as ledger:
+    with known(root) as ledger:
         ledger.check()
         middle = ledger.middle()
     if not middle:
@@ -139,7 +140,7 @@ def _differences(root: str, *, content: bool = False) -> list[Difference]:
 )
 @click.option("--exact", is_flag=True, help="Also list everything that is not managed.")
 @reports
-def verify(root: str, content: bool, exact: bool) -> Report:
+def verify(root: Root, content: bool, exact: bool) -> Report:
     """List what differs from what was written to DST; change nothing.
 
     Each path is modified (other bytes, or another target of a link), missing,
@@ -154,7 +155,7 @@ def verify(root: str, content: bool, exact: bool) -> Report:
         extra, unlisted = foreign(root)
         told |= dict.fromkeys(extra, "foreign") | {each.path: "unread" for each in unlisted}
     found = sorted(told.items(), key=lambda pair: encoded(pair[0]))
-    with reader.mirrored(root) as ledger:
+    with mirrored(root) as ledger:
         files, restored = ledger.count(), ledger.is_in_doubt
     unread = sum(1 for _, how in found if how == "unread")
     summary = "nothing differs" if restored else "in order"
@@ -163,31 +164,32 @@ def verify(root: str, content: bool, exact: bool) -> Report:
     if unread:
         summary += f", {counted(unread, 'path')} can't be read"
     lines = [f"{coloured(how)}  {printable(name)}" for name, how in found]
-    lines.append(f"{printable(root)}: {summary} ({counted(files, 'file')})")
+    lines.append(f"{printable(str(root))}: {summary} ({counted(files, 'file')})")
     if restored:
-        lines.append(f"{printable(root)}: {IN_DOUBT}")
+        lines.append(f"{printable(str(root))}: {IN_DOUBT}")
     listed = [{"path": name, "how": how} for name, how in found]
-    figures = {"root": root, "files": files, "restored": restored, "differences": listed}
+    figures = {"root": str(root), "files": files, "restored": restored, "differences": listed}
     return Report(figures, lines, _exit_status(found or restored, unread))
 
 
 @click.command()
 @click.argument("path", metavar="DST/PATH", type=PathType(path_type=Path))
+@click.option("--state", **STATE_OPTION)
 @reports
-def why(path: Path) -> Report:
+def why(path: Path, state: str | None) -> Report:
     """Show who declared a path, when, and what differs now."""
-    root, name = _located(path)
-    with reader.known(root) as ledger:
+    root, name = _located(path, state)
+    with known(root) as ledger:
         ledger.check()
     row = row_of(root, Name(name))
     if row is None:
         state = _unmanaged(root, name)
-        line = f"{printable(root if state == 'mirror' else name)}: {_UNMANAGED[state]}"
-        return Report({"root": root, "path": name, "state": state}, [line])
+        line = f"{printable(str(root) if state == 'mirror' else name)}: {_UNMANAGED[state]}"
+        return Report({"root": str(root), "path": name, "state": state}, [line])
     owner = next((each for each in owners(root) if each.identity == row.owner), None)
     found = differences(root, content=True, span=Span(name, name))
     figures: Figures = {
-        "root": root,
+        "root": str(root),
         "path": name,
         "state": "managed",
         "kind": str(row.kind),
@@ -211,7 +213,7 @@ def why(path: Path) -> Report:
     return Report(figures, lines, _exit_status(found, figures["differs"] == "unread"))
 
 
-def _located(path: Path) -> tuple[str, str]:
+def _located(path: Path, state: str | None) -> tuple[Location, str]:
     """Returns the root of the mirror that a path belongs to, and the path relative to it."""
     followed = Path(os.path.realpath(path))
     place = Path(os.path.realpath(path.parent), path.name)
@@ -220,8 +222,8 @@ def _located(path: Path) -> tuple[str, str]:
     for at in (place, followed) if path.name not in ("", "..") else (followed,):
         for above in at.parents if os.path.islink(at) else (at, *at.parents):
             try:
-                if reader.exists(str(above)):
-                    return str(above), at.relative_to(above).as_posix()
+                if exists(root := located(str(above), state)):
+                    return root, at.relative_to(above).as_posix()
             except LedgerError as error:
                 if not isinstance(error.__cause__, OSError):
                     raise
@@ -229,13 +231,13 @@ def _located(path: Path) -> tuple[str, str]:
     raise refusal
 
 
-def _unmanaged(root: str, name: str) -> str:
+def _unmanaged(root: Root, name: str) -> str:
     """Returns the state of a path that is not managed."""
     if name == ".":
         return "mirror"
     if RESERVED in name.split("/"):
         return "ours"
-    with reader.known(root) as ledger:
+    with known(root) as ledger:
         if ledger.is_declared(Name(name), is_folder=True):
             return "folder"
     with opened(root) as tree:  # A path may be too long for the system.

@@ -22,9 +22,11 @@ import click
 
 from .._core.errors import ApplyError, counted, readable
 from .._core.text import external
-from .._mirror.reader import exists
+from .._disk.locations import Location, Root
+from .._mirror.known import exists, located
 
 __all__ = [
+    "STATE_OPTION",
     "ExitStatus",
     "Figures",
     "Group",
@@ -105,22 +107,51 @@ class PathType(click.Path):
         return super().convert(value, param, ctx)
 
 
-def _mirror(_ctx: click.Context, _param: click.Parameter, root: str) -> str:
+class _RootType(PathType):
+    """The root of a mirror, which may be gone if its state directory is given."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Checks a path, as :class:`PathType` does."""
+        state = ctx.meta.get(_STATE) if ctx is not None else None
+        kind = PathType(exists=state is None, file_okay=False, resolve_path=True)
+        return kind.convert(value, param, ctx)
+
+
+def _check_mirror(root: Root) -> None:
     """Refuses a directory that is no mirror."""
     if not exists(root):
-        raise click.UsageError(f"{root}: is no mirror (it has no ledger)")
-    return root
+        hint = "it has no ledger; if that is kept elsewhere, name its place with --state"
+        raise click.UsageError(f"{root}: is no mirror ({hint})")
 
 
-def directory_argument(
-    callback: Callable[[click.Context, click.Parameter, str], str],
-) -> Callable[[_Command], _Command]:
-    """Makes the argument of a command for a directory that a function accepts."""
-    kind = PathType(exists=True, file_okay=False, resolve_path=True)
-    return click.argument("root", metavar="DST", type=kind, callback=callback)
+def directory_argument(check: Callable[[Root], None]) -> Callable[[_Command], _Command]:
+    """Makes the argument of a command for the root of a mirror, which a function may refuse."""
+
+    def locate(ctx: click.Context, _param: click.Parameter, root: str) -> Location:
+        location = located(root, ctx.meta.get(_STATE))
+        check(location)
+        return location
+
+    argument = click.argument("root", metavar="DST", type=_RootType(), callback=locate)
+    return lambda command: _state_option(argument(command))
 
 
-mirror_argument: Final = directory_argument(_mirror)
+def _take_state(ctx: click.Context, _param: click.Parameter, state: str | None) -> str | None:
+    """Notes the state directory, before the argument is looked at that it is of."""
+    ctx.meta[_STATE] = state
+    return state
+
+
+_STATE: Final = "cocoindex_fsmirror.state"
+STATE_OPTION: Final[dict[str, Any]] = {
+    "metavar": "DIR",
+    "type": PathType(file_okay=False, resolve_path=True),
+    "help": "The state directory, if ledger and copies are kept elsewhere than in DST/.fsmirror.",
+}
+_state_option: Final = click.option(
+    "--state", callback=_take_state, is_eager=True, expose_value=False, **STATE_OPTION
+)
+mirror_argument: Final = directory_argument(_check_mirror)
 json_option: Final = click.option(
     "--json",
     "as_json",

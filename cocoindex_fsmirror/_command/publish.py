@@ -11,7 +11,7 @@ import click
 from .._mirror.versions import MOST, Versions
 from .output import ExitStatus, PathType, Report, json_option, printable, tell
 from .survey import Options
-from .sync import options_of, planned, run, source_options, tell_run
+from .sync import declared_root, options_of, planned, run, source_options, tell_run
 from .syncing import Syncing
 
 __all__ = ["publish"]
@@ -42,6 +42,7 @@ def publish(
     keep: int,
     rollback: bool,
     dry_run: bool,
+    state: str | None,
     as_json: bool,
     **more: Any,
 ) -> int:
@@ -58,15 +59,17 @@ def publish(
       fsmirror publish build /srv/site              then serve /srv/site
       fsmirror publish build /srv/site --rollback   back to the version before
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
-    versions = Versions(os.path.abspath(link))
+    versions = Versions(os.path.abspath(link), state)
     if rollback:
         if dry_run:
             raise click.UsageError("--rollback and --dry-run can't be given together")
         return tell(_report(versions.link, versions.roll_back()), as_json=as_json)
     name = versions.next(keep)
     current = versions.current()
-    shared = versions.path_of(current) if current else ""
-    options = options_of(src, versions.path_of(name), exclude, sibling=shared, **more)
+    shared = versions.at(current) if current else ""
+    options = options_of(
+        src, declared_root(versions.path_of(name), state), exclude, sibling=shared, **more
+    )
     if dry_run:
         return tell(planned(options), as_json=as_json)
     with contextlib.closing(Syncing(options)) as syncing:

@@ -36,12 +36,13 @@ from .._core.names import (
 )
 from .._core.ownership import CopyPolicy, OnConflict
 from .._core.packing import Packer
-from .._core.states import DirState, FileState, LinkState, Signature
+from .._core.states import DirState, FileState, LinkState, Signature, inode_of
 from .._core.text import encoded
 from .._disk.abilities import attributes_for_copy
 from .._disk.calls import open_file
+from .._disk.locations import Root
 from .._disk.sources import open_source
-from .._disk.tree import Folders, inode_of
+from .._disk.tree import Folders
 from .._mirror.brake import Limit
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Options(NamedTuple):
 
     Attributes:
         source: An absolute path.
-        root: Another one.
+        root: The mirror: another one, or its location.
         excluded: Patterns of the paths that are left out, relative to the source.
         gitignore: True to leave out what the ``.gitignore`` files in the source name, and
             ``.git`` folders.
@@ -73,7 +74,7 @@ class Options(NamedTuple):
     """
 
     source: str
-    root: str = ""
+    root: Root = ""
     excluded: pathspec.GitIgnoreSpec | None = None
     gitignore: bool = False
     durability: Durability = "batch"
@@ -82,7 +83,7 @@ class Options(NamedTuple):
     exact: bool = False
     max_delete: Limit | None = None
     copies: CopyPolicy = "auto"
-    sibling: str = ""
+    sibling: Root = ""
 
 
 Kind: TypeAlias = Literal["file", "link", "dir", "bad"]

@@ -22,8 +22,10 @@ from .._core.errors import FsMirrorError, counted, readable
 from .._core.intents import Durability
 from .._core.names import Name
 from .._core.ownership import CopyPolicy, OnConflict
+from .._disk.locations import Location
 from .._mirror.brake import Limit
 from .._mirror.drift import few_suspects
+from .._mirror.known import located
 from .._mirror.outcome import is_full
 from .dry_run import dry_run as list_changes
 from .helper import collect_less_garbage, helped
@@ -42,7 +44,7 @@ from .output import (
 from .survey import Options, patterns, survey
 from .syncing import Summary, Syncing
 
-__all__ = ["options_of", "planned", "run", "source_options", "sync", "tell_run"]
+__all__ = ["declared_root", "options_of", "planned", "run", "source_options", "sync", "tell_run"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
@@ -86,6 +88,12 @@ _SHARED: Final[Sequence[Callable[[Any], Any]]] = (
         help="Move files of others in the way to the backup area, overwrite them, or fail.",
     ),
     click.option(
+        "--state",
+        metavar="DIR",
+        type=PathType(file_okay=False, resolve_path=True),
+        help="Keep ledger and copies in a folder of DIR, instead of in the mirror.",
+    ),
+    click.option(
         "--max-delete",
         type=_limit,
         metavar="COUNT OR PERCENT",
@@ -122,6 +130,9 @@ def source_options(command: _Command) -> _Command:
     show_default=True,
     help="all: keep a copy of each file, to heal from. auto, none: heal from an unchanged SRC.",
 )
+@click.option(
+    "--state-note", is_flag=True, help="With --state: leave a note in DST that tells that place."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="List the changes, and make none.")
 @json_option
 def sync(
@@ -132,6 +143,8 @@ def sync(
     gitignore: bool,
     watch: bool,
     dry_run: bool,
+    state: str | None,
+    state_note: bool,
     as_json: bool,
     **more: Any,
 ) -> int:
@@ -142,15 +155,18 @@ def sync(
     group, since the copies do.
     Changed files are replaced in one step, files that are gone in SRC are
     removed, and files that others changed or removed in DST come back. Files
-    that were never mirrored stay, unless they are in the way or --exact is given. All state is
-    kept in DST/.fsmirror; a folder of that name in SRC is left out.
+    that were never mirrored stay, unless they are in the way or --exact is given.
+
+    All state is kept in DST/.fsmirror, or in a folder of DIR with --state DIR,
+    and moves from the one to the other; a folder .fsmirror in SRC is left out.
 
     With --watch, Ctrl-C ends the command with exit status 0; with --json as
     well, there is one object, on a line, for each run.
     """
     if watch and dry_run:
         raise click.UsageError("--watch and --dry-run can't be given together")
-    options = options_of(src, dst, exclude, gitignore=gitignore, **more)
+    root = declared_root(dst, state, is_noted=state_note)
+    options = options_of(src, root, exclude, gitignore=gitignore, **more)
     if dry_run:
         return tell(planned(options), as_json=as_json)
     collect_less_garbage()
@@ -158,15 +174,25 @@ def sync(
         return _follow(options, as_json)
     # Forked before a ledger is open, since SQLite forbids to take one along.
     with (
-        helped(partial(few_suspects, dst)) as suspects,
+        helped(partial(few_suspects, options.root)) as suspects,
         contextlib.closing(Syncing(options)) as syncing,
     ):
         return tell_run(options, run(syncing, as_json, suspects), as_json)
 
 
-def options_of(src: str, dst: str, exclude: Sequence[str], **more: Any) -> Options:
+def declared_root(root: str, state: str | None, *, is_noted: bool = False) -> Location:
+    """Returns the location of a mirror, whose state moves to a state directory that is given."""
+    location = located(root, state)
+    if state is None:
+        return location
+    return location.declared(("",), is_noted=is_noted)
+
+
+def options_of(src: str, dst: Location, exclude: Sequence[str], **more: Any) -> Options:
     """Returns the options of a run; refuses places and patterns that can't be used."""
-    _check_places(src, dst)
+    _check_places(src, dst.root)
+    if dst.state and Path(os.path.realpath(dst.state)).is_relative_to(os.path.realpath(src)):
+        raise click.UsageError(f"{dst.state}: the state directory lies inside the source")
     try:
         excluded = patterns(exclude) if exclude else None
     except ValueError as error:
@@ -203,8 +229,8 @@ def _done(options: Options, summary: Summary) -> Report:
     counts = [f"{done[name]:,} {name.replace('_', ' ')}" for name in _COUNTS]
     line = ", ".join([*counts, readable(summary.size), f"{summary.seconds:.1f} s"])
     return Report(
-        {"source": options.source, "root": options.root} | done,
-        [f"{printable(options.root)}: {line}"],
+        {"source": options.source, "root": str(options.root)} | done,
+        [f"{printable(str(options.root))}: {line}"],
         ExitStatus.FAILED if summary.failures else ExitStatus.IN_ORDER,
     )
 
@@ -216,8 +242,8 @@ def planned(options: Options) -> Report:
         more = ", ".join([readable(size)] * bool(size) + [printable(note)] * bool(note))
         lines.append(f"{coloured(action)} {printable(path)}" + (more and f"  ({more})"))
     count = counted(len(changes), "change")
-    lines.append(f"{printable(options.root)}: {count} would be made; nothing was done")
-    figures = {"root": options.root, "changes": [change._asdict() for change in changes]}
+    lines.append(f"{printable(str(options.root))}: {count} would be made; nothing was done")
+    figures = {"root": str(options.root), "changes": [change._asdict() for change in changes]}
     fails = any(change.action == "fail" for change in changes)
     return Report(figures, lines, ExitStatus.FAILED if fails else ExitStatus.IN_ORDER)
 

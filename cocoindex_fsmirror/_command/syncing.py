@@ -30,8 +30,8 @@ from .._mirror.batch import apply_intents, begin
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.drift import find_drift
 from .._mirror.exact import foreign, sweep
+from .._mirror.known import noted
 from .._mirror.outcome import Outcome, is_full
-from .._mirror.reader import noted
 from .._mirror.session import Session, held
 from .._mirror.sibling import opened_sibling
 from .._mirror.turns import apply_all

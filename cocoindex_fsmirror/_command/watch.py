@@ -26,6 +26,8 @@ from watchdog.observers import Observer
 
 from .._core.errors import RootError
 from .._core.names import RESERVED
+from .._disk.locations import Root
+from .._mirror.known import find
 
 __all__ = ["Watching"]
 
@@ -47,14 +49,15 @@ class _Folder(FileSystemEventHandler):
     Args:
         path: Its absolute path.
         changes: Gets an item for each change of anything in it, except in our own folder.
-        is_source: The item. In a mirror, our own folder has to stay the same one as well.
+        state: The path of the state folder of a mirror, which has to stay the same one as well;
+            empty for a source, whose changes are true items.
     """
 
-    def __init__(self, path: str, changes: queue.SimpleQueue[bool], *, is_source: bool) -> None:
+    def __init__(self, path: str, changes: queue.SimpleQueue[bool], state: str = "") -> None:
         self._path = path
+        self._state = state
         self._ours = os.path.join(path, RESERVED)
         self._changes = changes
-        self._is_source = is_source
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Notes that something changed."""
@@ -62,7 +65,7 @@ class _Folder(FileSystemEventHandler):
             return
         paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or b""))
         if not any(f"{path}/".startswith(f"{self._ours}/") for path in paths):
-            self._changes.put(self._is_source)
+            self._changes.put(not self._state)
 
     def watch(self) -> None:
         """Watches the folder that is there now; does nothing if it is missing.
@@ -100,8 +103,8 @@ class _Folder(FileSystemEventHandler):
         return (not self.is_missing() and has_ended) or self._look() != self._seen
 
     def _look(self) -> tuple[_Identity, _Identity]:
-        """Returns the identities of the folder and, in a mirror, of our own one."""
-        return _identity(self._path), None if self._is_source else _identity(self._ours)
+        """Returns the identities of the folder and, of a mirror, of its state folder."""
+        return _identity(self._path), _identity(self._state) if self._state else None
 
 
 def _identity(path: str) -> _Identity:
@@ -118,16 +121,16 @@ class Watching:
 
     Args:
         source: An absolute path.
-        target: Another one.
+        target: The root of the mirror.
 
     Raises:
         RootError: The system doesn't let us.
     """
 
-    def __init__(self, source: str, target: str) -> None:
+    def __init__(self, source: str, target: Root) -> None:
         self._changes: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._source = _Folder(source, self._changes, is_source=True)
-        self._target = _Folder(target, self._changes, is_source=False)
+        self._source = _Folder(source, self._changes)
+        self._target = _Folder(str(target), self._changes, find(target).spot.path)
 
     def __enter__(self) -> Self:
         self._source.watch()

@@ -1,21 +1,28 @@
-"""Names of everything inside ``.fsmirror/``, our own folder in a root.
+"""Names of everything that is ours: the state folder, and the areas that are beside it.
 
-The root has one, and so has each other *home*: a folder below it that needs a staging area of its
-own, since it is on another mount or has another default ACL. There it holds ``tmp/`` only, and at
-the top of a mount also ``backup/``. All names are relative to the root::
+The state folder is ``<root>/.fsmirror``, unless the mirror keeps it elsewhere::
 
-    .fsmirror/
-        .gitignore                keeps the folder out of repositories
-        abilities.json            what the file system can do, as it was tried
-        ledger.sqlite3            the ledger, with -wal and -shm while it is open
-        copies.sqlite3            copies of small contents, with -wal and -shm while it is open
-        copies/                   copies of larger ones, by digest
-        ledger.sqlite3.corrupt-*  unreadable ledgers that were set aside
-        lock                      held by a command for longer than a batch
-        reserve                   room for the ledger; unlinked as soon as it is opened
-        tmp/<batch>/              a staging area; <batch>.ready after the first barrier
-        backup/<UTC time>/        foreign files that had to give way, by path
-        engine/                   left by ``fsmirror sync`` of releases up to 0.1
+    .gitignore                keeps the folder out of repositories
+    abilities.json            what the file system can do, as it was tried
+    ledger.sqlite3            the ledger, with -wal and -shm while it is open
+    copies.sqlite3            copies of small contents, with -wal and -shm while it is open
+    copies/                   copies of larger ones, by digest
+    ledger.sqlite3.corrupt-*  unreadable ledgers that were set aside
+    lock                      held by a command for longer than a batch
+    reserve                   room for the ledger; unlinked as soon as it is opened
+
+The areas are in ``<root>/.fsmirror`` always, since renames have to reach them, and in that of each
+other *home*: a folder below the root that needs a staging area of its own, as it is on another
+mount or has another default ACL. Backups are only at the top of a mount::
+
+    tmp/<batch>/              a staging area; <batch>.ready after the first barrier
+    backup/<UTC time>/        foreign files that had to give way, by path
+    location                  where the state folder is, if it is elsewhere, and this may be told
+    engine/                   left by ``fsmirror sync`` of releases up to 0.1
+
+All names are relative to the root. Those of the state folder begin with :data:`STATE`, in whose
+place a :class:`Folders` takes the folder that it is told. Where it is told none, the system
+takes that as a name of ``.fsmirror`` itself.
 """
 
 from __future__ import annotations
@@ -24,7 +31,7 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-from .names import RESERVED, Name, join
+from .names import RESERVED, STATE, Name, join
 
 __all__ = [
     "ABILITIES",
@@ -38,6 +45,7 @@ __all__ = [
     "LEDGER",
     "LEDGER_FILES",
     "LOCK",
+    "NOTE",
     "READY",
     "RELIED_ON",
     "RESERVE",
@@ -53,19 +61,19 @@ __all__ = [
 ]
 
 FOLDER: Final = Name(RESERVED)
-ABILITIES: Final = Name(f"{FOLDER}/abilities.json")
-GITIGNORE: Final = Name(f"{FOLDER}/.gitignore")
-LEDGER: Final = Name(f"{FOLDER}/ledger.sqlite3")
+ABILITIES: Final = Name(f"{STATE}/abilities.json")
+GITIGNORE: Final = Name(f"{STATE}/.gitignore")
+LEDGER: Final = Name(f"{STATE}/ledger.sqlite3")
 SHARED_MEMORY: Final = Name(f"{LEDGER}-shm")
 LEDGER_FILES: Final = (LEDGER, Name(f"{LEDGER}-wal"), SHARED_MEMORY, Name(f"{LEDGER}-journal"))
 """The ledger, and the files that SQLite opens beside it."""
-COPIES: Final = Name(f"{FOLDER}/copies.sqlite3")
+COPIES: Final = Name(f"{STATE}/copies.sqlite3")
 COPIES_SHARED_MEMORY: Final = Name(f"{COPIES}-shm")
 COPIES_FILES: Final = tuple(Name(f"{COPIES}{end}") for end in ("", "-wal", "-shm", "-journal"))
 """The small copies, and the files that SQLite opens beside them."""
-LARGE_COPIES: Final = Name(f"{FOLDER}/copies")
-LOCK: Final = Name(f"{FOLDER}/lock")
-RESERVE: Final = Name(f"{FOLDER}/reserve")
+LARGE_COPIES: Final = Name(f"{STATE}/copies")
+LOCK: Final = Name(f"{STATE}/lock")
+RESERVE: Final = Name(f"{STATE}/reserve")
 STAGING: Final = Name(f"{FOLDER}/tmp")  # noqa: S108  # Not the system's.
 _NEEDED: Final = (
     *(*LEDGER_FILES, ABILITIES, GITIGNORE, LOCK, RESERVE, STAGING),
@@ -78,6 +86,7 @@ RELIED_ON: Final = dict.fromkeys(_NEEDED, True) | dict.fromkeys(
 READY: Final = ".ready"
 """The end of the name of a staging area whose files are whole, and may be foreign."""
 ENGINE: Final = Name(f"{FOLDER}/engine")
+NOTE: Final = Name(f"{FOLDER}/location")
 _TIME: Final = "%Y-%m-%dT%H%M%S"
 # Some file systems that fold case list all names in lower case.
 _STAMP: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{6})[Zz](\.[1-9][0-9]{0,3})?")

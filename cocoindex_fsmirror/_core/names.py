@@ -21,6 +21,7 @@ from .text import encoded, internal
 __all__ = [
     "RESERVED",
     "ROOT",
+    "STATE",
     "Folding",
     "Name",
     "ancestors",
@@ -39,7 +40,11 @@ ROOT: Final = Name("")
 """The root itself. Never the result of :func:`parse_name`."""
 
 RESERVED: Final = ".fsmirror"
-"""The name of the folder that holds our ledger, staging area and backups."""
+"""The name of our folder in a root, or below it."""
+
+STATE: Final = Name(f"{RESERVED}/.")
+"""The state folder: the system takes this for ``.fsmirror`` itself. If it is elsewhere, a
+:class:`Folders` takes the folder that it is told in place of this name."""
 
 _MAX_COMPONENT: Final = 255  # bytes; NAME_MAX of ext4, xfs, btrfs, tmpfs and APFS
 

@@ -28,12 +28,15 @@ __all__ = [
     "LinkState",
     "OtherState",
     "Signature",
+    "Stat",
     "State",
     "digest_of",
+    "inode_of",
     "is_older",
     "proves",
     "same",
     "same_content",
+    "signature_of",
 ]
 
 _TICKS: Final[tuple[int, ...]] = (
@@ -155,6 +158,49 @@ class Signature(msgspec.Struct, frozen=True, gc=False):
         """True if both may be of one file. A rename between them changes only the ctime."""
         mine = self.inode, self.size, self.mtime_ns
         return mine == (other.inode, other.size, other.mtime_ns)
+
+
+class Stat(Protocol):
+    """The result of a ``stat`` call, as far as it is used here."""
+
+    @property
+    def st_ino(self) -> int:
+        """The inode number."""
+        ...
+
+    @property
+    def st_size(self) -> int:
+        """The size, in bytes."""
+        ...
+
+    @property
+    def st_mtime_ns(self) -> int:
+        """The time of the last change of the content."""
+        ...
+
+    @property
+    def st_ctime_ns(self) -> int:
+        """The time of the last change of anything."""
+        ...
+
+
+def inode_of(result: Stat) -> int:
+    """Returns the inode number without its top bit, since SQLite's integers are signed.
+
+    Only some FUSE file systems, which use hashes for inode numbers, have it set.
+    """
+    return result.st_ino & ~(1 << 63)
+
+
+def signature_of(result: Stat) -> Signature:
+    """Returns the signature in the result of a ``stat`` call.
+
+    Some file systems hold times that the ledger can't. Such a time counts as the latest that it
+    can, which is never older than a look and so proves no content.
+    """
+    times = (result.st_mtime_ns, result.st_ctime_ns)
+    kept = (time if -(1 << 63) <= time < 1 << 63 else (1 << 63) - 1 for time in times)
+    return Signature(inode_of(result), result.st_size, *kept)
 
 
 def proves(signature: Signature, recorded: Signature, recorded_ns: int) -> bool:

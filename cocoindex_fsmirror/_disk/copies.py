@@ -5,6 +5,7 @@ A copy appears under its name when it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Final
@@ -13,7 +14,7 @@ from .._core.names import Name, leaf, parent
 from .calls import clone, closing, copy, open_file, replace
 from .tree import Tree
 
-__all__ = ["clone_file", "copy_file", "read_file"]
+__all__ = ["clone_file", "copy_file", "read_file", "share_file"]
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
@@ -72,3 +73,28 @@ def _made(tree: Tree, source: Name, target: Name, fill: Callable[[int, int], boo
     finally:
         tree.remove_file(fresh)
     return True
+
+
+def share_file(source: Tree, target: Tree, name: Name) -> None:
+    """Gives a file a further name in another tree, or copies it there; it may be missing.
+
+    Args:
+        source: The tree that holds the file.
+        target: The tree that gets it, in which nothing has the name.
+        name: The path, in both of them.
+
+    Raises:
+        OSError: It can't be copied.
+    """
+    (base, there), (_, here) = source.at(name), target.at(name)
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            os.link(base, base, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            with (
+                closing(open_file(base, there)) as old,
+                closing(os.open(base, _NEW, 0o600, dir_fd=here)) as new,
+            ):
+                copy(old, new, os.fstat(old).st_size, lambda _count: None)

@@ -7,10 +7,10 @@ import os
 
 from .._core.attributes import Attributes
 from .._core.names import Name
-from .._core.states import Signature
+from .._core.states import Signature, signature_of
 from .abilities import attributes_of
 from .calls import closing, open_file
-from .tree import Tree, signature_of
+from .tree import Tree
 
 __all__ = ["dress", "dress_folder"]
 

@@ -14,6 +14,7 @@ import json
 import os
 import time
 import uuid
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -27,13 +28,17 @@ from .tree import Tree
 
 __all__ = [
     "back_up",
+    "enter_root",
     "find_edge",
     "home_of",
+    "leave_root",
     "mount_of",
     "remove_area",
     "stamp_now",
     "try_abilities",
 ]
+
+_IGNORED: Final = Name(f"{FOLDER}/.gitignore")
 
 
 def try_abilities(tree: Tree) -> None:
@@ -59,6 +64,23 @@ def _record(tree: Tree, abilities: Abilities) -> None:
     tree.make_file(
         ABILITIES, json.dumps(msgspec.to_builtins(abilities), separators=(",", ":")).encode()
     )
+
+
+def leave_root(tree: Tree) -> None:
+    """Removes our folder in a root whose state folder is elsewhere, if nothing else is in it."""
+    if not tree.is_apart:
+        return
+    with contextlib.suppress(OSError):
+        tree.remove_folder(STAGING)
+        if {*tree.names_in(FOLDER)} <= {_IGNORED}:
+            tree.remove_file(_IGNORED)
+            tree.remove_folder(FOLDER)
+
+
+def enter_root(tree: Tree) -> None:
+    """Makes our folder in a root, for what lasts there though the state folder is elsewhere."""
+    tree.make_folders(FOLDER, FOLDER)
+    tree.make_file(_IGNORED, b"*\n")
 
 
 def find_edge(tree: Tree, folder: Name) -> bool:
@@ -137,6 +159,8 @@ def back_up(tree: Tree, name: Name, stamp: str, taken: Name | None = None) -> Na
     with closing(os.dup(above)) as source:
         backups = backups_of(mount_of(tree, parent(origin)))
         tree.make_folders(backups, parent(backups))
+        if tree.is_apart and backups == backups_of(ROOT):
+            enter_root(tree)
         for attempt in range(10_000):
             target = backup_of(backups, stamp, attempt, name)
             with contextlib.suppress(FileExistsError, NotADirectoryError):

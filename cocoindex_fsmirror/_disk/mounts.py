@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from typing import Final
 
-__all__ = ["REMOTE", "WITHOUT_OWNERS", "mounts_below"]
+from . import calls
+
+__all__ = ["WITHOUT_OWNERS", "can_syncfs", "mounts_below"]
 
 # No trial can tell either of these; so here, and only here, the name of a type decides.
-REMOTE: Final = (
+_REMOTE: Final = (
     *("9p", "afs", "ceph", "cifs", "fuse", "nfs"),
     *("prl_fs", "smb", "vboxsf", "virtiofs"),
 )
 """File systems of a server, a host or a program: ``syncfs`` does not prove that a disk has it."""
-WITHOUT_OWNERS: Final = (*REMOTE, "exfat", "hfs", "msdos", "ntfs", "vfat")
+WITHOUT_OWNERS: Final = (*_REMOTE, "exfat", "hfs", "msdos", "ntfs", "vfat")
 """File systems whose owners and modes are those of a mount, a server or a program."""
 
 
@@ -32,6 +34,11 @@ def mounts_below(fd: int) -> tuple[str, frozenset[str]]:
     inside = (point.removeprefix(prefix) for point, _ in mounts if point.startswith(prefix))
     holding = [(len(p), kind) for p, kind in mounts if prefix.startswith(p.rstrip("/") + "/")]
     return max(holding, default=(0, ""))[1], frozenset(inside)
+
+
+def can_syncfs(kind: str) -> bool:
+    """True if one call syncs all that was written to a file system of a type."""
+    return calls.syncfs is not None and not kind.startswith(_REMOTE)
 
 
 def _parse_mount(line: str) -> tuple[str, str]:

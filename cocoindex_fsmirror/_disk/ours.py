@@ -11,24 +11,36 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from .._core.errors import CorruptLedgerError, LedgerError
-from .._core.names import RESERVED, Name, leaf
+from .._core.names import Name, leaf
 from .calls import DIRECTORY, belongs_to_us, closing, copy, open_file, say_once
 from .mounts import WITHOUT_OWNERS, mounts_below
 
-__all__ = ["check_ours", "opened_ours", "renew"]
+__all__ = ["Spot", "check_ours", "opened_ours", "renew"]
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
+class Spot(NamedTuple):
+    """The place of a state folder: the path of the directory that it is in, and its name."""
+
+    above: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """The path of the folder."""
+        return os.path.join(self.above, self.name)
+
+
 def check_ours(folder: int, path: str, relied_on: Mapping[Name, bool]) -> set[Name]:
-    """Refuses our own folder if others may have written there.
+    """Refuses a folder of our own if others may have written there.
 
     Args:
         folder: Its descriptor.
-        path: The path of the root.
+        path: Its path.
         relied_on: What is looked at in it, as far as it is there; true of what has to be sound.
 
     Returns:
@@ -39,39 +51,40 @@ def check_ours(folder: int, path: str, relied_on: Mapping[Name, bool]) -> set[Na
         CorruptLedgerError: Something is a pipe.
         LedgerError: Somebody else may have written there; the message tells what to do.
     """
-    _check(os.fstat(folder), folder, path, Name(RESERVED))
+    _check(os.fstat(folder), folder, path, path)
     linked = set()
     for name, is_needed in relied_on.items():
         with contextlib.suppress(FileNotFoundError):
-            found = os.stat(leaf(name), dir_fd=folder, follow_symlinks=False)
+            base = leaf(name)
+            found = os.stat(base, dir_fd=folder, follow_symlinks=False)
             if is_needed and stat.S_ISFIFO(found.st_mode):  # SQLite would wait for its other end.
-                raise CorruptLedgerError(f"{os.path.join(path, name)}: not a regular file")
+                raise CorruptLedgerError(f"{os.path.join(path, base)}: not a regular file")
             if not stat.S_ISLNK(found.st_mode):  # Whoever opens it does not follow it.
-                _check(found, folder, path, name)
+                _check(found, folder, path, os.path.join(path, base))
             if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
                 linked.add(name)
     return linked
 
 
-def _check(found: os.stat_result, folder: int, path: str, name: Name) -> None:
+def _check(found: os.stat_result, folder: int, path: str, where: str) -> None:
     """Raises if others may have written to our folder, or to something in it."""
     if belongs_to_us(found):
         return
-    kind, where = mounts_below(folder)[0], os.path.join(path, name)
+    kind = mounts_below(folder)[0]
     if kind.startswith(WITHOUT_OWNERS):
         say_once(f"{path}: this file system ({kind}) tells no owners; nobody else may write there")
         return
     if found.st_uid not in (os.geteuid(), 0):
-        cure = f"run as that user; or chown -R {os.geteuid()} {path}/{RESERVED} if you trust it"
+        cure = f"run as that user; or chown -R {os.geteuid()} {path} if you trust it"
         problem = f"belongs to user {found.st_uid}, who may have put anything there ({cure})"
     else:
-        problem = f"others may write to it (if nobody has, chmod go-w it; else remove {RESERVED})"
+        problem = f"others may write to it (if nobody has, chmod go-w it; else remove {path})"
     raise LedgerError(f"{where}: {problem}")
 
 
 @contextlib.contextmanager
-def opened_ours(path: str, relied_on: Mapping[Name, bool]) -> Iterator[tuple[int, set[Name]]]:
-    """Opens our own folder in a root, to be looked at; follows no link below the root.
+def opened_ours(spot: Spot, relied_on: Mapping[Name, bool]) -> Iterator[tuple[int, set[Name]]]:
+    """Opens a folder of our own, to be looked at; it may be no link.
 
     Yields:
         Its descriptor, and what :func:`check_ours` returns.
@@ -81,10 +94,10 @@ def opened_ours(path: str, relied_on: Mapping[Name, bool]) -> Iterator[tuple[int
         OSError: It can't be opened, or is not there.
     """
     with (
-        closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as root,
-        closing(os.open(RESERVED, DIRECTORY, dir_fd=root)) as folder,
+        closing(os.open(spot.above, os.O_RDONLY | os.O_DIRECTORY)) as above,
+        closing(os.open(spot.name, DIRECTORY, dir_fd=above)) as folder,
     ):
-        yield folder, check_ours(folder, path, relied_on)
+        yield folder, check_ours(folder, spot.path, relied_on)
 
 
 def renew(folder: int, names: Iterable[Name]) -> None:

@@ -22,10 +22,11 @@ import msgspec
 from msgspec.structs import replace
 
 from .._core.errors import LockedError, RootError
-from .._core.layout import ABILITIES, FOLDER
-from .._core.names import Name, leaf
+from .._core.layout import ABILITIES
+from .._core.names import RESERVED, STATE, Name, leaf
 from .abilities import Abilities
-from .calls import closing, open_file, say_once, sync_folder
+from .calls import DIRECTORY, closing, open_file, say_once, sync_folder
+from .ours import Spot
 from .tree import Tree
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -47,11 +48,14 @@ _PROBLEMS: Final = {
 }
 
 
-def open_root(path: str, *, create: bool = False, parents: bool = True) -> tuple[Tree, int]:
+def open_root(
+    path: str, spot: Spot | None = None, *, create: bool = False, parents: bool = True
+) -> tuple[Tree, int]:
     """Opens a root directory.
 
     Args:
         path: Its path. A symbolic link is followed here, and nowhere below.
+        spot: The place of its state folder, which may be missing; by default in the root.
         create: True to make it if it is missing.
         parents: True to make missing folders above it too.
 
@@ -75,13 +79,67 @@ def open_root(path: str, *, create: bool = False, parents: bool = True) -> tuple
     except OSError as error:
         raise _root_error(path, error) from error
     tree = Tree(fd, path)
+    if spot is not None and spot.name != RESERVED:
+        with contextlib.suppress(FileNotFoundError):
+            tree.take_state(open_spot(spot))
+    read_abilities(tree)
+    return tree, made
+
+
+def read_abilities(tree: Tree) -> None:
+    """Reads what the file system of a root can do, as it was tried."""
     with contextlib.suppress(OSError, ValueError):  # They were not tried, as a rule.
-        with closing(open_file(leaf(ABILITIES), tree.folder(FOLDER))) as file:
+        with closing(open_file(leaf(ABILITIES), tree.folder(STATE))) as file:
             found = msgspec.convert(json.loads(os.read(file, 1 << 20)), Abilities)
         if found.kind == tree.kind:  # Else the root was copied to another file system.
-            tree.abilities = replace(found, path=path)
+            tree.abilities = replace(found, path=tree.path)
     tree.forget()
-    return tree, made
+
+
+def open_spot(spot: Spot) -> int:
+    """Opens a state folder outside of a root; no link is followed to it but those above it.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        RootError: It can't be opened.
+    """
+    try:
+        with closing(os.open(spot.above, os.O_RDONLY | os.O_DIRECTORY)) as above:
+            return os.open(spot.name, DIRECTORY, dir_fd=above)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _root_error(spot.path, error) from error
+
+
+def make_spot(spot: Spot) -> int:
+    """Makes a state folder outside of a root, and opens it; it may exist. It has to be writable.
+
+    Raises:
+        RootError: It can't be made, or opened.
+    """
+    try:
+        os.makedirs(spot.above, exist_ok=True)
+        with closing(os.open(spot.above, os.O_RDONLY | os.O_DIRECTORY)) as above:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(spot.name, 0o700, dir_fd=above)
+                sync_folder(above)
+            fd = os.open(spot.name, DIRECTORY, dir_fd=above)
+        if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+            os.close(fd)
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    except OSError as error:
+        raise _root_error(spot.path, error) from error
+    return fd
+
+
+def remove_spot(spot: Spot) -> None:
+    """Removes a state folder outside of a root, if it is empty."""
+    with (
+        contextlib.suppress(OSError),
+        closing(os.open(spot.above, os.O_RDONLY | os.O_DIRECTORY)) as above,
+    ):
+        os.rmdir(spot.name, dir_fd=above)
 
 
 def is_there(path: str) -> bool:

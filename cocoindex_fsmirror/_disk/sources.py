@@ -16,10 +16,10 @@ import msgspec
 from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError, SourceError
 from .._core.names import Name
-from .._core.states import Signature, digest_of, is_older
+from .._core.states import Signature, digest_of, is_older, signature_of
 from .abilities import attributes_for_copy
 from .calls import closing, coarse_now_ns, digest_of_file, open_file
-from .tree import NOT_THERE, Folders, signature_of
+from .tree import NOT_THERE, Folders
 
 SMALL: Final = 1 << 16
 """The size of the largest files that are read once and held in memory, in bytes."""

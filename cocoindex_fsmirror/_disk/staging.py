@@ -17,9 +17,9 @@ from .._core.attributes import Attributes
 from .._core.errors import SourceChangedError
 from .._core.layout import READY, RESERVE, area_of
 from .._core.names import Name, parent
-from .._core.states import Content, Signature
+from .._core.states import Content, Signature, signature_of
 from .calls import FULL, closing, copy, replace, write_all
-from .tree import Tree, signature_of
+from .tree import Tree
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from .._core.names import RESERVED, ROOT, Name, ancestors, join, leaf, parent
+from .._core.names import RESERVED, ROOT, STATE, Name, ancestors, join, leaf, parent
 from .._core.states import (
     ABSENT,
     Actual,
@@ -26,11 +26,12 @@ from .._core.states import (
     OtherState,
     Signature,
     State,
+    signature_of,
 )
 from . import calls
 from .abilities import Abilities
 from .calls import DIRECTORY, belongs_to_us, closing, digest_of_file, move, open_file, write_all
-from .mounts import REMOTE, WITHOUT_OWNERS, mounts_below
+from .mounts import WITHOUT_OWNERS, can_syncfs, mounts_below
 
 _KEPT: Final = 64  # descriptors, and at most a sixteenth of those that are allowed
 _OURS: Final = f"{RESERVED}/"
@@ -46,11 +47,13 @@ class Folders:
     Args:
         fd: The descriptor of the directory.
         path: Its path, for messages.
+        state: The descriptor of its state folder, if that is elsewhere.
     """
 
-    def __init__(self, fd: int, path: str) -> None:
+    def __init__(self, fd: int, path: str, state: int | None = None) -> None:
         self.fd = fd
         self.path = path
+        self._lasting = {ROOT: fd} if state is None else {ROOT: fd, STATE: state}
         self._open: dict[Name, int] = {}
         self._known: dict[Name, tuple[int, int]] = {}  # Device and inode of each of these.
         allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0] % (1 << 63)  # -1 is no limit.
@@ -59,7 +62,8 @@ class Folders:
     def close(self) -> None:
         """Closes all descriptors, which also releases a lock."""
         self.forget()
-        os.close(self.fd)
+        for fd in self._lasting.values():
+            os.close(fd)
 
     def folder(self, name: Name, besides: Name = ROOT) -> int:
         """Returns the descriptor of a folder, opened without following a link anywhere.
@@ -74,7 +78,7 @@ class Folders:
             OSError: The folder does not exist (``ENOENT``), or a component of the path is not a
                 directory (``ENOTDIR``, ``ELOOP``).
         """
-        fd = self._open.get(name) if name else self.fd
+        fd = self._open.get(name, self._lasting.get(name))
         if fd is not None:
             return fd
         try:
@@ -82,17 +86,17 @@ class Folders:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-        self._room = 1  # Three descriptors at a time are enough.
+        self._room = 1  # Four descriptors at a time are enough.
         self.forget(besides)
         return self._descend(name, besides)
 
     def _descend(self, name: Name, besides: Name) -> int:
         """Opens a folder by way of those above it, from the lowest one that is open."""
         missing = []
-        while name and name not in self._open:
+        while name not in self._open and name not in self._lasting:
             missing.append(name)
             name = parent(name)
-        fd = self._open[name] if name else self.fd
+        fd = self._open[name] if name in self._open else self._lasting[name]
         for part in reversed(missing):
             fd = os.open(leaf(part), DIRECTORY, dir_fd=fd)
             if len(self._open) >= self._room:
@@ -156,6 +160,7 @@ class Tree(Folders):
         abilities: The abilities of that, as they were tried; all if they were not yet.
         mounts: The mount points inside of the root.
         can_syncfs: True if one call syncs all that was written.
+        state_syncs: As ``can_syncfs``, of the file system of the state folder.
     """
 
     def __init__(self, fd: int, path: str) -> None:
@@ -163,7 +168,21 @@ class Tree(Folders):
         self.kind, mounts = mounts_below(fd)
         self.mounts = frozenset(map(Name, mounts))
         self.abilities = Abilities(path, kind=self.kind)
-        self.can_syncfs = calls.syncfs is not None and not self.kind.startswith(REMOTE)
+        self.can_syncfs = self.state_syncs = can_syncfs(self.kind)
+
+    @property
+    def is_apart(self) -> bool:
+        """True if the state folder is not in the root."""
+        return STATE in self._lasting
+
+    def take_state(self, fd: int | None) -> None:
+        """Takes an open folder as the state folder; with ``None`` that in the root."""
+        if STATE in self._lasting:
+            os.close(self._lasting.pop(STATE))
+        if fd is not None:
+            self._lasting[STATE] = fd
+        self.state_syncs = self.can_syncfs if fd is None else can_syncfs(mounts_below(fd)[0])
+        self.forget()
 
     # Looking
 
@@ -336,10 +355,13 @@ class Tree(Folders):
             changed: Paths that were made, changed or removed; there, the folders above them
                 are synced, too.
         """
-        if self.can_syncfs and calls.syncfs is not None:
+        state = [self._lasting[STATE]] if self.is_apart and self.state_syncs else []
+        whole = (*state, *mounts, self.fd) if self.can_syncfs else state
+        if calls.syncfs is not None:
             # The root's own descriptor is the oldest, and hears of most errors.
-            for fd in {os.fstat(fd).st_dev: fd for fd in (*mounts, self.fd)}.values():
+            for fd in {os.fstat(fd).st_dev: fd for fd in whole}.values():
                 calls.syncfs(fd)
+        if self.can_syncfs:
             return
         self.abilities.say_once("has no syncfs to rely on; files are synced one by one")
         for name in files:
@@ -358,25 +380,6 @@ class Tree(Folders):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 if not calls.sync_folder(self.folder(name)):
                     self.abilities.say_once("syncs no folders; a power cut may take new names")
-
-
-def inode_of(result: os.stat_result) -> int:
-    """Returns the inode number without its top bit, since SQLite's integers are signed.
-
-    Only some FUSE file systems, which use hashes for inode numbers, have it set.
-    """
-    return result.st_ino & ~(1 << 63)
-
-
-def signature_of(result: os.stat_result) -> Signature:
-    """Returns the signature in the result of a ``stat`` call.
-
-    Some file systems hold times that the ledger can't. Such a time counts as the latest that it
-    can, which is never older than a look and so proves no content.
-    """
-    times = (result.st_mtime_ns, result.st_ctime_ns)
-    kept = (time if -(1 << 63) <= time < 1 << 63 else (1 << 63) - 1 for time in times)
-    return Signature(inode_of(result), result.st_size, *kept)
 
 
 def _read(base: str, folder: int) -> tuple[os.stat_result, bytes] | None:

@@ -14,11 +14,13 @@ from msgspec.structs import replace
 from .._core.names import Name, ancestors
 from .._core.rows import Row
 from .._core.states import Kind, same_content
+from .._disk.locations import Root
 from .._disk.tree import Tree
 from .database import GIVEN
+from .known import mirrored, opened
 from .ledger import Ledger
-from .look import look_at, opened
-from .reader import LedgerReader, mirrored
+from .look import look_at
+from .reader import LedgerReader
 from .session import Session
 
 __all__ = ["claim", "claimable"]
@@ -26,7 +28,7 @@ __all__ = ["claim", "claimable"]
 _PAGE = 4096  # rows that are stored in one transaction
 
 
-def claimable(root: str) -> dict[Name, bool]:
+def claimable(root: Root) -> dict[Name, bool]:
     """Looks for paths that were found and not written; changes nothing.
 
     Returns:

@@ -20,8 +20,10 @@ from .._core.layout import FOLDER, backups_of, parse_stamp
 from .._core.names import ROOT, Name, ancestors, folders_above, join, leaf, parent, parse_name
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
 from .._disk.homes import mount_of
+from .._disk.locations import Root
+from .._disk.roots import is_there
 from .._disk.tree import Tree
-from .look import opened
+from .known import opened
 from .session import Session
 
 __all__ = [
@@ -69,12 +71,14 @@ class Backup(msgspec.Struct, frozen=True, gc=False):
     size: int
 
 
-def list_backups(root: str) -> list[Backup]:
+def list_backups(root: Root) -> list[Backup]:
     """Lists the backups of a mirror: the oldest first, then by name.
 
     Raises:
         RootError: The root can't be read.
     """
+    if not is_there(str(root)):
+        return []
     with opened(root) as tree:
         return find_backups(tree)
 
@@ -330,5 +334,5 @@ def purge_before(session: Session, before_ns: int) -> tuple[int, int]:
         ApplyError: Some could not be removed.
         RootError: The root can't be used.
     """
-    old = [backup for backup in list_backups(session.root) if backup.time_ns < before_ns]
+    old = [backup for backup in list_backups(session.location) if backup.time_ns < before_ns]
     return session.run(lambda tree, _ledger: purge(tree, old))

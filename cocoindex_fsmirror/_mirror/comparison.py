@@ -19,6 +19,7 @@ from .._core.ownership import OnConflict
 from .._core.rows import Row
 from .._core.states import ABSENT, Absent, DirState, FileState, Kind
 from .._core.text import precedes
+from .._disk.locations import Root
 from .._disk.sources import Source, look_at_source, may_be_at
 from .._disk.tree import Folders
 from .brake import Limit, allowance
@@ -51,7 +52,7 @@ class Comparison:
         unread: Paths whose source can't be read, with the error. They stay as they are.
     """
 
-    root: str
+    root: Root
     owner: str
     on_conflict: OnConflict = "backup"
     durable: bool = True
@@ -160,7 +161,7 @@ def _merged(
 
 
 def check_removals(
-    root: str, owner: str, declared: Declared, limit: Limit | None, option: str
+    root: Root, owner: str, declared: Declared, limit: Limit | None, option: str
 ) -> None:
     """Stops before anything is done, if too many files would be removed.
 
@@ -185,4 +186,4 @@ def check_removals(
     allowed = allowance(limit, managed)
     if gone > allowed:
         shown = f"{limit:.0%}" if isinstance(limit, float) else str(limit)
-        raise TooManyRemovalsError(root, gone, managed, allowed, f"{option} {shown}")
+        raise TooManyRemovalsError(str(root), gone, managed, allowed, f"{option} {shown}")

@@ -37,14 +37,13 @@ class Contents:
     """The small contents of one mirror. Every method raises :class:`LedgerError` if SQLite fails.
 
     Args:
-        root: The path of the root.
-        network: True if the root is on a network file system, where WAL does not work.
+        folder: The path of our own folder.
+        network: True if that is on a network file system, where WAL does not work.
         changes: False to change nothing, not even the lock files of SQLite.
     """
 
-    def __init__(self, root: str, *, network: bool = False, changes: bool = True) -> None:
-        self._root = root
-        self._file = os.path.join(root, COPIES)
+    def __init__(self, folder: str, *, network: bool = False, changes: bool = True) -> None:
+        self._file = os.path.join(folder, os.path.basename(COPIES))
         self._changes = changes
         self._journal = "DELETE" if network else "WAL"
         self._connection: sqlite3.Connection | None = None
@@ -109,7 +108,7 @@ class Contents:
             if os.path.samestat(there, self._found):
                 return self._connection
             self.close()
-        connection, self._found = opened(self._root, COPIES, folder, self._options(folder))
+        connection, self._found = opened(self._file, folder, self._options(folder))
         with contextlib.ExitStack() as until:
             until.enter_context(contextlib.closing(connection))
             if self._changes:

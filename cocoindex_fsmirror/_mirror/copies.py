@@ -6,23 +6,29 @@ ended their use; a cut in between is made good by recovery, or by the next updat
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Final
 
 from msgspec.structs import replace
 
-from .._core.layout import COPIES_FILES
-from .._core.names import Name
+from .._core.layout import COPIES_FILES, LARGE_COPIES
+from .._core.names import Name, leaf
 from .._core.ownership import Policies, PolicyTable
 from .._core.rows import Row
 from .._core.states import Kind, same_content
+from .._disk.calls import DIRECTORY, closing, names_at
+from .._disk.locations import Root
+from .._disk.ours import opened_ours
 from .._disk.staging import reserved
 from .._disk.tree import Tree
 from .contents import SMALL
+from .known import find
 from .ledger import Ledger
-from .look import look_at, opened
-from .shelf import Copyable, drop_orphans, found_copies, keep, large_copies, remove
+from .look import look_at
+from .shelf import Copyable, drop_orphans, found_copies, keep, remove
 from .stage import Stage
 
 __all__ = [
@@ -165,13 +171,19 @@ def drop_damaged(tree: Tree, ledger: Ledger, rows: Collection[Row]) -> None:
     ledger.forget_copies(digests)
 
 
-def size_of_copies(root: str) -> int:
+def size_of_copies(root: Root) -> int:
     """Returns the number of bytes that copies take, blocks that clones share included.
 
     Raises:
-        RootError: The root can't be read.
+        LedgerError: Somebody else may have written to the state folder, or it can't be read.
     """
-    with opened(root) as tree:
-        files = (*COPIES_FILES[:2], *large_copies(tree))
-        found = [tree.stat(name) for name in files]
-    return sum(each.st_size for each in found if each is not None)
+    size = 0
+    gone = (FileNotFoundError, NotADirectoryError)
+    with contextlib.suppress(*gone), opened_ours(find(root).spot, {}) as (folder, _):
+        for name in map(leaf, COPIES_FILES[:2]):
+            with contextlib.suppress(FileNotFoundError):
+                size += os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+        with closing(os.open(leaf(LARGE_COPIES), DIRECTORY, dir_fd=folder)) as fd:
+            found = (os.stat(name, dir_fd=fd, follow_symlinks=False) for name in names_at(fd))
+            size += sum(each.st_size for each in found)
+    return size

@@ -16,7 +16,6 @@ from typing import Final
 import msgspec
 
 from .._core.errors import CorruptLedgerError, InvalidNameError, LedgerError
-from .._core.names import Name, leaf
 from .._core.text import internal
 from .._disk.calls import is_open
 
@@ -57,15 +56,12 @@ def connected(file: str, options: str) -> sqlite3.Connection:
     return connection
 
 
-def opened(
-    root: str, name: Name, folder: int, options: str
-) -> tuple[sqlite3.Connection, os.stat_result]:
+def opened(file: str, folder: int, options: str) -> tuple[sqlite3.Connection, os.stat_result]:
     """Opens a database in our own folder.
 
     Args:
-        root: The path of the root.
-        name: The path of the file, relative to the root.
-        folder: The descriptor of our folder, opened without following a link.
+        file: Its path.
+        folder: The descriptor of the folder that it is in, opened without following a link.
         options: Those of SQLite's URI.
 
     Returns:
@@ -77,8 +73,7 @@ def opened(
         LedgerError: It was replaced meanwhile.
         sqlite3.Error: SQLite fails.
     """
-    file = os.path.join(root, name)
-    there = os.stat(leaf(name), dir_fd=folder, follow_symlinks=False)
+    there = os.stat(os.path.basename(file), dir_fd=folder, follow_symlinks=False)
     if not stat.S_ISREG(there.st_mode):
         raise CorruptLedgerError(f"{file}: not a regular file")
     connection = connected(file, options)

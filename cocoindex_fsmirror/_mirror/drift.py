@@ -22,12 +22,14 @@ from .._core.errors import CorruptLedgerError
 from .._core.names import ROOT, Name
 from .._core.owners import Owner
 from .._core.rows import Pending, Row
-from .._core.states import ABSENT, Actual, FileState, Kind, is_older, same, same_content
+from .._core.states import ABSENT, Actual, FileState, Kind, inode_of, is_older, same, same_content
 from .._core.text import precedes
+from .._disk.locations import Root
 from .._disk.roots import is_there, open_root
-from .._disk.tree import Tree, inode_of
+from .._disk.tree import Tree
+from .known import find, known
 from .look import is_held, look_at
-from .reader import ALL, LedgerReader, Recorded, Span, after, known
+from .reader import ALL, LedgerReader, Recorded, Span, after
 
 __all__ = [
     "Difference",
@@ -67,7 +69,7 @@ LastWritten: TypeAlias = tuple[Row, bool]
 """A row of the ledger, and true if one ``lstat`` proved that it still holds."""
 
 
-def rows(root: str, span: Span = ALL, tree: Tree | None = None) -> Iterator[Row]:
+def rows(root: Root, span: Span = ALL, tree: Tree | None = None) -> Iterator[Row]:
     """Yields the rows of declared paths, by name; none where there is no mirror.
 
     Args:
@@ -81,7 +83,7 @@ def rows(root: str, span: Span = ALL, tree: Tree | None = None) -> Iterator[Row]
     ledger: LedgerReader | None = None
     try:
         while True:
-            ledger = ledger or LedgerReader.peek(root)
+            ledger = ledger or LedgerReader.peek(find(root).spot)
             is_believed = ledger.is_believed
             found: Iterable[Row]
             if tree is not None and is_believed:
@@ -104,7 +106,7 @@ def rows(root: str, span: Span = ALL, tree: Tree | None = None) -> Iterator[Row]
             ledger.close()
 
 
-def row_of(root: str, name: Name) -> Row | None:
+def row_of(root: Root, name: Name) -> Row | None:
     """Returns the row of a declared path; ``None`` if it is not managed.
 
     Raises:
@@ -113,7 +115,7 @@ def row_of(root: str, name: Name) -> Row | None:
     return next(rows(root, Span(name, name)), None)
 
 
-def suspects(root: str, span: Span = ALL) -> Iterator[Row]:
+def suspects(root: Root, span: Span = ALL) -> Iterator[Row]:
     """Yields the rows of the suspects, by name. They are few, as a rule.
 
     Raises:
@@ -123,13 +125,13 @@ def suspects(root: str, span: Span = ALL) -> Iterator[Row]:
         yield from rows(root, span, tree)
 
 
-def few_suspects(root: str) -> list[Name] | None:
+def few_suspects(root: Root) -> list[Name] | None:
     """Lists the names of all suspects; returns ``None`` if they are too many to be held."""
     found = [row.name for row in itertools.islice(suspects(root), _FEW + 1)]
     return found if len(found) <= _FEW else None
 
 
-def last_written(root: str, names: Iterable[Name] | None = None) -> Iterator[LastWritten]:
+def last_written(root: Root, names: Iterable[Name] | None = None) -> Iterator[LastWritten]:
     """Yields the row of each declared path, by name, and true if it is no suspect.
 
     Args:
@@ -185,7 +187,7 @@ def _suspicious(tree: Tree, page: Iterable[Recorded]) -> Iterator[Name]:
 
 
 @contextlib.contextmanager
-def _opened(root: str) -> Iterator[Tree | None]:
+def _opened(root: Root) -> Iterator[Tree | None]:
     """Opens a root to look at it; ``None`` if it is gone, and all that was written with it.
 
     Raises:
@@ -193,12 +195,13 @@ def _opened(root: str) -> Iterator[Tree | None]:
     """
     with contextlib.ExitStack() as stack:
         tree = None
-        if is_there(root):
-            tree = stack.enter_context(contextlib.closing(open_root(root)[0]))
+        if is_there(str(root)):
+            opened = open_root(str(root), find(root).spot)[0]
+            tree = stack.enter_context(contextlib.closing(opened))
         yield tree
 
 
-def observe(root: str, span: Span = ALL, *, content: bool = False) -> DriftReport:
+def observe(root: Root, span: Span = ALL, *, content: bool = False) -> DriftReport:
     """Looks for drift; if the ledger is damaged, logs why, and reports no owner as known.
 
     Raises:
@@ -211,7 +214,7 @@ def observe(root: str, span: Span = ALL, *, content: bool = False) -> DriftRepor
         return DriftReport()
 
 
-def find_drift(root: str, span: Span = ALL, *, content: bool = False) -> DriftReport:
+def find_drift(root: Root, span: Span = ALL, *, content: bool = False) -> DriftReport:
     """Looks for drift.
 
     Args:
@@ -252,7 +255,7 @@ def find_drift(root: str, span: Span = ALL, *, content: bool = False) -> DriftRe
 _Unfinished = tuple[list[Row], frozenset[Name], frozenset[str], dict[str, Owner]]
 
 
-def _unfinished(root: str, *, whole: bool) -> _Unfinished:
+def _unfinished(root: Root, *, whole: bool) -> _Unfinished:
     """Returns the rows that an unfinished batch changes, and those of contested paths.
 
     Their components run again, and declare them if they still do. Further values: the contested
@@ -282,7 +285,7 @@ def _restores(note: Pending, row: Row | None) -> bool:
     return is_same and row.component == note.row.component
 
 
-def differences(root: str, span: Span = ALL, *, content: bool = False) -> list[Difference]:
+def differences(root: Root, span: Span = ALL, *, content: bool = False) -> list[Difference]:
     """Lists the paths that drifted, and how, by name; takes the arguments of find_drift.
 
     Raises:
@@ -293,7 +296,7 @@ def differences(root: str, span: Span = ALL, *, content: bool = False) -> list[D
         return [Difference(str(row.name), _how(row, at)) for row, at in found if _differs(row, at)]
 
 
-def has_drifted(root: str, name: Name) -> bool:
+def has_drifted(root: Root, name: Name) -> bool:
     """True if a declared path differs from its last-written state, or is not known."""
     try:
         return row_of(root, name) is None or name in find_drift(root, Span(name, name)).names
@@ -303,7 +306,7 @@ def has_drifted(root: str, name: Name) -> bool:
 
 
 def _looked_at(
-    root: str, tree: Tree | None, span: Span, *, content: bool
+    root: Root, tree: Tree | None, span: Span, *, content: bool
 ) -> Iterator[tuple[Row, Actual]]:
     """Yields rows with actual states; only those of suspects, unless contents are read."""
     for row in rows(root, span, None if content else tree):

@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from .._core.errors import PathError, as_path_error, counted
-from .._core.layout import FOLDER, LEDGER
+from .._core.layout import FOLDER, LEDGER, NOTE
 from .._core.names import ROOT, Name, folders_above, join, leaf, parent
 from .._core.states import ABSENT
 from .._disk.dress import dress_folder
 from .._disk.homes import back_up, stamp_now
+from .._disk.locations import Root
+from .._disk.roots import is_there
 from .._disk.tree import NOT_THERE, Tree
+from .known import known, opened
 from .ledger import Ledger
 from .look import is_folder as is_a_folder
-from .look import opened, spelling
+from .look import spelling
 from .outcome import Outcome
-from .reader import LedgerReader, known
+from .reader import LedgerReader
 
 __all__ = ["Known", "foreign", "sweep"]
 
@@ -68,13 +71,14 @@ def _is_another(tree: Tree, folder: Name) -> bool:
     """True if a folder is a mirror of its own, or a mount, or a subvolume."""
     try:
         is_mount = folder in tree.mounts or tree.device(folder) != tree.device(parent(folder))
-        return is_mount or tree.look(join(folder, LEDGER)).state is not ABSENT
+        signs = (join(folder, name) for name in (LEDGER, NOTE))
+        return is_mount or any(tree.look(sign).state is not ABSENT for sign in signs)
     except OSError:
         return False  # The folder can't be removed either, and fails by name.
 
 
 def foreign(
-    root: str, besides: Known = lambda _name, _is_folder: False
+    root: Root, besides: Known = lambda _name, _is_folder: False
 ) -> tuple[list[str], list[PathError]]:
     """Lists what is in a root and not managed, by path; the path of a folder ends with ``/``.
 
@@ -89,6 +93,8 @@ def foreign(
         RootError: The root can't be read.
     """
     unlisted: list[PathError] = []
+    if not is_there(str(root)):
+        return [], unlisted
     with known(root) as ledger, opened(root) as tree:
         found = _find_foreign(tree, ledger, besides, unlisted)
         return [f"{name}/" if is_folder else str(name) for name, is_folder in found], unlisted

@@ -29,20 +29,22 @@ from .._core.layout import LARGE_COPIES
 from .._core.names import Name, leaf
 from .._core.owners import SYNC_OWNER, SYNC_SOURCE
 from .._core.ownership import OnConflict
-from .._core.plan import Plan, Put, Remove
+from .._core.plan import Plan, Put, Remove, View
 from .._core.planner import make_plan
 from .._core.rows import Row
 from .._core.states import Content, Kind, Signature
 from .._core.text import encoded
 from .._disk.calls import closing, digest_of_file, open_file
-from .._disk.roots import is_there
+from .._disk.locations import Root
+from .._disk.roots import is_there, open_spot
 from .._disk.sources import Source, open_source
 from .._disk.tree import Folders, Tree
 from .contents import SMALL, Contents
 from .copies import drop_damaged
-from .look import opened, view_of
+from .known import find, known, opened
+from .look import view_of
 from .outcome import Outcome
-from .reader import LedgerReader, known
+from .reader import LedgerReader
 from .session import Session
 from .shelf import file_of, take
 from .turns import apply_all, batches
@@ -73,7 +75,7 @@ class Healing(msgspec.Struct, frozen=True):
 class _Shelf(NamedTuple):
     """The copies of one mirror: its root, and what takes a small one out."""
 
-    tree: Tree
+    tree: Folders
     take_small: Callable[[bytes], bytes | None]
 
     def take(self, digest: bytes) -> bytes:
@@ -124,9 +126,9 @@ class _Copy(NamedTuple):
 
 
 class _Scene(NamedTuple):
-    """All that paths are healed from: the opened root, their rows, and the source of ``sync``."""
+    """All that paths are healed from: the root, if it is there, rows, the source of ``sync``."""
 
-    tree: Tree
+    tree: Folders
     ledger: LedgerReader
     rows: dict[Name, Row]
     synced: str
@@ -172,10 +174,18 @@ def _is_left(problem: FsMirrorError | None) -> bool:
     return isinstance(problem, NotAtHandError)
 
 
+def _opened(root: Root) -> contextlib.AbstractContextManager[Folders]:
+    """Opens a root; if it is gone, only its state folder."""
+    if is_there(str(root)):
+        return opened(root)
+    fd = open_spot(find(root).spot)
+    return contextlib.closing(Folders(fd, str(root), os.dup(fd)))
+
+
 @contextlib.contextmanager
-def _scene(root: str, names: Collection[Name]) -> Iterator[_Scene]:
+def _scene(root: Root, names: Collection[Name]) -> Iterator[_Scene]:
     """Opens all that paths are healed from."""
-    with opened(root) as tree, known(root) as ledger, contextlib.ExitStack() as until:
+    with _opened(root) as tree, known(root) as ledger, contextlib.ExitStack() as until:
         rows = {name: row for name, row in ledger.rows_named(names).items() if row.declared}
         source, path = None, ledger.noted(SYNC_SOURCE)
         if path and is_there(path):
@@ -202,7 +212,7 @@ def heal(
     if not names:
         return Healing()
     session.run(lambda _tree, _ledger: None, create=True)  # Recovers what was interrupted.
-    with _scene(session.root, names) as scene:
+    with _scene(session.location, names) as scene:
 
         def take_small(digest: bytes) -> bytes | None:
             ledger = session.ledger  # Another one after each batch if its file was replaced.
@@ -247,7 +257,7 @@ def _log_healed(scene: _Scene, healed: list[str]) -> None:
         _log.info("%s: healed from %s: %s%s", scene.tree.path, origin, shown, more)
 
 
-def foresee(root: str, names: Collection[Name]) -> Healing:
+def foresee(root: Root, names: Collection[Name]) -> Healing:
     """Tells what :func:`heal` would do; changes nothing.
 
     Args:
@@ -260,12 +270,15 @@ def foresee(root: str, names: Collection[Name]) -> Healing:
     """
     with (
         _scene(root, names) as scene,
-        contextlib.closing(Contents(root, changes=False)) as contents,
+        contextlib.closing(Contents(find(root).spot.path, changes=False)) as contents,
     ):
         intents = [*scene.intents(_Shelf(scene.tree, partial(take, scene.tree, contents)))]
 
         def plan(some: list[Intent]) -> Plan:
-            return make_plan(some, view_of(scene.tree, scene.ledger, some, read=True))
+            tree = scene.tree
+            if not isinstance(tree, Tree):
+                return make_plan(some, View({}, {}))
+            return make_plan(some, view_of(tree, scene.ledger, some, read=True))
 
         whole = plan(intents)
         problems: dict[Name, FsMirrorError] = {Name(each.path): each for each in whole.failures}

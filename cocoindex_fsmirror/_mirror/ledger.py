@@ -1,4 +1,4 @@
-"""The ledger: the last-written states, in ``<root>/.fsmirror/ledger.sqlite3``.
+"""The ledger: the last-written states, in ``ledger.sqlite3`` of the state folder.
 
 The engine forgets the children of a directory that is no longer declared, so
 without the ledger nobody could tell our files from the user's. SQLite in WAL mode
@@ -25,12 +25,12 @@ from .._core.names import Name, leaf
 from .._core.owners import Owner
 from .._core.ownership import Policies
 from .._core.rows import Displaced, Pending, Row, packed
+from .._core.states import inode_of
 from .._core.text import external
-from .._disk.tree import inode_of
 from .contents import Contents
 from .database import GIVEN, decoded, opened, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, migrate
-from .reader import FIELDS, LedgerReader
+from .reader import FIELDS, MOVED_FROM, LedgerReader, root_of
 
 __all__ = ["Ledger"]
 
@@ -48,28 +48,28 @@ class Ledger(LedgerReader):
     is_crowded = False  # True if the disk was full in this update: it makes no more copies.
 
     @classmethod
-    def open(cls, path: str, folder: int, *, network: bool) -> Ledger:
+    def open(cls, path: str, folder: int, root: str, *, network: bool) -> Ledger:
         """Opens the ledger for writing; an empty file becomes one.
 
         Args:
-            path: The path of the root.
-            folder: The descriptor of our folder in it, opened without following a link.
-            network: True if the root is on a network file system, where WAL does not work.
+            path: The path of the state folder.
+            folder: Its descriptor, opened without following a link.
+            root: The path of the root.
+            network: True if the folder is on a network file system, where WAL does not work.
 
         Raises:
             CorruptLedgerError: The file is damaged, or no ledger.
             FileNotFoundError: There is no file.
             LedgerError: A newer release wrote it, or SQLite fails.
         """
-        file = os.path.join(path, LEDGER)
+        file = os.path.join(path, leaf(LEDGER))
         with translated(file), contextlib.ExitStack() as until:
-            connection, there = opened(path, LEDGER, folder, "mode=rw")
+            connection, there = opened(file, folder, "mode=rw")
             until.enter_context(contextlib.closing(connection))
             origin = origin_of(there, leaf(GITIGNORE), folder)
             ledger = cls(connection, inode_of(there), file, origin)
             found = check_format(connection, file)
-            if network:
-                ledger._synchronous = "FULL"
+            ledger._synchronous = "FULL" if network else "NORMAL"
             connection.execute(f"PRAGMA journal_mode={'DELETE' if network else 'WAL'}")
             connection.execute(f"PRAGMA synchronous={ledger._synchronous}")
             if not found:
@@ -77,15 +77,14 @@ class Ledger(LedgerReader):
             elif found < FORMAT:
                 with ledger.transaction(), decoded(file):
                     migrate(connection, found)
-            ledger._check_all()
+            ledger._check_all(root)
             until.pop_all()
         return ledger
 
     @cached_property
     def contents(self) -> Contents:
         """The small copies beside the ledger."""
-        root = self.file.removesuffix(LEDGER)
-        return Contents(root, network=self._synchronous == "FULL")
+        return Contents(os.path.dirname(self.file), network=self._synchronous == "FULL")
 
     def close(self) -> None:
         """Closes the database, and that of the copies."""
@@ -97,25 +96,27 @@ class Ledger(LedgerReader):
         with translated(self.file):
             check_format(self._connection, self.file)
 
-    def _check_all(self) -> None:
+    def _check_all(self, root: str) -> None:
         """Refuses a damaged ledger; does not believe the signatures in a copied one."""
         self.check()
-        deque(self.names(), maxlen=0)
-        execute = self._connection.execute
+        deque(self.names(), 0)
         if not self.is_believed:
             if not self.is_empty() or self.owners():
                 _log.warning("%s: was copied or restored; every file is read anew", self.file)
             self.distrust()
+            self.set_meta(MOVED_FROM, "")
             for owner in self.owners().values():
                 self.set_owner(owner)
         if self.get_meta("origin") != self.origin:
             self.set_meta("origin", self.origin)
-            execute("DELETE FROM meta WHERE key = 'inode'")
-        if self.get_meta("file") not in (None, self.file):
+            self._connection.execute("DELETE FROM meta WHERE key = 'inode'")
+        if root_of(self) not in ("", root):
             # We made the root, but not the folders above it here: teardown must leave those.
-            execute("UPDATE meta SET value = 1 WHERE key = 'made' AND value > 1")
+            self.set_meta("made", min(1, int(str(self.get_meta("made") or 0))))
         if self.get_meta("file") != self.file:
             self.set_meta("file", self.file)
+        if root_of(self) != root:
+            self.set_meta("root", root)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

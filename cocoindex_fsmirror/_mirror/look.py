@@ -5,12 +5,10 @@ A file is not read if its signature proves its content, as :func:`._core.states.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from .._core.errors import RootError
 from .._core.intents import Intent
 from .._core.names import ROOT, Folding, Name, folders_above, parent
 from .._core.plan import View
@@ -26,9 +24,9 @@ from .._core.states import (
     Signature,
     is_older,
     proves,
+    signature_of,
 )
-from .._disk.roots import open_root
-from .._disk.tree import Tree, signature_of
+from .._disk.tree import Tree
 from .reader import LedgerReader
 
 __all__ = [
@@ -37,28 +35,12 @@ __all__ = [
     "is_folder",
     "is_held",
     "look_at",
-    "opened",
     "record",
     "spelling",
     "view_of",
 ]
 
 _LONGEST_TICK: Final = 10_000_000  # nanoseconds: a kernel with HZ=100
-
-
-@contextlib.contextmanager
-def opened(root: str) -> Iterator[Tree]:
-    """Opens a root, to be looked at only.
-
-    Raises:
-        RootError: The root can't be read.
-    """
-    with contextlib.closing(open_root(root)[0]) as tree:
-        try:
-            yield tree
-        except OSError as error:
-            problem = f"can't be looked at: {error.strerror or error}"
-            raise RootError(root, problem, "check the file system, then look again") from error
 
 
 def look_at(tree: Tree, name: Name, row: Row | None, *, read: bool = False) -> Actual:

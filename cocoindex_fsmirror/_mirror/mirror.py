@@ -7,7 +7,8 @@ locks it for that time.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import PurePath
 from typing import get_args
@@ -22,6 +23,7 @@ from .._core.names import Name, ancestors, parse_name
 from .._core.ownership import CopyPolicy, OnConflict, Policies
 from .._core.states import Kind
 from .._core.text import encoded
+from .._disk.locations import Location
 from .backups import Backup, list_backups
 from .batch import begin
 from .brake import Limit, check_limit
@@ -29,8 +31,9 @@ from .comparison import Comparison, check_removals
 from .copies import size_of_copies
 from .drift import differences, find_drift, observe
 from .heal import Healing, foresee, in_doubt
+from .known import located, mirrored, noted
 from .outcome import Outcome
-from .reader import mirrored, noted
+from .session import PATIENCE
 from .turns import apply_all
 from .update import Update
 from .writer import Writer
@@ -68,16 +71,43 @@ class Mirror(Writer):
 
     Args:
         root: The directory, which need not exist yet.
+        state: The state directory: ledger and copies are kept in a folder of it that is named
+            after the root, instead of in the root, and move there from the root. The root itself
+            stands for that. By default they are where a note in the root tells, or in the root.
+        state_note: True to leave a note in the root that tells where the state directory is, so
+            that commands find it by themselves.
         patience: The longest time to wait for another writer, in seconds.
         on_outcome: Called with the outcome of each batch, also if some of its paths failed.
         on_bytes: Called with 0 when a batch begins, and then with the number of bytes that
             were staged. An exception of it stops the batch: nothing of it is applied.
 
     Attributes:
+        location: Where the mirror is.
         root: The absolute path of the directory.
         session: The session in which it is changed.
         epochs: The epochs of owners after the last batch.
+
+    Raises:
+        LedgerError: Somebody else may have left that note.
+        RootError: The state directory is inside of the root.
     """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        state: str | os.PathLike[str] | None = None,
+        state_note: bool = False,
+        patience: float = PATIENCE,
+        on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
+        on_bytes: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        if not isinstance(root, Location):
+            named = None if state is None else os.path.abspath(state)
+            root = located(os.path.abspath(root), named)
+            if state is not None:
+                root = root.declared(("",), is_noted=state_note)
+        super().__init__(root, patience=patience, on_outcome=on_outcome, on_bytes=on_bytes)
 
     def status(self) -> Status:
         """Counts what is managed.
@@ -85,9 +115,9 @@ class Mirror(Writer):
         Raises:
             RootError: The directory is no mirror.
         """
-        with mirrored(self.root) as ledger:
+        with mirrored(self.location) as ledger:
             owners, files, folders, size, updated_ns, copied = ledger.figures()
-        copies = size_of_copies(self.root)
+        copies = size_of_copies(self.location)
         return Status(self.root, owners, files, folders, size, updated_ns, copied, copies)
 
     def managed(self, owner: str = "") -> list[str]:
@@ -99,7 +129,7 @@ class Mirror(Writer):
         Raises:
             RootError: The directory is no mirror.
         """
-        with mirrored(self.root) as ledger:
+        with mirrored(self.location) as ledger:
             return list(ledger.names("kind <> ? AND ? IN ('', owner)", Kind.DIR, owner))
 
     def verify(self, *, content: bool = False) -> list[str]:
@@ -112,8 +142,8 @@ class Mirror(Writer):
             LedgerError: The ledger can't be read.
             RootError: The directory is no mirror.
         """
-        with mirrored(self.root):
-            return sorted(find_drift(self.root, content=content).names, key=encoded)
+        with mirrored(self.location):
+            return sorted(find_drift(self.location, content=content).names, key=encoded)
 
     def backups(self) -> list[Backup]:
         """Lists the backups: foreign bytes that had to make way, the oldest first.
@@ -121,7 +151,7 @@ class Mirror(Writer):
         Raises:
             RootError: The root can't be read.
         """
-        return list_backups(self.root)
+        return list_backups(self.location)
 
     def observe(self, *, content: bool = False) -> DriftReport:
         """Looks for drift; changes nothing at all.
@@ -129,7 +159,7 @@ class Mirror(Writer):
         Args:
             content: Read every file, instead of trusting an unchanged ``lstat``.
         """
-        return observe(self.root, content=content)
+        return observe(self.location, content=content)
 
     def heal(
         self,
@@ -160,14 +190,14 @@ class Mirror(Writer):
         if isinstance(names, str):
             raise TypeError(f"names: {names!r} is a string; give a list of paths")
         wanted = None if names is None else {parse_name(name) for name in names}
-        with mirrored(self.root) as ledger:
+        with mirrored(self.location) as ledger:
             ledger.check()
-            drift = [Name(each.name) for each in differences(self.root, content=content)]
+            drift = [Name(each.name) for each in differences(self.location, content=content)]
             names_above = ((name, {name, *ancestors(name)}) for name in drift)
             found = {n for n, above in names_above if wanted is None or wanted & above}
             doubted = in_doubt(ledger, found)
         sure = found - doubted.keys()
-        healing = foresee(self.root, sure) if dry_run else self.heal_paths(sure)
+        healing = foresee(self.location, sure) if dry_run else self.heal_paths(sure)
         left = sorted((healing.left | doubted).items(), key=lambda pair: encoded(pair[0]))
         return msgspec.structs.replace(healing, left=dict(left))
 
@@ -217,12 +247,12 @@ class Mirror(Writer):
         check_limit(max_delete)
         yield (files := Update())
         self.create()
-        root, note, declared = self.root, f"update: {by}", files.declared()
-        check_removals(root, noted(root, note), declared, max_delete, "max_delete")
+        here, note, declared = self.location, f"update: {by}", files.declared()
+        check_removals(here, noted(here, note), declared, max_delete, "max_delete")
         owner = self.session.run(
             partial(begin, note=note, by=by, policies=Policies(copies, on_conflict))
         )
-        comparison = Comparison(root, owner, on_conflict, durability != "none")
+        comparison = Comparison(here, owner, on_conflict, durability != "none")
         applied = apply_all(self._apply, comparison.batches(declared))
         if failures := [*applied, *comparison.unread.values()]:
-            raise ApplyError(root, failures)
+            raise ApplyError(self.root, failures)

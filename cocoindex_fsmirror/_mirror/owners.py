@@ -14,9 +14,11 @@ from typing import NamedTuple
 from .._core.errors import RootError
 from .._core.owners import Declarer, Epoch, Owner
 from .._disk.calls import coarse_now_ns, identity_of
+from .._disk.locations import Root
 from .._disk.tree import Tree
+from .known import mirrored
 from .ledger import Ledger
-from .reader import LedgerReader, mirrored
+from .reader import LedgerReader
 
 __all__ = ["OwnerFigures", "admit", "check_database", "doubt", "may_tear_down", "owners"]
 
@@ -130,7 +132,7 @@ def _has_come_for(younger: Owner, owner: Owner) -> bool:
     return younger is not owner and not owner.declarer.has_file_of(younger.declarer)
 
 
-def owners(root: str) -> list[OwnerFigures]:
+def owners(root: Root) -> list[OwnerFigures]:
     """Lists the owners in a mirror, in the order of their first updates.
 
     Raises:

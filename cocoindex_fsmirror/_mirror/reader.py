@@ -15,35 +15,34 @@ from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from .._core.errors import CorruptLedgerError, LedgerError, RootError
+from .._core.errors import LedgerError
 from .._core.layout import GITIGNORE, LEDGER, LEDGER_FILES, RELIED_ON
-from .._core.names import ROOT, Name, check_names, leaf
+from .._core.names import RESERVED, ROOT, Name, check_names, leaf
 from .._core.owners import Owner
 from .._core.ownership import Policies, PolicyTable
 from .._core.rows import Displaced, Pending, Row, unpacked
-from .._core.states import Kind
+from .._core.states import Kind, inode_of
 from .._core.text import encoded, external
-from .._disk.ours import opened_ours
-from .._disk.tree import inode_of
+from .._disk.ours import Spot, opened_ours
 from .database import GIVEN, connected, decoded, is_same_origin, opened, origin_of, translated
 from .formats import FORMAT, SCHEMA, check_format, check_whole, migrated_copy
 
 __all__ = [
     "ALL",
     "FIELDS",
+    "MOVED_FROM",
     "PAGE",
     "LedgerReader",
     "Recorded",
     "Span",
     "after",
-    "exists",
-    "known",
-    "mirrored",
-    "noted",
+    "root_of",
 ]
 
 _T = TypeVar("_T")
 FIELDS: Final = ", ".join(Row.__struct_fields__)
+MOVED_FROM: Final = "moved from"
+"""The key of the folder from which a ledger was moved, as long as that is not emptied."""
 PAGE: Final = 4096
 """Rows that are read at a time where there may be very many."""
 # SQLite opens files by their paths, so that there is no ledger where a path is too long.
@@ -98,8 +97,8 @@ class LedgerReader:
         self.is_copy = is_copy
 
     @classmethod
-    def peek(cls, path: str) -> Self:
-        """Opens the ledger of a root for reading; an empty one in memory if there is none.
+    def peek(cls, spot: Spot) -> Self:
+        """Opens the ledger in a state folder for reading; an empty one in memory if there is none.
 
         Changes nothing. A file without tables is no ledger yet: the first writer makes them in
         one step. Without a write-ahead log nobody has it open, so that not even the lock files of
@@ -108,10 +107,10 @@ class LedgerReader:
         Raises:
             LedgerError: A newer release wrote it, it is damaged, or this user may not look.
         """
-        file = os.path.join(path, LEDGER)
+        file = os.path.join(spot.path, leaf(LEDGER))
         try:
-            with opened_ours(path, RELIED_ON) as (folder, linked):
-                return cls._peek(path, folder, linked)
+            with opened_ours(spot, RELIED_ON) as (folder, linked):
+                return cls._peek(file, folder, linked)
         except OSError as error:
             if error.errno in _NO_LEDGER:
                 return cls.empty()
@@ -119,9 +118,8 @@ class LedgerReader:
             raise LedgerError(f"{file}: can't be read: {error.strerror} ({hint})") from error
 
     @classmethod
-    def _peek(cls, root: str, folder: int, linked: set[Name]) -> Self:
+    def _peek(cls, file: str, folder: int, linked: set[Name]) -> Self:
         """Opens the ledger in our own folder for reading."""
-        file = os.path.join(root, LEDGER)
         options = "mode=ro&immutable=1"
         with contextlib.suppress(FileNotFoundError):
             os.stat(f"{leaf(LEDGER)}-wal", dir_fd=folder, follow_symlinks=False)
@@ -130,7 +128,7 @@ class LedgerReader:
             problem = "is in use, and has hard links elsewhere (update once, which replaces it)"
             raise LedgerError(f"{file}: {problem}")
         with translated(file), contextlib.ExitStack() as until:
-            connection, found = opened(root, LEDGER, folder, options)
+            connection, found = opened(file, folder, options)
             until.enter_context(contextlib.closing(connection))
             origin = origin_of(found, leaf(GITIGNORE), folder)
             version = check_format(connection, file)
@@ -322,38 +320,8 @@ class LedgerReader:
             return msgspec.convert(found, kind, strict=False)
 
 
-def known(root: str) -> contextlib.closing[LedgerReader]:
-    """Opens the ledger of a root for reading; an empty one where there is no mirror."""
-    return contextlib.closing(LedgerReader.peek(root))
-
-
-@contextlib.contextmanager
-def mirrored(root: str) -> Iterator[LedgerReader]:
-    """Opens the ledger of a mirror for reading.
-
-    Raises:
-        RootError: The directory is no mirror.
-    """
-    with known(root) as ledger:
-        if not ledger.inode:
-            raise RootError(root, "is no mirror", "it has no ledger")
-        yield ledger
-
-
-def exists(root: str) -> bool:
-    """True if a directory has a ledger, which may be damaged.
-
-    Raises:
-        LedgerError: A newer release wrote it, or this user may not look.
-    """
-    try:
-        with known(root) as ledger:
-            return ledger.inode != 0
-    except CorruptLedgerError:
-        return True
-
-
-def noted(root: str, key: str) -> str:
-    """Returns the text that was noted under a key in a mirror; empty if there is none."""
-    with known(root) as ledger:
-        return ledger.noted(key)
+def root_of(ledger: LedgerReader) -> str:
+    """Returns the path of the root when it was last opened for writing; empty if unknown."""
+    file = str(ledger.get_meta("file") or "")
+    told = file.removesuffix(f"/{RESERVED}/{leaf(LEDGER)}")  # Of before a state directory.
+    return str(ledger.get_meta("root") or (told if told != file else ""))

@@ -29,16 +29,28 @@ from .._core.layout import (
     corrupt_ledger,
     is_engine,
 )
-from .._core.names import ROOT, Name, leaf
+from .._core.names import ROOT, STATE, Name, leaf
 from .._core.states import ABSENT
-from .._disk.homes import mount_of, stamp_now, try_abilities
+from .._disk.homes import leave_root, mount_of, stamp_now, try_abilities
+from .._disk.locations import Location, Root
 from .._disk.ours import check_ours, renew
-from .._disk.roots import hold, lock, make_mappable, open_root, sync_above
+from .._disk.roots import (
+    hold,
+    lock,
+    make_mappable,
+    make_spot,
+    open_root,
+    read_abilities,
+    sync_above,
+)
 from .._disk.tree import Tree
 from .copies import restock
+from .known import Found, check_alone, find
 from .ledger import Ledger
+from .look import entries
 from .recover import recover
 from .shelf import remove_misplaced
+from .state_folder import end_move, enter_state, move, tell_state
 
 __all__ = ["PATIENCE", "Session", "held"]
 
@@ -52,18 +64,22 @@ class Session:
     """The only way to change a root; the ledger stays open between batches.
 
     Args:
-        root: The path of the root.
+        root: The root.
         patience: The longest time to wait for another writer, in seconds.
 
     Attributes:
+        location: Where the mirror is.
         root: The path of the root.
         ledger: The ledger of the root, while it is open.
+        found: Its state folder, as it was found last.
     """
 
-    def __init__(self, root: str, patience: float = PATIENCE) -> None:
-        self.root = root
+    def __init__(self, root: Root, patience: float = PATIENCE) -> None:
+        self.location = Location.of(root)
+        self.root = self.location.root
         self.ledger: Ledger | None = None
         self._patience = patience
+        self.found = Found(self.location.spot, self.location.spot)
         self._mutex = threading.RLock()
 
     def close(self) -> None:
@@ -122,13 +138,20 @@ class Session:
             with contextlib.closing(tree):
                 lock(tree, self._patience)
                 if _is_at(tree, self.root):  # Else the root was replaced while we waited.
-                    _prepare_folder(tree)
-                    yield tree, made
+                    self.found = _prepared(tree, self.location)
+                    try:
+                        yield tree, made
+                    finally:
+                        leave_root(tree)
                     return
 
     def _recovered(self, tree: Tree, made: int, *, durable: bool) -> Ledger:
         """Opens the ledger, and settles what an interrupted batch left."""
         ledger = self._open_ledger(tree)
+        if self.found.spot != self.found.goal and move(tree, ledger, self.location, self.found):
+            self.close()
+            self.found = self.found._replace(spot=self.found.goal)
+            ledger = self._open_ledger(tree)
         if made:
             ledger.set_meta("made", made)  # Teardown removes as many folders.
             if durable:
@@ -143,34 +166,49 @@ class Session:
     def _open_ledger(self, tree: Tree) -> Ledger:
         """Opens the ledger of the root, anew if its file is another one than at the last batch."""
         remove_misplaced(tree)
-        folder = tree.folder(FOLDER)
-        if check_ours(folder, tree.path, RELIED_ON) & {*LEDGER_FILES, *COPIES_FILES}:
+        folder, path = tree.folder(STATE), self.found.spot.path
+        if tree.is_apart and tree.stat(FOLDER) is not None:
+            check_ours(tree.folder(FOLDER), os.path.join(self.root, FOLDER), RELIED_ON)
+        if check_ours(folder, path, RELIED_ON) & {*LEDGER_FILES, *COPIES_FILES}:
             for name in (SHARED_MEMORY, COPIES_SHARED_MEMORY):  # SQLite makes them anew.
                 tree.remove_file(name)
             renew(folder, (*LEDGER_FILES, *COPIES_FILES))
-        there = tree.signature(LEDGER)
-        if self.ledger is not None and there is not None and there.inode == self.ledger.inode:
-            self.ledger.check_format()
-            return self.ledger
+        there, file = tree.signature(LEDGER), os.path.join(path, leaf(LEDGER))
+        ledger, inode = self.ledger, there.inode if there is not None else 0
+        if ledger is not None and (inode, file) == (ledger.inode, ledger.file):
+            ledger.check_format()
+            return ledger
         self.close()
         tree.make_file(LEDGER)
-        if tree.can_syncfs:
+        if tree.state_syncs:
             make_mappable(tree, SHARED_MEMORY)
-        self.ledger = Ledger.open(self.root, tree.folder(FOLDER), network=not tree.can_syncfs)
-        for name in filter(is_engine, tree.names_in(FOLDER)):  # Earlier releases left it.
+        network = not tree.state_syncs
+        self.ledger = Ledger.open(path, tree.folder(STATE), self.root, network=network)
+        check_alone(self.root, self.found, self.ledger)
+        if self.found.spot == self.found.goal:
+            if (origin := end_move(tree, self.ledger)) is not None:
+                self.found = self.found._replace(spot=origin)
+                enter_state(tree, origin)
+                return self._open_ledger(tree)
+            tell_state(tree, self.location)
+        for name in filter(is_engine, entries(tree, FOLDER)):  # Earlier releases left it.
             with contextlib.suppress(OSError):
                 tree.remove_all(name)
         return self.ledger
 
 
 @contextlib.contextmanager
-def held(session: Session) -> Iterator[None]:
+def held(session: Session, *, create: bool = False) -> Iterator[None]:
     """Locks a root against others that call this function, for longer than a batch.
+
+    Args:
+        session: The session of the root.
+        create: True to make a missing root.
 
     Raises:
         LockedError: Another process holds the lock; the message names it.
     """
-    fd = session.run(lambda tree, _ledger: hold(tree, LOCK))
+    fd = session.run(lambda tree, _ledger: hold(tree, LOCK), create=create)
     try:
         yield
     finally:
@@ -185,22 +223,28 @@ def _is_at(tree: Tree, path: str) -> bool:
         return False
 
 
-def _prepare_folder(tree: Tree) -> None:
-    """Makes our folder in a root, which has to be writable."""
+def _prepared(tree: Tree, location: Location) -> Found:
+    """Finds the state folder of a locked root, or makes it; the root has to be writable."""
     hint = "choose another root, or give this user write access"
     if os.fstatvfs(tree.fd).f_flag & os.ST_RDONLY:
         raise RootError(tree.path, "is on a read-only file system", "remount it writable")
+    found = find(location)
+    if found.is_apart:
+        tree.take_state(make_spot(found.spot))
+        read_abilities(tree)
     try:
-        tree.make_folder(FOLDER, 0o700)
+        if not found.is_apart:
+            tree.make_folder(FOLDER, 0o700)
         if tree.look(LEDGER).state is ABSENT:  # The ledger is made last.
             tree.remove_file(GITIGNORE)  # A crash may have torn it.
             tree.make_file(GITIGNORE, b"*\n")
-        is_elsewhere = mount_of(tree, FOLDER) != ROOT
+        is_elsewhere = tree.stat(FOLDER) is not None and mount_of(tree, FOLDER) != ROOT
     except OSError as error:
         raise RootError(tree.path, f"can't be written: {error.strerror}", hint) from error
     if is_elsewhere:
         problem = f"has its {FOLDER} on another mount, from where nothing can be renamed into place"
         raise RootError(tree.path, problem, "unmount it")
+    return found
 
 
 def _set_aside(tree: Tree, error: CorruptLedgerError) -> None:

@@ -15,14 +15,14 @@ from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple, Protocol
 
 from .._core.errors import CorruptLedgerError, LedgerError
-from .._core.layout import COPIES, COPIES_FILES, FOLDER, LARGE_COPIES
-from .._core.names import Name, join, leaf
+from .._core.layout import COPIES, COPIES_FILES, LARGE_COPIES
+from .._core.names import STATE, Name, join, leaf
 from .._core.ownership import CopyPolicy
 from .._core.states import Content, digest_of
 from .._disk.calls import FULL
 from .._disk.copies import clone_file, copy_file, read_file
 from .._disk.staging import reserved
-from .._disk.tree import Tree
+from .._disk.tree import Folders, Tree
 from .contents import SMALL, Contents
 
 __all__ = [
@@ -151,7 +151,7 @@ def _store(tree: Tree, ledger: Records, small: Mapping[bytes, bytes]) -> Abstrac
     """Stores small contents; returns their digests."""
     if small:
         tree.make_file(COPIES)
-        ledger.contents.insert(tree.folder(FOLDER), small)
+        ledger.contents.insert(tree.folder(STATE), small)
     return small.keys()
 
 
@@ -186,10 +186,10 @@ def large_copies(tree: Tree) -> list[Name]:
     return []
 
 
-def take(tree: Tree, contents: Contents, digest: bytes) -> bytes | None:
+def take(tree: Folders, contents: Contents, digest: bytes) -> bytes | None:
     """Returns a small content; ``None`` if there is no sound copy of it."""
     try:
-        return contents.take(tree.folder(FOLDER), digest)
+        return contents.take(tree.folder(STATE), digest)
     except (LedgerError, OSError):
         return None
 
@@ -198,7 +198,7 @@ def _digests(tree: Tree, ledger: Records) -> set[bytes]:
     """Returns the digests of all contents with a copy, which may be damaged."""
     found = set[bytes]()
     if tree.stat(COPIES) is not None:
-        found = ledger.contents.digests(tree.folder(FOLDER))
+        found = ledger.contents.digests(tree.folder(STATE))
     for name in large_copies(tree):
         with contextlib.suppress(ValueError):  # A crash left what has another name.
             found.add(bytes.fromhex(leaf(name)))
@@ -211,7 +211,7 @@ def remove(tree: Tree, ledger: Records, digests: Collection[bytes]) -> None:
         return
     try:
         if tree.stat(COPIES) is not None:
-            ledger.contents.remove(tree.folder(FOLDER), digests)
+            ledger.contents.remove(tree.folder(STATE), digests)
         if tree.stat(LARGE_COPIES) is not None:
             for digest in digests:
                 tree.remove_all(file_of(digest))

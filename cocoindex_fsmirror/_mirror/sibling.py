@@ -10,10 +10,12 @@ from typing import NamedTuple
 from .._core.attributes import Attributes
 from .._core.names import Name
 from .._core.states import Kind, Signature
+from .._disk.locations import Root
 from .._disk.sources import Source
 from .._disk.tree import Tree
-from .look import is_held, opened
-from .reader import LedgerReader, known
+from .known import known, opened
+from .look import is_held
+from .reader import LedgerReader
 
 __all__ = ["Sibling", "opened_sibling"]
 
@@ -52,7 +54,7 @@ class Sibling(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened_sibling(root: str) -> Iterator[Sibling | None]:
+def opened_sibling(root: Root) -> Iterator[Sibling | None]:
     """Opens a sibling; ``None`` without a path.
 
     Raises:

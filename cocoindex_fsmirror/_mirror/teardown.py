@@ -9,30 +9,23 @@ from collections.abc import Callable, Collection
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError, CorruptLedgerError
-from .._core.layout import (
-    ABILITIES,
-    COPIES_FILES,
-    FOLDER,
-    GITIGNORE,
-    LARGE_COPIES,
-    LEDGER_FILES,
-    LOCK,
-    STAGING,
-    backups_of,
-)
-from .._core.names import ROOT
+from .._core.layout import FOLDER, NOTE, STAGING, backups_of
+from .._core.names import ROOT, STATE
 from .._core.owners import NOBODY, Declarer, Epoch
 from .._core.rows import Displaced, Row
 from .._core.states import Kind
-from .._disk.roots import is_there, remove_root
+from .._disk.homes import leave_root
+from .._disk.locations import Root
+from .._disk.roots import is_there, remove_root, remove_spot
 from .._disk.tree import Tree
 from .batch import apply_intents, removal
 from .brake import Brake
+from .known import Found, exists, find, known
 from .ledger import Ledger
 from .outcome import Outcome
 from .owners import may_tear_down
-from .reader import known
 from .session import Session
+from .state_folder import remove_state
 
 __all__ = ["remove_undeclared", "tear_down"]
 
@@ -62,10 +55,11 @@ def tear_down(
         ApplyError: Some paths could not be removed.
         RootError: The root can't be used; one that is gone is no error.
     """
-    if not is_there(session.root):
+    is_gone = not is_there(session.root)
+    if is_gone and not (find(session.location).is_apart and exists(session.location)):
         _log.info("%s: is gone already", session.root)
         return Outcome()
-    if owner is not None and not _may_begin(session.root, owner, acting):
+    if owner is not None and not _may_begin(session.location, owner, acting):
         return Outcome()
 
     def act(tree: Tree, ledger: Ledger) -> Outcome:
@@ -82,7 +76,7 @@ def tear_down(
                 tree.sync()
         return outcome
 
-    outcome = session.run(act)
+    outcome = session.run(act, create=is_gone)  # To be locked, and removed again.
     if outcome.failures:
         raise ApplyError(session.root, outcome.failures)
     return outcome
@@ -141,14 +135,14 @@ def remove_undeclared(
     return settled
 
 
-def _may_begin(root: str, owner: str, acting: Declarer) -> bool:
+def _may_begin(root: Root, owner: str, acting: Declarer) -> bool:
     """True if there is something that an owner may remove; changes nothing, not even a ledger."""
     try:
         with known(root) as ledger:
             if not ledger.owners() and ledger.is_empty():  # A teardown that was cut off goes on.
-                return os.path.lexists(os.path.join(root, FOLDER))
+                return os.path.lexists(find(root).spot.path)
             is_known = owner in ledger.owners() or ledger.rows_of(owner) or ledger.pending()
-            return bool(is_known) and may_tear_down(root, ledger, owner, acting)
+            return bool(is_known) and may_tear_down(str(root), ledger, owner, acting)
     except CorruptLedgerError as error:
         _log.warning("%s: nothing was removed, since the ledger is damaged: %s", root, error)
         return False
@@ -183,22 +177,25 @@ def _remove_our_folder(session: Session, tree: Tree, ledger: Ledger) -> None:
     made = ledger.get_meta("made")
     session.close()
     try:
-        _empty_our_folder(tree, made)
+        _empty_our_folder(tree, made, session.found)
     except OSError as error:
         problem = "%s: %r can't be removed: %s; remove it yourself"
         _log.warning(problem, tree.path, FOLDER, error.strerror)
 
 
-def _empty_our_folder(tree: Tree, made: object) -> None:
+def _empty_our_folder(tree: Tree, made: object, found: Found) -> None:
     """Removes what is in our folder, then itself, and then the folders made for the root."""
-    tree.remove_all(LARGE_COPIES)
     for inner in (STAGING, backups_of(ROOT)):
         tree.remove_folder(inner)
-    files = {*LEDGER_FILES, *COPIES_FILES, LOCK, ABILITIES}
-    rest = set(tree.names_in(FOLDER)) - files - {GITIGNORE}
-    for name in files if rest else (*files, GITIGNORE):
-        tree.remove_file(name)
-    if rest:
-        _log.info("%s: %s stays, since it holds backups or other files", tree.path, FOLDER)
-    elif tree.remove_folder(FOLDER) and isinstance(made, int):
+    is_empty = remove_state(tree, STATE)
+    if is_empty and found.is_apart:
+        remove_spot(found.spot)
+        tree.remove_file(NOTE)
+        leave_root(tree)
+    elif is_empty:
+        tree.remove_folder(FOLDER)
+    if not is_empty or tree.stat(FOLDER) is not None:
+        stays = FOLDER if is_empty else found.spot.path
+        _log.info("%s: %s stays, since it holds backups or other files", tree.path, stays)
+    elif isinstance(made, int):
         remove_root(tree.path, made)

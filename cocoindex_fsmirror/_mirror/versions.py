@@ -12,8 +12,9 @@ import string
 from typing import Final
 
 from .._core.errors import RootError
+from .._disk.locations import Location
 from .._disk.roots import point_link
-from .reader import exists, noted
+from .known import exists, located, noted
 from .session import Session
 
 __all__ = ["MOST", "Versions"]
@@ -28,6 +29,8 @@ class Versions:
 
     Args:
         link: The absolute path of the link, which need not exist yet.
+        state: The absolute path of the state directory of all versions; by default each has its
+            state in it.
 
     Attributes:
         link: As it was given.
@@ -36,14 +39,19 @@ class Versions:
         RootError: Something else is there, or a link that points elsewhere.
     """
 
-    def __init__(self, link: str) -> None:
+    def __init__(self, link: str, state: str | None = None) -> None:
         self.link = link
+        self._state = state
         self._names = [f"{os.path.basename(link)}.{letter}" for letter in string.ascii_lowercase]
         self.current()
 
     def path_of(self, name: str) -> str:
         """Returns the path of a version."""
         return os.path.join(os.path.dirname(self.link), name)
+
+    def at(self, name: str) -> Location:
+        """Returns the location of a version."""
+        return located(self.path_of(name), self._state)
 
     def current(self) -> str:
         """Returns the name of the version that the link points to; empty if there is no link.
@@ -69,8 +77,8 @@ class Versions:
         Raises:
             LedgerError: A ledger can't be read.
         """
-        paths = {name: self.path_of(name) for name in self._names}
-        found = {name: noted(path, _NOTE) for name, path in paths.items() if exists(path)}
+        places = {name: self.at(name) for name in self._names}
+        found = {name: noted(at, _NOTE) for name, at in places.items() if exists(at)}
         return {name: int(number) for name, number in found.items() if number.isdecimal()}
 
     def next(self, keep: int) -> str:

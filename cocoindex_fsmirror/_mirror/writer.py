@@ -15,6 +15,7 @@ from .._core.intents import Intent
 from .._core.names import Name
 from .._core.owners import NOBODY, Declarer, Epoch, Owner
 from .._core.ownership import NO_COPIES, Policies
+from .._disk.locations import Location
 from .._disk.tree import Tree
 from .batch import apply_intents, prepare
 from .brake import Brake
@@ -34,13 +35,14 @@ class Writer:
     """One root directory and its ledger.
 
     Args:
-        root: The directory, which need not exist yet.
+        root: The directory, which need not exist yet, or its location.
         patience: The longest time to wait for another writer, in seconds.
         on_outcome: Called with the outcome of each batch, also if some of its paths failed.
         on_bytes: Called with 0 when a batch begins, and then with the number of bytes that
             were staged. An exception of it stops the batch: nothing of it is applied.
 
     Attributes:
+        location: Where the mirror is.
         root: The absolute path of the directory.
         session: The session in which it is changed.
         epochs: The epochs of owners after the last batch.
@@ -54,8 +56,9 @@ class Writer:
         on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
         on_bytes: Callable[[int], None] = lambda _count: None,
     ) -> None:
-        self.root = os.path.abspath(root)
-        self.session = Session(self.root, patience)
+        here = root if isinstance(root, Location) else Location(os.path.abspath(root))
+        self.location, self.root = here, here.root
+        self.session = Session(here, patience)
         self.epochs: dict[str, Epoch] = {}
         self._on_outcome = on_outcome
         self._on_bytes = on_bytes

@@ -15,7 +15,8 @@ from .._core.intents import Intent
 from .._core.names import ROOT, Name, join
 from .._core.ownership import INHERITED, NO_COPIES, Policies
 from .._core.states import ABSENT, Desired, DirState, FileState, LinkState
-from .specs import Options, RootKey, RootUpdate, Spec
+from .keys import IN_ROOT, RootKey, StateKey
+from .specs import Options, RootUpdate, Spec
 
 __all__ = ["Action", "Change", "Conclude", "Drop", "Mount", "Place", "Single"]
 
@@ -64,12 +65,17 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 class Single(msgspec.Struct, frozen=True):
-    """A file that is declared by itself; its mirror is the folder that holds it."""
+    """A file that is declared by itself; its mirror is the folder that holds it.
+
+    ``former`` are packed keys: where the state folder may be so far.
+    """
 
     path: RootKey
     intent: Intent
     was_dir: bool
     policies: Policies = NO_COPIES
+    state: StateKey = IN_ROOT
+    former: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         return _line(str(self.path), self.intent.desired)
@@ -100,10 +106,11 @@ class Conclude(msgspec.Struct, frozen=True):
 
 
 class Drop(msgspec.Struct, frozen=True):
-    """A root that is no longer declared."""
+    """A root that is no longer declared; ``former`` is as in :class:`Single`."""
 
     root: RootKey
     owner: str
+    former: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         return f"drop {self.root}"

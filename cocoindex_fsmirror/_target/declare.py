@@ -9,29 +9,33 @@ import asyncio
 import contextlib
 import os
 import uuid
+from collections.abc import Iterable
+from operator import methodcaller
 from pathlib import Path, PurePath
-from typing import Any, TypeAlias, Unpack, cast
+from typing import Any, Unpack, cast
 
 import cocoindex as coco
 from cocoindex.connectors import localfs
 from cocoindex.connectors.localfs import FilePath
 
-from .._core.attributes import checked_attributes, checked_content
+from .._core.attributes import check_choice, checked_attributes, checked_content
 from .._core.errors import LedgerError
 from .._core.names import parse_name
 from .._core.owners import Declarer, Owner
 from .._core.states import DirState
+from .._disk.locations import Location, Root
 from .._mirror.brake import Brake
 from .._mirror.drift import has_drifted, observe
-from .._mirror.reader import known
+from .._mirror.known import known
 from .actions import Conclude
 from .dir_target import DirTarget
-from .engine import component_in_use, database_in_use, is_live
+from .engine import component_in_use, database_in_use, is_live, provider_in_use
 from .failures import Failures
 from .handlers import END, ChildHandler
+from .keys import RootKey, StateKey
 from .localfs_guard import guard, take_over
 from .roots import ROOTS
-from .specs import Options, RootKey, RootOptions, RootUpdate, Spec, TargetOptions, state_of
+from .specs import FileOptions, Options, RootOptions, RootUpdate, Spec, Where, state_of
 
 __all__ = [
     "DirTarget",
@@ -44,11 +48,9 @@ __all__ = [
 
 guard(localfs)
 
-_Where: TypeAlias = FilePath | Path | coco.ContextKey[Path]
-
 
 def dir_target(
-    path: _Where, *, create_parent_dirs: bool = True, **options: Unpack[RootOptions]
+    path: Where, *, create_parent_dirs: bool = True, **options: Unpack[RootOptions]
 ) -> coco.TargetState[ChildHandler]:
     """Returns a target state for a directory, to be given to ``coco.mount_target()``.
 
@@ -65,10 +67,12 @@ def dir_target(
         copies: As in :func:`mount_dir_target`.
         exact: As in :func:`mount_dir_target`.
         max_delete: As in :func:`mount_dir_target`.
+        state: As in :func:`mount_dir_target`.
+        state_note: As in :func:`mount_dir_target`.
 
     Raises:
         RootError: The directory can't be used; the error has a hint.
-        TypeError: There is no such option.
+        TypeError: There is no such option, or ``state`` is no path.
         ValueError: An option has an unknown value.
     """
     return _declared(path, create_parent_dirs, options)[0]
@@ -76,7 +80,7 @@ def dir_target(
 
 @coco.fn(version=1)  # Without a version, each edit of the code would rerun components.
 def declare_dir_target(
-    path: _Where, *, create_parent_dirs: bool = True, **options: Unpack[RootOptions]
+    path: Where, *, create_parent_dirs: bool = True, **options: Unpack[RootOptions]
 ) -> DirTarget[coco.PendingS]:
     """Declares a directory target; for use with ``coco.use_mount()``.
 
@@ -89,10 +93,12 @@ def declare_dir_target(
         copies: As in :func:`mount_dir_target`.
         exact: As in :func:`mount_dir_target`.
         max_delete: As in :func:`mount_dir_target`.
+        state: As in :func:`mount_dir_target`.
+        state_note: As in :func:`mount_dir_target`.
 
     Raises:
         RootError: The directory can't be used; the error has a hint.
-        TypeError: There is no such option.
+        TypeError: There is no such option, or ``state`` is no path.
         ValueError: An option has an unknown value.
     """
     state, update = _declared(path, create_parent_dirs, options)
@@ -100,7 +106,7 @@ def declare_dir_target(
 
 
 async def mount_dir_target(
-    path: _Where, *, create_parent_dirs: bool = True, **options: Unpack[RootOptions]
+    path: Where, *, create_parent_dirs: bool = True, **options: Unpack[RootOptions]
 ) -> DirTarget[coco.ResolvedS]:
     """Mounts a directory target and returns it ready to be used.
 
@@ -131,10 +137,15 @@ async def mount_dir_target(
             batches: the one that would exceed the limit is refused as a whole, and
             so is every later one. Up to the limit may be gone by then, and the next
             update may remove as many again. Dropping the directory is not limited.
+        state: A directory for ledger and copies, outside of this one: they are kept in a folder
+            of it that is named after this one, and move there, or back if it is no longer
+            given. By default they are in ``.fsmirror/``. Backups stay there in any case.
+        state_note: True to leave a note in ``.fsmirror/`` that tells where ``state`` is, so that
+            commands find it by themselves.
 
     Raises:
         RootError: The directory can't be used; the error has a hint.
-        TypeError: There is no such option.
+        TypeError: There is no such option, or ``state`` is no path.
         ValueError: An option has an unknown value.
     """
     memory = _memory_of(path)
@@ -149,13 +160,13 @@ async def mount_dir_target(
 
 @coco.fn(version=1)  # Without a version, each edit of the code would rerun components.
 def declare_file(
-    path: _Where,
+    path: Where,
     content: bytes | str,
     *,
     create_parent_dirs: bool = True,
     mode: int | None = None,
     mtime_ns: int | None = None,
-    **options: Unpack[TargetOptions],
+    **options: Unpack[FileOptions],
 ) -> None:
     """Declares a single file, without a directory target.
 
@@ -172,6 +183,8 @@ def declare_file(
             ``"stat"``. A memoized component that is not run does not look.
         on_conflict: As in :func:`mount_dir_target`.
         copies: As in :func:`mount_dir_target`, for :meth:`Mirror.heal`.
+        state: As in :func:`mount_dir_target`; files in one folder need the same.
+        state_note: As in :func:`mount_dir_target`.
 
     Raises:
         InvalidNameError: The name is refused.
@@ -184,9 +197,11 @@ def declare_file(
     key, resolved = _located(path)
     if key.base_dir_key is None or PurePath(key.path).name:
         parse_name(PurePath(key.path).name)
+    place = _place_of(options)
     verify = Options().changed(options, is_root=False).verify
     data, asked = checked_content(content), checked_attributes(mode, mtime_ns)
     folder, name = os.path.split(resolved or "")
+    here = _location_of(folder, place, ()) if resolved else None
     spec = Spec(
         state_of(data, asked),
         create_parent_dirs,
@@ -194,13 +209,14 @@ def declare_file(
         content=data,
         given=options,
         fresh_owner=uuid.uuid4().hex,
-        drifted=bool(resolved) and verify != "none" and has_drifted(folder, parse_name(name)),
+        drifted=here is not None and verify != "none" and has_drifted(here, parse_name(name)),
+        place=place,
     )
-    take_over(resolved, str(key))
+    take_over(resolved, str(key), here)
     coco.declare_target_state(cast("coco.TargetState[None]", ROOTS.target_state(key.stable, spec)))
 
 
-def _memory_of(path: _Where) -> list[Any] | None:
+def _memory_of(path: Where) -> list[Any] | None:
     """Returns the epoch at the end of the last update, as the engine stores it.
 
     The engine stores the value that the list has when the calling component ends, which is after
@@ -216,36 +232,39 @@ def _memory_of(path: _Where) -> list[Any] | None:
 
 
 def _declared(
-    path: _Where,
+    path: Where,
     create_parent_dirs: bool,
     options: RootOptions,
     memory: list[Any] | None = None,
 ) -> tuple[coco.TargetState[ChildHandler], RootUpdate]:
     """Looks for drift; returns the target state of a root, and its update that begins."""
+    place = _place_of(options)
     checked, (key, resolved) = Options().changed(options), _located(path)
-    take_over(resolved, str(key))
-    drift = None
-    if resolved is not None and checked.verify != "none":
-        drift = observe(resolved, content=checked.verify == "content")
+    former, drift, here = {*(memory or ())[2:]} - {b""}, None, None
+    if resolved is not None:
+        here = _location_of(resolved, place, former)
+    take_over(resolved, str(key), here)
+    if here is not None and checked.verify != "none":
+        drift = observe(here, content=checked.verify == "content")
     brake = None if checked.max_delete is None else Brake(checked.max_delete)
-    update = RootUpdate(drift, brake, memory, failures=Failures(at_once=is_live()))
+    update = RootUpdate(drift, brake, memory, place, former, failures=Failures(at_once=is_live()))
     update.declarations.components.add(component_in_use())
     declarer = Declarer(*database_in_use(), str(key))
     spec = Spec(
         DirState(),
         create_parent_dirs,
         given=options,
-        fresh_owner=_owner_at(resolved, declarer) or uuid.uuid4().hex,
+        fresh_owner=_owner_at(here, declarer) or uuid.uuid4().hex,
         update=update,
         declarer=declarer,
+        place=place,
     )
     return ROOTS.target_state(key.stable, spec), update
 
 
-def _located(path: _Where) -> tuple[RootKey, str | None]:
+def _located(path: Where) -> tuple[RootKey, str | None]:
     """Returns the engine's key of a path, and the absolute path if its context is known here."""
-    if not isinstance(path, FilePath):
-        path = FilePath(base_dir=path) if isinstance(path, coco.ContextKey) else FilePath(path)
+    path = _as_file_path(path)
     if path.base_dir is None:
         absolute = os.path.abspath(path.path)
         is_kept = path.path.is_absolute() or _has_absolute_key(absolute)
@@ -256,6 +275,13 @@ def _located(path: _Where) -> tuple[RootKey, str | None]:
     except (LookupError, RuntimeError):
         return key, None
     return key, os.path.abspath(os.path.join(base, path.path))
+
+
+def _as_file_path(path: Where) -> FilePath:
+    """Returns a path, or the directory of a context key, as the engine has them."""
+    if isinstance(path, FilePath):
+        return path
+    return FilePath(base_dir=path) if isinstance(path, coco.ContextKey) else FilePath(path)
 
 
 def _has_absolute_key(root: str) -> bool:
@@ -269,14 +295,39 @@ def _has_absolute_key(root: str) -> bool:
     return any(each.declarer.place == root and each.is_of(acting, root) for each in owners)
 
 
-def _owner_at(root: str | None, acting: Declarer) -> str:
+def _place_of(options: FileOptions) -> StateKey:
+    """Takes the options that tell where the state folder is to be out of all options.
+
+    Raises:
+        TypeError: The state directory is no path.
+    """
+    state, is_noted = options.pop("state", None), options.pop("state_note", False)
+    check_choice("state_note", is_noted, (False, True))
+    if state is None:
+        return StateKey(None, is_noted)
+    if not isinstance(state, (coco.ContextKey, FilePath, Path, str)):
+        raise TypeError(f"state: a path, a FilePath or a ContextKey, not {type(state).__name__}")
+    path = _as_file_path(Path(state) if isinstance(state, str) else state)
+    base = path.base_dir.key if path.base_dir is not None else None
+    return StateKey(RootKey(base, path.path.as_posix()), is_noted)
+
+
+def _location_of(root: str, place: StateKey, former: Iterable[bytes]) -> Location | None:
+    """Returns the location of a root; ``None`` if a context is not known here."""
+    try:
+        return place.locate(root, former, methodcaller("resolve", provider_in_use()))
+    except AttributeError:
+        return None
+
+
+def _owner_at(root: Location | None, acting: Declarer) -> str:
     """Returns the owner for which a declarer carries on that is new to the engine, if one."""
     owners = _owners_at(root) if root is not None else ()
     found = [each.identity for each in owners if each.passes_to(acting)]
     return found[0] if len(found) == 1 else ""
 
 
-def _owners_at(root: str) -> list[Owner]:
+def _owners_at(root: Root) -> list[Owner]:
     """Lists the owners in a mirror; none if its ledger can't be read."""
     with contextlib.suppress(LedgerError), known(root) as ledger:
         return list(ledger.owners().values())

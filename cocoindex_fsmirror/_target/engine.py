@@ -30,6 +30,7 @@ __all__ = [
     "is_live",
     "make_sink",
     "path_of",
+    "provider_in_use",
     "stay_attached",
 ]
 
@@ -56,6 +57,14 @@ def database_in_use() -> tuple[str, str]:
         return _database_of(coco.get_component_context()._env)  # noqa: SLF001
     except (AttributeError, LookupError, RuntimeError):
         return "", ""
+
+
+def provider_in_use() -> Any:
+    """Returns what provides contexts to the update; ``None`` if there is none here."""
+    try:
+        return coco.get_component_context()._env._context_provider  # noqa: SLF001
+    except (AttributeError, LookupError, RuntimeError):
+        return None
 
 
 def database_of(context_provider: Any) -> tuple[str, str]:

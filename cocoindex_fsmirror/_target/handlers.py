@@ -13,10 +13,11 @@ from .._core.states import ABSENT, Absent, DirState, Kind
 from .._core.text import internal
 from .actions import Action, Change, Conclude, Drop, Mount, Place, Single
 from .engine import make_sink, stay_attached
+from .keys import RootKey, StateKey
 from .raising import ask_again
 from .records import Record, is_settled, owner_of, record_of, remembered_digests
 from .sink import apply_actions
-from .specs import GONE, Options, RootKey, RootUpdate, Spec
+from .specs import GONE, Options, RootUpdate, Spec
 
 __all__ = ["END", "ChildHandler", "RootHandler"]
 
@@ -70,26 +71,36 @@ class RootHandler(coco.TargetHandler[Spec, Record, ChildHandler]):
         root = RootKey.of(cast("tuple[str | None, str | bytes]", key))
         spec = _spec_of(declared)
         owner, kinds = owner_of(previous, spec.fresh_owner), {each.kind for each in previous}
+        places = tuple({each.state for each in previous} - {b""})
+        place = spec.place if spec is not GONE else StateKey.recorded(places)
         ask_again(root)
         if isinstance(spec.state, DirState):
             update, options = spec.update or RootUpdate(identity=""), Options().changed(spec.given)
             was_file = None
             if Kind.FILE in kinds:
                 was_file = _intent(ROOT, GONE, owner, Options(), previous)
+            update.former.update(places)
             update.compare_memories(owner, spec.declarer, previous)
             mount = Mount(Place(root, owner, options, update), spec, was_file)
             known = update.drift.owners.get(owner) if update.drift is not None else None
             before = known.epoch.update if known and update.memory is not None else ""
-            mounted = Record(Kind.DIR.value, owner=owner, epoch=update.identity, before=before)
+            mounted = Record(
+                Kind.DIR.value,
+                owner=owner,
+                epoch=update.identity,
+                before=before,
+                state=place.packed,
+            )
             return _output(mount, mounted, reruns=bool(update.why_all_run))
         if spec is GONE and Kind.FILE not in kinds:
-            return _output(Drop(root, owner), ABSENT)
-        record = record_of(spec.state, spec.component, owner)
+            return _output(Drop(root, owner, places), ABSENT)
+        record = record_of(spec.state, spec.component, owner, place.packed)
         if is_settled(record, previous, may_be_missing=missing, drifted=spec.drifted):
             return None
         options = Options().changed(spec.given, is_root=False)
         intent = _intent(ROOT, spec, owner, options, previous)
-        return _output(Single(root, intent, Kind.DIR in kinds, options.policies), record)
+        was_dir = Kind.DIR in kinds
+        return _output(Single(root, intent, was_dir, options.policies, place, places), record)
 
 
 class _EndHandler(coco.TargetHandler[Conclude, None, None]):

@@ -24,9 +24,10 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from .._core.errors import LedgerError, RootError
-from .._core.layout import FOLDER, LEDGER
+from .._core.layout import FOLDER
 from .._core.names import Name
-from .._mirror.reader import known
+from .._disk.locations import Location
+from .._mirror.known import exists, known, located
 
 __all__ = ["guard", "take_over"]
 
@@ -81,27 +82,30 @@ def _leaving_ours(original: Any) -> Any:
     return guarded
 
 
-def take_over(path: str | None, shown: str) -> None:
+def take_over(path: str | None, shown: str, root: Location | None = None) -> None:
     """Notes a root or a file that is declared; refuses it if ``localfs`` may delete it.
 
     Args:
         path: The absolute path of a directory or a file; ``None`` if it is not known yet.
         shown: The path, for the message.
+        root: The root that is, or holds, what is at the path; ``None`` if it is not known yet.
 
     Raises:
         RootError: Something is, or may be, at the path that is in no mirror.
     """
     if path is not None:
         _declared.update((os.path.realpath(path), _in_folder(path)))
-    if _is_guarded or (path is not None and _is_safe(path)):
+    if _is_guarded or (path is not None and _is_safe(path, root)):
         return
     problem = "may be deleted by this release of localfs, which we can't prevent"
     hint = "run this update once with cocoindex 1.0.26, or choose another path"
     raise RootError(shown, problem, f"nothing was changed; {hint}")
 
 
-def _is_safe(path: str) -> bool:
+def _is_safe(path: str, root: Location | None) -> bool:
     """True if nothing is at a path, or if a mirror holds it."""
+    if root is not None and root.state and exists(root):
+        return True
     if not os.path.lexists(path) or _is_mirrored(path, "file"):
         return True
     return os.path.isdir(path) and (not os.listdir(path) or _is_mirrored(path, "dir"))
@@ -130,11 +134,13 @@ def _is_mirrored(path: str, kind: str) -> bool:
     try:
         for folder in (Path(path), *Path(path).parents):
             try:
-                os.lstat(folder / LEDGER)
+                os.lstat(folder / FOLDER)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             name = os.path.relpath(path, folder)
-            with known(str(folder)) as ledger:
+            with known(located(str(folder))) as ledger:
+                if not ledger.inode:
+                    continue
                 if name == "." or ledger.is_declared(Name(name), is_folder=kind == "dir"):
                     return True
     except (LedgerError, OSError):

@@ -18,7 +18,8 @@ from .._core.names import ROOT
 from .actions import Action, Change, Conclude, Drop, Mount, Single
 from .engine import RETRIES_IN_PARTS
 from .failures import RETRIED, Failures
-from .specs import RootKey, RootUpdate
+from .keys import RootKey
+from .specs import RootUpdate
 
 __all__ = ["BatchErrors", "ask_again"]
 

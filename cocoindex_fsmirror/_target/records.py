@@ -36,6 +36,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         mtime_ns: The time of the last change that was asked for, if one was.
         epoch: For a root, the update that was begun; empty in records of earlier releases.
         before: For a root, the update that had changed it last before that.
+        state: For a root, and a file that is declared by itself, the packed key of the state
+            directory; empty if the state folder is in the root.
     """
 
     kind: str
@@ -47,9 +49,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     mtime_ns: int | None = None
     epoch: str = ""
     before: str = ""
+    state: bytes = b""
 
 
-def record_of(desired: Desired, component: str, owner: str = "") -> Record | Absent:
+def record_of(
+    desired: Desired, component: str, owner: str = "", state: bytes = b""
+) -> Record | Absent:
     """Returns the tracking record of a desired state."""
     if isinstance(desired, Absent):
         return ABSENT
@@ -61,6 +66,7 @@ def record_of(desired: Desired, component: str, owner: str = "") -> Record | Abs
         component,
         owner,
         desired.attributes.mtime_ns,
+        state=state,
     )
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import methodcaller
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -23,16 +24,17 @@ from .._core.names import parse_name
 from .._core.owners import Declarer, Epoch, Owner
 from .._core.ownership import Policies
 from .._core.states import ABSENT
+from .._disk.locations import Location, Root
 from .._disk.roots import is_there
+from .._mirror.known import known
 from .._mirror.owners import doubt, may_tear_down
-from .._mirror.reader import known
 from .._mirror.teardown import remove_undeclared
 from .._mirror.writer import Writer
 from .actions import Action, Change, Conclude, Drop, Mount, Single
 from .engine import components_in, database_of
+from .keys import RootKey, StateKey
 from .raising import BatchErrors
 from .records import PROVIDER
-from .specs import RootKey
 
 __all__ = ["MOST", "apply_actions", "close_all", "mirror_at"]
 
@@ -118,19 +120,22 @@ def _apply(context_provider: Any, step: Mount | list[Change] | Single | Drop | C
             _write_single(context_provider, step)
         case Drop():
             acting = Declarer(*database_of(context_provider), str(step.root))
-            mirror_at(step.root.resolve(context_provider)).tear_down(step.owner, acting)
+            mirror_at(_recorded(step, context_provider)).tear_down(step.owner, acting)
         case Conclude():
             _conclude(context_provider, step)
         case _:
-            _change(step[0].place.root.resolve(context_provider), step)
+            place = step[0].place
+            _change(place.update.locate(place.root, context_provider), step)
 
 
 def _mount(context_provider: Any, action: Mount) -> None:
     """Prepares a root, which is made if it is missing."""
     place, update = action.child, action.child.update
-    root = place.root.resolve(context_provider)
+    root = update.locate(place.root, context_provider)
     if action.was_file is not None:
-        _write_single(context_provider, Single(place.root, action.was_file, False))
+        state, former = StateKey.recorded(update.former), tuple(update.former)
+        gone = Single(place.root, action.was_file, False, state=state, former=former)
+        _write_single(context_provider, gone)
     if update.why_all_run:
         _log.warning("%s: every component below it runs again: %s", root, update.why_all_run)
         mirror_at(root).close()  # Opening a ledger looks at all of it; it may be damaged.
@@ -155,7 +160,7 @@ def _mount(context_provider: Any, action: Mount) -> None:
         update.drift = update.drift.after(healing.healed)
 
 
-def _change(root: str, changes: list[Change]) -> None:
+def _change(root: Location, changes: list[Change]) -> None:
     """Brings the paths of one owner to their desired states."""
     for change in changes:
         if change.intent.desired is ABSENT:
@@ -185,7 +190,7 @@ def _policies_of(changes: list[Change]) -> dict[str, Policies]:
 
 def _conclude(context_provider: Any, action: Conclude) -> None:
     """Removes what an update in doubt has not declared again."""
-    root, update = action.root.resolve(context_provider), action.update
+    root, update = action.update.locate(action.root, context_provider), action.update
     recount, epoch = update.recount, Epoch(update.identity, 1)
     assert recount is not None
     apps = components_in(context_provider, PROVIDER, action.root.stable)
@@ -207,9 +212,11 @@ def _write_single(context_provider: Any, action: Single) -> None:
     intent = replace(action.intent, name=parse_name(os.path.basename(path)))
     owner, durable = intent.owner, intent.durable
     acting = Declarer(*database_of(context_provider), str(action.path))
+    resolve = methodcaller("resolve", context_provider)
     if action.was_dir:
-        mirror_at(path).tear_down(owner, acting, durable=durable)
-    mirror = mirror_at(os.path.dirname(path))
+        was = StateKey.recorded(action.former).locate(path, action.former, resolve)
+        mirror_at(was).tear_down(owner, acting, durable=durable)
+    mirror = mirror_at(action.state.locate(os.path.dirname(path), action.former, resolve))
     if intent.desired is not ABSENT:
         mirror.prepare(
             Owner(owner, declarer=acting),
@@ -220,7 +227,7 @@ def _write_single(context_provider: Any, action: Single) -> None:
         )
         mirror.apply([intent])
     elif is_there(mirror.root):
-        with known(mirror.root) as ledger:
+        with known(mirror.location) as ledger:
             if not may_tear_down(mirror.root, ledger, owner, acting):
                 return
         mirror.apply([intent])
@@ -235,11 +242,22 @@ _lock = threading.Lock()
 _abandoned: list[Writer] = []
 
 
-def mirror_at(root: str) -> Writer:
+def _recorded(action: Drop, context_provider: Any) -> Location:
+    """Returns the location of a root that is no longer declared."""
+    root, resolve = action.root.resolve(context_provider), methodcaller("resolve", context_provider)
+    return StateKey.recorded(action.former).locate(root, action.former, resolve)
+
+
+def mirror_at(root: Root) -> Writer:
     """Returns the mirror of a root; its ledger stays open between batches."""
+    location = Location.of(root)
     with _lock:
-        mirror = _mirrors.pop(root, None) or Writer(root)
-        _mirrors[root] = mirror
+        mirror = _mirrors.pop(location.root, None)
+        if mirror is not None and mirror.location != location:
+            mirror.close()
+            mirror = None
+        mirror = mirror or Writer(location)
+        _mirrors[location.root] = mirror
         if len(_mirrors) > MOST:
             _mirrors.pop(next(iter(_mirrors))).close()
         return mirror

@@ -1,42 +1,43 @@
 """Specifications: files, directories and roots as a flow declares them, with their options.
 
 A new option that nested directories inherit is a key of :class:`TargetOptions` and a field of
-:class:`Options`. Keys are stored in users' databases and never change silently.
+:class:`Options`.
 """
 
 from __future__ import annotations
 
-import os
 import uuid
 import weakref
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from operator import methodcaller
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, TypedDict, get_args
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, get_args
 
+import cocoindex as coco
 import msgspec
+from cocoindex.connectors.localfs import FilePath
 from msgspec.structs import replace
 
 from .._core.attributes import Attributes, check_choice
 from .._core.drift_report import DriftReport
-from .._core.errors import RootError
 from .._core.intents import Durability
 from .._core.names import ROOT, Name
 from .._core.owners import NOBODY, Declarer, Epoch, fits
 from .._core.ownership import CopyPolicy, OnConflict, Policies
 from .._core.states import ABSENT, Content, Desired, FileState, digest_of
-from .._core.text import external, internal
+from .._disk.locations import Location
 from .._mirror.brake import Brake, Limit, check_limit
 from .copies import Copies
 from .declarations import Declarations
 from .failures import Failures
+from .keys import IN_ROOT, RootKey, StateKey
 from .records import Record
 from .recount import Recount
 
 __all__ = [
     "GONE",
     "Options",
-    "RootKey",
     "RootOptions",
     "RootUpdate",
     "Spec",
@@ -57,7 +58,18 @@ class TargetOptions(TypedDict, total=False):
     copies: CopyPolicy | None
 
 
-class RootOptions(TargetOptions, total=False):
+Where: TypeAlias = FilePath | Path | coco.ContextKey[Path]
+"""A path; a relative one counts from the current working directory."""
+
+
+class FileOptions(TargetOptions, total=False):
+    """Options of a file that is declared by itself."""
+
+    state: Where | str | None
+    state_note: bool
+
+
+class RootOptions(FileOptions, total=False):
     """Options of a directory target that has no other above it."""
 
     exact: bool
@@ -124,8 +136,11 @@ class RootUpdate:
     Attributes:
         drift: The drift that was found when the update began; ``None`` if it was not looked for.
         brake: Limits what the update removes.
-        memory: The owner's epoch, which the engine stores as it is when the update ends, and
-            remembers in the next one; ``None`` where it can store nothing.
+        memory: The owner's epoch, and the packed key of the state directory, which the engine
+            stores as they are when the update ends, and remembers in the next one; ``None`` where
+            it can store nothing.
+        state: Where the state folder of the root is to be.
+        former: Where it may be so far: packed keys of state directories.
         identity: A UUID.
         why_all_run: The reason why every component below the root runs again, if there is one.
         recount: What is declared, if paths may be there that are declared no longer and that
@@ -139,6 +154,8 @@ class RootUpdate:
     drift: DriftReport | None = None
     brake: Brake | None = None
     memory: list[Any] | None = None
+    state: StateKey = IN_ROOT
+    former: set[bytes] = field(default_factory=set)
     identity: str = field(default_factory=lambda: uuid.uuid4().hex)
     why_all_run: str = ""
     recount: Recount | None = None
@@ -149,7 +166,7 @@ class RootUpdate:
     def __post_init__(self) -> None:
         """Registers the failures, to be told once nobody refers to the update, or at exit."""
         weakref.finalize(self, self.failures.tell)
-        self._settled = Epoch(*self.memory) if self.memory else None
+        self._settled = Epoch(*self.memory[:2]) if self.memory else None
         self.is_begun_in_doubt = False
 
     @property
@@ -160,7 +177,16 @@ class RootUpdate:
     def note(self, epoch: Epoch) -> None:
         """Notes the epoch of the owner."""
         if self.memory is not None:
-            self.memory[:] = epoch
+            self.memory[:] = (*epoch, self.state.packed)
+
+    def locate(self, root: RootKey, context_provider: Any) -> Location:
+        """Returns the location of the root.
+
+        Raises:
+            RootError: A context says nothing, or the state directory is inside of the root.
+        """
+        resolve = methodcaller("resolve", context_provider)
+        return self.state.locate(root.resolve(context_provider), self.former, resolve)
 
     def healable(self, owner: str) -> set[Name]:
         """Returns the paths of an owner that are restored when the root is mounted.
@@ -227,6 +253,7 @@ class Spec(msgspec.Struct, frozen=True, gc=False):
         drifted: True if a single file was seen to differ from its last-written state.
         update: The update of a root that begins.
         declarer: The engine's database, and the key of a root in it.
+        place: Where the state folder of a root or a single file is to be.
     """
 
     state: Desired
@@ -239,6 +266,7 @@ class Spec(msgspec.Struct, frozen=True, gc=False):
     drifted: bool = False
     update: RootUpdate | None = None
     declarer: Declarer = NOBODY
+    place: StateKey = IN_ROOT
 
 
 GONE: Final = Spec(ABSENT)
@@ -250,44 +278,3 @@ def state_of(content: bytes | Content, attributes: Attributes) -> FileState:
     if isinstance(content, bytes):
         return FileState(digest_of(content), len(content), attributes)
     return FileState(content.digest, content.size, attributes)
-
-
-class RootKey(NamedTuple):
-    """The engine's key of a root: a context key and a path below it, or a path alone.
-
-    A relative path stays relative, so that a project which was moved or copied finds its own
-    files, and its memoized components do not run again.
-    """
-
-    base_dir_key: str | None
-    path: str
-
-    @property
-    def stable(self) -> tuple[str | None, str | bytes]:
-        """The key as the engine takes it: bytes where a path is not UTF-8."""
-        return self.base_dir_key, external(self.path)
-
-    @classmethod
-    def of(cls, stable: tuple[str | None, str | bytes]) -> Self:
-        """Returns the key that the engine gives back."""
-        return cls(stable[0], internal(stable[1]))
-
-    def resolve(self, context_provider: Any) -> str:
-        """Returns the absolute path, by what the context says now.
-
-        Raises:
-            RootError: The context says nothing.
-        """
-        if self.base_dir_key is None:
-            return os.path.abspath(self.path)
-        try:
-            base = context_provider.get(self.base_dir_key, Path)
-        except KeyError:
-            problem = "is a context key for which nothing is provided"
-            raise RootError(self.base_dir_key, problem, "provide a directory for it") from None
-        return os.path.abspath(os.path.join(base, self.path))
-
-    def __str__(self) -> str:
-        if self.base_dir_key is None:
-            return self.path
-        return self.base_dir_key if self.path == "." else f"{self.base_dir_key}:{self.path}"

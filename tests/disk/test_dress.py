@@ -13,8 +13,9 @@ import pytest
 
 from cocoindex_fsmirror._core.attributes import Attributes
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._core.states import signature_of
 from cocoindex_fsmirror._disk import dress as _dress
-from cocoindex_fsmirror._disk.tree import Tree, signature_of
+from cocoindex_fsmirror._disk.tree import Tree
 
 WANTED = Attributes(mode=0o600, mtime_ns=10**18)
 

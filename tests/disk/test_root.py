@@ -22,8 +22,8 @@ from cocoindex_fsmirror._core.states import ABSENT
 from cocoindex_fsmirror._disk.roots import lock, open_root
 from cocoindex_fsmirror._disk.tree import Tree
 from cocoindex_fsmirror._target.actions import Single
+from cocoindex_fsmirror._target.keys import RootKey
 from cocoindex_fsmirror._target.sink import apply_actions
-from cocoindex_fsmirror._target.specs import RootKey
 from tests.steps import watched
 from tests.support import OWNER, Mount, answer_of_child, snapshot, told_by, write
 

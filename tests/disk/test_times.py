@@ -13,9 +13,8 @@ from typing import cast
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._core.states import Signature, proves
+from cocoindex_fsmirror._core.states import Signature, proves, signature_of
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
-from cocoindex_fsmirror._disk.tree import signature_of
 from cocoindex_fsmirror._mirror import batch as batch_module
 from tests.support import (
     FAR,

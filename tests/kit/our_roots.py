@@ -17,9 +17,10 @@ from cocoindex_fsmirror._core.states import DirState, FileState
 from cocoindex_fsmirror._mirror.drift import has_drifted
 from cocoindex_fsmirror._target.actions import Action, Mount
 from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of
+from cocoindex_fsmirror._target.keys import RootKey
 from cocoindex_fsmirror._target.records import Record
 from cocoindex_fsmirror._target.sink import apply_actions
-from cocoindex_fsmirror._target.specs import RootKey, Spec
+from cocoindex_fsmirror._target.specs import Spec
 from cocoindex_fsmirror.testing import names
 from tests.kit.our_disk import Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour

@@ -19,9 +19,10 @@ from cocoindex_fsmirror._core.states import Content, DirState, FileState, LinkSt
 from cocoindex_fsmirror._target import sink
 from cocoindex_fsmirror._target.actions import Action, Mount
 from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler, _child_of
+from cocoindex_fsmirror._target.keys import RootKey
 from cocoindex_fsmirror._target.records import Record
 from cocoindex_fsmirror._target.sink import apply_actions
-from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate, Spec, state_of
+from cocoindex_fsmirror._target.specs import Options, RootUpdate, Spec, state_of
 from cocoindex_fsmirror.testing import paths
 from tests.kit.our_disk import DIR, Disk, Entry, File, look
 from tests.kit.our_neighbour import Draw, Neighbour

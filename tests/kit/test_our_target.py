@@ -11,7 +11,8 @@ import pytest
 from hypothesis import settings
 
 from cocoindex_fsmirror._core.ownership import NO_COPIES
-from cocoindex_fsmirror._target.specs import Options, RootKey, Spec
+from cocoindex_fsmirror._target.keys import RootKey
+from cocoindex_fsmirror._target.specs import Options, Spec
 from cocoindex_fsmirror.testing import Disturb, Fault, Update, check_history, check_target
 from tests.kit.our_neighbour import AT_FILES, Neighbour
 from tests.kit.our_roots import Alone, InBase, Roots

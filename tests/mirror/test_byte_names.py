@@ -18,7 +18,8 @@ from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._mirror import place as _place
 from cocoindex_fsmirror._mirror import reader as _reader
 from cocoindex_fsmirror._mirror.drift import row_of, rows
-from cocoindex_fsmirror._mirror.reader import Span, known
+from cocoindex_fsmirror._mirror.known import known
+from cocoindex_fsmirror._mirror.reader import Span
 from tests.support import OWNER, backups, contents, delete, folder, link, snapshot, write
 
 pytestmark = pytest.mark.usefixtures("no_waiting")

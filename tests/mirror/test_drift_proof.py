@@ -16,13 +16,12 @@ from msgspec.structs import replace
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.owners import Owner
-from cocoindex_fsmirror._core.states import digest_of
+from cocoindex_fsmirror._core.states import digest_of, inode_of
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._disk.roots import open_root
 from cocoindex_fsmirror._disk.staging import Slot, Staging
-from cocoindex_fsmirror._disk.tree import inode_of
 from cocoindex_fsmirror._mirror import look as _observe
 from cocoindex_fsmirror._mirror.drift import differences, row_of
 from tests.mirror.drifting import edit_in_place, edit_secretly, pretend_unchanged

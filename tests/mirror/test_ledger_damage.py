@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import FsMirrorError, LedgerError, Mirror
-from cocoindex_fsmirror._mirror.reader import exists
+from cocoindex_fsmirror._mirror.known import exists
 from tests.mirror.files import FILES, INTENTS
 from tests.steps import identity
 from tests.support import backups, contents, exact_state, snapshot

@@ -30,6 +30,7 @@ from cocoindex_fsmirror._core.errors import CorruptLedgerError
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.owners import Epoch, Owner
 from cocoindex_fsmirror._core.rows import Displaced, Row
+from cocoindex_fsmirror._disk.locations import Location
 from cocoindex_fsmirror._mirror import formats as _formats
 from cocoindex_fsmirror._mirror import reader as _reader
 from cocoindex_fsmirror._mirror.drift import rows, suspects
@@ -84,14 +85,14 @@ def _opened(root: Path) -> Ledger:
     """Opens the ledger for writing."""
     folder = os.open(root / ".fsmirror", os.O_RDONLY)
     try:
-        return Ledger.open(str(root), folder, network=False)
+        return Ledger.open(str(root / ".fsmirror"), folder, str(root), network=False)
     finally:
         os.close(folder)
 
 
 def _peeked(root: Path) -> LedgerReader:
     """Opens the ledger for reading."""
-    return LedgerReader.peek(str(root))
+    return LedgerReader.peek(Location(str(root)).spot)
 
 
 def _rows_of_2(file: Path) -> dict[str, list[Any]]:

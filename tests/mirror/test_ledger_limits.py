@@ -16,8 +16,9 @@ from cocoindex_fsmirror import LedgerError, Mirror
 from cocoindex_fsmirror._core.errors import CorruptLedgerError
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._mirror.database import translated
+from cocoindex_fsmirror._mirror.known import exists, noted
 from cocoindex_fsmirror._mirror.owners import owners
-from cocoindex_fsmirror._mirror.reader import LedgerReader, exists, noted
+from cocoindex_fsmirror._mirror.reader import LedgerReader
 from tests.mirror.files import FILES, INTENTS
 from tests.support import OWNER, contents, exact_state, snapshot, write
 
@@ -140,7 +141,7 @@ def _update(mirror: Mirror) -> None:
         lambda mirror: exists(mirror.root),
         lambda mirror: noted(mirror.root, "x"),
         lambda mirror: owners(mirror.root),
-        lambda mirror: LedgerReader.peek(mirror.root),
+        lambda mirror: LedgerReader.peek(mirror.location.spot),
     ],
 )
 @pytest.mark.parametrize("is_open", [False, True])

@@ -20,8 +20,10 @@ from cocoindex_fsmirror._core.errors import CorruptLedgerError
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.rows import Displaced, Pending, Row
 from cocoindex_fsmirror._core.states import Kind
+from cocoindex_fsmirror._disk.locations import Location
+from cocoindex_fsmirror._mirror.known import exists
 from cocoindex_fsmirror._mirror.ledger import Ledger
-from cocoindex_fsmirror._mirror.reader import ALL, LedgerReader, Span, exists
+from cocoindex_fsmirror._mirror.reader import ALL, LedgerReader, Span
 from tests.mirror.files import FILES, INTENTS
 from tests.steps import quiet_state
 from tests.support import OWNER, write
@@ -48,7 +50,7 @@ def test_no_name_that_leaves_the_root_is_read(
     ledger: Path, root: Path, read: Callable[[LedgerReader], object]
 ) -> None:
     rename_row(ledger)
-    opened = LedgerReader.peek(str(root))
+    opened = LedgerReader.peek(Location(str(root)).spot)
     with contextlib.closing(opened), pytest.raises(CorruptLedgerError, match=r"\.\./x"):
         read(opened)
 
@@ -89,7 +91,7 @@ def test_no_ledger_with_a_name_that_leaves_the_root_is_opened(ledger: Path, root
     folder = os.open(ledger.parent, os.O_RDONLY)
     try:
         with pytest.raises(CorruptLedgerError, match=r"\.\./x"):
-            Ledger.open(str(root), folder, network=False)
+            Ledger.open(str(root / ".fsmirror"), folder, str(root), network=False)
     finally:
         os.close(folder)
 
@@ -155,7 +157,7 @@ def test_peek_changes_nothing(ledger: Path, root: Path, log: str) -> None:
             mirror.close()
             root = copy
         before = quiet_state(root)
-        peeked = LedgerReader.peek(str(root))
+        peeked = LedgerReader.peek(Location(str(root)).spot)
         names = {row.name for row in peeked.rows()}
         peeked.close()
         assert names == {*FILES, "d"} | ({"new"} if log != "no log" else set())
@@ -172,7 +174,7 @@ def test_one_row_is_found_without_reading_the_others(root: Path) -> None:
     root.mkdir()
     with Mirror(root) as mirror:
         mirror.apply([write(f"d/{number}") for number in range(2_000)])
-    ledger = LedgerReader.peek(str(root))
+    ledger = LedgerReader.peek(Location(str(root)).spot)
     with contextlib.closing(ledger):
         steps: list[None] = []
         ledger._connection.set_progress_handler(partial(steps.append, None), 1)

@@ -13,7 +13,7 @@ from cocoindex_fsmirror import ApplyError, Mirror, RootError
 from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.owners import Declarer, Epoch, Owner
 from cocoindex_fsmirror._disk.calls import identity_of
-from cocoindex_fsmirror._mirror.reader import known
+from cocoindex_fsmirror._mirror.known import known
 from cocoindex_fsmirror._mirror.teardown import remove_undeclared
 from tests.steps import run_failing
 from tests.support import OWNER, contents, snapshot, write

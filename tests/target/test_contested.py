@@ -11,8 +11,9 @@ import pytest
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._core.names import ROOT, Name
 from cocoindex_fsmirror._target.actions import Change, Place
+from cocoindex_fsmirror._target.keys import RootKey
 from cocoindex_fsmirror._target.sink import apply_actions, mirror_at
-from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate
+from cocoindex_fsmirror._target.specs import Options, RootUpdate
 from tests.support import contents, delete, exact_state
 from tests.target.declaring import declare_sub
 from tests.target.flows import OUT, Flow, memoized, page

@@ -18,9 +18,10 @@ from cocoindex_fsmirror._core.states import ABSENT, DirState, FileState, digest_
 from cocoindex_fsmirror._target import sink
 from cocoindex_fsmirror._target.actions import Change, Drop, Mount, Place, Single
 from cocoindex_fsmirror._target.handlers import ChildHandler, RootHandler
+from cocoindex_fsmirror._target.keys import RootKey
 from cocoindex_fsmirror._target.records import Record
 from cocoindex_fsmirror._target.sink import _BatchDelay
-from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate, Spec, state_of
+from cocoindex_fsmirror._target.specs import Options, RootUpdate, Spec, state_of
 from tests.target.reconciling import (
     DESIRED,
     DIR,

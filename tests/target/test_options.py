@@ -14,9 +14,10 @@ from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._target.actions import Change, Place
+from cocoindex_fsmirror._target.keys import RootKey
 from cocoindex_fsmirror._target.sink import apply_actions, mirror_at
 from cocoindex_fsmirror._target.specs import Options as Given
-from cocoindex_fsmirror._target.specs import RootKey, RootUpdate
+from cocoindex_fsmirror._target.specs import RootUpdate
 from tests.support import backups, contents, write
 from tests.target.flows import OUT, Flow
 
@@ -195,7 +196,8 @@ def test_failing_root_does_not_hide_another(tmp_path: Path) -> None:
 
 
 def test_two_owners_in_one_batch_each_have_their_update(tmp_path: Path) -> None:
-    mirror, key = mirror_at(str(tmp_path)), RootKey(None, str(tmp_path))
+    key = RootKey(None, str(tmp_path))
+    mirror = mirror_at(RootUpdate().locate(key, _Nothing()))
     updates = {owner: RootUpdate() for owner in ("one", "two")}
     for owner in updates:
         mirror.prepare(Owner(owner), DriftReport())

@@ -67,7 +67,8 @@ NOT_KEPT = "assert {number for seen in numbers.values() for number in seen} == {
 ASKED = """
 from cocoindex_fsmirror._target.actions import Place
 from cocoindex_fsmirror._target.specs import RootUpdate
-from cocoindex_fsmirror._target.specs import Options, RootKey
+from cocoindex_fsmirror._target.keys import RootKey
+from cocoindex_fsmirror._target.specs import Options
 
 place = Place(RootKey(None, "/nowhere"), "owner", Options(), RootUpdate())
 handlers = [("file", _handlers.ChildHandler(place)), (tuple(place.root), _handlers.RootHandler())]

@@ -14,8 +14,9 @@ from cocoindex_fsmirror._target import raising
 from cocoindex_fsmirror._target.actions import Change, Conclude, Drop, Place
 from cocoindex_fsmirror._target.engine import is_live
 from cocoindex_fsmirror._target.failures import RETRIED, Failures
+from cocoindex_fsmirror._target.keys import RootKey
 from cocoindex_fsmirror._target.sink import apply_actions, mirror_at
-from cocoindex_fsmirror._target.specs import Options, RootKey, RootUpdate
+from cocoindex_fsmirror._target.specs import Options, RootUpdate
 from tests.support import OWNER, delete, write
 from tests.target.flows import Flow
 

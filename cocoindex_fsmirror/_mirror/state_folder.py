@@ -1,0 +1,207 @@
+"""The state folder moves from one place to another, or goes.
+
+A move copies everything, and then removes the old ledger, and the rest after it. The new ledger
+tells from where it came. After a crash in between, the old ledger counts as long as it is there,
+and the move begins anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+
+from .._core.errors import LedgerError, LockedError
+from .._core.layout import (
+    ABILITIES,
+    COPIES,
+    COPIES_FILES,
+    FOLDER,
+    GITIGNORE,
+    LARGE_COPIES,
+    LEDGER,
+    LEDGER_FILES,
+    LOCK,
+    NOTE,
+    RESERVE,
+)
+from .._core.names import RESERVED, ROOT, STATE, Name, join, leaf
+from .._disk.calls import closing, open_file, replace, sync_folder
+from .._disk.copies import share_file
+from .._disk.homes import enter_root
+from .._disk.locations import Location
+from .._disk.ours import Spot, check_ours
+from .._disk.roots import hold, make_spot, open_spot, remove_spot
+from .._disk.tree import Tree
+from .database import connected, origin_of, translated
+from .known import Found, has_ledger
+from .ledger import Ledger
+from .look import entries
+from .reader import MOVED_FROM
+
+__all__ = ["end_move", "enter_state", "move", "remove_state", "tell_state"]
+
+_log = logging.getLogger("cocoindex_fsmirror")
+
+
+def move(tree: Tree, ledger: Ledger, location: Location, found: Found) -> bool:
+    """Moves the state folder of a locked root to where it belongs.
+
+    Args:
+        tree: The root; its state folder is the new one afterwards.
+        ledger: Its ledger, which has to be opened anew afterwards.
+        location: Where the mirror is declared to be.
+        found: Where the folder is, and where it belongs.
+
+    Returns:
+        False if it stays for now, since a command is at work.
+    """
+    try:
+        os.close(hold(tree, LOCK))
+    except LockedError as error:
+        _log.warning("%s: its state stays in %s for now: %s", tree.path, found.spot.path, error)
+        return False
+    if found.goal.name == RESERVED:
+        tree.make_folder(FOLDER, 0o700)
+        fd = os.dup(tree.folder(FOLDER))
+    else:
+        fd = make_spot(found.goal)
+    check_ours(fd, found.goal.path, {})
+    with contextlib.closing(Tree(os.dup(tree.folder(STATE)), found.spot.path)) as source:
+        with contextlib.closing(Tree(fd, found.goal.path)) as target:
+            _copy_all(source, target, ledger)
+            enter_state(tree, found.goal)
+            if tree.is_apart:
+                tell_state(tree, location)  # From here on the note may count.
+        ledger.close()
+        source.remove_file(_at(LEDGER))
+        sync_folder(source.fd)  # It must not come back once the new one is used.
+    _log.info("%s: its state was moved from %s to %s", tree.path, *(each.path for each in found))
+    return True
+
+
+def _copy_all(source: Tree, target: Tree, ledger: Ledger) -> None:
+    """Copies a state folder to another one, which has no ledger that counts."""
+    marker, fresh = _at(GITIGNORE), Name(f"{leaf(LEDGER)}.new")
+    for name in (*map(_at, (*LEDGER_FILES, *COPIES_FILES, LARGE_COPIES, ABILITIES)), fresh):
+        target.remove_all(name)  # A move that was cut off left it.
+    target.make_file(marker, b"*\n")
+    share_file(source, target, _at(ABILITIES))
+    for name in source.names_in(ROOT):
+        if name.startswith(f"{leaf(LEDGER)}.corrupt-"):
+            target.remove_file(name)
+            share_file(source, target, name)
+    _copy_copies(source, target, ledger)
+    file = os.path.join(target.path, fresh)
+    with translated(file):
+        target.make_file(fresh)
+        with (
+            contextlib.closing(connected(ledger.file, "mode=rw")) as old,
+            contextlib.closing(connected(file, "mode=rw")) as into,
+        ):
+            old.backup(into)
+            origin = origin_of(os.stat(fresh, dir_fd=target.fd), marker, target.fd)
+            noted = (("origin", origin), (MOVED_FROM, source.path))
+            into.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", noted)
+    target.sync(files=[fresh])
+    target.rename(fresh, _at(LEDGER), replace)
+    sync_folder(target.fd)
+
+
+def _copy_copies(source: Tree, target: Tree, ledger: Ledger) -> None:
+    """Copies the copies of contents; without one its path is left to its owner."""
+    ledger.contents.close()
+    files = [os.path.join(each.path, _at(COPIES)) for each in (source, target)]
+    try:
+        if source.stat(_at(COPIES)) is not None:
+            target.make_file(_at(COPIES))
+            old, new = (contextlib.closing(connected(file, "mode=rw")) for file in files)
+            with old as there, new as here:
+                there.backup(here)
+        target.make_folder(_at(LARGE_COPIES), 0o700)
+        for name in entries(source, _at(LARGE_COPIES)):
+            share_file(source, target, name)
+    except (OSError, sqlite3.Error) as error:
+        _log.info("%s: some copies could not be moved: %s", source.path, error)
+
+
+def end_move(tree: Tree, ledger: Ledger) -> Spot | None:
+    """Empties the folder from which the state folder was moved, if that is not done.
+
+    Returns:
+        The place of that folder, if it still has a ledger: this one does not count yet.
+    """
+    path = str(ledger.get_meta(MOVED_FROM) or "")
+    if not path:
+        return None
+    spot = Spot(*os.path.split(path))
+    if has_ledger(spot):
+        return spot
+    try:
+        if path == os.path.join(tree.path, FOLDER):
+            remove_state(tree, FOLDER)
+            tree.sync()
+        else:
+            with contextlib.closing(Tree(open_spot(spot), path)) as old:
+                remove_state(old, ROOT)
+                old.sync()
+            remove_spot(spot)
+    except FileNotFoundError:
+        pass
+    except (LedgerError, OSError) as error:
+        _log.warning("%s: is no longer used, and can't be removed: %s", path, error)
+        return None
+    ledger.set_meta(MOVED_FROM, "")
+    return None
+
+
+def enter_state(tree: Tree, spot: Spot) -> None:
+    """Makes a tree use a state folder that is there."""
+    tree.take_state(None if spot.name == RESERVED else open_spot(spot))
+
+
+def remove_state(tree: Tree, at: Name) -> bool:
+    """Removes all that a state folder holds, the ledger first.
+
+    Args:
+        tree: A tree with the folder in it.
+        at: The folder.
+
+    Returns:
+        False if something else is in it.
+    """
+    for name in (*LEDGER_FILES, *COPIES_FILES, LARGE_COPIES, LOCK, ABILITIES, RESERVE):
+        tree.remove_all(join(at, _at(name)))
+    marker = join(at, _at(GITIGNORE))
+    is_empty = {*tree.names_in(at)} <= {marker}
+    if is_empty:
+        tree.remove_file(marker)
+    return is_empty
+
+
+def tell_state(tree: Tree, location: Location) -> None:
+    """Leaves a note in the root that tells the state directory, or removes one, as declared."""
+    content = os.fsencode(location.state) + b"\n"
+    if location.is_noted is None:
+        return
+    if not (tree.is_apart and location.is_noted):
+        with contextlib.suppress(OSError):
+            tree.remove_file(NOTE)
+        return
+    with (
+        contextlib.suppress(FileNotFoundError),
+        closing(open_file(leaf(NOTE), tree.folder(FOLDER))) as file,
+    ):
+        if os.read(file, len(content) + 1) == content:
+            return
+    enter_root(tree)
+    fresh = Name(f"{NOTE}.new")
+    tree.remove_file(fresh)
+    tree.make_file(fresh, content)
+    tree.rename(fresh, NOTE, replace)
+
+
+def _at(name: Name) -> Name:
+    """Returns the name of a file of the state folder in that folder."""
+    return Name(leaf(name))
