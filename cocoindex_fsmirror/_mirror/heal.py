@@ -32,7 +32,7 @@ from .._core.ownership import OnConflict
 from .._core.plan import Plan, Put, Remove, View
 from .._core.planner import make_plan
 from .._core.rows import Row
-from .._core.states import Content, Kind, Signature
+from .._core.states import Content, Kind, Signature, same_content
 from .._core.text import encoded
 from .._disk.calls import closing, digest_of_file, open_file
 from .._disk.locations import Root
@@ -42,6 +42,7 @@ from .._disk.tree import Folders, Tree
 from .contents import SMALL, Contents
 from .copies import drop_damaged
 from .known import find, known, opened
+from .ledger import Ledger
 from .look import view_of
 from .outcome import Outcome
 from .reader import LedgerReader
@@ -195,14 +196,17 @@ def _scene(root: Root, names: Collection[Name]) -> Iterator[_Scene]:
 
 
 def heal(
-    session: Session, names: Collection[Name], apply: Callable[[list[Intent]], Outcome]
+    session: Session,
+    names: Collection[Name],
+    apply: Callable[[list[Intent], Callable[[Ledger], list[Intent]]], Outcome],
 ) -> Healing:
     """Restores the last-written states of paths.
 
     Args:
         session: The session of the root.
         names: The paths.
-        apply: Applies a batch, and reads what is there: a look may have read it, too.
+        apply: Applies those intents of a batch that a function of the ledger returns then, and
+            reads what is there: a look may have read it, too.
 
     Raises:
         BarrierError: The disk did not confirm.
@@ -219,7 +223,7 @@ def heal(
             return take(scene.tree, ledger.contents, digest) if ledger is not None else None
 
         def apply_and_note(batch: list[Intent]) -> Outcome:
-            outcome = apply(batch)
+            outcome = apply(batch, partial(_still_wanted, batch, scene.rows))
             backed_up.update(outcome.backed_up)
             return outcome
 
@@ -235,6 +239,26 @@ def heal(
     damaged = [row for row in rows.values() if row.copied and row.name in healing.left]
     session.run(lambda tree, ledger: drop_damaged(tree, ledger, damaged))
     return healing
+
+
+def _still_wanted(batch: list[Intent], rows: dict[Name, Row], ledger: Ledger) -> list[Intent]:
+    """Returns the intents of which the ledger records the same state as before.
+
+    Others may have updated the rest meanwhile, which is forgotten: there is nothing to restore.
+    """
+    now = ledger.rows_named(intent.name for intent in batch)
+    stays = {name for name in now if name in rows and _is_same(now[name], rows[name])}
+    for intent in batch:
+        if intent.name not in stays:
+            rows.pop(intent.name, None)
+    return [intent for intent in batch if intent.name in stays]
+
+
+def _is_same(row: Row, other: Row) -> bool:
+    """True if two rows record one state of one declaration, seen at different times."""
+    is_declared = row.declared and row.declaration == other.declaration
+    is_like = same_content(row.state, other.state) and row.attributes == other.attributes
+    return is_declared and is_like and row.component == other.component
 
 
 def in_doubt(ledger: LedgerReader, names: Collection[Name]) -> dict[str, str]:

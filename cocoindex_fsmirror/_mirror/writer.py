@@ -151,13 +151,22 @@ class Writer:
             self.session.run(partial(set_policies, owner=batch[0].owner, policies=policies))
         return apply_one(act, batch, self.root)
 
-    def _apply(self, batch: list[Intent], **options: Any) -> Outcome:
-        """Applies one batch; the outcome lists failures of single paths."""
+    def _apply(
+        self,
+        batch: list[Intent],
+        choose: Callable[[Ledger], list[Intent]] | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Applies one batch, or what a function chooses of it under the lock.
+
+        The outcome lists failures of single paths.
+        """
         self._on_bytes(0)
 
         def act(tree: Tree, ledger: Ledger) -> Outcome:
+            chosen = batch if choose is None else choose(ledger)
             try:
-                return apply_intents(tree, ledger, batch, on_bytes=self._on_bytes, **options)
+                return apply_intents(tree, ledger, chosen, on_bytes=self._on_bytes, **options)
             finally:
                 self.epochs = {each.identity: each.epoch for each in ledger.owners().values()}
 

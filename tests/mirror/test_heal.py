@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror
+from cocoindex_fsmirror._mirror.session import Session
 from tests.mirror.keeping import (
     FILES,
     SMALL,
@@ -298,6 +300,7 @@ def test_migrated_ledger_gets_its_copies_at_the_next_update(root: Path) -> None:
 _IN_TURNS = """
 import sys
 from pathlib import Path
+from typing import Any
 from cocoindex_fsmirror import Mirror
 from tests.mirror.keeping import declare
 root, me = Path(sys.argv[1]), sys.argv[2]
@@ -320,3 +323,30 @@ def test_two_processes_keep_copies_at_once(kept: Path) -> None:
         assert mirror.verify(content=True) == []
         shutil.rmtree(kept / "one")
         assert len(mirror.heal().healed) == 6
+
+
+NEWER = {"a": b"newer", "d/b": b"", "new": b"new"}
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_update_of_another_process_is_never_undone(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    lose_all(kept)
+    run, count = Session.run, iter(range(100))
+
+    def overtaken(session: Session, *args: Any, **more: Any) -> Any:
+        if next(count) == step:  # Between two turns of this process.
+            with Mirror(kept) as other:
+                declare(other, NEWER)
+        return run(session, *args, **more)
+
+    with Mirror(kept) as mirror:
+        monkeypatch.setattr(Session, "run", overtaken)
+        healing = mirror.heal()
+    monkeypatch.undo()
+    assert contents(snapshot(kept)) == NEWER
+    assert {*healing.healed} <= {*FILES}
+    assert backups(kept) == []
+    with Mirror(kept) as mirror:
+        assert mirror.verify(content=True) == []
