@@ -2,41 +2,74 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
+from collections import defaultdict, deque
+from typing import Final
+
 import click
 
-from .._core.errors import counted
+from .._core.errors import FsMirrorError, PathError, counted
 from .._core.names import parse_name
-from .._disk.locations import Root
+from .._disk.locations import Location
 from .._mirror.heal import Healing
-from .._mirror.known import known
+from .._mirror.known import find, known
 from .._mirror.mirror import Mirror
 from .look import IN_DOUBT
-from .output import ExitStatus, Figures, Report, coloured, mirror_argument, printable, reports
+from .output import (
+    ExitStatus,
+    Figures,
+    Report,
+    coloured,
+    json_option,
+    mirror_argument,
+    printable,
+    tell,
+    tell_error,
+)
 
 __all__ = ["heal"]
+
+_RESCAN: Final = 60.0  # seconds
+_PAUSE: Final = 1.0  # seconds between attempts to watch a mirror that can't be used,
+_LONGEST_PAUSE: Final = 30.0  # and the most, after several
+_OFTEN: Final = 5  # times within a minute that one path is healed
+_MINUTE: Final = 60.0
 
 
 @click.command()
 @mirror_argument
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--watch", is_flag=True, help="Go on, and heal whatever is changed, until Ctrl-C.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only list what would be healed.")
 @click.option(
     "--content", is_flag=True, help="Read every file, instead of trusting its size and times."
 )
-@reports
-def heal(root: Root, paths: tuple[str, ...], dry_run: bool, content: bool) -> Report:
+@json_option
+def heal(  # noqa: PLR0917  # As Click gives them.
+    root: Location, paths: tuple[str, ...], watch: bool, dry_run: bool, content: bool, as_json: bool
+) -> int:
     """Restore what drifted in DST to what was written last.
 
-    Contents come from the copies in DST/.fsmirror, or from the SRC of fsmirror
-    sync, if that still holds the same. Files of others in the way go to the
-    backup area, unless whoever declared the path chose otherwise. What has no
-    copy is listed, and left to the next update of the flow, or to sync; the exit
-    status is 1 then. PATH is relative to DST: a file, or a folder for all in it.
+    Contents come from copies in DST/.fsmirror, or in the --state directory, or
+    from the SRC of fsmirror sync, if that still holds the same. Files of others
+    in the way go to the backup area, unless whoever declared the path chose
+    otherwise. What has no copy is listed, and left to the next update of the
+    flow, or to sync; the exit status is 1 then. PATH is relative to DST: a file,
+    or a folder for all in it.
+
+    With --watch, there is a report (with --json, an object on a line) for each
+    time that something was healed or can't be. It ends if another program writes
+    one path again and again.
 
     \b
       fsmirror heal site               restore all
       fsmirror heal site blog -n       list what would be restored in site/blog
+      fsmirror heal site --watch       undo each change at once
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
+    if watch and dry_run:
+        raise click.UsageError("--watch and --dry-run can't be given together")
     with known(root) as ledger:
         restored = ledger.is_in_doubt
         for path in paths:
@@ -44,11 +77,82 @@ def heal(root: Root, paths: tuple[str, ...], dry_run: bool, content: bool) -> Re
                 problem = f"{path}: is not managed in {root} (PATH is relative to that)"
                 raise click.UsageError(printable(problem))
     with Mirror(root) as mirror:
+        if watch:
+            return _follow(mirror, paths, content=content, as_json=as_json)
         healing = mirror.heal(paths or None, content=content, dry_run=dry_run)
-    return _report(root, healing, "would be healed" if dry_run else "healed", restored=restored)
+    done = "would be healed" if dry_run else "healed"
+    return tell(_report(str(root), healing, done, restored=restored), as_json=as_json)
 
 
-def _report(root: Root, healing: Healing, done: str, *, restored: bool) -> Report:
+def _follow(mirror: Mirror, paths: tuple[str, ...], *, content: bool, as_json: bool) -> int:
+    """Heals, and again whenever something changes, until it is interrupted."""
+    from .._disk.watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
+
+    told, pause, fights = "", _PAUSE, _Fights(mirror.root)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            try:
+                state = find(mirror.location).spot.path
+                with Watching(mirror.root, state) as watching:
+                    left = dict[str, str]()
+                    while True:
+                        healing = mirror.heal(paths or None, content=content)
+                        if _is_news(healing, left):
+                            tell(_report(mirror.root, healing, "healed"), as_json=as_json)
+                        left, told, pause = _problems_of(healing), "", _PAUSE
+                        fights.add(healing.healed)
+                        if watching.is_out_of_date():
+                            break
+                        watching.wait(lambda: True, _RESCAN)
+            except FsMirrorError as error:
+                if isinstance(error, PathError):
+                    raise
+                if str(error) != told:
+                    tell_error(error, as_json=as_json)
+                told = str(error)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+    return ExitStatus.IN_ORDER
+
+
+class _Fights:
+    """Notices another program that changes a path as often as we heal it.
+
+    Args:
+        root: The path of the root.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._times = defaultdict[str, deque[float]](lambda: deque(maxlen=_OFTEN))
+
+    def add(self, healed: list[str]) -> None:
+        """Notes paths that were healed just now.
+
+        Raises:
+            PathError: One was healed again and again.
+        """
+        now = time.monotonic()
+        for name in healed:
+            times = self._times[name]
+            times.append(now)
+            if len(times) == _OFTEN and now - times[0] < _MINUTE:
+                problem = f"it was changed {_OFTEN} times within a minute, and healed each time"
+                hint = "end the other program, or take the file out of the mirror; then watch again"
+                raise PathError(os.path.join(self._root, name), "heal", problem, hint)
+
+
+def _problems_of(healing: Healing) -> dict[str, str]:
+    """Returns the paths that are not as they were written, each with the reason."""
+    return healing.left | {name: str(error) for name, error in healing.failures.items()}
+
+
+def _is_news(healing: Healing, before: dict[str, str]) -> bool:
+    """True if something was healed, or can't be that was not told before."""
+    return bool(healing.healed) or not _problems_of(healing).items() <= before.items()
+
+
+def _report(root: str, healing: Healing, done: str, *, restored: bool = False) -> Report:
     """Describes what was healed, what was left, and what failed."""
     failures = {name: str(error) for name, error in healing.failures.items()}
     lines = [f"{coloured('heal')}  {printable(name)}" for name in healing.healed]
@@ -62,10 +166,10 @@ def _report(root: Root, healing: Healing, done: str, *, restored: bool) -> Repor
         summary += f", {len(healing.left):,} left to the next update or sync"
     if failures:
         summary += f", {len(failures):,} failed"
-    lines.append(f"{printable(str(root))}: {summary}")
+    lines.append(f"{printable(root)}: {summary}")
     status = ExitStatus.DIFFERS if healing.left or restored else ExitStatus.IN_ORDER
     figures = {
-        "root": str(root),
+        "root": root,
         "restored": restored,
         "healed": healing.healed,
         "backed_up": healing.backed_up,
@@ -73,7 +177,7 @@ def _report(root: Root, healing: Healing, done: str, *, restored: bool) -> Repor
         "failures": _listed(failures),
     }
     if restored:
-        lines.append(f"{printable(str(root))}: {IN_DOUBT}")
+        lines.append(f"{printable(root)}: {IN_DOUBT}")
     return Report(figures, lines, ExitStatus.FAILED if failures else status)
 
 

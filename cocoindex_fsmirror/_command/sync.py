@@ -25,7 +25,7 @@ from .._core.ownership import CopyPolicy, OnConflict
 from .._disk.locations import Location
 from .._mirror.brake import Limit
 from .._mirror.drift import few_suspects
-from .._mirror.known import located
+from .._mirror.known import find, located
 from .._mirror.outcome import is_full
 from .dry_run import dry_run as list_changes
 from .helper import collect_less_garbage, helped
@@ -253,14 +253,14 @@ def _follow(options: Options, as_json: bool) -> int:
 
     On a full disk it also runs again after a while, and is silent unless that helped.
     """
-    from .watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
+    from .._disk.watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
 
-    syncing, pause, told = Syncing(options), math.inf, list[str]()
+    syncing, pause, told, root = Syncing(options), math.inf, list[str](), str(options.root)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             with (
                 contextlib.closing(syncing),
-                Watching(options.source, options.root) as watching,
+                Watching(root, find(options.root).spot.path, options.source) as watching,
             ):
                 while not watching.is_out_of_date():
                     before = told

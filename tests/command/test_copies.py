@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.command.commands import run, told
+from tests.command.following import Follower
 from tests.command.syncing import sync
-from tests.command.test_watch import Follower
 from tests.support import answer_of_child, backups, contents, snapshot
 from tests.target.flows import Flow, memoized, ran
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.command.commands import run, told
-from tests.command.test_watch import Follower
+from tests.command.following import Follower
 from tests.support import contents, exact_state, snapshot
 from tests.target.flows import Flow, ran
 from tests.target.projects import end

@@ -1,4 +1,4 @@
-"""Watch: waits for changes of a source or a mirror, and takes a burst of them together.
+"""Watch: waits for changes of a mirror, or of its source, and takes a burst of them together.
 
 The system reports changes in a folder, wherever that is moved; we have to follow a path. So each
 path is looked at after a quiet second: another folder may be there now, or none.
@@ -26,8 +26,6 @@ from watchdog.observers import Observer
 
 from .._core.errors import RootError
 from .._core.names import RESERVED
-from .._disk.locations import Root
-from .._mirror.known import find
 
 __all__ = ["Watching"]
 
@@ -117,28 +115,31 @@ def _identity(path: str) -> _Identity:
 
 
 class Watching:
-    """Watches a source and a mirror from now on.
+    """Watches a mirror, and its source if it has one, from now on.
 
     Args:
-        source: An absolute path.
-        target: The root of the mirror.
+        target: The path of the root of the mirror.
+        state: The path of its state folder.
+        source: The path of the source; by default there is none.
 
     Raises:
         RootError: The system doesn't let us.
     """
 
-    def __init__(self, source: str, target: Root) -> None:
+    def __init__(self, target: str, state: str, source: str = "") -> None:
         self._changes: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._source = _Folder(source, self._changes)
-        self._target = _Folder(str(target), self._changes, find(target).spot.path)
+        self._source = _Folder(source, self._changes) if source else None
+        self._target = _Folder(target, self._changes, state)
 
     def __enter__(self) -> Self:
-        self._source.watch()
+        if self._source is not None:
+            self._source.watch()
         self._target.watch()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._source.end()
+        if self._source is not None:
+            self._source.end()
         self._target.end()
 
     def is_out_of_date(self) -> bool:
@@ -163,7 +164,7 @@ class Watching:
                 in_source |= self._changes.get(timeout=min(_QUIET, left))
             except queue.Empty:
                 break
-        if self._source.is_replaced():
+        if self._source is not None and self._source.is_replaced():
             self._source.end()
             self._source.watch()
             return True
@@ -176,6 +177,7 @@ class Watching:
             try:
                 return self._changes.get(timeout=min(_LOOK, left))
             except queue.Empty:
-                if self._source.is_replaced() or self.is_out_of_date():
+                is_replaced = self._source is not None and self._source.is_replaced()
+                if is_replaced or self.is_out_of_date():
                     return False
         return False
