@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import defaultdict, deque
 from typing import Final
 
 import click
@@ -13,6 +12,7 @@ import click
 from .._core.errors import FsMirrorError, PathError, counted
 from .._core.names import parse_name
 from .._disk.locations import Location
+from .._mirror.fights import OFTEN, Fights
 from .._mirror.heal import Healing
 from .._mirror.known import find, known
 from .._mirror.mirror import Mirror
@@ -32,10 +32,9 @@ from .output import (
 __all__ = ["heal"]
 
 _RESCAN: Final = 60.0  # seconds
+_LOOK: Final = 1.0  # seconds; a mirror that was replaced is noticed after as long
 _PAUSE: Final = 1.0  # seconds between attempts to watch a mirror that can't be used,
 _LONGEST_PAUSE: Final = 30.0  # and the most, after several
-_OFTEN: Final = 5  # times within a minute that one path is healed
-_MINUTE: Final = 60.0
 
 
 @click.command()
@@ -88,7 +87,7 @@ def _follow(mirror: Mirror, paths: tuple[str, ...], *, content: bool, as_json: b
     """Heals, and again whenever something changes, until it is interrupted."""
     from .._disk.watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
 
-    told, pause, fights = "", _PAUSE, _Fights(mirror.root)
+    told, pause, fights = "", _PAUSE, Fights()
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             try:
@@ -100,10 +99,13 @@ def _follow(mirror: Mirror, paths: tuple[str, ...], *, content: bool, as_json: b
                         if _is_news(healing, left):
                             tell(_report(mirror.root, healing, "healed"), as_json=as_json)
                         left, told, pause = _problems_of(healing), "", _PAUSE
-                        fights.add(healing.healed)
+                        for name in fights.add(healing.healed):
+                            raise _fight(os.path.join(mirror.root, name))
                         if watching.is_out_of_date():
                             break
-                        watching.wait(lambda: True, _RESCAN)
+                        due = time.monotonic() + _RESCAN
+                        while not watching.changed(_LOOK) and time.monotonic() < due:
+                            pass
             except FsMirrorError as error:
                 if isinstance(error, PathError):
                     raise
@@ -115,31 +117,11 @@ def _follow(mirror: Mirror, paths: tuple[str, ...], *, content: bool, as_json: b
     return ExitStatus.IN_ORDER
 
 
-class _Fights:
-    """Notices another program that changes a path as often as we heal it.
-
-    Args:
-        root: The path of the root.
-    """
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._times = defaultdict[str, deque[float]](lambda: deque(maxlen=_OFTEN))
-
-    def add(self, healed: list[str]) -> None:
-        """Notes paths that were healed just now.
-
-        Raises:
-            PathError: One was healed again and again.
-        """
-        now = time.monotonic()
-        for name in healed:
-            times = self._times[name]
-            times.append(now)
-            if len(times) == _OFTEN and now - times[0] < _MINUTE:
-                problem = f"it was changed {_OFTEN} times within a minute, and healed each time"
-                hint = "end the other program, or take the file out of the mirror; then watch again"
-                raise PathError(os.path.join(self._root, name), "heal", problem, hint)
+def _fight(path: str) -> PathError:
+    """Returns the error for a path that another program changes again and again."""
+    problem = f"it was changed {OFTEN} times within a minute, and healed each time"
+    hint = "end the other program, or take the file out of the mirror; then watch again"
+    return PathError(path, "heal", problem, hint)
 
 
 def _problems_of(healing: Healing) -> dict[str, str]:

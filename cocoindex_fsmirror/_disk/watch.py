@@ -146,6 +146,15 @@ class Watching:
         """True if the mirror was replaced or removed: it has to be opened again."""
         return self._target.is_missing() or self._target.is_replaced()
 
+    def changed(self, longest: float) -> bool:
+        """Waits for a burst of changes of a mirror to end; false if none came in some seconds."""
+        try:
+            self._changes.get(timeout=longest)
+        except queue.Empty:
+            return self.is_out_of_date()
+        self._rest_of_burst()
+        return True
+
     def wait(self, has_drifted: Callable[[], bool], longest: float = math.inf) -> bool:
         """Waits for a burst of changes to end; returns true if there is something to do.
 
@@ -158,18 +167,23 @@ class Watching:
         """
         until = time.monotonic() + longest
         in_source = self._first(until)
-        deadline = time.monotonic() + _LONGEST
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                in_source |= self._changes.get(timeout=min(_QUIET, left))
-            except queue.Empty:
-                break
+        in_source |= self._rest_of_burst()
         if self._source is not None and self._source.is_replaced():
             self._source.end()
             self._source.watch()
             return True
         is_due = time.monotonic() >= until
         return in_source or is_due or self.is_out_of_date() or has_drifted()
+
+    def _rest_of_burst(self) -> bool:
+        """Takes the changes of a burst that has begun; returns true if one is of the source."""
+        deadline, in_source = time.monotonic() + _LONGEST, False
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                in_source |= self._changes.get(timeout=min(_QUIET, left))
+            except queue.Empty:
+                break
+        return in_source
 
     def _first(self, until: float) -> bool:
         """Waits for a change; returns true if it is a known one of the source."""

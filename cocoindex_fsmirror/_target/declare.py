@@ -140,8 +140,8 @@ async def mount_dir_target(
         state: A directory for ledger and copies, outside of this one: they are kept in a folder
             of it that is named after this one, and move there, or back if it is no longer
             given. By default they are in ``.fsmirror/``. Backups stay there in any case.
-        state_note: True to leave a note in ``.fsmirror/`` that tells where ``state`` is, so that
-            commands find it by themselves.
+        state_note: True to leave a note in ``.fsmirror/`` that tells where ``state`` is, by which
+            commands find it on file systems without extended attributes.
 
     Raises:
         RootError: The directory can't be used; the error has a hint.
@@ -150,6 +150,7 @@ async def mount_dir_target(
     """
     memory = _memory_of(path)
     state, update = await asyncio.to_thread(_declared, path, create_parent_dirs, options, memory)
+    update.loop = asyncio.get_running_loop() if is_live() else None
     target = DirTarget(await coco.mount_target(state), update)
     if update.recount is not None and memory is not None:
         key = _located(path)[0]

@@ -32,6 +32,7 @@ from .._mirror.teardown import remove_undeclared
 from .._mirror.writer import Writer
 from .actions import Action, Change, Conclude, Drop, Mount, Single
 from .engine import components_in, database_of
+from .guard import guard, unguard
 from .keys import RootKey, StateKey
 from .raising import BatchErrors
 from .records import PROVIDER
@@ -120,7 +121,9 @@ def _apply(context_provider: Any, step: Mount | list[Change] | Single | Drop | C
             _write_single(context_provider, step)
         case Drop():
             acting = Declarer(*database_of(context_provider), str(step.root))
-            mirror_at(_recorded(step, context_provider)).tear_down(step.owner, acting)
+            mirror = mirror_at(_recorded(step, context_provider))
+            unguard(mirror.location)
+            mirror.tear_down(step.owner, acting)
         case Conclude():
             _conclude(context_provider, step)
         case _:
@@ -158,6 +161,10 @@ def _mount(context_provider: Any, action: Mount) -> None:
     if update.drift is not None:
         healing = mirror_at(root).heal_paths(update.healable(place.owner))
         update.drift = update.drift.after(healing.healed)
+    if update.is_over:
+        unguard(root)
+    elif place.options.verify != "none":
+        guard(root, mirror_at(root).heal_paths, place.owner, update)
 
 
 def _change(root: Location, changes: list[Change]) -> None:

@@ -6,6 +6,7 @@ A new option that nested directories inherit is a key of :class:`TargetOptions` 
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 import weakref
 from collections.abc import Collection, Mapping
@@ -148,6 +149,7 @@ class RootUpdate:
         declarations: The declarations since then.
         copies: The copies that are declared.
         failures: Its failures, which are told when it has ended.
+        loop: The event loop of a live update, as long as that is open; else ``None``.
         is_begun_in_doubt: True if the ledger or the engine's database is new, or of another time.
     """
 
@@ -162,6 +164,7 @@ class RootUpdate:
     declarations: Declarations = field(default_factory=Declarations)
     copies: Copies = field(default_factory=Copies)
     failures: Failures = field(default_factory=Failures)
+    loop: asyncio.AbstractEventLoop | None = None
 
     def __post_init__(self) -> None:
         """Registers the failures, to be told once nobody refers to the update, or at exit."""
@@ -173,6 +176,11 @@ class RootUpdate:
     def ends_unnoticed(self) -> bool:
         """True if what the last update left over has to go now, since no end is noticed."""
         return self.memory is None and self.recount is not None and not self.is_begun_in_doubt
+
+    @property
+    def is_over(self) -> bool:
+        """True if a live update has ended for sure."""
+        return self.loop is None or self.loop.is_closed()
 
     def note(self, epoch: Epoch) -> None:
         """Notes the epoch of the owner."""
