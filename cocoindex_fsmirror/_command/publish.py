@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 import click
 
+from .._core.errors import FsMirrorError
+from .._mirror.known import find
 from .._mirror.versions import MOST, Versions
-from .output import ExitStatus, PathType, Report, json_option, printable, tell
+from .output import ExitStatus, PathType, Report, json_option, printable, tell, tell_error
 from .survey import Options
 from .sync import declared_root, options_of, planned, run, source_options, tell_run
 from .syncing import Syncing
 
 __all__ = ["publish"]
+
+_Next: TypeAlias = Callable[[], tuple[str, Options]]
+_PAUSE: Final = 1.0  # seconds between attempts to open a version that can't be used
 
 
 @click.command()
@@ -32,6 +39,7 @@ __all__ = ["publish"]
 @click.option(
     "--rollback", is_flag=True, help="Move LINK back to the version before; SRC is not read."
 )
+@click.option("--watch", is_flag=True, help="Go on, and publish every change, until Ctrl-C.")
 @click.option("-n", "--dry-run", is_flag=True, help="List the changes, and make none.")
 @json_option
 def publish(
@@ -41,6 +49,7 @@ def publish(
     exclude: tuple[str, ...],
     keep: int,
     rollback: bool,
+    watch: bool,
     dry_run: bool,
     state: str | None,
     as_json: bool,
@@ -60,20 +69,58 @@ def publish(
       fsmirror publish build /srv/site --rollback   back to the version before
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
     versions = Versions(os.path.abspath(link), state)
+    if rollback + watch + dry_run > 1:
+        raise click.UsageError("--rollback, --watch and --dry-run can't be given together")
     if rollback:
-        if dry_run:
-            raise click.UsageError("--rollback and --dry-run can't be given together")
         return tell(_report(versions.link, versions.roll_back()), as_json=as_json)
-    name = versions.next(keep)
-    current = versions.current()
-    shared = versions.at(current) if current else ""
-    options = options_of(
-        src, declared_root(versions.path_of(name), state), exclude, sibling=shared, **more
-    )
+
+    def next_version() -> tuple[str, Options]:
+        name, current = versions.next(keep), versions.current()
+        shared = versions.at(current) if current else ""
+        root = declared_root(versions.path_of(name), state)
+        return name, options_of(src, root, exclude, sibling=shared, **more)
+
+    if watch:
+        return _follow(versions, next_version, as_json)
+    name, options = next_version()
     if dry_run:
         return tell(planned(options), as_json=as_json)
     with contextlib.closing(Syncing(options)) as syncing:
         return _publish(versions, name, syncing, as_json)
+
+
+def _follow(versions: Versions, next_version: _Next, as_json: bool) -> int:
+    """Publishes, and again whenever something changes, until it is interrupted."""
+    from .._disk.watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
+
+    told = ""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            try:
+                name, options = next_version()
+                place = str(options.root), find(options.root).spot.path
+                with (
+                    contextlib.closing(Syncing(options)) as syncing,
+                    Watching(*place, options.source) as watching,
+                ):
+                    try:
+                        _publish(versions, name, syncing, as_json)
+                        told = ""
+                    except FsMirrorError as error:
+                        told = _tell_once(error, told, as_json)
+                    while not watching.wait(syncing.has_drifted):
+                        pass
+            except FsMirrorError as error:
+                told = _tell_once(error, told, as_json)
+                time.sleep(_PAUSE)
+    return ExitStatus.IN_ORDER
+
+
+def _tell_once(error: FsMirrorError, told: str, as_json: bool) -> str:
+    """Prints an error, unless it was printed last; returns its text."""
+    if str(error) != told:
+        tell_error(error, as_json=as_json)
+    return str(error)
 
 
 def _publish(versions: Versions, name: str, syncing: Syncing, as_json: bool) -> int:
