@@ -16,6 +16,7 @@ from cocoindex_fsmirror._target.sink import close_all
 from tests.reopening import reopened
 from tests.support import told_by
 from tests.target.flows import OUT, page, ran
+from tests.target.keeping import STATE, Keeping
 
 Style: TypeAlias = Literal["relative", "absolute", "context"]
 """The ways in which a flow names its root."""
@@ -38,11 +39,13 @@ class Project:
         is_nested: True if the flow declares the files in folders through targets of those.
         drops: The number of times that the flow was dropped.
         real: The folder beneath, if it is mounted at the path; the path itself, as a rule.
+        keeping: Where its state folders are.
         declared: The files that the flow declares.
         program: The files that a program declares by ``Mirror.update``.
     """
 
     path: Path
+    keeping: Keeping
     style: Style = "relative"
     is_memoized: bool = True
     base: Path = Path()
@@ -69,6 +72,11 @@ class Project:
     def is_astray(self) -> bool:
         """True if the flow still names the root of the project that this one is a copy of."""
         return self.base != self.path
+
+    @property
+    def state(self) -> Path | None:
+        """The state directory that ``sync`` and the program name; ``None`` to name none."""
+        return self.keeping.named(self.base, self.key)
 
     def root_named(self, key: str) -> Path:
         """Returns the root with a key."""
@@ -119,9 +127,14 @@ class Project:
 
     def run_program(self) -> None:
         """Runs the program, which raises its errors."""
-        with fsmirror.Mirror(self.root) as mirror, mirror.update() as files:
+        with self._mirror() as mirror, mirror.update() as files:
             for name, content in self.program.items():
                 files.write(name, content)
+
+    def _mirror(self) -> fsmirror.Mirror:
+        """Opens the mirror as the program does."""
+        is_noted = self.state is not None and self.keeping.is_noted
+        return fsmirror.Mirror(self.root, state=self.state, state_note=is_noted)
 
     @contextlib.contextmanager
     def _app(self, errors: list[str]) -> Iterator[coco.App[[Project], None]]:
@@ -149,7 +162,12 @@ async def _run(project: Project) -> None:
         "absolute": project.root,
         "context": fsmirror.FilePath(project.key, base_dir=OUT),
     }
-    out = await fsmirror.mount_dir_target(where[project.style], exact=project.is_exact)
+    out = await fsmirror.mount_dir_target(
+        where[project.style],
+        exact=project.is_exact,
+        state=_state_of(project),
+        state_note=project.keeping.is_noted,
+    )
     targets: dict[str, fsmirror.DirTarget] = {"": out}
     for name, content in project.declared.items():
         above = await _nested(targets, Path(name).parent) if project.is_nested else ""
@@ -158,6 +176,16 @@ async def _run(project: Project) -> None:
             await coco.mount(coco.component_subpath(name), page, item, targets[above])
         else:
             targets[above].declare_file(*item)
+
+
+def _state_of(project: Project) -> Path | fsmirror.FilePath | None:
+    """Returns the state directory as a flow names it."""
+    place = project.keeping.declared[project.key]
+    if place == "root":
+        return None
+    if place == "shared" or project.style == "absolute":
+        return project.keeping.directory(project.base, place)
+    return Path(STATE) if project.style == "relative" else fsmirror.FilePath(STATE, base_dir=OUT)
 
 
 async def _nested(targets: dict[str, fsmirror.DirTarget], folder: Path) -> str:

@@ -10,6 +10,9 @@ was cut off, each file is the old one or the new one; what was written is ours.
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
+from pathlib import Path
 from typing import Final
 
 from cocoindex_fsmirror import FsMirrorError
@@ -17,7 +20,8 @@ from tests.command.commands import run
 from tests.support import beside_ours, contents, snapshot, staged
 from tests.target.declarers import DATABASE, SOURCE, Project
 from tests.target.flows import BoomError, Interruption, ran
-from tests.target.users import KEYS, Users
+from tests.target.keeping import KEYS, STATE, spot
+from tests.target.users import Users
 from tests.target.witness import EVERYWHERE, NAMES, Before, Owner
 
 WHOLE: Final = Interruption()
@@ -43,8 +47,11 @@ class World(Users):
         assert said == ""
         if id(project) in self._calm and project.is_memoized:
             assert ran == [], "components ran for nothing"
+        self._check_place(project)
         self._check(project, before, "flow", project.declared)
         known, key = self.engines[id(project)], _key_of(project)
+        self._leave_behind(project, {*KEYS} - {project.key})
+        project.keeping.told = {project.key: frozenset([project.keeping.declared[project.key]])}
         for other in known.keys() - {key}:
             self._check_gone(project, other)
         self.engines[id(project)] = {key: frozenset(project.declared.items())}
@@ -71,6 +78,8 @@ class World(Users):
             return
         assert said == ""
         before.check_users(is_exact=False)
+        self._leave_behind(project, {*KEYS})
+        project.keeping.forget(project.base, KEYS)
         for key in known:
             self._check_gone(project, key)
         self._forget_engine(project)
@@ -79,10 +88,13 @@ class World(Users):
         """Mirrors the source of a project."""
         if not project.is_astray:
             before, options = self._look(project), ["--exact"] if project.is_exact else []
+            options += _named(project.state)
+            options += ["--state-note"] if project.state and project.keeping.is_noted else []
             with cut.injected():
                 result = run("sync", project.path / SOURCE, project.root, *options)
             self._calm.discard(id(project))
             if cut != WHOLE:
+                del result  # Its error holds the ledger.
                 self._check_cut(project, before, "sync", project.source)
                 return
             assert result.exit_code == 0, result.output
@@ -102,7 +114,9 @@ class World(Users):
 
     def verify(self, project: Project, *, is_settled: bool = False) -> None:
         """Runs the commands that look: they may not call a root right that is not."""
-        said = [run(*command, project.root) for command in (["verify", "--content"], ["status"])]
+        commands = (["verify", "--content"], ["status"])
+        state = _named(project.keeping.looked_up(project.base, project.key))
+        said = [run(*command, project.root, *state) for command in commands]
         if is_settled:
             assert [each.exit_code for each in said] == [0, 0], said[0].output + said[1].output
         if 0 in [each.exit_code for each in said]:
@@ -158,16 +172,22 @@ class World(Users):
         self._adopted |= adopted & wanted.items()
         self.ledgers[project.root][owner] = frozenset(wanted.items()) - adopted
         self.last.setdefault(project.root, {})[owner] = dict(wanted)
+        self._unhomed.discard(project.root)
+        self._damaged.discard(project.root)
+        if wanted:
+            self._settled.add(project.root)
 
     def _check_cut(
         self, project: Project, before: Before, owner: Owner, wanted: dict[str, bytes]
     ) -> None:
         """Checks a root after an update of one of its owners that was cut off, and its memories."""
+        _end_process(self.top)
         self._calm.discard(id(project))
         is_exact = project.is_exact and owner != "program"
         before.check_users(is_exact=is_exact)
         self._check_others(project, before, owner, is_exact=is_exact)
         before.check_whole(project.root, owner, wanted)
+        self._settled.discard(project.root)
         roots = {_key_of(project, key): project.root_named(key) for key in KEYS}
         for key, root in roots.items():
             found = frozenset(contents(snapshot(root)).items())
@@ -179,6 +199,9 @@ class World(Users):
                 if known is not None or new:
                     self.engines[id(project)][key] = (known or frozenset()) & found | new
                 self.last.get(root, {}).pop("flow", None)
+        if owner == "flow":
+            keeping, now = project.keeping, project.keeping.declared[project.key]
+            keeping.told[project.key] = keeping.told.get(project.key, frozenset()) | {now}
         self.last.get(project.root, {}).pop(owner, None)
 
     def _check_others(
@@ -189,8 +212,36 @@ class World(Users):
         if is_exact:  # What no memory knows is foreign.
             kept &= {name for each in ledger.values() for name, _ in each}
         before.check_others(project.root, kept)
-        roots = [project.real / key for key in KEYS]
-        before.check_unchanged(besides=[*roots, project.real / DATABASE])
+        at, shared = project.real, project.keeping.shared
+        roots = [at / key for key in KEYS]
+        folders = [spot(at / STATE, root) for root in roots]
+        folders += [spot(shared, project.root_named(key)) for key in KEYS]
+        folders += project.keeping.former.values()
+        # Known faults: a root that is given up and gone comes back, without files; and a copy
+        # that gives up the root of its original, whose state was moved, looks into its backups.
+        roots += before.touched(map(Path, self.engines[id(project)]))
+        before.check_unchanged(besides=[*roots, *folders, at / DATABASE])
+
+    def _check_place(self, project: Project) -> None:
+        """Checks that the state of a root is where it is declared, and nowhere else."""
+        keeping, key = project.keeping, project.key
+        place = keeping.declared[key]
+        assert keeping.places(project.base, key) == [place]
+        is_noted = keeping.is_noted and place != "root"
+        note = keeping.directory(project.base, place) if is_noted else None
+        assert keeping.note(project.base, key) == note
+        if project.path == project.real and place == "shared":
+            folder = keeping.folder(project.base, key, "shared")
+            assert folder == spot(keeping.shared, project.root), "a state folder has an old name"
+
+    def _leave_behind(self, project: Project, keys: set[str]) -> None:
+        """Notes whose state an engine did not find that has given up some roots.
+
+        Its database was put back from before the state was moved, or ``sync`` has moved that.
+        """
+        for key in keys:
+            if project.keeping.told.get(key) and not project.keeping.is_traced(project.base, key):
+                self._strange.add(project.root_named(key))
 
     def _check_exact(self, project: Project) -> None:
         """Checks that only what is declared is in a root."""
@@ -221,3 +272,18 @@ def _key_of(project: Project, key: str = "") -> str:
     """Returns a root of a project as its flow names it."""
     key = key or project.key
     return str(project.root_named(key)) if project.style == "absolute" else key
+
+
+def _named(state: Path | None) -> list[str]:
+    """Returns the option that names a state directory to a command."""
+    return ["--state", str(state)] if state is not None else []
+
+
+def _end_process(top: Path) -> None:
+    """Closes ledgers and locks that are still open below a folder, as the end of a process does."""
+    gc.collect()
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            path = each.readlink()
+            if path.name == "lock" and path.is_relative_to(top):
+                os.close(int(each.name))

@@ -7,89 +7,42 @@ files that each memory, the engine's database or the ledger, has to remember.
 from __future__ import annotations
 
 import copy
-import itertools
 import os
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from tests.target.copying import How, bind, duplicate, points, put_back, take_away, unbind
 from tests.target.declarers import DATABASE, SOURCE, Project, Style
-from tests.target.witness import NAMES, OURS, Owner, ours
+from tests.target.keeping import KEYS, LEDGER, OURS, Keeping, Place
+from tests.target.knowledge import Backup, Knowledge, Memory
+from tests.target.witness import NAMES, Owner, ours
 
-Written: TypeAlias = frozenset[tuple[str, bytes]]
-"""Names with the bytes that were written there."""
-Ledger: TypeAlias = dict[Owner, Written]
-Memory: TypeAlias = Literal["database", "ledger", "root", "files", "project"]
-"""``files`` is the root without ``.fsmirror``."""
 Edit: TypeAlias = Literal["in place", "anew", "unseen"]
 """``unseen`` puts the time back; the size is always the same."""
 Move: TypeAlias = Literal["rename", "bind", "volume"]
 """``bind`` mounts the project elsewhere; ``volume`` moves the root to a place mounted on it."""
 
-KEYS: Final = ("out", "out2")
 
+class Users(Knowledge):
+    """People with projects and backups."""
 
-@dataclass
-class Backup:
-    """A backup of a memory, and what that knew.
-
-    Attributes:
-        at: The folder that holds the copy.
-        project: The project that the memory belongs to.
-        memory: The memory.
-        key: The name of the root.
-        ledgers: What the ledgers in it knew, by root.
-        engine: What the engine's database in it knew; ``None`` if none is in it.
-        drops: The number of times that the flow of the project had been dropped.
-    """
-
-    at: Path
-    project: Project
-    memory: Memory
-    key: str
-    ledgers: dict[str, Ledger]
-    engine: dict[str, Written] | None
-    drops: int
-
-
-@dataclass
-class Users:
-    """People with projects and backups, and what has to be known of these.
-
-    Attributes:
-        top: The folder that holds everything.
-        projects: The projects.
-        backups: The backups.
-        ledgers: The files that the ledger of each root remembers, by owner.
-        engines: The files that the database of each project remembers, by root as the flow
-            names it.
-        users: All bytes that users wrote.
-        last: The files that each owner of a root declared last.
-    """
-
-    top: Path
-    projects: list[Project] = field(default_factory=list)
-    backups: list[Backup] = field(default_factory=list)
-    ledgers: dict[Path, Ledger] = field(default_factory=dict)
-    engines: dict[int, dict[str, Written]] = field(default_factory=dict)
-    users: set[bytes] = field(default_factory=set)
-    last: dict[Path, dict[Owner, dict[str, bytes]]] = field(default_factory=dict)
-    _serial: Any = field(default_factory=lambda: itertools.count(1))
-    _calm: set[int] = field(default_factory=set)  # projects that have no reason to run a component
-    _at_home: set[int] = field(default_factory=set)  # projects whose ledger names their database
-    _snapshot: Any = None
-    _orphaned: set[int] = field(default_factory=set)  # projects that lost an owner for good
-    _adopted: set[tuple[str, bytes]] = field(default_factory=set)
-    _strange: set[Path] = field(default_factory=set)  # roots whose ledger is of before a drop
-    _claimed: set[Path] = field(default_factory=set)  # roots whose ledger does
-
-    def make_project(self, style: Style, *, is_memoized: bool) -> Project:
+    def make_project(
+        self,
+        style: Style,
+        place: Place = "root",
+        *,
+        is_memoized: bool = True,
+        is_noted: bool = False,
+    ) -> Project:
         """Makes a project that declares three files."""
-        path = self.top / "projects" / f"p{next(self._serial)}"
+        path, shared = (
+            self.top / "projects" / f"p{next(self._serial)}",
+            self.top / "projects/states",
+        )
         (path / SOURCE).mkdir(parents=True)
-        project = Project(path, style, is_memoized)
+        shared.mkdir(exist_ok=True)
+        project = Project(path, Keeping(shared, place, is_noted=is_noted), style, is_memoized)
         project.declared = {name: ours(name, 0) for name in NAMES["flow"]}
         self.projects.append(project)
         self.engines[id(project)] = {}
@@ -105,6 +58,7 @@ class Users:
         path, was = project.root / name, None
         if any(above.is_file() for above in path.parents):
             return
+        self._touch(project, project.key)
         if path.is_file() and how == "unseen":
             was = path.stat()
         elif path.is_dir() or how == "anew":
@@ -118,6 +72,7 @@ class Users:
 
     def delete(self, project: Project, name: str) -> None:
         """Removes a file or a folder as a user does."""
+        self._touch(project, project.key)
         path = project.root / name
         if path.is_dir():
             shutil.rmtree(path)
@@ -127,7 +82,15 @@ class Users:
     def switch(self, project: Project) -> None:
         """Declares another root than before."""
         self._calm.discard(id(project))
+        if not project.is_astray:
+            project.keeping.settle(project.base, project.key)
         project.key = KEYS[1 - KEYS.index(project.key)]
+
+    def keep(self, project: Project, place: Place) -> None:
+        """Declares another place of the state, if the flow knows where it is now."""
+        keeping, base, key = project.keeping, project.base, project.key
+        if not project.is_astray and keeping.is_traced(base, key) and keeping.is_named(base, key):
+            keeping.declared[key] = place
 
     def nest(self, project: Project) -> None:
         """Declares the files in folders through nested targets, or no longer."""
@@ -146,40 +109,67 @@ class Users:
             return
         at.mkdir(parents=True)
         duplicate(origin, at, OURS if memory == "files" else "")
-        ledgers = {key: self.ledgers.get(project.root_named(key), {}) for key in KEYS}
+        keeping = project.keeping
+        places = {key: keeping.place(project.base, key) for key in KEYS}
+        inside: dict[str, set[str | None]] = {
+            "project": {"root", "project"},
+            "root": {"root"},
+            "ledger": {*places.values()},
+        }
         kept = {
-            "project": ledgers,
-            "root": {project.key: ledgers[project.key]},
-            "ledger": {project.key: ledgers[project.key]},
-        }.get(memory, {})
+            key: self.ledgers.get(project.root_named(key), {})
+            for key in (KEYS if memory == "project" else (project.key,))
+            if places[key] in inside.get(memory, {None}) | {None}
+        }
         engine = self.engines[id(project)] if memory in {"database", "project"} else None
-        made = Backup(
-            at, project, memory, project.key, *copy.deepcopy((kept, engine)), project.drops
-        )
+        ledgers = copy.deepcopy(kept if memory in inside else {})
+        known, told = copy.deepcopy(engine), dict(keeping.told)
+        made = Backup(at, project, memory, project.key, ledgers, known, project.drops, places, told)
         self.backups.append(made)
 
     def restore(self, backup: Backup, how: How) -> None:
-        """Puts a memory back where it was."""
-        project, at = backup.project, backup.at
+        """Puts a memory back where it was; a state folder where it is now."""
+        project, at, keeping = backup.project, backup.at, backup.project.keeping
         if project.is_astray and backup.memory != "database":
             return
-        if backup.memory != "files":
+        before = {key: keeping.place(project.base, key) for key in KEYS}
+        is_apart = backup.memory == "root" and before[backup.key] not in {None, "root"}
+        is_of_files = backup.memory == "files" or is_apart
+        if not is_of_files:
             self._calm.discard(id(project))
+        if backup.memory != "database":
+            for key in KEYS:
+                self._touch(project, key)
         place = self._place_of(project, backup.memory, backup.key)
         place.mkdir(parents=True, exist_ok=True)
-        left_out = OURS if backup.memory == "files" else ""
-        put_back(at, place, how, left_out)
-        for key, ledger in copy.deepcopy(backup.ledgers).items():
-            if ledger or (project.root_named(key) / OURS).exists():
-                self.ledgers[project.root_named(key)] = ledger
+        put_back(at, place, how, OURS if is_of_files else "")
+        if backup.memory == "ledger" and place.name != OURS:
+            for name in ("backup", "tmp"):  # It was in the root, with these.
+                shutil.rmtree(place / name, ignore_errors=True)
+        for key in () if project.is_astray else KEYS:
+            root, known = project.root_named(key), backup.ledgers.get(key)
+            keeping.keep_one(project.base, key, before[key])
+            if keeping.place(project.base, key) is None:
+                self.ledgers.pop(root, None)
+            elif known is not None and not (is_apart or self._differs(backup, key, before[key])):
+                self.ledgers[root] = copy.deepcopy(known)
                 if backup.drops != project.drops:
-                    self._strange.add(project.root_named(key))
+                    self._strange.add(root)
         if backup.engine is not None:
             self.engines[id(project)] = copy.deepcopy(backup.engine)
+            keeping.told = {**backup.told}
+        for key in () if project.is_astray else KEYS:
+            if not keeping.is_traced(project.base, key):
+                keeping.settle(project.base, key)
         if how == "rsync --inplace":  # It writes into the very file of the ledger.
             for key in KEYS:
                 self.last.pop(project.root_named(key), None)
         self._leave_home(project)
+
+    def _differs(self, backup: Backup, key: str, before: Place | None) -> bool:
+        """Tells if a ledger that was put back is not that which counts."""
+        is_elsewhere = backup.places[key] not in {None, before} and before is not None
+        return backup.memory != "ledger" and is_elsewhere
 
     def copy(self, project: Project, how: How, *, is_edited: bool) -> None:
         """Copies a project; edits the absolute path in it, or forgets to."""
@@ -192,10 +182,15 @@ class Users:
         made.path = made.base = made.real = path
         if project.style == "absolute" and not is_edited:
             made.base = project.base
+        if made.base == path:
+            made.keeping.former = {}
+            if project.style == "absolute":
+                made.keeping.forget(path, KEYS)
         self.projects.append(made)
         self.engines[id(made)] = copy.deepcopy(self.engines[id(project)])
         for key in KEYS:
-            if project.root_named(key) in self.ledgers:
+            is_left = project.keeping.place(project.base, key) == "shared"
+            if project.root_named(key) in self.ledgers and not is_left:
                 known = copy.deepcopy(self.ledgers[project.root_named(key)])
                 self.ledgers[path / key] = known
                 self._strange |= {path / key} if project.root_named(key) in self._strange else set()
@@ -207,12 +202,15 @@ class Users:
         others = [each for each in self.projects if each is not project]
         if project.is_astray or any(each.base == project.base for each in others):
             return
+        if {project.root_named(key) for key in KEYS} & self._damaged:
+            return  # Of two state folders with its files, the wrong one may be found.
         name = f"p{next(self._serial)}"
         if how == "volume":
             if project.path != project.real:
                 return
             self._move_to_volume(project.root, self.top / "volumes" / name)
             return
+        project.keeping.stay(project.base)
         path = self.top / "mounts" / name
         if project.path != project.real:
             unbind(project.path)
@@ -226,9 +224,14 @@ class Users:
                 self.ledgers[path / key] = self.ledgers.pop(project.base / key)
                 self._strange |= {path / key} if project.base / key in self._strange else set()
                 self.last[path / key] = self.last.pop(project.base / key, {})
+            for roots in (self._settled, self._unhomed):
+                if project.base / key in roots:
+                    roots.add(path / key)
         project.path = project.base = path
+        self._leave_folders(project)
         if project.style == "absolute":
             self._calm.discard(id(project))
+            project.keeping.forget(path, KEYS)
         if not (path / DATABASE).exists():
             self._leave_home(project)
 
@@ -248,71 +251,72 @@ class Users:
             return
         if memory != "database" and project.is_astray:
             return
+        if memory != "database":
+            self._touch(project, project.key)
         if memory == "files":
             for entry in place.iterdir():
                 if entry.name != OURS:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             return
+        if memory == "root" and project.keeping.place(project.base, project.key) != "root":
+            take_away(place)
+            return
         self._calm.discard(id(project))
         take_away(place)
         if memory == "database":
             self._forget_engine(project)
+            project.keeping.forget(project.base, KEYS if not project.is_astray else ())
             if id(project) not in self._at_home:
                 self._leave_home(project)
         else:
-            self.ledgers.pop(project.root, None)
-            self.last.pop(project.root, None)
-            self._claimed.discard(project.root)
+            self._forget_ledger(project.root)
 
     def take_snapshot(self) -> None:
         """Notes what the memories know that :meth:`roll_back` is to bring back."""
-        self._snapshot = copy.deepcopy((self.ledgers, [*self.engines.values()]))
+        drops = [project.drops for project in self.projects]
+        self._snapshot = copy.deepcopy((self.ledgers, [*self.engines.values()], drops))
 
     def roll_back(self, *, is_of_root: bool) -> None:
         """Notes that the disk with the root, or with the database, was put back whole."""
-        ledgers, engines = copy.deepcopy(self._snapshot)
+        ledgers, engines, drops = copy.deepcopy(self._snapshot)
         if is_of_root:
             self.ledgers = ledgers
+            for project, before in zip(self.projects, drops, strict=True):
+                if project.drops != before:  # The ledgers name an owner that is gone.
+                    self.engines[id(project)] = dict.fromkeys(
+                        self.engines[id(project)], frozenset()
+                    )
+                    for root in map(project.root_named, KEYS):
+                        self._strange.add(root)
+                        self.ledgers.get(root, {}).pop("flow", None)
         else:
             self.engines = dict(zip(self.engines, engines, strict=True))
         self._calm.clear()
+        self._settled.clear()
 
     def damage(self, project: Project, page: int, content: bytes) -> None:
         """Overwrites the beginning of a page of the ledger."""
-        file = project.root / OURS / "ledger.sqlite3"
+        file = self._place_of(project, "ledger") / LEDGER
         if not file.exists() or project.is_astray:
             return
+        if project.path != project.real and project.keeping.former:
+            return  # Its state may have to be found by what is in it.
+        if project.root in self._unhomed:
+            return
+        self._damaged.add(project.root)
         self._calm.discard(id(project))
         with file.open("r+b") as opened:
             opened.seek(page % (file.stat().st_size // 4096) * 4096)
             opened.write(content)
+        self._touch(project, project.key)
         self.ledgers.pop(project.root, None)
         self._claimed.discard(project.root)
-
-    def _is_refused(self, project: Project) -> bool:
-        """True if a copy still names the root of another project, and the ledger there can tell."""
-        is_known = str(project.root) in self.engines[id(project)]
-        has_original = (project.base / DATABASE).exists()
-        return project.is_astray and project.root in self._claimed and is_known and has_original
-
-    def _forget_engine(self, project: Project) -> None:
-        """Notes that a database knows nothing, and the ledger nothing of copies of it, soon."""
-        for each in self.projects:
-            if each.base == project.path:
-                self.engines[id(each)] = {}
-
-    def _leave_home(self, project: Project) -> None:
-        """Notes that the ledgers of a project need its database to know whose they are."""
-        self._at_home.discard(id(project))
-        if not project.is_astray:
-            self._claimed -= {project.root_named(key) for key in KEYS}
-        if not (project.path / DATABASE).exists():
-            self._orphaned.add(id(project))
-            for key in KEYS:
-                self.ledgers.get(project.root_named(key), {}).pop("flow", None)
 
     def _place_of(self, project: Project, memory: Memory, key: str = "") -> Path:
         """Returns the path of a memory."""
         root = project.root_named(key or project.key)
-        places = {"database": project.path / DATABASE, "ledger": root / OURS}
-        return project.path if memory == "project" else places.get(memory, root)
+        if memory == "ledger":
+            keeping, key = project.keeping, key or project.key
+            return keeping.folder(project.base, key, keeping.current(project.base, key))
+        places = {"database": project.path / DATABASE, "project": project.path}
+        return places.get(memory, root)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from tests.support import contents, exact_state, snapshot
+from tests.target.keeping import LEDGER, OURS
 
 Owner: TypeAlias = Literal["flow", "sync", "program"]
 NAMES: Final[dict[Owner, tuple[str, ...]]] = {
@@ -17,7 +18,6 @@ NAMES: Final[dict[Owner, tuple[str, ...]]] = {
     "program": ("p", "d/p"),
 }
 EVERYWHERE: Final = (*itertools.chain(*NAMES.values()), "f", "d/f")
-OURS: Final = ".fsmirror"
 
 
 class Before:
@@ -34,6 +34,17 @@ class Before:
     def files_in(self, root: Path) -> frozenset[tuple[str, bytes]]:
         """Returns the files that were in a root."""
         return frozenset(self._files.get(root, {}).items())
+
+    def touched(self, roots: Iterable[Path]) -> list[Path]:
+        """Lists what giving up some roots with absolute paths may change, without any need."""
+        given_up = [root for root in roots if root.is_absolute()]
+        missing = [root for root in given_up if str(root) not in self._everything]
+        markers = [
+            root / OURS / ".gitignore"
+            for root in given_up
+            if str(root / OURS / LEDGER) not in self._everything
+        ]
+        return missing + markers
 
     def new_backups(self, root: Path) -> frozenset[tuple[str, bytes]]:
         """Returns the files that went to the backups of a root, by their names in it."""
@@ -71,7 +82,7 @@ class Before:
         for path in self._everything.keys() | now.keys():
             if not path.startswith(tops) and path not in left_out:
                 was, is_now = self._everything.get(path, ()), now.get(path, ())
-                if path.endswith((OURS, "ledger.sqlite3")):
+                if path.endswith((OURS, LEDGER)) or Path(path, LEDGER).exists():
                     # SQLite opens the ledger before we can know whose it is.
                     was, is_now = was[-1:], is_now[-1:]
                 assert was == is_now, f"{path} was changed"
