@@ -247,6 +247,11 @@ def ledger_rows(mirror: Mirror) -> list[Row]:
         return ledger.rows()
 
 
+def unmark(root: Path) -> None:
+    """Removes the mark that tells where the state of a root is, as copying without it does."""
+    os.removexattr(root, "user.cocoindex_fsmirror.state")
+
+
 def becomes(path: Path, make: Callable[[Path], object]) -> None:
     """Replaces a file by something else."""
     path.unlink()

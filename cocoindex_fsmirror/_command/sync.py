@@ -25,7 +25,7 @@ from .._core.ownership import CopyPolicy, OnConflict
 from .._disk.locations import Location
 from .._mirror.brake import Limit
 from .._mirror.drift import few_suspects
-from .._mirror.known import find, located
+from .._mirror.known import exists, find, located
 from .._mirror.outcome import is_full
 from .dry_run import dry_run as list_changes
 from .helper import collect_less_garbage, helped
@@ -184,6 +184,10 @@ def declared_root(root: str, state: str | None, *, is_noted: bool = False) -> Lo
     """Returns the location of a mirror, whose state moves to a state directory that is given."""
     location = located(root, state)
     if state is None:
+        if location.state and not exists(location):
+            hint = f"name it with --state, or --state {root} to begin anew in it"
+            problem = f"{root}: a note in it tells of a state in {location.state}, which is gone"
+            raise click.UsageError(f"{problem} ({hint})")
         return location
     return location.declared(("",), is_noted=is_noted)
 

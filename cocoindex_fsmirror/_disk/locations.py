@@ -59,7 +59,8 @@ class Location(NamedTuple):
         real, inside = os.path.realpath(root), os.path.realpath(state) if state else ""
         if not inside or inside in (real, os.path.join(real, RESERVED)):
             return cls(root)
-        if inside.startswith(os.path.join(real, "")):
+        lexical = os.path.join(os.path.abspath(root), "")
+        if inside.startswith(os.path.join(real, "")) or state.startswith(lexical):
             problem = f"can't have its state in {state}, which is inside of it"
             raise RootError(root, problem, "name a directory outside, or the root itself")
         return cls(root, state)

@@ -29,6 +29,7 @@ from .calls import DIRECTORY, closing, open_file, say_once, sync_folder
 from .ours import Spot
 from .tree import Tree
 
+_MARK: Final = "user.cocoindex_fsmirror.state"
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _SET_FLAGS: Final = 0x40086602  # FS_IOC_SETFLAGS, ioctl_iflags(2)
 _NO_COW: Final = 0x00800000  # FS_NOCOW_FL
@@ -119,7 +120,7 @@ def make_spot(spot: Spot) -> int:
         RootError: It can't be made, or opened.
     """
     try:
-        os.makedirs(spot.above, exist_ok=True)
+        os.makedirs(spot.above, 0o755, exist_ok=True)
         with closing(os.open(spot.above, os.O_RDONLY | os.O_DIRECTORY)) as above:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(spot.name, 0o700, dir_fd=above)
@@ -131,6 +132,28 @@ def make_spot(spot: Spot) -> int:
     except OSError as error:
         raise _root_error(spot.path, error) from error
     return fd
+
+
+def read_mark(path: str) -> str:
+    """Returns the state directory that is told by an extended attribute of a root; empty if none.
+
+    Sessions leave it where they can, so that a state folder elsewhere is not overlooked.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        told = os.fsdecode(os.getxattr(path, _MARK))
+        return told if os.path.isabs(told) and "\0" not in told else ""
+    return ""
+
+
+def set_mark(tree: Tree, state: str) -> None:
+    """Marks a root with its state directory; with an empty path, removes the mark."""
+    if read_mark(tree.path) == state:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # Some file systems have none.
+        if state:
+            os.setxattr(tree.fd, _MARK, os.fsencode(state))
+        else:
+            os.removexattr(tree.fd, _MARK)
 
 
 def remove_spot(spot: Spot) -> None:

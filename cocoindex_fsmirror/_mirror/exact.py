@@ -71,7 +71,8 @@ def _is_another(tree: Tree, folder: Name) -> bool:
     """True if a folder is a mirror of its own, or a mount, or a subvolume."""
     try:
         is_mount = folder in tree.mounts or tree.device(folder) != tree.device(parent(folder))
-        signs = (join(folder, name) for name in (LEDGER, NOTE))
+        # The last one is that of a state folder.
+        signs = (join(folder, name) for name in (LEDGER, NOTE, Name(leaf(LEDGER))))
         return is_mount or any(tree.look(sign).state is not ABSENT for sign in signs)
     except OSError:
         return False  # The folder can't be removed either, and fails by name.

@@ -32,7 +32,7 @@ from .._core.ownership import OnConflict
 from .._core.plan import Plan, Put, Remove, View
 from .._core.planner import make_plan
 from .._core.rows import Row
-from .._core.states import Content, Kind, Signature, same_content
+from .._core.states import Content, Kind, Signature, same, same_content
 from .._core.text import encoded
 from .._disk.calls import closing, digest_of_file, open_file
 from .._disk.locations import Root
@@ -43,7 +43,7 @@ from .contents import SMALL, Contents
 from .copies import drop_damaged
 from .known import find, known, opened
 from .ledger import Ledger
-from .look import view_of
+from .look import look_at, view_of
 from .outcome import Outcome
 from .reader import LedgerReader
 from .session import Session
@@ -198,14 +198,14 @@ def _scene(root: Root, names: Collection[Name]) -> Iterator[_Scene]:
 def heal(
     session: Session,
     names: Collection[Name],
-    apply: Callable[[list[Intent], Callable[[Ledger], list[Intent]]], Outcome],
+    apply: Callable[[list[Intent], Callable[[Tree, Ledger], list[Intent]]], Outcome],
 ) -> Healing:
     """Restores the last-written states of paths.
 
     Args:
         session: The session of the root.
         names: The paths.
-        apply: Applies those intents of a batch that a function of the ledger returns then, and
+        apply: Applies those intents of a batch that a function returns under the lock, and
             reads what is there: a look may have read it, too.
 
     Raises:
@@ -241,13 +241,21 @@ def heal(
     return healing
 
 
-def _still_wanted(batch: list[Intent], rows: dict[Name, Row], ledger: Ledger) -> list[Intent]:
-    """Returns the intents of which the ledger records the same state as before.
+def _still_wanted(
+    batch: list[Intent], rows: dict[Name, Row], tree: Tree, ledger: Ledger
+) -> list[Intent]:
+    """Returns the intents of paths that are to be as before, and are not.
 
     Others may have updated the rest meanwhile, which is forgotten: there is nothing to restore.
     """
     now = ledger.rows_named(intent.name for intent in batch)
-    stays = {name for name in now if name in rows and _is_same(now[name], rows[name])}
+    stays = {
+        name
+        for name, row in now.items()
+        if name in rows
+        and _is_same(row, rows[name])
+        and (row.unsynced or not same(row.state, look_at(tree, name, row, read=True).state))
+    }
     for intent in batch:
         if intent.name not in stays:
             rows.pop(intent.name, None)

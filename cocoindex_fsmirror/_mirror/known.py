@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -20,15 +21,16 @@ from .._core.states import signature_of
 from .._disk.calls import closing, open_file
 from .._disk.locations import Location, Root
 from .._disk.ours import Spot, opened_ours
-from .._disk.roots import open_root
+from .._disk.roots import open_root, read_mark
 from .._disk.tree import Tree
-from .reader import MOVED_FROM, LedgerReader, root_of
+from .reader import DEVICE, MOVE, MOVED_FROM, LedgerReader, root_of
 
 __all__ = [
     "Found",
     "exists",
     "find",
     "has_ledger",
+    "is_origin",
     "known",
     "located",
     "mirrored",
@@ -36,7 +38,10 @@ __all__ = [
     "read_note",
 ]
 
-_LOOKED_AT: Final = 32  # rows by which a root is recognised that was moved
+_LOOKED_AT: Final = 1024  # rows by which a root is recognised that was moved
+_ATTEMPTS: Final = 10  # to open a ledger that is being moved,
+_SURE: Final = 3  # and those that must have failed if it is not
+_PAUSE: Final = 0.02  # seconds between them
 _LONGEST: Final = 1 << 14  # bytes of a note
 
 
@@ -59,30 +64,47 @@ def find(root: Root) -> Found:
         LedgerError: Somebody else may have written to our folder in the root, or it can't be read.
     """
     location = Location.of(root)
-    goal = location.spot
-    others = [spot for spot in _formers(location) if spot != goal and has_ledger(spot)]
+    goal, mark = location.spot, read_mark(location.root)
+    others = [spot for spot in _formers(location, mark) if spot != goal and has_ledger(spot)]
     if has_ledger(goal):
         # As long as the old ledger is there, a move was cut off, and it counts.
-        origin = _origin_of(goal) if others else ""
-        return Found(next((spot for spot in others if spot.path == origin), goal), goal)
+        move = _move_to(goal) if others else ""
+        counts = next((spot for spot in others if move and _move_from(spot) == move), None)
+        if counts is None and mark and location.at(mark).spot in others:
+            counts = location.at(mark).spot  # The one at the goal is of another time.
+        return Found(counts or goal, goal)
     if location.state and (moved := _moved(location)) is not None:
         return moved
     if location.former is None:
         return Found(goal, goal)
-    return Found(next(iter(others), goal), goal)
+    elsewhere = (location.at(each) for each in (mark, *location.former) if each)
+    moved_too = (found.spot for found in map(_moved, elsewhere) if found is not None)
+    return Found(next((spot for some in (others, moved_too) for spot in some), goal), goal)
 
 
-def _formers(location: Location) -> list[Spot]:
+def _formers(location: Location, mark: str) -> list[Spot]:
     """Lists the places where a state folder may be so far."""
-    told = dict.fromkeys((*(location.former or ()), "", read_note(location.root)))
+    told = dict.fromkeys((mark, *(location.former or ()), "", read_note(location.root)))
     return [location.at(each).spot for each in told]
 
 
-def _origin_of(spot: Spot) -> str:
-    """Returns the path of the folder from which a state folder is being moved; empty if none."""
+def _move_to(spot: Spot) -> str:
+    """Returns the identity of a move to a state folder that is not done; empty if there is none."""
     with contextlib.suppress(CorruptLedgerError), contextlib.closing(LedgerReader.peek(spot)) as it:
-        return str(it.get_meta(MOVED_FROM) or "")
+        return str(it.get_meta(MOVE) or "") if it.get_meta(MOVED_FROM) else ""
     return ""
+
+
+def _move_from(spot: Spot) -> str:
+    """Returns the identity of the last move from a state folder; empty if there is none."""
+    with contextlib.suppress(CorruptLedgerError), contextlib.closing(LedgerReader.peek(spot)) as it:
+        return "" if it.get_meta(MOVED_FROM) else str(it.get_meta(MOVE) or "")
+    return ""
+
+
+def is_origin(spot: Spot, ledger: LedgerReader) -> bool:
+    """True if a state folder has the ledger from which another one was copied to move it."""
+    return has_ledger(spot) and _move_from(spot) == str(ledger.get_meta(MOVE))
 
 
 def has_ledger(spot: Spot) -> bool:
@@ -108,9 +130,14 @@ def located(root: str, state: str | None = None) -> Location:
     """
     if state is not None:
         return Location.named(root, state)
-    location = Location.named(root, read_note(root))
-    is_inside = not has_ledger(location.spot) and has_ledger(Spot(root, RESERVED))
-    return Location(root) if is_inside else location
+    note = read_note(root)
+    for told in (note, read_mark(root)):
+        with contextlib.suppress(RootError):
+            if told and has_ledger((location := Location.named(root, told)).spot):
+                return location
+    # A root that was copied has the mark of another one; a note was left on purpose.
+    is_noted = note and not has_ledger(Spot(root, RESERVED))
+    return Location.named(root, note) if is_noted else Location(root)
 
 
 def read_note(root: str) -> str:
@@ -140,17 +167,24 @@ def _moved(location: Location) -> Found | None:
         # Others may have theirs here, too, which may be closed to us, or damaged.
         with contextlib.suppress(LedgerError), contextlib.closing(LedgerReader.peek(spot)) as found:
             root = root_of(found)
-            if root and os.path.lexists(root):
-                with contextlib.suppress(OSError):
-                    if os.path.samefile(root, location.root):
-                        return Found(spot, spot)
-            elif _holds(location.root, found):
+            if root == location.root:  # The state directory was moved.
+                return Found(spot, goal)
+            with contextlib.suppress(OSError):
+                if os.path.samefile(root, location.root):
+                    return Found(spot, spot)
+            if _holds(location.root, found) and not _holds(root, found):
                 return Found(spot, goal)
     return None
 
 
 def _holds(root: str, ledger: LedgerReader) -> bool:
-    """True if a root holds a file that a ledger remembers, which was not copied there."""
+    """True if a root holds a file that a ledger remembers, which was not copied there.
+
+    A snapshot holds it, too, but as another device.
+    """
+    with contextlib.suppress(OSError):
+        if os.stat(root).st_dev != ledger.get_meta(DEVICE):
+            return False
     for row in ledger.rows("kind <> 'dir'", limit=_LOOKED_AT):
         with contextlib.suppress(OSError):
             if signature_of(os.lstat(os.path.join(root, row.name))) == row.signature:
@@ -165,14 +199,23 @@ def known(root: Root) -> contextlib.closing[LedgerReader]:
         LedgerError: The ledger can't be read.
         RootError: There is another one, and nothing tells which of them is right.
     """
-    found = find(root)
-    ledger = LedgerReader.peek(found.spot)
-    try:
-        check_alone(str(root), found, ledger)
-    except BaseException:
-        ledger.close()
-        raise
-    return contextlib.closing(ledger)
+    for attempt in range(_ATTEMPTS):
+        found, ledger = find(root), None
+        try:
+            ledger = LedgerReader.peek(found.spot)
+            check_alone(str(root), found, ledger)
+            if ledger.inode or find(root) == found:
+                return contextlib.closing(ledger)
+        except (LedgerError, RootError):
+            if ledger is not None:
+                ledger.close()
+            is_sure = not found.is_apart or attempt >= _SURE
+            if find(root) == found and is_sure:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            ledger.close()  # It was moved while we looked.
+    raise RootError(str(root), "has a state that is moved again and again", "look again later")
 
 
 def check_alone(root: str, found: Found, ledger: LedgerReader) -> None:
@@ -186,7 +229,7 @@ def check_alone(root: str, found: Found, ledger: LedgerReader) -> None:
     inside = Spot(root, RESERVED)
     if not (found.is_apart and ledger.inode and has_ledger(inside)):
         return
-    if _origin_of(inside) != found.spot.path:  # Else a move is not done.
+    if not _move_to(inside) or _move_to(inside) != _move_from(found.spot):  # A move not done.
         problem = f"has two ledgers, in {inside.path} and in {found.spot.path}"
         raise RootError(root, problem, "move away the folder whose ledger is not to be used")
 

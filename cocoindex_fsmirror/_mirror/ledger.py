@@ -54,7 +54,7 @@ class Ledger(LedgerReader):
         Args:
             path: The path of the state folder.
             folder: Its descriptor, opened without following a link.
-            root: The path of the root.
+            root: The path of the root; empty if another one stands for it.
             network: True if the folder is on a network file system, where WAL does not work.
 
         Raises:
@@ -110,12 +110,12 @@ class Ledger(LedgerReader):
         if self.get_meta("origin") != self.origin:
             self.set_meta("origin", self.origin)
             self._connection.execute("DELETE FROM meta WHERE key = 'inode'")
-        if root_of(self) not in ("", root):
+        if root and root_of(self) not in ("", root):
             # We made the root, but not the folders above it here: teardown must leave those.
             self.set_meta("made", min(1, int(str(self.get_meta("made") or 0))))
         if self.get_meta("file") != self.file:
             self.set_meta("file", self.file)
-        if root_of(self) != root:
+        if root and root_of(self) != root:
             self.set_meta("root", root)
 
     @contextlib.contextmanager

@@ -73,9 +73,10 @@ class Mirror(Writer):
         root: The directory, which need not exist yet.
         state: The state directory: ledger and copies are kept in a folder of it that is named
             after the root, instead of in the root, and move there from the root. The root itself
-            stands for that. By default they are where a note in the root tells, or in the root.
-        state_note: True to leave a note in the root that tells where the state directory is, so
-            that commands find it by themselves.
+            stands for that. By default they are where a mark or a note in the root tells, or in
+            the root.
+        state_note: True to leave a note in the root that tells where the state directory is, for
+            file systems without extended attributes.
         patience: The longest time to wait for another writer, in seconds.
         on_outcome: Called with the outcome of each batch, also if some of its paths failed.
         on_bytes: Called with 0 when a batch begins, and then with the number of bytes that

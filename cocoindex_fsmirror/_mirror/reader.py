@@ -29,7 +29,9 @@ from .formats import FORMAT, SCHEMA, check_format, check_whole, migrated_copy
 
 __all__ = [
     "ALL",
+    "DEVICE",
     "FIELDS",
+    "MOVE",
     "MOVED_FROM",
     "PAGE",
     "LedgerReader",
@@ -41,6 +43,10 @@ __all__ = [
 
 _T = TypeVar("_T")
 FIELDS: Final = ", ".join(Row.__struct_fields__)
+DEVICE: Final = "device"
+"""The key of the device of the root, in a state folder elsewhere."""
+MOVE: Final = "move"
+"""The key of the identity of the last move, in the old and in the new ledger."""
 MOVED_FROM: Final = "moved from"
 """The key of the folder from which a ledger was moved, as long as that is not emptied."""
 PAGE: Final = 4096

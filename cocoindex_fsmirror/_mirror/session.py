@@ -41,6 +41,7 @@ from .._disk.roots import (
     make_spot,
     open_root,
     read_abilities,
+    set_mark,
     sync_above,
 )
 from .._disk.tree import Tree
@@ -48,6 +49,7 @@ from .copies import restock
 from .known import Found, check_alone, find
 from .ledger import Ledger
 from .look import entries
+from .reader import DEVICE
 from .recover import recover
 from .shelf import remove_misplaced
 from .state_folder import end_move, enter_state, move, tell_state
@@ -148,8 +150,8 @@ class Session:
     def _recovered(self, tree: Tree, made: int, *, durable: bool) -> Ledger:
         """Opens the ledger, and settles what an interrupted batch left."""
         ledger = self._open_ledger(tree)
-        if self.found.spot != self.found.goal and move(tree, ledger, self.location, self.found):
-            self.close()
+        found = self.found
+        if found.spot != found.goal and move(tree, ledger, self.location, found, self.close):
             self.found = self.found._replace(spot=self.found.goal)
             ledger = self._open_ledger(tree)
         if made:
@@ -183,14 +185,19 @@ class Session:
         if tree.state_syncs:
             make_mappable(tree, SHARED_MEMORY)
         network = not tree.state_syncs
-        self.ledger = Ledger.open(path, tree.folder(STATE), self.root, network=network)
+        root = self.root if self.found.goal == self.location.spot else ""  # A further way to it.
+        self.ledger = Ledger.open(path, tree.folder(STATE), root, network=network)
         check_alone(self.root, self.found, self.ledger)
         if self.found.spot == self.found.goal:
-            if (origin := end_move(tree, self.ledger)) is not None:
+            if (origin := end_move(self.ledger)) is not None:
                 self.found = self.found._replace(spot=origin)
                 enter_state(tree, origin)
                 return self._open_ledger(tree)
             tell_state(tree, self.location)
+            set_mark(tree, self.location.state)
+            device = os.fstat(tree.fd).st_dev
+            if tree.is_apart and self.ledger.get_meta(DEVICE) != device:
+                self.ledger.set_meta(DEVICE, device)
         for name in filter(is_engine, entries(tree, FOLDER)):  # Earlier releases left it.
             with contextlib.suppress(OSError):
                 tree.remove_all(name)

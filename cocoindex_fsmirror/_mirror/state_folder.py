@@ -11,8 +11,11 @@ import contextlib
 import logging
 import os
 import sqlite3
+import uuid
+from collections.abc import Callable
+from typing import Final
 
-from .._core.errors import LedgerError, LockedError
+from .._core.errors import CorruptLedgerError, FsMirrorError, LedgerError
 from .._core.layout import (
     ABILITIES,
     COPIES,
@@ -24,75 +27,102 @@ from .._core.layout import (
     LEDGER_FILES,
     LOCK,
     NOTE,
+    RELIED_ON,
     RESERVE,
+    corrupt_ledger,
 )
 from .._core.names import RESERVED, ROOT, STATE, Name, join, leaf
+from .._core.text import external
 from .._disk.calls import closing, open_file, replace, sync_folder
 from .._disk.copies import share_file
-from .._disk.homes import enter_root
+from .._disk.homes import enter_root, stamp_now
 from .._disk.locations import Location
 from .._disk.ours import Spot, check_ours
 from .._disk.roots import hold, make_spot, open_spot, remove_spot
 from .._disk.tree import Tree
-from .database import connected, origin_of, translated
-from .known import Found, has_ledger
+from .database import GIVEN, connected, origin_of, translated
+from .known import Found, has_ledger, is_origin
 from .ledger import Ledger
 from .look import entries
-from .reader import MOVED_FROM
+from .reader import MOVE, MOVED_FROM, LedgerReader
 
 __all__ = ["end_move", "enter_state", "move", "remove_state", "tell_state"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
+_FILES: Final = (*LEDGER_FILES, *COPIES_FILES, LARGE_COPIES, LOCK, ABILITIES, RESERVE)
+_NEW_NOTE: Final = Name(f"{NOTE}.new")
 
 
-def move(tree: Tree, ledger: Ledger, location: Location, found: Found) -> bool:
+def move(
+    tree: Tree, ledger: Ledger, location: Location, found: Found, close: Callable[[], None]
+) -> bool:
     """Moves the state folder of a locked root to where it belongs.
 
     Args:
         tree: The root; its state folder is the new one afterwards.
-        ledger: Its ledger, which has to be opened anew afterwards.
+        ledger: Its ledger.
         location: Where the mirror is declared to be.
         found: Where the folder is, and where it belongs.
+        close: Closes the ledger, which has to be opened anew afterwards.
 
     Returns:
-        False if it stays for now, since a command is at work.
+        False if it stays for now, since a command is at work, or it can't be copied.
     """
     try:
         os.close(hold(tree, LOCK))
-    except LockedError as error:
-        _log.warning("%s: its state stays in %s for now: %s", tree.path, found.spot.path, error)
-        return False
-    if found.goal.name == RESERVED:
-        tree.make_folder(FOLDER, 0o700)
-        fd = os.dup(tree.folder(FOLDER))
-    else:
-        fd = make_spot(found.goal)
-    check_ours(fd, found.goal.path, {})
-    with contextlib.closing(Tree(os.dup(tree.folder(STATE)), found.spot.path)) as source:
-        with contextlib.closing(Tree(fd, found.goal.path)) as target:
+        fd = _made(tree, found.goal)
+    except (FsMirrorError, OSError) as error:
+        return _stays(tree, found, error)
+    with (
+        contextlib.closing(Tree(fd, found.goal.path)) as target,
+        contextlib.closing(Tree(os.dup(tree.folder(STATE)), found.spot.path)) as source,
+    ):
+        try:
+            check_ours(fd, target.path, {})
             _copy_all(source, target, ledger)
-            enter_state(tree, found.goal)
-            if tree.is_apart:
-                tell_state(tree, location)  # From here on the note may count.
-        ledger.close()
+        except (FsMirrorError, OSError, sqlite3.Error) as error:
+            with contextlib.suppress(OSError):
+                remove_state(target, ROOT)
+            remove_spot(found.goal)
+            return _stays(tree, found, error)
+        close()
+        enter_state(tree, found.goal)
+        if tree.is_apart:
+            tell_state(tree, location)  # From here on the note may count.
         source.remove_file(_at(LEDGER))
         sync_folder(source.fd)  # It must not come back once the new one is used.
     _log.info("%s: its state was moved from %s to %s", tree.path, *(each.path for each in found))
     return True
 
 
+def _made(tree: Tree, goal: Spot) -> int:
+    """Makes a state folder, which may exist; returns its descriptor."""
+    if goal.name != RESERVED:
+        return make_spot(goal)
+    tree.make_folder(FOLDER, 0o700)
+    return os.dup(tree.folder(FOLDER))
+
+
+def _stays(tree: Tree, found: Found, error: Exception) -> bool:
+    """Warns that a state folder is not moved; returns false."""
+    _log.warning("%s: its state stays in %s for now: %s", tree.path, found.spot.path, error)
+    return False
+
+
 def _copy_all(source: Tree, target: Tree, ledger: Ledger) -> None:
     """Copies a state folder to another one, which has no ledger that counts."""
     marker, fresh = _at(GITIGNORE), Name(f"{leaf(LEDGER)}.new")
+    if target.stat(_at(LEDGER)) is not None:
+        _set_aside_unless_copied(target)
     for name in (*map(_at, (*LEDGER_FILES, *COPIES_FILES, LARGE_COPIES, ABILITIES)), fresh):
         target.remove_all(name)  # A move that was cut off left it.
     target.make_file(marker, b"*\n")
     share_file(source, target, _at(ABILITIES))
-    for name in source.names_in(ROOT):
-        if name.startswith(f"{leaf(LEDGER)}.corrupt-"):
-            target.remove_file(name)
-            share_file(source, target, name)
+    for name in filter(_is_aside, source.names_in(ROOT)):
+        target.remove_file(name)
+        share_file(source, target, name)
     _copy_copies(source, target, ledger)
+    ledger.set_meta(MOVE, uuid.uuid4().hex)
     file = os.path.join(target.path, fresh)
     with translated(file):
         target.make_file(fresh)
@@ -102,31 +132,48 @@ def _copy_all(source: Tree, target: Tree, ledger: Ledger) -> None:
         ):
             old.backup(into)
             origin = origin_of(os.stat(fresh, dir_fd=target.fd), marker, target.fd)
-            noted = (("origin", origin), (MOVED_FROM, source.path))
-            into.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", noted)
+            noted = (("origin", origin), (MOVED_FROM, external(source.path)))
+            into.executemany(f"INSERT OR REPLACE INTO meta VALUES (?, {GIVEN})", noted)
     target.sync(files=[fresh])
     target.rename(fresh, _at(LEDGER), replace)
     sync_folder(target.fd)
 
 
+def _set_aside_unless_copied(target: Tree) -> None:
+    """Sets aside a ledger of another time; one that a move has made is not worth it."""
+    spot = Spot(*os.path.split(target.path))
+    with contextlib.closing(LedgerReader.peek(spot)) as ledger:
+        if ledger.get_meta(MOVED_FROM):
+            return
+    aside = _at(corrupt_ledger(stamp_now(), 0))
+    target.rename(_at(LEDGER), aside, replace)
+    _log.warning("%s: a ledger of another time was set aside as %s", target.path, aside)
+
+
+def _is_aside(name: Name) -> bool:
+    """True of a ledger that was set aside."""
+    return name.startswith(f"{leaf(LEDGER)}.corrupt-")
+
+
 def _copy_copies(source: Tree, target: Tree, ledger: Ledger) -> None:
-    """Copies the copies of contents; without one its path is left to its owner."""
+    """Copies the copies of contents."""
     ledger.contents.close()
     files = [os.path.join(each.path, _at(COPIES)) for each in (source, target)]
-    try:
-        if source.stat(_at(COPIES)) is not None:
-            target.make_file(_at(COPIES))
-            old, new = (contextlib.closing(connected(file, "mode=rw")) for file in files)
-            with old as there, new as here:
+    if source.stat(_at(COPIES)) is not None:
+        target.make_file(_at(COPIES))
+        old, new = (contextlib.closing(connected(file, "mode=rw")) for file in files)
+        try:
+            with translated(files[0]), old as there, new as here:
                 there.backup(here)
-        target.make_folder(_at(LARGE_COPIES), 0o700)
-        for name in entries(source, _at(LARGE_COPIES)):
-            share_file(source, target, name)
-    except (OSError, sqlite3.Error) as error:
-        _log.info("%s: some copies could not be moved: %s", source.path, error)
+        except CorruptLedgerError as error:
+            target.remove_file(_at(COPIES))
+            _log.info("%s: damaged copies are not moved: %s", source.path, error)
+    target.make_folder(_at(LARGE_COPIES), 0o700)
+    for name in entries(source, _at(LARGE_COPIES)):
+        share_file(source, target, name)
 
 
-def end_move(tree: Tree, ledger: Ledger) -> Spot | None:
+def end_move(ledger: Ledger) -> Spot | None:
     """Empties the folder from which the state folder was moved, if that is not done.
 
     Returns:
@@ -136,14 +183,14 @@ def end_move(tree: Tree, ledger: Ledger) -> Spot | None:
     if not path:
         return None
     spot = Spot(*os.path.split(path))
-    if has_ledger(spot):
+    if is_origin(spot, ledger):
         return spot
     try:
-        if path == os.path.join(tree.path, FOLDER):
-            remove_state(tree, FOLDER)
-            tree.sync()
-        else:
+        if not has_ledger(spot):  # Else it is another mirror's, by now.
             with contextlib.closing(Tree(open_spot(spot), path)) as old:
+                check_ours(old.fd, path, RELIED_ON)
+                for name in filter(_is_aside, old.names_in(ROOT)):
+                    old.remove_file(name)
                 remove_state(old, ROOT)
                 old.sync()
             remove_spot(spot)
@@ -171,7 +218,7 @@ def remove_state(tree: Tree, at: Name) -> bool:
     Returns:
         False if something else is in it.
     """
-    for name in (*LEDGER_FILES, *COPIES_FILES, LARGE_COPIES, LOCK, ABILITIES, RESERVE):
+    for name in _FILES:
         tree.remove_all(join(at, _at(name)))
     marker = join(at, _at(GITIGNORE))
     is_empty = {*tree.names_in(at)} <= {marker}
@@ -180,14 +227,22 @@ def remove_state(tree: Tree, at: Name) -> bool:
     return is_empty
 
 
+def holds_state(path: str) -> bool:
+    """True if a folder holds something that a teardown which was cut off has left."""
+    with contextlib.suppress(OSError):
+        return not {*map(_at, _FILES)}.isdisjoint(os.listdir(path))
+    return False
+
+
 def tell_state(tree: Tree, location: Location) -> None:
     """Leaves a note in the root that tells the state directory, or removes one, as declared."""
     content = os.fsencode(location.state) + b"\n"
     if location.is_noted is None:
         return
     if not (tree.is_apart and location.is_noted):
-        with contextlib.suppress(OSError):
-            tree.remove_file(NOTE)
+        for name in (NOTE, _NEW_NOTE):
+            with contextlib.suppress(OSError):
+                tree.remove_file(name)
         return
     with (
         contextlib.suppress(FileNotFoundError),
@@ -196,10 +251,9 @@ def tell_state(tree: Tree, location: Location) -> None:
         if os.read(file, len(content) + 1) == content:
             return
     enter_root(tree)
-    fresh = Name(f"{NOTE}.new")
-    tree.remove_file(fresh)
-    tree.make_file(fresh, content)
-    tree.rename(fresh, NOTE, replace)
+    tree.remove_file(_NEW_NOTE)
+    tree.make_file(_NEW_NOTE, content)
+    tree.rename(_NEW_NOTE, NOTE, replace)
 
 
 def _at(name: Name) -> Name:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Collection
 
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError, CorruptLedgerError
 from .._core.layout import FOLDER, NOTE, STAGING, backups_of
-from .._core.names import ROOT, STATE
+from .._core.names import ROOT, STATE, Name
 from .._core.owners import NOBODY, Declarer, Epoch
 from .._core.rows import Displaced, Row
 from .._core.states import Kind
 from .._disk.homes import leave_root
 from .._disk.locations import Root
-from .._disk.roots import is_there, remove_root, remove_spot
+from .._disk.roots import is_there, remove_root, remove_spot, set_mark
 from .._disk.tree import Tree
 from .batch import apply_intents, removal
 from .brake import Brake
@@ -25,7 +24,7 @@ from .ledger import Ledger
 from .outcome import Outcome
 from .owners import may_tear_down
 from .session import Session
-from .state_folder import remove_state
+from .state_folder import holds_state, remove_state
 
 __all__ = ["remove_undeclared", "tear_down"]
 
@@ -77,6 +76,8 @@ def tear_down(
         return outcome
 
     outcome = session.run(act, create=is_gone)  # To be locked, and removed again.
+    if is_gone:  # Other owners may be left.
+        remove_root(session.root, 1)
     if outcome.failures:
         raise ApplyError(session.root, outcome.failures)
     return outcome
@@ -140,7 +141,7 @@ def _may_begin(root: Root, owner: str, acting: Declarer) -> bool:
     try:
         with known(root) as ledger:
             if not ledger.owners() and ledger.is_empty():  # A teardown that was cut off goes on.
-                return os.path.lexists(find(root).spot.path)
+                return holds_state(find(root).spot.path)
             is_known = owner in ledger.owners() or ledger.rows_of(owner) or ledger.pending()
             return bool(is_known) and may_tear_down(str(root), ledger, owner, acting)
     except CorruptLedgerError as error:
@@ -190,7 +191,9 @@ def _empty_our_folder(tree: Tree, made: object, found: Found) -> None:
     is_empty = remove_state(tree, STATE)
     if is_empty and found.is_apart:
         remove_spot(found.spot)
-        tree.remove_file(NOTE)
+        for name in (NOTE, Name(f"{NOTE}.new")):
+            tree.remove_file(name)
+        set_mark(tree, "")
         leave_root(tree)
     elif is_empty:
         tree.remove_folder(FOLDER)

@@ -154,7 +154,7 @@ class Writer:
     def _apply(
         self,
         batch: list[Intent],
-        choose: Callable[[Ledger], list[Intent]] | None = None,
+        choose: Callable[[Tree, Ledger], list[Intent]] | None = None,
         **options: Any,
     ) -> Outcome:
         """Applies one batch, or what a function chooses of it under the lock.
@@ -164,7 +164,7 @@ class Writer:
         self._on_bytes(0)
 
         def act(tree: Tree, ledger: Ledger) -> Outcome:
-            chosen = batch if choose is None else choose(ledger)
+            chosen = batch if choose is None else choose(tree, ledger)
             try:
                 return apply_intents(tree, ledger, chosen, on_bytes=self._on_bytes, **options)
             finally:

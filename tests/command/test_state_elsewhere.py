@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.command.commands import run, told
 from tests.command.following import Follower
-from tests.support import contents, exact_state, snapshot
+from tests.support import contents, exact_state, snapshot, unmark
 from tests.target.flows import Flow, ran
 from tests.target.projects import end
 
@@ -67,6 +68,7 @@ def test_look_with_the_state_directory(
 def test_command_without_the_state_directory_says_how_to_name_it(
     apart: Path, look: list[str]
 ) -> None:
+    unmark(apart)
     result = run(*look, apart)
     assert result.exit_code == 2
     assert "is no mirror" in result.stderr
@@ -75,7 +77,23 @@ def test_command_without_the_state_directory_says_how_to_name_it(
 
 def test_why_finds_the_mirror_of_a_path(apart: Path, state: Path) -> None:
     assert "managed, a file" in run("why", apart / "d" / "b", "--state", state).stdout
+    assert "managed, a file" in run("why", apart / "d" / "b").stdout
+    unmark(apart)
     assert run("why", apart / "d" / "b").exit_code == 2
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=str)
+def test_mark_on_the_root_tells_where_the_state_is(apart: Path, look: list[str]) -> None:
+    assert run(*look, apart).exit_code == 0
+
+
+def test_mark_of_a_copied_root_leads_nowhere(source: Path, apart: Path, state: Path) -> None:
+    copied = apart.with_name("copied")
+    subprocess.run(["cp", "-a", apart, copied], check=True)
+    assert run("verify", copied).exit_code == 2
+    assert run("sync", source, copied).exit_code == 0
+    assert folders(state) == ["dst"]
+    assert (copied / ".fsmirror" / "ledger.sqlite3").exists()
 
 
 def test_mirror_that_is_lost_whole_is_healed(apart: Path, state: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +15,14 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import LedgerError, Mirror, RootError
+from cocoindex_fsmirror._disk.locations import Root
+from cocoindex_fsmirror._mirror import known as _known
+from cocoindex_fsmirror._mirror import state_folder as _state_folder
 from cocoindex_fsmirror._mirror.adopt import claimable
+from cocoindex_fsmirror._mirror.exact import foreign
 from tests.mirror.keeping import FILES
 from tests.mirror.state import NEW, drifted, folder, folders, healed, update, written
-from tests.support import Mount, contents, exact_state, snapshot
+from tests.support import Mount, contents, exact_state, snapshot, unmark
 
 # Roots and state directories that are moved, copied or reached in another way.
 
@@ -177,7 +184,7 @@ def test_state_on_a_read_only_disk(root: Path, tmp_path: Path, mount: Mount) -> 
     assert contents(snapshot(root)) == FILES
     assert drifted(root, state) == []
     with pytest.raises(RootError, match=r"volume/other.*is on a read-only file system"):
-        update(root, state.parent / "other", NEW)
+        update(root.with_name("another"), state.parent / "other", NEW)
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("/nowhere/at/all")])
@@ -223,6 +230,7 @@ def test_folders_and_files_that_others_may_have_written_are_refused(
 
 def test_two_ledgers_are_refused_by_name(root: Path, state: Path) -> None:
     update(root, state)
+    unmark(root)
     update(root, None, NEW)
     for act in (update, drifted):
         with pytest.raises(RootError, match=r"has two ledgers, in .*\.fsmirror and in .*root-"):
@@ -231,3 +239,114 @@ def test_two_ledgers_are_refused_by_name(root: Path, state: Path) -> None:
     shutil.rmtree(root / ".fsmirror")
     update(root, state, NEW)
     assert drifted(root, state) == []
+
+
+# Moves of the state that meet something else.
+
+
+def test_ledger_of_another_project_is_not_taken(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    update(one / "root", one / "state", {"a": b"a", "gone": b"1"})
+    with contextlib.closing(sqlite3.connect(folder(one / "state") / "ledger.sqlite3")) as ledger:
+        told = [("move", "1" * 32), ("moved from", str(one / "root" / ".fsmirror"))]
+        ledger.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", told)
+        ledger.commit()  # As after a move that was cut off.
+    one.rename(two)
+    update(one / "root", None, {"b": b"b"})
+    before = exact_state(one)
+    update(two / "root", two / "state", {"a": b"a"})
+    assert contents(snapshot(two / "root")) == {"a": b"a"}
+    assert exact_state(one) == before
+
+
+def test_ledger_of_another_time_is_set_aside(root: Path, tmp_path: Path, state: Path) -> None:
+    update(root, state, is_noted=True)
+    shutil.copytree(state, tmp_path / "kept")
+    update(root, tmp_path / "second", NEW, is_noted=True)
+    shutil.rmtree(state)
+    (tmp_path / "kept").rename(state)
+    update(root, state, {"a": b"last"}, is_noted=True)
+    assert contents(snapshot(root)) == {"a": b"last"}
+    assert len([*folder(state).glob("ledger.sqlite3.corrupt-*")]) == 1
+
+
+def test_state_directory_that_was_moved_when_the_root_is_lost(
+    root: Path, tmp_path: Path, state: Path
+) -> None:
+    update(root, state)
+    shutil.rmtree(root)
+    (tmp_path / "deep").mkdir()
+    state.rename(tmp_path / "deep" / "state")
+    assert healed(root, tmp_path / "deep" / "state") == sorted([*FILES])
+
+
+def test_root_and_state_that_move_together(root: Path, tmp_path: Path, state: Path) -> None:
+    update(root, state, is_noted=True)
+    moved = tmp_path / "moved"
+    root.rename(moved)
+    files = written(moved)
+    update(moved, tmp_path / "second", is_noted=True)
+    assert written(moved) == files
+    assert claimable(Mirror(moved).location) == {}
+    assert (folders(state), folders(tmp_path / "second")) == ([], ["moved"])
+
+
+def test_root_on_another_device_is_no_moved_one(root: Path, tmp_path: Path, state: Path) -> None:
+    update(root, state)
+    with contextlib.closing(sqlite3.connect(folder(state) / "ledger.sqlite3")) as ledger:
+        ledger.execute("UPDATE meta SET value = value + 1 WHERE key = 'device'")
+        ledger.commit()  # As in a snapshot, which has all inode numbers and times.
+    root.rename(tmp_path / "snapshot")
+    update(tmp_path / "snapshot", state)
+    assert folders(state) == ["root", "snapshot"]
+
+
+@pytest.mark.parametrize("place", ["second", "root"])
+def test_move_that_fails_leaves_the_state_where_it_is(
+    root: Path,
+    tmp_path: Path,
+    state: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+) -> None:
+    update(root, state, is_noted=True)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_state_folder, "share_file", full)
+        update(root, tmp_path / place, NEW, is_noted=True)
+    assert "stays in" in caplog.text
+    assert contents(snapshot(root)) == NEW
+    assert folders(state) == ["root"]
+    assert not (root / ".fsmirror" / "ledger.sqlite3").exists()
+    (root / "large").unlink()
+    update(root, tmp_path / place, NEW, is_noted=True)
+    assert folders(state) == []
+    assert drifted(root, None) == []
+
+
+def test_look_at_a_ledger_that_moves_meanwhile(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update(root, None)
+    find, count = _known.find, iter(range(100))
+
+    def overtaken(where: Root) -> _known.Found:
+        found = find(where)
+        if next(count) == 0:
+            update(root, state, is_noted=True)
+        return found
+
+    location = Mirror(root, state=state).location
+    monkeypatch.setattr(_known, "find", overtaken)
+    with _known.known(location) as ledger:
+        assert ledger.count() == len(FILES)
+
+
+def test_exact_mirror_leaves_state_folders_alone(root: Path, tmp_path: Path) -> None:
+    update(tmp_path / "another", root / "states")
+    update(root, None, {"x": b"x"})
+    assert foreign(str(root)) == (["states/"], [])

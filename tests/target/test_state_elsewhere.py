@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
+from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._mirror.session import Session, held
 from tests.support import backups, contents, exact_state, snapshot
 from tests.target.declaring import MakeFlow
 from tests.target.flows import IS_NEW, OUT, Flow, failing_step, plain, ran
-from tests.target.projects import copied, end, like, relative
+from tests.target.projects import absolute, copied, end, like, relative
 from tests.target.test_healing import assert_healed, dressed
 
 FILES = {f"d{n % 4}/{n}": b"content %d" % n * 20 for n in range(12)}
@@ -153,6 +156,62 @@ def test_update_that_is_cut_off_before_the_state_moved(flow: Flow, tmp_path: Pat
     assert contents(flow.tree) == flow.files
     assert folders(second) == ["root"]
     assert_nothing_runs(flow)
+
+
+@pytest.mark.parametrize(("before", "tried"), [(None, "a"), ("a", None), ("a", "b")])
+def test_change_of_place_that_is_taken_back_runs_nothing(
+    flow: Flow, tmp_path: Path, before: str | None, tried: str | None
+) -> None:
+    def declare(name: str | None) -> None:
+        flow.options["state"] = None if name is None else tmp_path / name
+
+    declare(before)
+    assert_nothing_runs(flow)
+    declare(tried)
+    flow.options["max_delete"] = "wrong"  # Fails once the root is mounted, or before.
+    assert flow.attempt() != ""
+    flow.options["max_delete"] = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco, "mount_each", _fail)
+        assert "boom" in flow.attempt()
+    declare(before)
+    assert_nothing_runs(flow)
+
+
+def _fail(*_: object) -> None:
+    """Fails in the middle of an update."""
+    raise RuntimeError("boom")
+
+
+def test_move_that_is_put_off_is_not_forgotten(flow: Flow, tmp_path: Path) -> None:
+    flow.options["state"] = second = tmp_path / "second"
+    with closing(Session(Mirror(flow.root).location)) as session, held(session):
+        assert_nothing_runs(flow)
+        assert not second.exists() or folders(second) == []
+    assert_nothing_runs(flow)
+    assert folders(second) == ["root"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "a"), ("a", None), ("a", "b")])
+def test_copied_database_is_refused_after_the_state_has_moved(
+    tmp_path: Path, before: str | None, after: str | None
+) -> None:
+    (tmp_path / "here").mkdir()
+    flow = Flow(tmp_path / "here", absolute(tmp_path / "here" / "root"))
+    flow.files = dict(FILES)
+    flow.options["state"] = None if before is None else tmp_path / before
+    flow.update()
+    other = copied(flow, tmp_path / "there")
+    flow.options["state"] = None if after is None else tmp_path / after
+    assert_nothing_runs(flow)
+    end(flow)
+    before_it = exact_state(flow.root)
+    del other.files["d1/1"]
+    assert "is a copy; nothing was changed" in other.attempt()
+    end(other)
+    assert exact_state(flow.root) == before_it
+    assert_nothing_runs(flow)
+    end(flow)
 
 
 @pytest.mark.parametrize("is_restarted", [False, True])

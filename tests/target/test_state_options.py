@@ -13,7 +13,7 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror import Mirror, RootError
-from tests.support import backups, contents, snapshot
+from tests.support import backups, contents, snapshot, unmark
 from tests.target.declaring import MakeFlow
 from tests.target.flows import Flow, memoized, plain
 from tests.target.projects import end
@@ -93,6 +93,9 @@ def test_note_is_left_as_declared(flow: Flow, state: Path) -> None:
     end(flow)
     assert_nothing_runs(flow)
     assert not (flow.root / ".fsmirror").exists()
+    with Mirror(flow.root) as mirror:
+        assert mirror.verify() == []
+    unmark(flow.root)
     with Mirror(flow.root) as mirror, pytest.raises(RootError, match="is no mirror"):
         mirror.verify()
     with Mirror(flow.root, state=state) as mirror:
