@@ -1,8 +1,8 @@
 """Known: what a root is known to hold: its state folder is found, and the ledger in it is read.
 
-The state folder is looked for where it is declared, and then where it was before: under another
-name in the state directory, since the root was moved; where whoever declares it says; and where a
-note in the root tells.
+The state folder is looked for where it is declared, and then where it was before: where a mark or a
+note in the root tells; under another name in the state directory, since the root was moved; and
+where whoever declares it says.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def located(root: str, state: str | None = None) -> Location:
 
     Args:
         root: Its absolute path.
-        state: The absolute path of the state directory; by default what a note in the root tells,
-            and without one the root itself.
+        state: The absolute path of the state directory; by default what a note or a mark in the
+            root tells, and without these the root itself.
 
     Raises:
         LedgerError: Somebody else may have written to our folder in the root, or it can't be read.
