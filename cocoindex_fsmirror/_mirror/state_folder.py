@@ -78,7 +78,11 @@ def move(
         contextlib.closing(Tree(os.dup(tree.folder(STATE)), found.spot.path)) as source,
     ):
         try:
-            check_ours(fd, target.path, {})
+            check_ours(fd, target.path, RELIED_ON)
+            _set_aside(target)
+        except (FsMirrorError, OSError) as error:
+            return _stays(tree, found, error)
+        try:
             _copy_all(source, target, ledger)
         except (FsMirrorError, OSError, sqlite3.Error) as error:
             with contextlib.suppress(OSError):
@@ -112,8 +116,6 @@ def _stays(tree: Tree, found: Found, error: Exception) -> bool:
 def _copy_all(source: Tree, target: Tree, ledger: Ledger) -> None:
     """Copies a state folder to another one, which has no ledger that counts."""
     marker, fresh = _at(GITIGNORE), Name(f"{leaf(LEDGER)}.new")
-    if target.stat(_at(LEDGER)) is not None:
-        _set_aside_unless_copied(target)
     for name in (*map(_at, (*LEDGER_FILES, *COPIES_FILES, LARGE_COPIES, ABILITIES)), fresh):
         target.remove_all(name)  # A move that was cut off left it.
     target.make_file(marker, b"*\n")
@@ -139,11 +141,13 @@ def _copy_all(source: Tree, target: Tree, ledger: Ledger) -> None:
     sync_folder(target.fd)
 
 
-def _set_aside_unless_copied(target: Tree) -> None:
+def _set_aside(target: Tree) -> None:
     """Sets aside a ledger of another time; one that a move has made is not worth it."""
+    if target.stat(_at(LEDGER)) is None:
+        return
     spot = Spot(*os.path.split(target.path))
-    with contextlib.closing(LedgerReader.peek(spot)) as ledger:
-        if ledger.get_meta(MOVED_FROM):
+    with contextlib.suppress(CorruptLedgerError), contextlib.closing(LedgerReader.peek(spot)) as it:
+        if it.get_meta(MOVED_FROM):
             return
     aside = _at(corrupt_ledger(stamp_now(), 0))
     target.rename(_at(LEDGER), aside, replace)

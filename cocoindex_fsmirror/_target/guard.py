@@ -108,11 +108,19 @@ class _Guard(threading.Thread):
             problem = f"was changed {OFTEN} times within a minute, and healed each time"
             self._tell("%s: %s", f"{name!r} {problem}; it is left to the next update from now on")
         left = [*healing.left, *healing.failures, *(drift.names - drift.healable.keys())]
-        new = [name for name in dict.fromkeys(left) if name not in self._told]
-        self._told |= {*left}
-        if new:
-            shown = ", ".join(map(repr, new[:_NAMED]))
-            more = f" and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
+        self._tell_left([name for name in dict.fromkeys(left) if name not in self._told])
+
+    def _tell_left(self, names: list[str]) -> None:
+        """Logs paths that are left to the next update, unless a batch is about to write them."""
+        location = self._location
+        if names:
+            again = find_drift(location).names
+            with known(location) as ledger:
+                names = [] if ledger.pending() else [name for name in names if name in again]
+        self._told |= {*names}
+        if names:
+            shown = ", ".join(map(repr, names[:_NAMED]))
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             _log.warning("%s: changed, and left to the next update: %s%s", location, shown, more)
 
     def _tell(self, line: str, message: str) -> None:

@@ -350,3 +350,37 @@ def test_exact_mirror_leaves_state_folders_alone(root: Path, tmp_path: Path) -> 
     update(tmp_path / "another", root / "states")
     update(root, None, {"x": b"x"})
     assert foreign(str(root)) == (["states/"], [])
+
+
+def test_damaged_ledger_at_the_goal_is_set_aside(root: Path, tmp_path: Path, state: Path) -> None:
+    update(root, state, is_noted=True)
+    ledger = _planted(root, tmp_path / "second")
+    update(root, tmp_path / "second", NEW, is_noted=True)
+    assert contents(snapshot(root)) == NEW
+    assert drifted(root, None) == []
+    (aside,) = ledger.parent.glob("ledger.sqlite3.corrupt-*")
+    assert aside.read_bytes() == PLANTED
+    assert folders(state) == []
+
+
+@pytest.mark.root
+def test_ledger_of_others_at_the_goal_is_refused(root: Path, tmp_path: Path, state: Path) -> None:
+    update(root, state, is_noted=True)
+    ledger = _planted(root, tmp_path / "second")
+    os.chown(ledger, 12_345, -1)
+    with pytest.raises(LedgerError, match="belongs to user 12345"):
+        update(root, tmp_path / "second", NEW, is_noted=True)
+    assert ledger.read_bytes() == PLANTED
+    assert contents(snapshot(root)) == FILES
+    assert folders(state) == ["root"]
+
+
+PLANTED = b"no ledger" * 1000
+
+
+def _planted(root: Path, state: Path) -> Path:
+    """Makes the state folder of a root, with something else in the place of its ledger."""
+    ledger = Path(Mirror(root, state=state).location.spot.path, "ledger.sqlite3")
+    ledger.parent.mkdir(parents=True)
+    ledger.write_bytes(PLANTED)
+    return ledger
