@@ -29,6 +29,7 @@ from .._core.layout import (
     NOTE,
     RELIED_ON,
     RESERVE,
+    STAGING,
     corrupt_ledger,
 )
 from .._core.names import RESERVED, ROOT, STATE, Name, join, leaf
@@ -232,9 +233,10 @@ def remove_state(tree: Tree, at: Name) -> bool:
 
 
 def holds_state(path: str) -> bool:
-    """True if a folder holds something that a teardown which was cut off has left."""
+    """True if a teardown that was cut off has left a folder; one that has ended leaves backups."""
     with contextlib.suppress(OSError):
-        return not {*map(_at, _FILES)}.isdisjoint(os.listdir(path))
+        names = {*os.listdir(path)}
+        return names <= {_at(GITIGNORE), _at(STAGING)} or not names.isdisjoint(map(_at, _FILES))
     return False
 
 
