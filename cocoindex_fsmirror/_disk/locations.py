@@ -17,7 +17,7 @@ from .._core.states import digest_of
 from .._core.text import encoded
 from .ours import Spot
 
-__all__ = ["Location", "Root"]
+__all__ = ["Location", "Root", "is_state_folder"]
 
 _LONGEST: Final = 60  # characters of the name of a root in that of its state folder
 
@@ -88,6 +88,11 @@ class Location(NamedTuple):
 
     def __str__(self) -> str:
         return self.root
+
+
+def is_state_folder(name: str) -> bool:
+    """True if a folder in a state directory may have this name."""
+    return re.fullmatch(r".+-[0-9a-f]{32}", name) is not None
 
 
 Root: TypeAlias = str | Location

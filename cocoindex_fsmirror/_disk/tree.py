@@ -118,7 +118,8 @@ class Folders:
         move what is in our own folder to another one without the right to write in it.
         """
         for folder in folders:
-            if folder and not folder.startswith(_OURS):
+            is_state = folder == STATE and STATE not in self._lasting
+            if folder and (is_state or not folder.startswith(_OURS)):
                 above: int | None = self.fd
                 for part in (*ancestors(folder), folder):
                     if above is None or not self._is_in(above, part):

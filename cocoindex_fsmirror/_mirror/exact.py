@@ -16,7 +16,7 @@ from .._core.names import ROOT, Name, folders_above, join, leaf, parent
 from .._core.states import ABSENT
 from .._disk.dress import dress_folder
 from .._disk.homes import back_up, stamp_now
-from .._disk.locations import Root
+from .._disk.locations import Root, is_state_folder
 from .._disk.roots import is_there
 from .._disk.tree import NOT_THERE, Tree
 from .known import known, opened
@@ -71,8 +71,9 @@ def _is_another(tree: Tree, folder: Name) -> bool:
     """True if a folder is a mirror of its own, or a mount, or a subvolume."""
     try:
         is_mount = folder in tree.mounts or tree.device(folder) != tree.device(parent(folder))
-        # The last one is that of a state folder.
-        signs = (join(folder, name) for name in (LEDGER, NOTE, Name(leaf(LEDGER))))
+        signs = [join(folder, name) for name in (LEDGER, NOTE)]
+        if is_state_folder(leaf(folder)):
+            signs.append(join(folder, Name(leaf(LEDGER))))
         return is_mount or any(tree.look(sign).state is not ABSENT for sign in signs)
     except OSError:
         return False  # The folder can't be removed either, and fails by name.
