@@ -41,10 +41,12 @@ __all__ = [
     "ENGINE",
     "FOLDER",
     "GITIGNORE",
+    "IGNORED",
     "LARGE_COPIES",
     "LEDGER",
     "LEDGER_FILES",
     "LOCK",
+    "NEW_NOTE",
     "NOTE",
     "READY",
     "RELIED_ON",
@@ -87,6 +89,9 @@ READY: Final = ".ready"
 """The end of the name of a staging area whose files are whole, and may be foreign."""
 ENGINE: Final = Name(f"{FOLDER}/engine")
 NOTE: Final = Name(f"{FOLDER}/location")
+NEW_NOTE: Final = Name(f"{NOTE}.new")
+IGNORED: Final = Name(f"{FOLDER}/.gitignore")
+"""Beside the areas of a root whose state folder is elsewhere; else the same as GITIGNORE."""
 _TIME: Final = "%Y-%m-%dT%H%M%S"
 # Some file systems that fold case list all names in lower case.
 _STAMP: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{6})[Zz](\.[1-9][0-9]{0,3})?")

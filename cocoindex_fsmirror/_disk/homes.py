@@ -14,12 +14,20 @@ import json
 import os
 import time
 import uuid
-from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
-from .._core.layout import ABILITIES, FOLDER, STAGING, area_of, backup_of, backups_of, stamp_of
+from .._core.layout import (
+    ABILITIES,
+    FOLDER,
+    IGNORED,
+    STAGING,
+    area_of,
+    backup_of,
+    backups_of,
+    stamp_of,
+)
 from .._core.names import ROOT, Name, ancestors, join, parent
 from .._core.states import DirState
 from .abilities import Abilities, try_out
@@ -37,8 +45,6 @@ __all__ = [
     "stamp_now",
     "try_abilities",
 ]
-
-_IGNORED: Final = Name(f"{FOLDER}/.gitignore")
 
 
 def try_abilities(tree: Tree) -> None:
@@ -72,15 +78,15 @@ def leave_root(tree: Tree) -> None:
         return
     with contextlib.suppress(OSError):
         tree.remove_folder(STAGING)
-        if {*tree.names_in(FOLDER)} <= {_IGNORED}:
-            tree.remove_file(_IGNORED)
+        if {*tree.names_in(FOLDER)} <= {IGNORED}:
+            tree.remove_file(IGNORED)
             tree.remove_folder(FOLDER)
 
 
 def enter_root(tree: Tree) -> None:
     """Makes our folder in a root, for what lasts there though the state folder is elsewhere."""
     tree.make_folders(FOLDER, FOLDER)
-    tree.make_file(_IGNORED, b"*\n")
+    tree.make_file(IGNORED, b"*\n")
 
 
 def find_edge(tree: Tree, folder: Name) -> bool:

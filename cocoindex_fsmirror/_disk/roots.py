@@ -134,13 +134,13 @@ def make_spot(spot: Spot) -> int:
     return fd
 
 
-def read_mark(path: str) -> str:
+def read_mark(root: str | int) -> str:
     """Returns the state directory that is told by an extended attribute of a root; empty if none.
 
     Sessions leave it where they can, so that a state folder elsewhere is not overlooked.
     """
     with contextlib.suppress(OSError, AttributeError):
-        told = os.fsdecode(os.getxattr(path, _MARK))
+        told = os.fsdecode(os.getxattr(root, _MARK))
         return told if os.path.isabs(told) and "\0" not in told else ""
     return ""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -16,10 +17,10 @@ from .._core.names import ROOT, Name, folders_above, join, leaf, parent
 from .._core.states import ABSENT
 from .._disk.dress import dress_folder
 from .._disk.homes import back_up, stamp_now
-from .._disk.locations import Root, is_state_folder
-from .._disk.roots import is_there
+from .._disk.locations import Location, Root, is_state_folder
+from .._disk.roots import is_there, read_mark
 from .._disk.tree import NOT_THERE, Tree
-from .known import known, opened
+from .known import has_ledger, known, opened
 from .ledger import Ledger
 from .look import is_folder as is_a_folder
 from .look import spelling
@@ -74,7 +75,10 @@ def _is_another(tree: Tree, folder: Name) -> bool:
         signs = [join(folder, name) for name in (LEDGER, NOTE)]
         if is_state_folder(leaf(folder)):
             signs.append(join(folder, Name(leaf(LEDGER))))
-        return is_mount or any(tree.look(sign).state is not ABSENT for sign in signs)
+        if is_mount or any(tree.look(sign).state is not ABSENT for sign in signs):
+            return True
+        path, mark = os.path.join(tree.path, folder), read_mark(tree.folder(folder))
+        return bool(mark) and has_ledger(Location(path, mark).spot)
     except OSError:
         return False  # The folder can't be removed either, and fails by name.
 

@@ -91,6 +91,7 @@ class Mirror(Writer):
     Raises:
         LedgerError: Somebody else may have left that note.
         RootError: The state directory is inside of the root.
+        ValueError: The path of the state directory is empty.
     """
 
     def __init__(
@@ -104,6 +105,8 @@ class Mirror(Writer):
         on_bytes: Callable[[int], None] = lambda _count: None,
     ) -> None:
         if not isinstance(root, Location):
+            if state == "":  # Else it would be the current directory.
+                raise ValueError("state: the path is empty")
             named = None if state is None else os.path.abspath(state)
             root = located(os.path.abspath(root), named)
             if state is not None:

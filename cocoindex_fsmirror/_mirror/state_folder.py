@@ -26,6 +26,7 @@ from .._core.layout import (
     LEDGER,
     LEDGER_FILES,
     LOCK,
+    NEW_NOTE,
     NOTE,
     RELIED_ON,
     RESERVE,
@@ -51,7 +52,6 @@ __all__ = ["end_move", "enter_state", "move", "remove_state", "tell_state"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
 _FILES: Final = (*LEDGER_FILES, *COPIES_FILES, LARGE_COPIES, LOCK, ABILITIES, RESERVE)
-_NEW_NOTE: Final = Name(f"{NOTE}.new")
 
 
 def move(
@@ -246,7 +246,7 @@ def tell_state(tree: Tree, location: Location) -> None:
     if location.is_noted is None:
         return
     if not (tree.is_apart and location.is_noted):
-        for name in (NOTE, _NEW_NOTE):
+        for name in (NOTE, NEW_NOTE):
             with contextlib.suppress(OSError):
                 tree.remove_file(name)
         return
@@ -257,9 +257,9 @@ def tell_state(tree: Tree, location: Location) -> None:
         if os.read(file, len(content) + 1) == content:
             return
     enter_root(tree)
-    tree.remove_file(_NEW_NOTE)
-    tree.make_file(_NEW_NOTE, content)
-    tree.rename(_NEW_NOTE, NOTE, replace)
+    tree.remove_file(NEW_NOTE)
+    tree.make_file(NEW_NOTE, content)
+    tree.rename(NEW_NOTE, NOTE, replace)
 
 
 def _at(name: Name) -> Name:

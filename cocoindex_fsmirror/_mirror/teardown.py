@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError, CorruptLedgerError
-from .._core.layout import FOLDER, NOTE, STAGING, backups_of
-from .._core.names import ROOT, STATE, Name
+from .._core.layout import FOLDER, NEW_NOTE, NOTE, STAGING, backups_of
+from .._core.names import ROOT, STATE
 from .._core.owners import NOBODY, Declarer, Epoch
 from .._core.rows import Displaced, Row
 from .._core.states import Kind
@@ -191,7 +191,7 @@ def _empty_our_folder(tree: Tree, made: object, found: Found) -> None:
     is_empty = remove_state(tree, STATE)
     if is_empty and found.is_apart:
         remove_spot(found.spot)
-        for name in (NOTE, Name(f"{NOTE}.new")):
+        for name in (NOTE, NEW_NOTE):
             tree.remove_file(name)
         set_mark(tree, "")
         leave_root(tree)

@@ -308,6 +308,8 @@ def _place_of(options: FileOptions) -> StateKey:
         return StateKey(None, is_noted)
     if not isinstance(state, (coco.ContextKey, FilePath, Path, str)):
         raise TypeError(f"state: a path, a FilePath or a ContextKey, not {type(state).__name__}")
+    if state == "":  # Path would take it for the current directory.
+        raise ValueError("state: the path is empty")
     path = _as_file_path(Path(state) if isinstance(state, str) else state)
     base = path.base_dir.key if path.base_dir is not None else None
     return StateKey(RootKey(base, path.path.as_posix()), is_noted)

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._core.ownership import CopyPolicy, Policies
 from cocoindex_fsmirror._mirror.contents import Contents
-from tests.crash.disks import CUTS, Cut, Disk, made_disk
+from tests.crash.disks import Cut, Disk, made_disk
 from tests.crash.harness import die_at, leave_out_barriers, lose_power_after, lose_power_at
 from tests.disk.test_turns import KIB, files_of, fill
 from tests.mirror.keeping import copies, declare, large, names_of, recorded
@@ -120,13 +120,6 @@ def test_rows_and_copies_agree_after_a_death_at_any_step(
             break
     assert len(wrong) > 20
     assert {step: found for step, found in wrong.items() if found} == {}
-
-
-@pytest.fixture(params=CUTS, ids=str)
-def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    """An empty disk, whose power can be cut."""
-    with made_disk(request.param, tmp_path / "machine") as made:
-        yield made
 
 
 @pytest.mark.root

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from tests.crash.disks import CUTS, Disk, made_disk
+from tests.crash.disks import Disk
 from tests.crash.harness import die_at, leave_out_barriers, lose_power_at
 from tests.mirror.keeping import FILES, declare
 from tests.support import contents, snapshot
@@ -82,13 +81,6 @@ def test_state_that_moves_survives_a_death_at_any_step(
             break
     assert len(wrong) > 40
     assert {step: found for step, found in wrong.items() if found} == {}
-
-
-@pytest.fixture(params=CUTS, ids=str)
-def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    """An empty disk, whose power can be cut."""
-    with made_disk(request.param, tmp_path / "machine") as made:
-        yield made
 
 
 @pytest.mark.root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 
 from cocoindex_fsmirror import FsMirrorError, Mirror
 from cocoindex_fsmirror._core.intents import Intent
+from cocoindex_fsmirror._core.layout import LOCK, RESERVE
 from cocoindex_fsmirror._core.names import Name
+from cocoindex_fsmirror._disk.roots import open_root
 from cocoindex_fsmirror._disk.tree import Tree
 from tests.support import delete, folder, snapshot, write
 
@@ -84,3 +87,14 @@ def _moving(k: int, place: Path, aside: Path, states: list[object]) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tree, "recheck", before_a_step)
         yield
+
+
+def test_state_folder_that_moves_out_is_looked_for_again(root: Path, tmp_path: Path) -> None:
+    (root / ".fsmirror").mkdir(parents=True)
+    with contextlib.closing(open_root(str(root))[0]) as tree:
+        tree.make_file(LOCK)
+        (root / ".fsmirror").rename(tmp_path / "outside")
+        (root / ".fsmirror").mkdir()
+        tree.make_file(RESERVE)
+    assert os.listdir(tmp_path / "outside") == ["lock"]
+    assert os.listdir(root / ".fsmirror") == ["reserve"]

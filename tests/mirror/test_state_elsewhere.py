@@ -12,6 +12,7 @@ import pytest
 from cocoindex_fsmirror import Mirror
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk import mounts as _mounts
+from cocoindex_fsmirror._mirror.exact import foreign
 from cocoindex_fsmirror._mirror.teardown import tear_down
 from tests.mirror.keeping import FILES, declare
 from tests.mirror.state import NEW, drifted, folder, folders, healed, update, written
@@ -194,3 +195,12 @@ def test_one_disk_is_remote(
         mirror.create()
         assert wal.exists() is (is_remote == "root")
     assert drifted(root, state) == []
+
+
+def test_mark_keeps_an_exact_mirror_around_it_away(tmp_path: Path, state: Path) -> None:
+    outer, inner = tmp_path / "outer", tmp_path / "outer" / "inner"
+    update(inner, state)
+    update(outer, None, {"x": b"x"})
+    assert foreign(str(outer)) == ([], [])
+    shutil.rmtree(state)  # A mark that leads to no ledger, as that of a copy.
+    assert "inner/a" in foreign(str(outer))[0]

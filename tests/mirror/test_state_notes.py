@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror import LedgerError, Mirror
+from cocoindex_fsmirror import LedgerError, Mirror, RootError
+from cocoindex_fsmirror._mirror import session as _session
 from cocoindex_fsmirror._mirror.exact import foreign
 from tests.mirror.keeping import FILES, declare
 from tests.mirror.state import NEW, drifted, folders, healed, update
 from tests.support import exact_state
+
+
+@pytest.fixture(autouse=True)
+def _no_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves no marks on roots, as where the file system has no extended attributes."""
+    monkeypatch.setattr(_session, "set_mark", lambda *_: None)
 
 
 def test_note_tells_where_the_state_is(root: Path, state: Path) -> None:
@@ -66,3 +73,10 @@ def test_note_keeps_an_exact_mirror_around_it_away(tmp_path: Path, state: Path) 
     before = exact_state(inner)
     assert foreign(str(outer)) == ([], [])
     assert exact_state(inner) == before
+
+
+def test_state_without_a_note_is_found_by_who_names_it(root: Path, state: Path) -> None:
+    update(root, state)
+    with Mirror(root) as mirror, pytest.raises(RootError, match="is no mirror"):
+        mirror.verify()
+    assert drifted(root, state) == []

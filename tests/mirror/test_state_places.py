@@ -203,6 +203,19 @@ def test_state_inside_of_the_root_is_refused(root: Path, inside: str) -> None:
         Mirror(root, state=root / inside)
 
 
+def test_link_in_the_root_to_a_state_directory_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path / "state")
+    with pytest.raises(RootError, match="inside of it"):
+        Mirror(root, state=root / "link")
+
+
+def test_empty_path_of_a_state_directory_is_refused(root: Path) -> None:
+    with pytest.raises(ValueError, match="the path is empty"):
+        Mirror(root, state="")
+
+
 def test_root_inside_of_its_state_directory(state: Path) -> None:
     update(state / "root", state)
     shutil.rmtree(state / "root")

@@ -73,6 +73,12 @@ def test_state_that_is_no_path(make_flow: MakeFlow) -> None:
     assert "state: a path, a FilePath or a ContextKey, not int" in flow.attempt()
 
 
+def test_empty_path_of_a_state_directory_is_refused(make_flow: MakeFlow) -> None:
+    flow = make_flow(plain)
+    flow.options["state"] = ""
+    assert "state: the path is empty" in flow.attempt()
+
+
 def test_state_inside_of_the_root_is_refused(make_flow: MakeFlow) -> None:
     flow = make_flow(plain)
     flow.options["state"] = flow.root / "state"
