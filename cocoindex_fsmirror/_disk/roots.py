@@ -31,6 +31,7 @@ from .tree import Tree
 
 _MARK: Final = "user.cocoindex_fsmirror.state"
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_MAPPED_PAGE: Final = 4096  # bytes; SQLite's walIndexPage writes one byte for each so many
 _SET_FLAGS: Final = 0x40086602  # FS_IOC_SETFLAGS, ioctl_iflags(2)
 _NO_COW: Final = 0x00800000  # FS_NOCOW_FL
 _NO_FOLDER: Final = ("is not a directory", "move away what is there, or name another")
@@ -267,6 +268,17 @@ def hold(tree: Tree, name: Name) -> int:
         os.close(fd)
         raise LockedError(tree.path, f"{holder} is at work", "let it finish, or end it")
     return fd
+
+
+def is_mappable(tree: Tree) -> bool:
+    """True if SQLite's shared memory can be a mapped file of the state folder, as WAL needs it.
+
+    SQLite makes sure of its room by writing one byte for each 4 KiB. Where blocks are smaller
+    that leaves holes, and if the disk has no room for one, its first use kills the process
+    (SIGBUS).
+    """
+    blocks = os.fstatvfs(tree.folder(STATE)).f_frsize
+    return tree.state_syncs and blocks >= _MAPPED_PAGE
 
 
 def make_mappable(tree: Tree, name: Name) -> None:

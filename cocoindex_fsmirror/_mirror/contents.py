@@ -38,14 +38,14 @@ class Contents:
 
     Args:
         folder: The path of our own folder.
-        network: True if that is on a network file system, where WAL does not work.
+        wal: False on a file system where write-ahead logging does not work.
         changes: False to change nothing, not even the lock files of SQLite.
     """
 
-    def __init__(self, folder: str, *, network: bool = False, changes: bool = True) -> None:
+    def __init__(self, folder: str, *, wal: bool = True, changes: bool = True) -> None:
         self._file = os.path.join(folder, os.path.basename(COPIES))
         self._changes = changes
-        self._journal = "DELETE" if network else "WAL"
+        self._journal = "WAL" if wal else "DELETE"
         self._connection: sqlite3.Connection | None = None
         self._found: os.stat_result | None = None
 

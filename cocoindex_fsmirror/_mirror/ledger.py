@@ -48,14 +48,14 @@ class Ledger(LedgerReader):
     is_crowded = False  # True if the disk was full in this update: it makes no more copies.
 
     @classmethod
-    def open(cls, path: str, folder: int, root: str, *, network: bool) -> Ledger:
+    def open(cls, path: str, folder: int, root: str, *, wal: bool) -> Ledger:
         """Opens the ledger for writing; an empty file becomes one.
 
         Args:
             path: The path of the state folder.
             folder: Its descriptor, opened without following a link.
             root: The path of the root; empty if another one stands for it.
-            network: True if the folder is on a network file system, where WAL does not work.
+            wal: False on a file system where write-ahead logging does not work.
 
         Raises:
             CorruptLedgerError: The file is damaged, or no ledger.
@@ -69,8 +69,8 @@ class Ledger(LedgerReader):
             origin = origin_of(there, leaf(GITIGNORE), folder)
             ledger = cls(connection, inode_of(there), file, origin)
             found = check_format(connection, file)
-            ledger._synchronous = "FULL" if network else "NORMAL"
-            connection.execute(f"PRAGMA journal_mode={'DELETE' if network else 'WAL'}")
+            ledger._synchronous = "NORMAL" if wal else "FULL"
+            connection.execute(f"PRAGMA journal_mode={'WAL' if wal else 'DELETE'}")
             connection.execute(f"PRAGMA synchronous={ledger._synchronous}")
             if not found:
                 connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
@@ -84,7 +84,7 @@ class Ledger(LedgerReader):
     @cached_property
     def contents(self) -> Contents:
         """The small copies beside the ledger."""
-        return Contents(os.path.dirname(self.file), network=self._synchronous == "FULL")
+        return Contents(os.path.dirname(self.file), wal=self._synchronous == "NORMAL")
 
     def close(self) -> None:
         """Closes the database, and that of the copies."""

@@ -36,6 +36,7 @@ from .._disk.locations import Location, Root
 from .._disk.ours import check_ours, renew
 from .._disk.roots import (
     hold,
+    is_mappable,
     lock,
     make_mappable,
     make_spot,
@@ -182,11 +183,10 @@ class Session:
             return ledger
         self.close()
         tree.make_file(LEDGER)
-        if tree.state_syncs:
+        if wal := is_mappable(tree):
             make_mappable(tree, SHARED_MEMORY)
-        network = not tree.state_syncs
         root = self.root if self.found.goal == self.location.spot else ""  # A further way to it.
-        self.ledger = Ledger.open(path, tree.folder(STATE), root, network=network)
+        self.ledger = Ledger.open(path, tree.folder(STATE), root, wal=wal)
         check_alone(self.root, self.found, self.ledger)
         if self.found.spot == self.found.goal:
             if (origin := end_move(self.ledger)) is not None:

@@ -35,10 +35,12 @@ class Cut:
         how: ``log lost`` drops all that is only in memory; ``log flushed`` writes the
             journal first, so that names may be on the disk whose bytes are not; ``copy``
             goes on with a copy of the disk that was taken at that moment.
+        block: The size of its blocks, in bytes.
     """
 
     kind: str
     how: str
+    block: int = 4096
 
     def __str__(self) -> str:
         return f"{self.kind}, {self.how}"
@@ -77,7 +79,8 @@ class Disk:
         """Makes the image, and an empty file system in it."""
         with self._image.open("wb") as file:
             file.truncate(_SIZES[self._cut.kind] << 20)
-        run(f"mkfs.{self._cut.kind}", "-q", str(self._image))
+        size = {"btrfs": "--sectorsize=", "ext4": "-b", "xfs": "-bsize="}[self._cut.kind]
+        run(f"mkfs.{self._cut.kind}", "-q", f"{size}{self._cut.block}", str(self._image))
 
     def _mount(self) -> None:
         """Mounts what is in the image."""

@@ -102,6 +102,34 @@ def test_full_disk_kills_no_process_that_has_the_ledger_open(kind: str, tmp_path
         assert "full" in done.stdout
 
 
+_UPDATING = """
+import sys
+from cocoindex_fsmirror import LedgerError, Mirror
+try:
+    with Mirror(sys.argv[1]) as mirror, mirror.update() as files:
+        files.write("a", sys.argv[2].encode())
+except LedgerError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_nearly_full_disk_with_small_blocks_kills_no_process(kind: str, tmp_path: Path) -> None:
+    with made_disk(Cut(kind, "copy", block=1024), tmp_path / "disks") as made:
+        root, said = made.at / "root", []
+        for left in (None, *range(12), 16, 20):
+            if left is not None:
+                fill(made.at, left * KIB)
+                os.sync()
+            command = [sys.executable, "-c", _UPDATING, str(root), f"left {left}" * 200]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, (left, done.stderr)
+            said.append(done.stdout)
+            (made.at / "filler").unlink(missing_ok=True)
+        assert said[0] == ""
+        assert all("No space left" in each for each in said[2:])
+
+
 _OLD, _NEW = files_of(3, 100_000, 0), files_of(3, 100_000, 1)
 
 

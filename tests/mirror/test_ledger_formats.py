@@ -85,7 +85,7 @@ def _opened(root: Path) -> Ledger:
     """Opens the ledger for writing."""
     folder = os.open(root / ".fsmirror", os.O_RDONLY)
     try:
-        return Ledger.open(str(root / ".fsmirror"), folder, str(root), network=False)
+        return Ledger.open(str(root / ".fsmirror"), folder, str(root), wal=True)
     finally:
         os.close(folder)
 

@@ -91,7 +91,7 @@ def test_no_ledger_with_a_name_that_leaves_the_root_is_opened(ledger: Path, root
     folder = os.open(ledger.parent, os.O_RDONLY)
     try:
         with pytest.raises(CorruptLedgerError, match=r"\.\./x"):
-            Ledger.open(str(root / ".fsmirror"), folder, str(root), network=False)
+            Ledger.open(str(root / ".fsmirror"), folder, str(root), wal=True)
     finally:
         os.close(folder)
 

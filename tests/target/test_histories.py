@@ -197,15 +197,15 @@ def test_memory_is_rolled_back_to_a_snapshot(rolled: str, tmp_path: Path) -> Non
         numbers = itertools.count()
 
         @examples(30)
-        @given(st.sampled_from(STYLES), calm, calm)
-        def run(style: Style, before: list[Step], after: list[Step]) -> None:
+        @given(st.sampled_from(STYLES), _place, calm, calm)
+        def run(style: Style, place: Place, before: list[Step], after: list[Step]) -> None:
             name = str(next(numbers))
             rolled_back, other = disk.at / name, tmp_path / name
             top, databases = (rolled_back, other) if rolled == "root" else (other, rolled_back)
             databases.mkdir(parents=True)
             world = World(top)
             # A component that is gone takes its files with it after the epoch is stored.
-            project = world.make_project(style, is_memoized=rolled == "database")
+            project = world.make_project(style, place, is_memoized=rolled == "database")
             (project.path / DATABASE).symlink_to(databases)
             for step in (("update", 0), *before):
                 carry_out(world, step)
