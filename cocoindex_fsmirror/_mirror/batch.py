@@ -69,7 +69,7 @@ def apply_intents(
         brake: Stops the batch if it removes too much.
         durable: True if the end of the closed ones has to survive a power cut.
         read: True to read every file, instead of trusting an unchanged ``lstat``.
-        update: The identity of the update, with which the epoch of the owner advances.
+        update: The identity of the update, with which the epoch of each owner advances.
         on_bytes: Called with the number of bytes staged, as they come. An exception ends
             the batch before anything is in place; recovery cleans up.
 
@@ -95,8 +95,7 @@ def apply_intents(
         with contextlib.closing(Staging(tree, uuid.uuid4().hex, on_bytes)) as staging:
             stage = Stage(tree, plan, staging, failures, view.rows)
             place = Placement(tree, ledger, stage, outcome, looked_ns)
-            epoch = batch[0].owner, update
-            _carry_out(tree, ledger, stage, place, epoch, durable=durable)
+            _carry_out(tree, ledger, stage, place, batch, update, durable=durable)
     log_paths(tree.path, outcome)
     if outcome.failures:
         # Whoever declared these was told: no wider invalidation is needed.
@@ -147,7 +146,8 @@ def _carry_out(
     ledger: Ledger,
     stage: Stage,
     place: Placement,
-    epoch: tuple[str, str],
+    intents: list[Intent],
+    update: str,
     *,
     durable: bool,
 ) -> None:
@@ -159,7 +159,8 @@ def _carry_out(
     notes = stage.notes()
     with _room_for(tree, ledger, stage) as lack:
         elsewhere = any(note.home != ROOT for note in notes)
-        ledger.begin(notes, durable=durable and elsewhere)
+        owners = {intent.owner for intent in intents}
+        ledger.begin(notes, owners, update, durable=durable and elsewhere)
 
         # Step 4: stage. A cut leaves staging files, perhaps torn, that recovery throws away. The
         # digests of files that were hashed now are noted, to tell later which were placed.
@@ -208,7 +209,7 @@ def _carry_out(
         rows = copied(ledger, place.done.values(), stage.copies)
         doubtful = [replace(row, unsynced=True) for row in rows]
         with contextlib.suppress(LedgerError):
-            _record(tree, ledger, stage, doubtful, batch=staging.batch, epoch=epoch)
+            _record(tree, ledger, stage, doubtful, batch=staging.batch)
         raise _barrier_error(tree, error) from error
 
     # Step 8: record. A cut leaves the whole batch or, as before this step, its notes, which
@@ -216,7 +217,7 @@ def _carry_out(
     rows = copied(ledger, record(tree, place.done.values(), place.seen), stage.copies)
     gone = [name for name in place.gone if name not in place.done]
     ended = None if is_stuck else staging.batch
-    _record(tree, ledger, stage, rows, gone, batch=ended, epoch=epoch)
+    _record(tree, ledger, stage, rows, gone, batch=ended)
 
 
 def _record(
@@ -227,12 +228,11 @@ def _record(
     gone: Collection[Name] = (),
     *,
     batch: str | None,
-    epoch: tuple[str, str],
 ) -> None:
     """Records a batch, and removes the copies that it has left without use."""
     unused = {*stage.copies.values(), *stage.copied_before((*gone, *(row.name for row in rows)))}
     unused -= {row.digest for row in rows if row.copied and row.digest}
-    ledger.commit(rows, gone, None if unused else batch, epoch)
+    ledger.commit(rows, gone, None if unused else batch)
     if unused:  # The notes go last: recovery removes what a cut in between leaves.
         drop_unused(tree, ledger, unused)
         ledger.commit((), (), batch)

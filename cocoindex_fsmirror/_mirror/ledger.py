@@ -149,11 +149,21 @@ class Ledger(LedgerReader):
             self.note(key, uuid.uuid4().hex)
         return self.noted(key)
 
-    def begin(self, intents: Sequence[Pending], *, durable: bool = False) -> None:
+    def begin(
+        self,
+        intents: Sequence[Pending],
+        owners: Collection[str] = (),
+        update: str = "",
+        *,
+        durable: bool = False,
+    ) -> None:
         """Stores the notes of a batch that begins; the last one for a slot counts.
 
         Args:
             intents: A note for each of its steps.
+            owners: The owners whose epoch advances now. With the end of the batch that would be
+                too late: what one that was cut off has changed fits no older memory either.
+            update: The update that does it; the epochs stay if that is empty.
             durable: True if it must be on the disk now, instead of with the first barrier.
         """
         execute = self._connection.execute
@@ -165,26 +175,21 @@ class Ledger(LedgerReader):
                     sql = "SELECT count(*) FROM intents WHERE batch = ? AND owner = ?"
                     part = execute(sql, (batch, owner)).fetchone()[0]
                     execute("INSERT INTO intents VALUES (?, ?, ?, ?)", (batch, owner, part, notes))
+                sql = "UPDATE owners SET batches = iif(epoch = ?, batches, 0) + 1, epoch = ?"
+                for owner in owners if update else ():
+                    execute(f"{sql} WHERE identity = ?", (update, update, owner))
             if durable:
                 execute(f"PRAGMA synchronous={self._synchronous}")
 
-    def commit(
-        self,
-        rows: Iterable[Row],
-        gone: Iterable[Name],
-        batch: str | None = None,
-        epoch: tuple[str, str] = ("", ""),
-    ) -> None:
+    def commit(self, rows: Iterable[Row], gone: Iterable[Name], batch: str | None = None) -> None:
         """Stores and removes rows, and ends a batch, in one transaction.
 
         Args:
             rows: The rows to be stored.
             gone: The names whose rows are removed.
             batch: The batch whose notes are removed.
-            epoch: The owner whose epoch advances, and the update that does it; the epoch stays
-                if that is empty.
         """
-        written, (owner, update) = list(rows), epoch
+        written = list(rows)
         with self.transaction():
             execute = self._connection.executemany
             self._note_losses(written)
@@ -196,9 +201,6 @@ class Ledger(LedgerReader):
                 execute(sql, ([*map(external, astuple(row))] for row in written))
             if batch is not None:
                 self._connection.execute("DELETE FROM intents WHERE batch = ?", (batch,))
-            if update:
-                sql = "UPDATE owners SET batches = iif(epoch = ?, batches, 0) + 1, epoch = ?"
-                self._connection.execute(f"{sql} WHERE identity = ?", (update, update, owner))
 
     def _note_losses(self, written: list[Row]) -> None:
         """Gives each owner that loses a path to another one an epoch that fits no memory.

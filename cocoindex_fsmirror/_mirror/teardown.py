@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Collection
 
 from msgspec.structs import replace
@@ -66,7 +67,9 @@ def tear_down(
             return Outcome()
         leaving = {owner} if owner is not None else _all_owners(ledger)
         closed = [(identity, "") for identity in leaving]
-        outcome = apply_intents(tree, ledger, (), closed, durable=durable)
+        # One that is cut off fits no memory that the owner had before.
+        ends = uuid.uuid4().hex
+        outcome = apply_intents(tree, ledger, (), closed, durable=durable, update=ends)
         if not outcome.failures:
             _forget(ledger, leaving)
             if ledger.is_empty():
@@ -119,7 +122,7 @@ def remove_undeclared(
         verdicts = [is_declared(row) for row in rows]
         judged = list(zip(rows, verdicts, strict=True))
         gone = [row for row, verdict in judged if verdict is False]
-        outcome = apply_intents(tree, ledger, map(removal, gone), brake=brake)
+        outcome = apply_intents(tree, ledger, map(removal, gone), brake=brake, update=epoch.update)
         _forget(ledger, {*besides} - {row.owner for row, verdict in judged if verdict is not False})
         in_doubt = None in verdicts or bool(outcome.failures)
         known = ledger.owners().get(owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -202,6 +203,26 @@ def test_ledger_of_the_middle_of_an_update_is_not_believed(
     end(flow)
     anew(kept(flow, flow.root), flow.root)
     assert_right(flow)
+
+
+@pytest.mark.parametrize("step", range(0, 24, 3))
+@pytest.mark.parametrize("what", ["update", "drop"])
+def test_database_of_before_what_was_cut_off_is_not_believed(
+    make_flow: Callable[..., Flow], what: str, step: int
+) -> None:
+    flow = make_flow(by_context)
+    flow.files = dict(OLD)
+    flow.update()
+    end(flow)
+    copy_over(flow.database, kept(flow, flow.database))
+    flow.files = dict(NEW)
+    with failing_step(step), contextlib.suppress(Exception):
+        flow.attempt() if what == "update" else flow.drop()
+    end(flow)
+    anew(kept(flow, flow.database), flow.database)
+    flow.files = dict(OLD)
+    assert_right(flow)
+    assert backups(flow.root) == []
 
 
 def test_update_in_doubt_that_is_interrupted_begins_anew(aged: Callable[[Main], Flow]) -> None:
