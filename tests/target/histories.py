@@ -21,7 +21,7 @@ from tests.support import beside_ours, contents, snapshot, staged
 from tests.target.declarers import DATABASE, SOURCE, Project
 from tests.target.flows import BoomError, Interruption, ran
 from tests.target.keeping import KEYS, STATE, spot
-from tests.target.users import Users
+from tests.target.users import Users, key_of
 from tests.target.witness import EVERYWHERE, NAMES, Before, Owner
 
 WHOLE: Final = Interruption()
@@ -49,7 +49,7 @@ class World(Users):
             assert ran == [], "components ran for nothing"
         self._check_place(project)
         self._check(project, before, "flow", project.declared)
-        known, key = self.engines[id(project)], _key_of(project)
+        known, key = self.engines[id(project)], key_of(project)
         self._leave_behind(project, {*KEYS} - {project.key})
         project.keeping.told = {project.key: frozenset([project.keeping.declared[project.key]])}
         for other in known.keys() - {key}:
@@ -156,16 +156,14 @@ class World(Users):
         ledger = self.ledgers.setdefault(project.root, {})
         known = ledger.get(owner, frozenset())
         if owner == "flow":
-            known |= self.engines[id(project)].get(_key_of(project), frozenset())
+            known |= self.engines[id(project)].get(key_of(project), frozenset())
         found = contents(snapshot(project.root)).items()
         assert found >= wanted.items(), "what is declared is not there"
         assert not (known - wanted.items()) & found, "what was ours is still there"
         is_exact = project.is_exact and owner != "program"
         before.check_users(is_exact=is_exact)
         self._check_others(project, before, owner, is_exact=is_exact)
-        if (
-            owner != "flow" or _key_of(project) in self.engines[id(project)]
-        ):  # Else it is another's.
+        if owner != "flow" or key_of(project) in self.engines[id(project)]:  # Else it is another's.
             moved = (known - self._adopted) & before.new_backups(project.root)
             assert not moved, "ours was backed up"
         adopted = before.files_in(project.root) - known
@@ -188,7 +186,7 @@ class World(Users):
         self._check_others(project, before, owner, is_exact=is_exact)
         before.check_whole(project.root, owner, wanted)
         self._settled.discard(project.root)
-        roots = {_key_of(project, key): project.root_named(key) for key in KEYS}
+        roots = {key_of(project, key): project.root_named(key) for key in KEYS}
         for key, root in roots.items():
             found = frozenset(contents(snapshot(root)).items())
             new = found - before.files_in(root) & wanted.items()
@@ -261,17 +259,12 @@ class World(Users):
         if root in self._strange:  # Its owner is not that whom the engine gives up.
             self.ledgers.get(root, {}).pop("flow", None)
         self._claimed.discard(root)
+        self._endings[root] += 1
         self.last.get(root, {}).pop("flow", None)
         known = self.ledgers.get(root, {}).pop("flow", frozenset())
         assert not known & contents(snapshot(root)).items(), (
             "what was ours is still in a root that was given up"
         )
-
-
-def _key_of(project: Project, key: str = "") -> str:
-    """Returns a root of a project as its flow names it."""
-    key = key or project.key
-    return str(project.root_named(key)) if project.style == "absolute" else key
 
 
 def _named(state: Path | None) -> list[str]:

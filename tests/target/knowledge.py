@@ -7,6 +7,7 @@ files that each memory, the engine's database or the ledger, has to remember.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -75,6 +76,7 @@ class Knowledge:
     _calm: set[int] = field(default_factory=set)  # projects that have no reason to run a component
     _at_home: set[int] = field(default_factory=set)  # projects whose ledger names their database
     _snapshot: Any = None
+    _endings: Counter[Path] = field(default_factory=Counter)  # how often a flow gave a root up
     _orphaned: set[int] = field(default_factory=set)  # projects that lost an owner for good
     _adopted: set[tuple[str, bytes]] = field(default_factory=set)
     _strange: set[Path] = field(default_factory=set)  # roots whose ledger is of before a drop

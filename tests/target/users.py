@@ -273,24 +273,25 @@ class Users(Knowledge):
 
     def take_snapshot(self) -> None:
         """Notes what the memories know that :meth:`roll_back` is to bring back."""
-        drops = [project.drops for project in self.projects]
-        self._snapshot = copy.deepcopy((self.ledgers, [*self.engines.values()], drops))
+        known = (self.ledgers, [*self.engines.values()], self._endings)
+        self._snapshot = copy.deepcopy(known)
 
     def roll_back(self, *, is_of_root: bool) -> None:
         """Notes that the disk with the root, or with the database, was put back whole."""
-        ledgers, engines, drops = copy.deepcopy(self._snapshot)
+        ledgers, engines, endings = copy.deepcopy(self._snapshot)
         if is_of_root:
             self.ledgers = ledgers
-            for project, before in zip(self.projects, drops, strict=True):
-                if project.drops != before:  # The ledgers name an owner that is gone.
-                    self.engines[id(project)] = dict.fromkeys(
-                        self.engines[id(project)], frozenset()
-                    )
-                    for root in map(project.root_named, KEYS):
-                        self._strange.add(root)
-                        self.ledgers.get(root, {}).pop("flow", None)
         else:
             self.engines = dict(zip(self.engines, engines, strict=True))
+        for project in self.projects:
+            for key in KEYS:
+                root = project.root_named(key)
+                if endings[root] != self._endings[root]:
+                    # The ledger and the database name two owners, of which one is gone.
+                    self._strange.add(root)
+                    self.ledgers.get(root, {}).pop("flow", None)
+                    known = self.engines[id(project)]
+                    known.update(dict.fromkeys(known.keys() & {key_of(project, key)}, frozenset()))
         self._calm.clear()
         self._settled.clear()
 
@@ -320,3 +321,9 @@ class Users(Knowledge):
             return keeping.folder(project.base, key, keeping.current(project.base, key))
         places = {"database": project.path / DATABASE, "project": project.path}
         return places.get(memory, root)
+
+
+def key_of(project: Project, key: str = "") -> str:
+    """Returns a root of a project as its flow names it."""
+    key = key or project.key
+    return str(project.root_named(key)) if project.style == "absolute" else key
