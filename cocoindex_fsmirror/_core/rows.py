@@ -86,14 +86,23 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
         """The signature that the file had when the row was recorded."""
         return Signature(self.inode, self.size, self.mtime_ns, self.ctime_ns)
 
-    def with_signature(self, signature: Signature, recorded_ns: int) -> Row:
-        """Returns the row with the signature of its file, and the time of the look at it."""
+    def with_signature(
+        self, signature: Signature, recorded_ns: int, *, copied: bool | None = None
+    ) -> Row:
+        """Returns the row with the signature of its file, and the time of the look at it.
+
+        Args:
+            signature: The signature.
+            recorded_ns: The time of the look, in nanoseconds since 1970.
+            copied: True if the content has a copy; by default what the row says.
+        """
         return replace(
             self,
             inode=signature.inode,
             mtime_ns=signature.mtime_ns,
             ctime_ns=signature.ctime_ns,
             recorded_ns=recorded_ns,
+            copied=self.copied if copied is None else copied,
         )
 
 

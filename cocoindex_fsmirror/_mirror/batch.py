@@ -87,7 +87,6 @@ def apply_intents(
         removals = (step for step in (*plan.clear, *plan.remove) if step.on_behalf is None)
         brake.check(tree.path, {step.name for step in removals}, ledger, batch[0].owner)
     _note_displaced(ledger, plan, batch)
-
     outcome = Outcome(left=list(plan.left), failures=list(plan.failures))
     failures = Failures(outcome.failures)
     if not plan.changes_nothing:
@@ -95,7 +94,7 @@ def apply_intents(
         with contextlib.closing(Staging(tree, uuid.uuid4().hex, on_bytes)) as staging:
             stage = Stage(tree, plan, staging, failures, view.rows)
             place = Placement(tree, ledger, stage, outcome, looked_ns)
-            _carry_out(tree, ledger, stage, place, batch, update, durable=durable)
+            _carry_out(tree, ledger, stage, place, batch, update=update, durable=durable)
     log_paths(tree.path, outcome)
     if outcome.failures:
         # Whoever declared these was told: no wider invalidation is needed.
@@ -147,8 +146,8 @@ def _carry_out(
     stage: Stage,
     place: Placement,
     intents: list[Intent],
-    update: str,
     *,
+    update: str,
     durable: bool,
 ) -> None:
     """Carries out a plan: steps 3 to 8 of a batch."""
@@ -159,8 +158,7 @@ def _carry_out(
     notes = stage.notes()
     with _room_for(tree, ledger, stage) as lack:
         elsewhere = any(note.home != ROOT for note in notes)
-        owners = {intent.owner for intent in intents}
-        ledger.begin(notes, owners, update, durable=durable and elsewhere)
+        ledger.begin(notes, {i.owner for i in intents}, update, durable=durable and elsewhere)
 
         # Step 4: stage. A cut leaves staging files, perhaps torn, that recovery throws away. The
         # digests of files that were hashed now are noted, to tell later which were placed.
@@ -206,15 +204,17 @@ def _carry_out(
         if durable:
             tree.sync(staging.descriptors, place.seen, place.changed)
     except OSError as error:
-        rows = copied(ledger, place.done.values(), stage.copies)
-        doubtful = [replace(row, unsynced=True) for row in rows]
+        done = place.done.values()
+        copies = copied(ledger, done, stage.copies)
+        doubtful = [replace(row, unsynced=True, copied=row.name in copies) for row in done]
         with contextlib.suppress(LedgerError):
             _record(tree, ledger, stage, doubtful, batch=staging.batch)
         raise _barrier_error(tree, error) from error
 
     # Step 8: record. A cut leaves the whole batch or, as before this step, its notes, which
     # stay also if foreign bytes could not be moved out of the staging area.
-    rows = copied(ledger, record(tree, place.done.values(), place.seen), stage.copies)
+    done = place.done.values()
+    rows = record(tree, done, place.seen, copied(ledger, done, stage.copies))
     gone = [name for name in place.gone if name not in place.done]
     ended = None if is_stuck else staging.batch
     _record(tree, ledger, stage, rows, gone, batch=ended)

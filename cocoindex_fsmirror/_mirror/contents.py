@@ -29,7 +29,9 @@ which compress as well; random bytes take 2 us a KiB, against 43 with zlib."""
 _WORTH_PACKING: Final = 4096
 """The size from which contents are compressed, in bytes. For 1 KiB of text that takes 8 us, twice
 as long as to store it, and saves 0.4 KiB, where the file itself takes 4 KiB of a disk."""
-_PAGE: Final = 16384  # bytes; with SQLite's 4096, contents of 1 KiB take a quarter more room
+_PAGE: Final = 32768
+"""The size of a page, in bytes. In SQLite's 4096, contents of 1 KiB take a quarter more room,
+and in less than this they take longer to be stored."""
 _T = TypeVar("_T")
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
-
-from msgspec.structs import replace
 
 from .._core.layout import COPIES_FILES, LARGE_COPIES
 from .._core.names import Name, leaf
@@ -51,41 +49,41 @@ def keep_staged(tree: Tree, ledger: Ledger, stage: Stage) -> dict[Name, bytes]:
         return {}
     held, asked, elsewhere = dict[bytes, bytes](), dict[Name, bytes](), list[Copyable]()
     for put in stage.plan.files:
-        name, row = put.name, stage.rows[put.name]
+        row, content = stage.rows[put.name], put.intent.content
         policy = policies.copies(row.owner, row.container)
-        digest = row.digest if row.kind == Kind.FILE else None
-        if not digest or policy == "none" or name not in stage.written:
-            continue
-        content, asked[name] = put.intent.content, digest
+        if not row.digest or policy == "none" or put.name not in stage.written:
+            continue  # A link has no digest.
+        asked[put.name] = row.digest
         if isinstance(content, bytes) and row.size <= SMALL:
-            held[digest] = content
+            held[row.digest] = content
         else:
-            at = stage.staging.path(stage.slots[name])
+            at = stage.staging.path(stage.slots[put.name])
             declared = None if isinstance(content, bytes) else content
-            elsewhere.append(Copyable(digest, row.size, at, policy, declared))
+            elsewhere.append(Copyable(row.digest, row.size, at, policy, declared))
     kept = _kept_rows((keep.row for keep in stage.plan.keep if not keep.row.copied), policies)
     asked |= {name: each.digest for name, each in kept.items()}
     done = keep(tree, ledger, [*elsewhere, *kept.values()], held)
     return {name: digest for name, digest in asked.items() if digest in done}
 
 
-def copied(ledger: Ledger, rows: Collection[Row], kept: Container[Name]) -> list[Row]:
-    """Returns rows that say of each path if its content has a copy.
+def copied(ledger: Ledger, rows: Collection[Row], kept: Mapping[Name, bytes]) -> Collection[Name]:
+    """Returns the paths among some rows whose content has a copy.
 
     Args:
         ledger: The ledger, which does not have the rows yet.
         rows: The rows; one of a path that was right says what it said when the batch began.
         kept: The paths whose content was copied since.
     """
-    before = {row.digest for row in rows if row.copied and row.digest}
-    still = ledger.referred(before) if before else set()  # All copies may have given way.
-    policies = ledger.policies()
-
-    def stays(row: Row) -> bool:
-        is_wanted = policies.copies(row.owner, row.container) != "none"
-        return row.copied and row.digest in still and is_wanted
-
-    return [replace(row, copied=row.name in kept or stays(row)) for row in rows]
+    before = [row for row in rows if row.copied]
+    if not before:
+        return kept.keys()
+    still = ledger.referred({row.digest for row in before if row.digest})
+    policies = ledger.policies()  # All copies may have given way.
+    return kept.keys() | {
+        row.name
+        for row in before
+        if row.digest in still and policies.copies(row.owner, row.container) != "none"
+    }
 
 
 def _kept_rows(rows: Iterable[Row], policies: PolicyTable) -> dict[Name, Copyable]:

@@ -159,8 +159,13 @@ class Seen(NamedTuple):
     at_ns: int
 
 
-def record(tree: Tree, written: Iterable[Row], seen: Mapping[Name, Seen]) -> list[Row]:
-    """Returns rows with the signatures that were seen.
+def record(
+    tree: Tree,
+    written: Iterable[Row],
+    seen: Mapping[Name, Seen],
+    copied: Collection[Name] = (),
+) -> list[Row]:
+    """Returns rows with the signatures that were seen, and which of them have a copy.
 
     A file that may have been changed again in the tick of the look is looked at once more. If
     it is another one now, its row keeps the signature that was seen, without proof, and the
@@ -174,7 +179,12 @@ def record(tree: Tree, written: Iterable[Row], seen: Mapping[Name, Seen]) -> lis
     for name, signature in now.items():
         is_same = signature == seen[name].signature
         proven[name] = seen[name]._replace(at_ns=recorded_ns if is_same else 0)
-    return [row.with_signature(*proven[row.name]) if row.name in proven else row for row in written]
+    return [
+        row.with_signature(*proven[row.name], copied=row.name in copied)
+        if row.name in proven
+        else row
+        for row in written
+    ]
 
 
 def _look_after_tick(

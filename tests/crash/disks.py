@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,16 @@ class Disk:
 
     def restart(self) -> None:
         """Mounts the remains of the file system again."""
-        run("umount", str(self.at))
+        until = time.monotonic() + 10
+        while True:
+            try:
+                run("umount", str(self.at))
+            except OSError:  # An engine closes its database a moment after its last update.
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+            else:
+                break
         if self._cut.how == "copy":
             self._copy.replace(self._image)
         self._mount()
