@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final, TypeAlias
 
+from . import OURS
 from .measure import Measured
 from .peers import FSMIRROR
 from .workloads import Scale
@@ -143,6 +144,14 @@ def claims(scale: Scale) -> Iterator[Claim]:
     rows: list[tuple[str, str, str, str, str, float | None, float]] = [
         ("1", f"flow, first run, {small}, tmpfs", "flow-first-tmpfs", *_LOCALFS, 0.90, 0.70),
         (
+            "1a",
+            f"flow, first run, {small}, tmpfs, with copies and without",
+            "copies-first-tmpfs",
+            *OURS,
+            1.10,
+            1.05,
+        ),
+        (
             "2",
             f"flow, first run, {small}, disk, only ours durable",
             "flow-first-disk",
@@ -157,6 +166,14 @@ def claims(scale: Scale) -> Iterator[Claim]:
             *_LOCALFS,
             0.90,
             0.70,
+        ),
+        (
+            "3a",
+            f"flow, nothing changed, {scale.small:,} files, with copies and without",
+            "copies-unchanged-tmpfs",
+            *OURS,
+            1.03,
+            1.00,
         ),
         (
             "4",

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 import cocoindex as coco
 
-from benchmarks import OUTPUT, TARGETS
+from benchmarks import OURS, OUTPUT, TARGETS
 from benchmarks.trees import Files
 
 _Mount: TypeAlias = Callable[[Path], Awaitable[Any]]
@@ -37,8 +37,9 @@ def _mount_of(target: str) -> tuple[_Mount, dict[str, Any]]:
         return nothing.mount_dir_target, {}
     import cocoindex_fsmirror as fsmirror  # noqa: PLC0415
 
-    durability: Literal["batch", "none"] = "batch" if target == "ours" else "none"
-    return partial(fsmirror.mount_dir_target, durability=durability), {}
+    durability: Literal["batch", "none"] = "none" if target == "ours-not-durable" else "batch"
+    copies: Literal["auto", "none"] = "none" if target == "ours-without-copies" else "auto"
+    return partial(fsmirror.mount_dir_target, durability=durability, copies=copies), {}
 
 
 @coco.fn(memo=True)
@@ -67,7 +68,7 @@ def _app(target: str, root: Path, files: Files, *, one_each: bool) -> coco.App[[
 
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flow", description=__doc__)
-    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("target", choices=sorted({*TARGETS, *OURS}))
     parser.add_argument("root", type=Path, help="a folder, for output and database")
     parser.add_argument("--files", type=int, required=True, help="how many are declared")
     parser.add_argument("--size", type=int, required=True, help="bytes in each")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from . import TARGETS, cases, growth, mirrors, trees
+from . import OURS, TARGETS, cases, growth, mirrors, trees
 from .cases import Step
 from .measure import Case
 from .trees import Files
@@ -155,6 +155,14 @@ def _flows(scale: Scale) -> Iterator[Workload]:
         ("flow-medium", "first", medium, "tmpfs", False, scale.few),
         ("flow-medium", "first", medium, "disk", False, scale.few),
     ]
+    for step in ("first", "unchanged"):
+        yield Workload(
+            name=f"copies-{step}-tmpfs",
+            title=f"flow, with copies and without, {_said(small)}: {_SAID[step]}",
+            place="tmpfs",
+            rounds=scale.rounds,
+            cases=partial(cases.flows, OURS, step, small, with_loops=False),
+        )
     for name, step, files, place, one_each, rounds in wanted:
         components = "one component each" if one_each else "one component"
         yield Workload(

@@ -134,8 +134,8 @@ class Ledger(LedgerReader):
 
     def set_meta(self, key: str, value: object) -> None:
         """Stores a value that belongs to the whole mirror."""
+        given = GIVEN if isinstance(value, str) else "?"
         with translated(self.file):
-            given = GIVEN if isinstance(value, str) else "?"
             sql = f"INSERT OR REPLACE INTO meta VALUES (?, {given})"
             self._connection.execute(sql, (key, external(value)))
 
@@ -161,8 +161,8 @@ class Ledger(LedgerReader):
 
         Args:
             intents: A note for each of its steps.
-            owners: The owners whose epoch advances now. With the end of the batch that would be
-                too late: what one that was cut off has changed fits no older memory either.
+            owners: The owners whose epoch advances now, not at the end: what a batch that is cut
+                off has changed fits no older memory either.
             update: The update that does it; the epochs stay if that is empty.
             durable: True if it must be on the disk now, instead of with the first barrier.
         """
@@ -175,9 +175,9 @@ class Ledger(LedgerReader):
                     sql = "SELECT count(*) FROM intents WHERE batch = ? AND owner = ?"
                     part = execute(sql, (batch, owner)).fetchone()[0]
                     execute("INSERT INTO intents VALUES (?, ?, ?, ?)", (batch, owner, part, notes))
-                sql = "UPDATE owners SET batches = iif(epoch = ?, batches, 0) + 1, epoch = ?"
+                sql = "UPDATE owners SET batches = iif(epoch = ?1, batches, 0) + 1, epoch = ?1"
                 for owner in owners if update else ():
-                    execute(f"{sql} WHERE identity = ?", (update, update, owner))
+                    execute(f"{sql} WHERE identity = ?2", (update, owner))
             if durable:
                 execute(f"PRAGMA synchronous={self._synchronous}")
 

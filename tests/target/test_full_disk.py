@@ -41,7 +41,7 @@ def test_flow_names_what_does_not_fit_and_the_next_update_writes_it(flow: Flow) 
     flow.files = {**files_of(20, 30_000, 0), "huge": b"1"}
     flow.update()
     fill(flow.root.parent, 200 * KIB)
-    flow.files = {**files_of(20, 30_000, 1), "huge": b"2" * (1 << 20)}
+    flow.files = {**files_of(20, 30_000, 1), "huge": b"2" * (4 << 20)}
     said = flow.attempt()
     assert "write 'huge'" in said
     assert "free some space" in said
