@@ -230,7 +230,7 @@ def _record(
     batch: str | None,
 ) -> None:
     """Records a batch, and removes the copies that it has left without use."""
-    unused = {*stage.copies.values(), *stage.copied_before((*gone, *(row.name for row in rows)))}
+    unused = {*stage.copies.values(), *stage.copied_before()}
     unused -= {row.digest for row in rows if row.copied and row.digest}
     ledger.commit(rows, gone, None if unused else batch)
     if unused:  # The notes go last: recovery removes what a cut in between leaves.

@@ -161,8 +161,7 @@ class Ledger(LedgerReader):
 
         Args:
             intents: A note for each of its steps.
-            owners: The owners whose epoch advances now, not at the end: what a batch that is cut
-                off has changed fits no older memory either.
+            owners: The owners whose epoch advances now, also if the batch is cut off later.
             update: The update that does it; the epochs stay if that is empty.
             durable: True if it must be on the disk now, instead of with the first barrier.
         """
@@ -222,10 +221,9 @@ class Ledger(LedgerReader):
 
     def set_owner(self, owner: Owner) -> None:
         """Stores an owner."""
+        values = (*owner[:2], *owner.declarer, *owner.epoch, owner.in_doubt)
+        sql = f"INSERT OR REPLACE INTO owners VALUES (?, ?, {GIVEN}, ?, {GIVEN}, ?, ?, ?)"
         with translated(self.file):
-            values = (*owner[:2], *owner.declarer, *owner.epoch, owner.in_doubt)
-            marks = f"?, ?, {GIVEN}, ?, {GIVEN}, ?, ?, ?"
-            sql = f"INSERT OR REPLACE INTO owners VALUES ({marks})"
             self._connection.execute(sql, [*map(external, values)])
 
     def room_for(self, count: int) -> int:

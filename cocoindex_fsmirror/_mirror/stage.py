@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -150,10 +150,9 @@ class Stage:
             self.rows[name] = replace(self.rows[name], digest=digest)
             self._late.add(name)
 
-    def copied_before(self, names: Iterable[Name]) -> set[bytes]:
-        """Returns the digests of which some paths had a copy when the batch began."""
-        rows = (self._known[name] for name in names if name in self._known)
-        return {row.digest for row in rows if row.copied and row.digest}
+    def copied_before(self) -> set[bytes]:
+        """Returns the digests of which paths of the batch had a copy when it began."""
+        return {row.digest for row in self._known.values() if row.copied and row.digest}
 
     def late_notes(self) -> list[Pending]:
         """Returns new notes for the files whose digest was not known before."""
