@@ -12,6 +12,7 @@ import click
 from .._core.errors import FsMirrorError, PathError, counted
 from .._core.names import parse_name
 from .._disk.locations import Location
+from .._disk.watch import Timing, Watching
 from .._mirror.fights import OFTEN, Fights
 from .._mirror.heal import Healing
 from .._mirror.known import find, known
@@ -27,11 +28,12 @@ from .output import (
     printable,
     tell,
     tell_error,
+    with_time,
 )
+from .watching import watch_options
 
 __all__ = ["heal"]
 
-_RESCAN: Final = 60.0  # seconds
 _LOOK: Final = 1.0  # seconds; a mirror that was replaced is noticed after as long
 _PAUSE: Final = 1.0  # seconds between attempts to watch a mirror that can't be used,
 _LONGEST_PAUSE: Final = 30.0  # and the most, after several
@@ -40,14 +42,20 @@ _LONGEST_PAUSE: Final = 30.0  # and the most, after several
 @click.command()
 @mirror_argument
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--watch", is_flag=True, help="Go on, and heal whatever is changed, until Ctrl-C.")
+@watch_options("Go on, and heal whatever is changed, until Ctrl-C.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only list what would be healed.")
 @click.option(
     "--content", is_flag=True, help="Read every file, instead of trusting its size and times."
 )
 @json_option
-def heal(  # noqa: PLR0917  # As Click gives them.
-    root: Location, paths: tuple[str, ...], watch: bool, dry_run: bool, content: bool, as_json: bool
+def heal(
+    *,
+    root: Location,
+    paths: tuple[str, ...],
+    timing: Timing | None,
+    dry_run: bool,
+    content: bool,
+    as_json: bool,
 ) -> int:
     """Restore what drifted in DST to what was written last.
 
@@ -59,15 +67,16 @@ def heal(  # noqa: PLR0917  # As Click gives them.
     or a folder for all in it.
 
     With --watch, there is a report (with --json, an object on a line) for each
-    time that something was healed or can't be. It ends if another program writes
-    one path again and again.
+    time that something was healed or can't be. It ends with exit status 3 if
+    another program writes one path again and again, and with 130 after Ctrl-C,
+    or 3 if something failed at last.
 
     \b
       fsmirror heal site               restore all
       fsmirror heal site blog -n       list what would be restored in site/blog
       fsmirror heal site --watch       undo each change at once
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
-    if watch and dry_run:
+    if timing and dry_run:
         raise click.UsageError("--watch and --dry-run can't be given together")
     with known(root) as ledger:
         restored = ledger.is_in_doubt
@@ -76,34 +85,36 @@ def heal(  # noqa: PLR0917  # As Click gives them.
                 problem = f"{path}: is not managed in {root} (PATH is relative to that)"
                 raise click.UsageError(printable(problem))
     with Mirror(root) as mirror:
-        if watch:
-            return _follow(mirror, paths, content=content, as_json=as_json)
+        if timing:
+            return _follow(mirror, paths, timing, content=content, as_json=as_json)
         healing = mirror.heal(paths or None, content=content, dry_run=dry_run)
     done = "would be healed" if dry_run else "healed"
     return tell(_report(str(root), healing, done, restored=restored), as_json=as_json)
 
 
-def _follow(mirror: Mirror, paths: tuple[str, ...], *, content: bool, as_json: bool) -> int:
+def _follow(
+    mirror: Mirror, paths: tuple[str, ...], timing: Timing, *, content: bool, as_json: bool
+) -> int:
     """Heals, and again whenever something changes, until it is interrupted."""
-    from .._disk.watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
-
-    told, pause, fights = "", _PAUSE, Fights()
+    told, pause, fights, left = "", _PAUSE, Fights(), dict[str, str]()
+    has_failed = False
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             try:
                 state = find(mirror.location).spot.path
-                with Watching(mirror.root, state) as watching:
-                    left = dict[str, str]()
+                with Watching(mirror.root, state, timing=timing) as watching:
                     while True:
                         healing = mirror.heal(paths or None, content=content)
                         if _is_news(healing, left):
-                            tell(_report(mirror.root, healing, "healed"), as_json=as_json)
+                            report = _report(mirror.root, healing, "healed")
+                            tell(with_time(report), as_json=as_json)
                         left, told, pause = _problems_of(healing), "", _PAUSE
+                        has_failed = bool(healing.failures)
                         for name in fights.add(healing.healed):
                             raise _fight(os.path.join(mirror.root, name))
                         if watching.is_out_of_date():
                             break
-                        due = time.monotonic() + _RESCAN
+                        due = time.monotonic() + watching.interval
                         while not watching.changed(_LOOK) and time.monotonic() < due:
                             pass
             except FsMirrorError as error:
@@ -111,10 +122,10 @@ def _follow(mirror: Mirror, paths: tuple[str, ...], *, content: bool, as_json: b
                     raise
                 if str(error) != told:
                     tell_error(error, as_json=as_json)
-                told = str(error)
+                told, has_failed = str(error), True
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-    return ExitStatus.IN_ORDER
+    return ExitStatus.FAILED if has_failed else ExitStatus.INTERRUPTED
 
 
 def _fight(path: str) -> PathError:

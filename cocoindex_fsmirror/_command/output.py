@@ -44,6 +44,7 @@ __all__ = [
     "tell",
     "tell_error",
     "utc",
+    "with_time",
 ]
 
 
@@ -179,6 +180,15 @@ def tell(report: Report, *, as_json: bool) -> int:
     for line in [json.dumps(_portable(report.figures))] if as_json else report.lines:
         _print(line, sys.stdout)
     return report.status
+
+
+def with_time(report: Report) -> Report:
+    """Adds the time to the figures of a report, and before its last line."""
+    now = utc(time.time_ns())
+    *lines, last = report.lines
+    return report._replace(
+        figures={"time": now, **report.figures}, lines=[*lines, f"{now}  {last}"]
+    )
 
 
 def tell_error(error: Exception, *, as_json: bool) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import click
 
 from .._core.errors import FsMirrorError
+from .._disk.watch import Timing, Watching
 from .._mirror.known import find
 from .._mirror.versions import MOST, Versions
+from .dry_run import dry_run
 from .output import ExitStatus, PathType, Report, json_option, printable, tell, tell_error
 from .survey import Options
 from .sync import declared_root, options_of, planned, run, source_options, tell_run
-from .syncing import Syncing
+from .syncing import Summary, Syncing
+from .watching import watch_options
 
 __all__ = ["publish"]
 
@@ -25,7 +28,7 @@ _PAUSE: Final = 1.0  # seconds between attempts to open a version that can't be 
 
 
 @click.command()
-@click.argument("src", type=PathType(exists=True, file_okay=False, resolve_path=True))
+@click.argument("src", type=PathType(exists=True, file_okay=False))
 @click.argument("link", type=PathType(file_okay=False))
 @source_options
 @click.option(
@@ -39,8 +42,8 @@ _PAUSE: Final = 1.0  # seconds between attempts to open a version that can't be 
 @click.option(
     "--rollback", is_flag=True, help="Move LINK back to the version before; SRC is not read."
 )
-@click.option("--watch", is_flag=True, help="Go on, and publish every change, until Ctrl-C.")
-@click.option("-n", "--dry-run", is_flag=True, help="List the changes, and make none.")
+@watch_options("Go on, and publish every change, until Ctrl-C.")
+@click.option("-n", "--dry-run", "is_dry", is_flag=True, help="List the changes, and make none.")
 @json_option
 def publish(
     *,
@@ -49,8 +52,8 @@ def publish(
     exclude: tuple[str, ...],
     keep: int,
     rollback: bool,
-    watch: bool,
-    dry_run: bool,
+    timing: Timing | None,
+    is_dry: bool,
     state: str | None,
     as_json: bool,
     **more: Any,
@@ -69,7 +72,7 @@ def publish(
       fsmirror publish build /srv/site --rollback   back to the version before
     """  # noqa: D301  # Click leaves lines after a backspace as they are.
     versions = Versions(os.path.abspath(link), state)
-    if rollback + watch + dry_run > 1:
+    if rollback + bool(timing) + is_dry > 1:
         raise click.UsageError("--rollback, --watch and --dry-run can't be given together")
     if rollback:
         return tell(_report(versions.link, versions.roll_back()), as_json=as_json)
@@ -80,61 +83,89 @@ def publish(
         root = declared_root(versions.path_of(name), state)
         return name, options_of(src, root, exclude, sibling=shared, **more)
 
-    if watch:
-        return _follow(versions, next_version, as_json)
+    if timing:
+        return _follow(versions, next_version, timing, as_json)
     name, options = next_version()
-    if dry_run:
+    if is_dry:
         return tell(planned(options), as_json=as_json)
     with contextlib.closing(Syncing(options)) as syncing:
-        return _publish(versions, name, syncing, as_json)
+        failures = _publish(versions, name, syncing, as_json).failures
+    return ExitStatus.FAILED if failures else ExitStatus.IN_ORDER
 
 
-def _follow(versions: Versions, next_version: _Next, as_json: bool) -> int:
-    """Publishes, and again whenever something changes, until it is interrupted."""
-    from .._disk.watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
+def _follow(versions: Versions, next_version: _Next, timing: Timing, as_json: bool) -> int:
+    """Publishes, and again whenever something changes, until it is interrupted.
 
-    told = ""
+    What failed is told once, and tried again after a time that grows.
+    """
+    told, pause = list[str](), _PAUSE
     with contextlib.suppress(KeyboardInterrupt):
         while True:
+            before = told
             try:
                 name, options = next_version()
                 place = str(options.root), find(options.root).spot.path
                 with (
                     contextlib.closing(Syncing(options)) as syncing,
-                    Watching(*place, options.source) as watching,
+                    Watching(*place, options.source, timing=timing) as watching,
                 ):
-                    try:
-                        _publish(versions, name, syncing, as_json)
-                        told = ""
-                    except FsMirrorError as error:
-                        told = _tell_once(error, told, as_json)
-                    while not watching.wait(syncing.has_drifted):
-                        pass
+                    told = _try_to_publish(versions, name, syncing, as_json, told)
+                    pause = 2 * pause if told and told == before else _PAUSE
+                    _wait(watching, syncing, pause if told else None)
             except FsMirrorError as error:
                 told = _tell_once(error, told, as_json)
                 time.sleep(_PAUSE)
-    return ExitStatus.IN_ORDER
+    return ExitStatus.FAILED if told else ExitStatus.INTERRUPTED
 
 
-def _tell_once(error: FsMirrorError, told: str, as_json: bool) -> str:
+def _try_to_publish(
+    versions: Versions, name: str, syncing: Syncing, as_json: bool, told: list[str]
+) -> list[str]:
+    """Publishes once; returns the failures, and tells them unless they were told last."""
+    try:
+        return _publish(versions, name, syncing, as_json, timed=True, told=told).failures
+    except FsMirrorError as error:
+        return _tell_once(error, told, as_json)
+
+
+def _wait(watching: Watching, syncing: Syncing, pause: float | None) -> None:
+    """Waits until there is something to publish, or for a pause after a failure."""
+    if pause is not None:
+        watching.wait(syncing.has_drifted, pause, is_mended=lambda: False)
+        return
+    while watching.wait(syncing.has_drifted) == "time" and not dry_run(syncing.options):
+        pass
+
+
+def _tell_once(error: FsMirrorError, told: list[str], as_json: bool) -> list[str]:
     """Prints an error, unless it was printed last; returns its text."""
-    if str(error) != told:
+    if [str(error)] != told:
         tell_error(error, as_json=as_json)
-    return str(error)
+    return [str(error)]
 
 
-def _publish(versions: Versions, name: str, syncing: Syncing, as_json: bool) -> int:
+def _publish(
+    versions: Versions,
+    name: str,
+    syncing: Syncing,
+    as_json: bool,
+    *,
+    timed: bool = False,
+    told: Sequence[str] = (),
+) -> Summary:
     """Updates a version, and moves the link to it if nothing failed."""
     options: Options = syncing.options
     versions.begin(syncing.session, name)
     summary = run(syncing, as_json)
-    if summary.failures:
-        return tell_run(options, summary, as_json, link=versions.link, version=versions.current())
-    versions.end(syncing.session, name)
-    status = tell_run(options, summary, as_json, link=versions.link, version=name)
-    if not as_json:
+    if not summary.failures:
+        versions.end(syncing.session, name)
+    elif summary.failures == told:
+        return summary
+    figures = {"link": versions.link, "version": versions.current()}
+    tell_run(options, summary, as_json, timed=timed, **figures)
+    if not as_json and not summary.failures:
         tell(_report(versions.link, name), as_json=False)
-    return status
+    return summary
 
 
 def _report(link: str, name: str) -> Report:

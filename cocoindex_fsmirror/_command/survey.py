@@ -217,11 +217,11 @@ def survey(options: Options) -> Survey:
     Raises:
         RootError: The source itself can't be listed.
     """
-    source = options.source
+    source = os.path.realpath(options.source)  # A link to it may be switched at any time.
     try:
         tree = open_source(source)
     except OSError as error:
-        raise _source_error(source, error) from error
+        raise _source_error(options.source, error) from error
     with contextlib.ExitStack() as opened:
         found = Survey(source, opened.enter_context(contextlib.closing(tree)))
         there = os.fstat(tree.fd)

@@ -23,6 +23,7 @@ from .._core.intents import Durability
 from .._core.names import Name
 from .._core.ownership import CopyPolicy, OnConflict
 from .._disk.locations import Location
+from .._disk.watch import Timing, Watching
 from .._mirror.brake import Limit
 from .._mirror.drift import few_suspects
 from .._mirror.known import exists, find, located
@@ -40,16 +41,18 @@ from .output import (
     progress_bar,
     tell,
     tell_error,
+    with_time,
 )
 from .survey import Options, patterns, survey
 from .syncing import Summary, Syncing
+from .watching import watch_options
 
 __all__ = ["declared_root", "options_of", "planned", "run", "source_options", "sync", "tell_run"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
-_RETRY: Final = 3.0  # seconds after which a run on a full disk is tried again,
-_LONGEST_RETRY: Final = 30.0  # and the most, after several
+_RETRY: Final = 3.0  # seconds after which a run that failed is tried again; later twice as many
+_WORTH_TRYING: Final = 1 << 20  # bytes that a full disk has more than after the run that failed
 _COUNTS: Final = ("written", "adopted", "healed", "deleted", "backed_up", "unchanged")
 
 
@@ -110,11 +113,9 @@ def source_options(command: _Command) -> _Command:
 
 
 @click.command()
-@click.argument("src", type=PathType(exists=True, file_okay=False, resolve_path=True))
-@click.argument("dst", type=PathType(file_okay=False, resolve_path=True))
-@click.option(
-    "--watch", is_flag=True, help="Go on, and follow changes of SRC and DST, until Ctrl-C."
-)
+@click.argument("src", type=PathType(exists=True, file_okay=False))
+@click.argument("dst", type=PathType(file_okay=False))
+@watch_options("Go on, and follow changes of SRC and DST, until Ctrl-C.")
 @source_options
 @click.option(
     "--durability",
@@ -141,7 +142,7 @@ def sync(
     dst: str,
     exclude: tuple[str, ...],
     gitignore: bool,
-    watch: bool,
+    timing: Timing | None,
     dry_run: bool,
     state: str | None,
     state_note: bool,
@@ -160,18 +161,23 @@ def sync(
     All state is kept in DST/.fsmirror, or in a folder of DIR with --state DIR,
     and moves from the one to the other; a folder .fsmirror in SRC is left out.
 
-    With --watch, Ctrl-C ends the command with exit status 0; with --json as
-    well, there is one object, on a line, for each run.
+    With --watch, there is a line (with --json, an object on a line) for each
+    run that did something. After Ctrl-C the exit status is 130, or 3 if the
+    last run failed.
     """
-    if watch and dry_run:
+    if timing and dry_run:
         raise click.UsageError("--watch and --dry-run can't be given together")
-    root = declared_root(dst, state, is_noted=state_note)
-    options = options_of(src, root, exclude, gitignore=gitignore, **more)
+
+    def options_now() -> Options:
+        root = declared_root(os.path.realpath(dst), state, is_noted=state_note)
+        return options_of(src, root, exclude, gitignore=gitignore, **more)
+
+    options = options_now()
     if dry_run:
         return tell(planned(options), as_json=as_json)
     collect_less_garbage()
-    if watch:
-        return _follow(options, as_json)
+    if timing:
+        return _follow(options_now, os.path.abspath(dst), timing, as_json)
     # Forked before a ledger is open, since SQLite forbids to take one along.
     with (
         helped(partial(few_suspects, options.root)) as suspects,
@@ -194,14 +200,15 @@ def declared_root(root: str, state: str | None, *, is_noted: bool = False) -> Lo
 
 def options_of(src: str, dst: Location, exclude: Sequence[str], **more: Any) -> Options:
     """Returns the options of a run; refuses places and patterns that can't be used."""
-    _check_places(src, dst.root)
-    if dst.state and Path(os.path.realpath(dst.state)).is_relative_to(os.path.realpath(src)):
+    source = os.path.realpath(src)
+    _check_places(source, dst.root)
+    if dst.state and Path(os.path.realpath(dst.state)).is_relative_to(source):
         raise click.UsageError(f"{dst.state}: the state directory lies inside the source")
     try:
         excluded = patterns(exclude) if exclude else None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    return Options(src, dst, excluded, **more)
+    return Options(os.path.abspath(src), dst, excluded, **more)
 
 
 def run(
@@ -215,8 +222,18 @@ def run(
         return syncing.run(found, suspects())
 
 
-def tell_run(options: Options, summary: Summary, as_json: bool, **more: Any) -> int:
-    """Prints the result of a run, with more figures; returns the exit status."""
+def tell_run(
+    options: Options, summary: Summary, as_json: bool, *, timed: bool = False, **more: Any
+) -> int:
+    """Prints the result of a run, with more figures; returns the exit status.
+
+    Args:
+        options: Those of the run.
+        summary: Its result.
+        as_json: True to print an object.
+        timed: True to tell the time, too.
+        more: Further figures.
+    """
     for line in summary.failures:
         complain(line)
     if summary.skipped and not as_json:
@@ -224,7 +241,8 @@ def tell_run(options: Options, summary: Summary, as_json: bool, **more: Any) -> 
         shown += ", ..." if len(summary.skipped) > 3 else ""
         complain(f"skipped {counted(len(summary.skipped), 'special file')}: {shown}")
     report = _done(options, summary)
-    return tell(report._replace(figures=report.figures | more), as_json=as_json)
+    report = report._replace(figures=report.figures | more)
+    return tell(with_time(report) if timed else report, as_json=as_json)
 
 
 def _done(options: Options, summary: Summary) -> Report:
@@ -252,55 +270,89 @@ def planned(options: Options) -> Report:
     return Report(figures, lines, ExitStatus.FAILED if fails else ExitStatus.IN_ORDER)
 
 
-def _follow(options: Options, as_json: bool) -> int:
+def _follow(options_now: Callable[[], Options], link: str, timing: Timing, as_json: bool) -> int:
     """Runs, and runs again whenever something changes, until it is interrupted.
 
-    On a full disk it also runs again after a while, and is silent unless that helped.
+    Args:
+        options_now: Returns the options, with the root of the mirror as its path leads to it now.
+        link: That path.
+        timing: The times.
+        as_json: True to print objects.
     """
-    from .._disk.watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
-
-    syncing, pause, told, root = Syncing(options), math.inf, list[str](), str(options.root)
+    told, has_begun = list[str](), False
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            with (
-                contextlib.closing(syncing),
-                Watching(root, find(options.root).spot.path, options.source) as watching,
-            ):
-                while not watching.is_out_of_date():
-                    before = told
-                    try:
-                        summary = run(syncing, as_json)
-                        lacks_room, told = syncing.lacks_room, summary.failures
-                        if not told or told != before or _did_something(summary):
-                            tell_run(options, summary, as_json)
-                    except FsMirrorError as error:
-                        lacks_room, told = is_full(error), [str(error)]
-                        if told != before:
-                            tell_error(error, as_json=as_json)  # The next change may mend it.
-                    pause = min(2 * pause, _LONGEST_RETRY) if pause < math.inf else _RETRY
-                    pause = pause if lacks_room else math.inf
-                    while not watching.wait(syncing.has_drifted, pause):
-                        pass
-            syncing = _opened_again(options, as_json)
-    return ExitStatus.IN_ORDER
+            try:
+                options = options_now()
+                place = str(options.root), find(options.root).spot.path
+                with (
+                    contextlib.closing(Syncing(options)) as syncing,
+                    Watching(*place, options.source, link=link, timing=timing) as watching,
+                ):
+                    has_begun = True
+                    _run_again(syncing, watching, as_json, told)
+            except (FsMirrorError, click.UsageError) as error:
+                if not has_begun:
+                    raise
+                if [str(error)] != told:
+                    tell_error(error, as_json=as_json)
+                told[:] = [str(error)]
+                time.sleep(_PAUSE)
+    return ExitStatus.FAILED if told else ExitStatus.INTERRUPTED
+
+
+def _run_again(syncing: Syncing, watching: Watching, as_json: bool, told: list[str]) -> None:
+    """Runs until the mirror is replaced.
+
+    What failed is tried again: after a time that grows, or once something that was in the way may
+    be gone. A run is told if it did something, if a change caused it, or if it failed in a new way.
+
+    Args:
+        syncing: The source that is mirrored.
+        watching: Tells of changes.
+        as_json: True to print objects.
+        told: The failures of the last run, which are replaced by those of each further one.
+    """
+    pause, cause = _RETRY, "change"
+    while not watching.is_out_of_date():
+        before = [*told]
+        try:
+            summary = run(syncing, as_json)
+            lacks_room, told[:] = syncing.lacks_room, summary.failures
+            is_news = _did_something(summary) or (cause == "change" and not told)
+            if is_news or told != before:
+                tell_run(syncing.options, summary, as_json, timed=True)
+        except FsMirrorError as error:
+            lacks_room, told[:] = is_full(error), [str(error)]
+            if told != before:
+                tell_error(error, as_json=as_json)  # The next change may mend it.
+        pause = 2 * pause if told and told == before else _RETRY
+        is_mended = _more_room(syncing.options) if lacks_room else lambda: False
+        cause = watching.wait(
+            syncing.has_drifted,
+            pause if told else math.inf,
+            is_mended=is_mended if told else None,
+        )
+
+
+def _more_room(options: Options) -> Callable[[], bool]:
+    """Returns a function that tells if the disk has more room than now."""
+    paths = {str(options.root), find(options.root).spot.path}
+
+    def room(path: str) -> int:
+        try:
+            there = os.statvfs(path)
+        except OSError:
+            return 0
+        return there.f_bavail * there.f_frsize
+
+    before = {path: room(path) for path in paths}
+    return lambda: any(room(path) > before[path] + _WORTH_TRYING for path in paths)
 
 
 def _did_something(summary: Summary) -> bool:
     """True if a run changed the mirror."""
     return any(getattr(summary, name) for name in _COUNTS if name != "unchanged")
-
-
-def _opened_again(options: Options, as_json: bool) -> Syncing:
-    """Opens a mirror that was replaced, as soon as that is possible."""
-    told = ""
-    while True:
-        try:
-            return Syncing(options)
-        except FsMirrorError as error:
-            if str(error) != told:
-                tell_error(error, as_json=as_json)
-            told = str(error)
-            time.sleep(_PAUSE)
 
 
 def _check_places(source: str, target: str) -> None:

@@ -34,7 +34,8 @@ FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """The errors of a full disk, and of a full quota."""
 
 _log = logging.getLogger("cocoindex_fsmirror")
-_libc: Final = ctypes.CDLL(None, use_errno=True)
+libc: Final = ctypes.CDLL(None, use_errno=True)
+"""The C library."""
 
 
 def _escape(record: logging.LogRecord) -> bool:
@@ -61,7 +62,7 @@ def _check(result: int, *_call: object) -> None:
 
 def _foreign_call(name: str, *arguments: type) -> Callable[..., None] | None:
     """Returns a function of the C library that raises ``OSError``; ``None`` if it has none."""
-    function: Any = getattr(_libc, name, None)
+    function: Any = getattr(libc, name, None)
     if function is not None:
         function.argtypes, function.errcheck = arguments, _check
     return function  # type: ignore[no-any-return]

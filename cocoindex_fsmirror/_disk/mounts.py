@@ -7,7 +7,7 @@ from typing import Final
 
 from . import calls
 
-__all__ = ["WITHOUT_OWNERS", "can_syncfs", "mounts_below"]
+__all__ = ["WITHOUT_OWNERS", "can_syncfs", "has_events", "mounts_below"]
 
 # No trial can tell either of these; so here, and only here, the name of a type decides.
 _REMOTE: Final = (
@@ -39,6 +39,11 @@ def mounts_below(fd: int) -> tuple[str, frozenset[str]]:
 def can_syncfs(kind: str) -> bool:
     """True if one call syncs all that was written to a file system of a type."""
     return calls.syncfs is not None and not kind.startswith(_REMOTE)
+
+
+def has_events(kind: str) -> bool:
+    """True if the system tells of all changes on a file system of a type, whoever makes them."""
+    return not kind.startswith(_REMOTE)
 
 
 def _parse_mount(line: str) -> tuple[str, str]:

@@ -1,117 +1,64 @@
 """Watch: waits for changes of a mirror, or of its source, and takes a burst of them together.
 
-The system reports changes in a folder, wherever that is moved; we have to follow a path. So each
-path is looked at after a quiet second: another folder may be there now, or none.
+Nothing is missed for good. The system's events only say when to look. What they can't tell is
+found by the look that comes after some time anyway; where they tell nothing, or not all, that time
+is short. They follow a folder, wherever it is moved, while we have to follow a path. So each path
+is looked at every second: another folder may be there now, or none.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import errno
 import math
 import os
-import queue
 import stat
 import time
-import warnings
-from collections.abc import Callable
-from typing import Final, Self, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, NamedTuple, Self, TypeAlias
 
-from watchdog.events import (
-    EVENT_TYPE_CLOSED_NO_WRITE,
-    EVENT_TYPE_OPENED,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers import Observer
+from .calls import DIRECTORY, closing, say_once
+from .inotify import Inotify
+from .mounts import has_events, mounts_below
 
-from .._core.errors import RootError
-from .._core.names import RESERVED
+__all__ = ["POLL", "RESCAN", "SETTLE", "Timing", "Watching"]
 
-__all__ = ["Watching"]
-
-# watchdog warns of events that come while it ends, and of folders made while it looks around.
-logging.getLogger("watchdog").addHandler(logging.NullHandler())
-warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
-
-_QUIET: Final = 0.2  # seconds without a change that end a burst
-_LONGEST: Final = 3.0  # seconds; a burst that goes on is not waited for any longer
+SETTLE: Final = 0.2
+"""The quiet time that ends a burst, in seconds."""
+RESCAN: Final = 180.0
+"""The time after which all is looked at anyway, in seconds."""
+POLL: Final = 10.0
+"""The same where not all changes are heard of."""
 _LOOK: Final = 1.0  # seconds without a change, after which the paths are looked at
-_READ_ONLY: Final = (EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE)
+_LONGEST: Final = 3.0  # seconds that a burst is waited for,
+_TIMES: Final = 10  # or the quiet time as many times
+_LIMITS: Final = {
+    errno.ENOSPC: "the system watches no more folders, see fs.inotify.max_user_watches in sysctl",
+    errno.EMFILE: "too many programs watch folders, see fs.inotify.max_user_instances in sysctl",
+    errno.ENOSYS: "this system has no inotify",
+}
 
 _Identity: TypeAlias = tuple[int, int] | None  # device and inode; None if there is no folder
+Cause: TypeAlias = Literal["change", "time"]
+"""Why there is something to do: a change, or the time that has passed."""
 
 
-class _Folder(FileSystemEventHandler):
-    """A folder that is watched, as long as it is the same one.
+class Timing(NamedTuple):
+    """The times of watching, in seconds.
 
-    Args:
-        path: Its absolute path.
-        changes: Gets an item for each change of anything in it, except in our own folder.
-        state: The path of the state folder of a mirror, which has to stay the same one as well;
-            empty for a source, whose changes are true items.
+    Attributes:
+        settle: The quiet time that ends a burst of changes. One that goes on is waited for ten
+            times as long at most, or three seconds.
+        rescan: The time after which everything is looked at anyway.
+        poll: The same instead of listening for changes; ``None`` to listen, where that is possible.
     """
 
-    def __init__(self, path: str, changes: queue.SimpleQueue[bool], state: str = "") -> None:
-        self._path = path
-        self._state = state
-        self._ours = os.path.join(path, RESERVED)
-        self._changes = changes
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Notes that something changed."""
-        if event.event_type in _READ_ONLY:
-            return
-        paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or b""))
-        if not any(f"{path}/".startswith(f"{self._ours}/") for path in paths):
-            self._changes.put(not self._state)
-
-    def watch(self) -> None:
-        """Watches the folder that is there now; does nothing if it is missing.
-
-        Raises:
-            RootError: The system doesn't let us.
-        """
-        self._observer = Observer()
-        self._seen = self._look()  # First: what comes in between is found by the next look.
-        self._observer.schedule(self, self._path, recursive=True)
-        try:
-            if self._seen[0]:
-                self._observer.start()
-        except FileNotFoundError:
-            self._seen = (None, None)  # The folder went while we looked.
-        except OSError as error:
-            problem = f"can't be watched: {error.strerror or error}"
-            raise RootError(self._path, problem, "see fs.inotify in sysctl") from error
-
-    def end(self) -> None:
-        """Stops watching."""
-        if self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join()
-
-    def is_missing(self) -> bool:
-        """True if nothing was there to be watched."""
-        return self._seen[0] is None
-
-    def is_replaced(self) -> bool:
-        """True if another folder is there now, or none."""
-        # A folder may get the inode number of one that was just removed; but the emitter of that
-        # one ends by itself.
-        has_ended = any(not emitter.is_alive() for emitter in self._observer.emitters)
-        return (not self.is_missing() and has_ended) or self._look() != self._seen
-
-    def _look(self) -> tuple[_Identity, _Identity]:
-        """Returns the identities of the folder and, of a mirror, of its state folder."""
-        return _identity(self._path), _identity(self._state) if self._state else None
+    settle: float = SETTLE
+    rescan: float = RESCAN
+    poll: float | None = None
 
 
-def _identity(path: str) -> _Identity:
-    """Returns device and inode of a folder, which no other has at the same time."""
-    try:
-        there = os.stat(path)
-    except OSError:
-        return None
-    return (there.st_dev, there.st_ino) if stat.S_ISDIR(there.st_mode) else None
+_USUAL: Final = Timing()
 
 
 class Watching:
@@ -121,77 +68,163 @@ class Watching:
         target: The path of the root of the mirror.
         state: The path of its state folder.
         source: The path of the source; by default there is none.
+        link: The path that the target was found by; by default the same.
+        timing: The times.
 
-    Raises:
-        RootError: The system doesn't let us.
+    Attributes:
+        interval: The time after which everything has to be looked at anyway, in seconds.
     """
 
-    def __init__(self, target: str, state: str, source: str = "") -> None:
-        self._changes: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._source = _Folder(source, self._changes) if source else None
-        self._target = _Folder(target, self._changes, state)
+    def __init__(
+        self,
+        target: str,
+        state: str,
+        source: str = "",
+        *,
+        link: str = "",
+        timing: Timing = _USUAL,
+    ) -> None:
+        self._target, self._link = target, link or target
+        self._state = state
+        self._source = source
+        self._timing = timing
+        self._inotify: Inotify | None = None
+        self.interval = timing.rescan if timing.poll is None else timing.poll
 
     def __enter__(self) -> Self:
-        if self._source is not None:
-            self._source.watch()
-        self._target.watch()
+        # First: what comes in between is found by the next look at the paths.
+        self._there = self._look(self._target), self._look(self._state)
+        self._source_there = self._look(self._source)
+        if self._timing.poll is None:
+            self._listen()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._source is not None:
-            self._source.end()
-        self._target.end()
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
+
+    def _listen(self) -> None:
+        """Listens for changes, as far as the system tells of them."""
+        tops = [each for each in (self._source, self._target) if each]
+        for top in tops:
+            kind = _kind_of(top)
+            if not has_events(kind):
+                self._look_often(f"{top}: changes from elsewhere are not told on {kind}")
+        with self._limited():
+            self._inotify = Inotify()
+            for top in tops:
+                self._inotify.cover(top)
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Goes on where the system does not tell of all changes, and looks more often there."""
+        try:
+            yield
+        except OSError as error:
+            why = _LIMITS.get(error.errno or 0, error.strerror or str(error))
+            self._look_often(f"{self._source or self._target}: can't be watched whole: {why}")
+
+    def _look_often(self, why: str) -> None:
+        """Looks at everything more often, and says so."""
+        self.interval = min(self.interval, POLL)
+        say_once(f"{why}; all is looked at every {self.interval:g} s")
+
+    @staticmethod
+    def _look(path: str) -> _Identity:
+        """Returns device and inode of a folder, which no other has at the same time."""
+        try:
+            there = os.stat(path)
+        except OSError:
+            return None
+        return (there.st_dev, there.st_ino) if stat.S_ISDIR(there.st_mode) else None
 
     def is_out_of_date(self) -> bool:
         """True if the mirror was replaced or removed: it has to be opened again."""
-        return self._target.is_missing() or self._target.is_replaced()
+        there = self._look(self._target), self._look(self._state)
+        # A folder may get the inode number of one that was just removed.
+        has_ended = self._inotify is not None and self._target in self._inotify.ended
+        is_elsewhere = self._link != self._target and os.path.realpath(self._link) != self._target
+        return there[0] is None or there != self._there or has_ended or is_elsewhere
+
+    def _is_source_new(self) -> bool:
+        """True if another source is there now, or none; that is watched from now on."""
+        there, ended = self._look(self._source), self._inotify is not None and self._inotify.ended
+        if there == self._source_there and not (ended and self._source in ended):
+            return False
+        self._source_there = there
+        if self._inotify is not None:
+            self._inotify.ended.discard(self._source)
+            with self._limited():
+                self._inotify.cover(self._source)
+        return True
 
     def changed(self, longest: float) -> bool:
         """Waits for a burst of changes of a mirror to end; false if none came in some seconds."""
-        try:
-            self._changes.get(timeout=longest)
-        except queue.Empty:
+        if not self._heard(longest):
             return self.is_out_of_date()
-        self._rest_of_burst()
+        self._burst()
         return True
 
-    def wait(self, has_drifted: Callable[[], bool], longest: float = math.inf) -> bool:
-        """Waits for a burst of changes to end; returns true if there is something to do.
+    def wait(
+        self,
+        has_drifted: Callable[[], bool],
+        longest: float = math.inf,
+        *,
+        is_mended: Callable[[], bool] | None = None,
+    ) -> Cause:
+        """Waits until there is something to do, and for the end of the burst of changes.
 
         Args:
             has_drifted: Called if only the mirror changed, as it does by our own work.
             longest: The time after which there is something to do anyway, in seconds.
-
-        Raises:
-            RootError: The system doesn't let us watch a source that is new.
+            is_mended: Given if something failed: called every second, true if that may succeed now.
+                Any change of the mirror that comes from now on may be the reason, too.
         """
-        until = time.monotonic() + longest
-        in_source = self._first(until)
-        in_source |= self._rest_of_burst()
-        if self._source is not None and self._source.is_replaced():
-            self._source.end()
-            self._source.watch()
-            return True
-        is_due = time.monotonic() >= until
-        return in_source or is_due or self.is_out_of_date() or has_drifted()
+        until = time.monotonic() + min(longest, self.interval)
+        # What is heard at once came during our own work, and as a rule by it.
+        if (heard := self._heard(0)) and self._is_change(heard, has_drifted):
+            return "change"
+        while True:
+            is_replaced = bool(self._source) and self._is_source_new()
+            if is_replaced or self.is_out_of_date() or (is_mended is not None and is_mended()):
+                return "change"
+            if (left := until - time.monotonic()) <= 0:
+                return "time"
+            heard = self._heard(min(_LOOK, left))
+            if heard and (self._is_change(heard, has_drifted) or is_mended is not None):
+                return "change"
 
-    def _rest_of_burst(self) -> bool:
-        """Takes the changes of a burst that has begun; returns true if one is of the source."""
-        deadline, in_source = time.monotonic() + _LONGEST, False
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                in_source |= self._changes.get(timeout=min(_QUIET, left))
-            except queue.Empty:
-                break
-        return in_source
+    def _is_change(self, heard: set[str], has_drifted: Callable[[], bool]) -> bool:
+        """Waits for the end of a burst; true if it changed more than our own work does."""
+        return self._source in heard | self._burst() or has_drifted()
 
-    def _first(self, until: float) -> bool:
-        """Waits for a change; returns true if it is a known one of the source."""
-        while (left := until - time.monotonic()) > 0:
-            try:
-                return self._changes.get(timeout=min(_LOOK, left))
-            except queue.Empty:
-                is_replaced = self._source is not None and self._source.is_replaced()
-                if is_replaced or self.is_out_of_date():
-                    return False
-        return False
+    def _burst(self) -> set[str]:
+        """Waits for the end of a burst of changes; returns the trees that changed in it."""
+        changed, settle = set[str](), self._timing.settle
+        until = time.monotonic() + max(_LONGEST, _TIMES * settle)
+        while (left := until - time.monotonic()) > 0 and (heard := self._heard(min(settle, left))):
+            changed |= heard
+        return changed
+
+    def _heard(self, longest: float) -> set[str]:
+        """Waits for changes; returns the trees that changed."""
+        listener = self._inotify
+        if listener is None:
+            time.sleep(longest)
+            return set()
+        heard = {self._target, self._source}  # In case that not all can be told.
+        with self._limited():
+            heard = listener.wait(longest)
+        if listener.has_overflown:
+            listener.has_overflown = False
+            hint = "see fs.inotify.max_queued_events in sysctl"
+            say_once(f"changes came faster than they were read ({hint}); all is looked at again")
+        return heard
+
+
+def _kind_of(path: str) -> str:
+    """Returns the type of the file system that a folder is on; empty if that is not known."""
+    with contextlib.suppress(OSError), closing(os.open(path, DIRECTORY & ~os.O_NOFOLLOW)) as fd:
+        return mounts_below(fd)[0]
+    return ""

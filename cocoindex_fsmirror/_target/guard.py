@@ -13,24 +13,22 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from .._core.errors import FsMirrorError
 from .._core.names import Name
 from .._disk.locations import Location
+from .._disk.watch import Timing, Watching
 from .._mirror.drift import find_drift
 from .._mirror.fights import OFTEN, Fights
 from .._mirror.heal import Healing, in_doubt
 from .._mirror.known import find, known
 from .specs import RootUpdate
 
-if TYPE_CHECKING:
-    from .._disk.watch import Watching
-
 __all__ = ["guard", "unguard"]
 
 _log = logging.getLogger("cocoindex_fsmirror")
-_RESCAN: Final = 30.0  # seconds between two looks at everything
+_TIMING: Final = Timing(rescan=30.0)
 _SLICE: Final = 0.5  # seconds; an update that has ended is noticed after as long
 _Heal: TypeAlias = Callable[[Collection[Name]], Healing]
 _NAMED: Final = 10  # paths that a log line names before it says how many more
@@ -70,12 +68,10 @@ class _Guard(threading.Thread):
 
     def run(self) -> None:
         """Watches the root until the update has ended."""
-        from .._disk.watch import Watching  # noqa: PLC0415  # Only here, and it takes its time.
-
         location = self._location
         while not self._is_over():
             try:
-                with Watching(location.root, find(location).spot.path) as watching:
+                with Watching(location.root, find(location).spot.path, timing=_TIMING) as watching:
                     self._follow(watching)
             except FsMirrorError as error:
                 self._tell("%s: can't be guarded now: %s", str(error))
@@ -90,7 +86,7 @@ class _Guard(threading.Thread):
         while not self._is_over():
             if is_changed or time.monotonic() >= due:
                 self._heal()
-                due = time.monotonic() + _RESCAN
+                due = time.monotonic() + watching.interval
                 if watching.is_out_of_date():
                     return
             is_changed = watching.changed(_SLICE)

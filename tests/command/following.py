@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,9 +23,11 @@ PATIENCE = 60.0  # Seconds, on a busy machine.
 class Follower:
     """A process that follows changes: those of a source, if no other command is given."""
 
-    def __init__(self, *arguments: object, command: str = "sync") -> None:
+    def __init__(
+        self, *arguments: object, command: str = "sync", program: Sequence[str] = (PROGRAM,)
+    ) -> None:
         self._process = subprocess.Popen(
-            [PROGRAM, command, "--watch", "--json", *map(str, arguments)],
+            [*program, command, "--watch", "--json", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -36,6 +40,15 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stops the process, so that it reads no events."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def run(self) -> dict[str, Any]:
         """Returns the figures of the next run."""
@@ -52,6 +65,14 @@ class Follower:
             self.run()
             count += 1
         return count
+
+    def waits_until(self, is_so: Callable[[], bool]) -> None:
+        """Waits until a condition holds; a run that only made folders may not be told."""
+        until = time.monotonic() + PATIENCE
+        while not is_so():
+            assert time.monotonic() < until, "nothing happened"
+            assert self._process.poll() is None, "it has ended"
+            time.sleep(0.05)
 
     def ended(self) -> tuple[int, str]:
         """Waits until it ends by itself; returns exit status and standard error."""

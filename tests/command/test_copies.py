@@ -107,7 +107,7 @@ def test_healing_beside_a_watching_sync_and_a_flow_converges(
             assert ran == []
             assert contents(flow.tree).items() >= flow.files.items()
         status, _, errors = follower.rest()
-    assert status == 0
+    assert status == 130
     assert "Traceback" not in errors
     assert contents(flow.tree) == flow.files | contents(snapshot(source))
     assert run("verify", flow.root, "--content").exit_code == 0

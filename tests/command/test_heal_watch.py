@@ -124,7 +124,7 @@ def test_mirror_that_is_dropped_and_made_anew_is_healed(source: Path, dst: Path)
 
 def test_interrupt_ends_it(healer: Follower) -> None:
     status, _, errors = healer.rest()
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (130, "")
 
 
 def test_watch_takes_no_dry_run(source: Path, target: Path) -> None:

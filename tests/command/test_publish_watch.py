@@ -36,7 +36,7 @@ def test_changes_of_the_source_are_published_in_turn(
         assert os.readlink(link) == name
         assert (link / "a").read_bytes() == b"%d" % number
     status, _, errors = follower.rest()
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (130, "")
 
 
 def test_edit_of_the_current_version_is_undone(link: Path, follower: Follower) -> None:

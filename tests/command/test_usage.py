@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.command.commands import run
-from tests.support import exact_state, snapshot
+from tests.support import command_environment, exact_state, snapshot
 
 PLAIN = ("status", "verify", "why", "adopt", "drop", "backups")  # Commands that take one path.
 
@@ -23,6 +25,25 @@ def test_every_command_has_help_with_its_exit_codes_and_json(command: str) -> No
     done = "0 in order, 1 differences found" if looks else "0 done"
     assert f"Exit status: {done}, 2 used wrongly, 3 failed, 130 interrupted." in shown
     assert "--json" in shown
+
+
+def test_package_can_be_run_as_the_command() -> None:
+    command = [sys.executable, "-m", "cocoindex_fsmirror", "sync", "--help"]
+    shown = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=command_environment()
+    ).stdout
+    assert shown.startswith("Usage: python -m cocoindex_fsmirror sync ")
+
+
+@pytest.mark.parametrize("command", ["sync", "publish", "heal"])
+@pytest.mark.parametrize("option", ["--settle", "--rescan", "--poll"])
+def test_times_of_watching_belong_to_it(tmp_path: Path, command: str, option: str) -> None:
+    (tmp_path / "src").mkdir()
+    assert run("sync", tmp_path / "src", tmp_path / "dst").exit_code == 0
+    places = [tmp_path / "dst"] if command == "heal" else [tmp_path / "src", tmp_path / "other"]
+    refused = run(command, *places, option, "1")
+    assert (refused.exit_code, "belong to --watch" in refused.stderr) == (2, True)
+    assert run(command, *places, "--watch", option, "0").exit_code == 2
 
 
 def test_help_lists_commands_in_the_order_of_their_use() -> None:

@@ -60,7 +60,7 @@ def test_changes_follow_and_a_burst_is_taken_together(
     (src / "d").rename(src / "moved")
     assert follower.runs_until(is_mirrored) < 10
     status, _, errors = follower.rest()
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (130, "")
 
 
 def test_tampered_mirror_is_healed_and_own_writes_cause_no_run(
@@ -74,7 +74,7 @@ def test_tampered_mirror_is_healed_and_own_writes_cause_no_run(
     assert snapshot(dst) == {"a": b"a", "d": "dir", "mine": b""}
     assert backups(dst) == [b"tampered"]
     status, runs, _ = follower.rest()
-    assert status == 0
+    assert status == 130
     assert len(runs) <= 1  # Own writes would cause a run each; one late event may cause one.
     assert all(json.loads(run)["healed"] == json.loads(run)["written"] == 0 for run in runs)
 
@@ -96,7 +96,7 @@ def test_source_that_goes_and_comes_back_changes_nothing_meanwhile(
     (src / "a").write_bytes(b"and heard again")
     follower.runs_until(lambda: snapshot(dst) == snapshot(src))
     status, _, errors = follower.rest()
-    assert status == 0
+    assert status == 130
     assert "Traceback" not in errors
 
 
@@ -129,7 +129,7 @@ def test_replaced_source_is_followed(
         follower.runs_until(lambda: snapshot(dst) == snapshot(src))
         shutil.rmtree(src.with_name("old"), ignore_errors=True)
     status, _, errors = follower.rest()
-    assert status == 0
+    assert status == 130
     assert "Traceback" not in errors
 
 
@@ -145,7 +145,7 @@ def test_replaced_mirror_is_filled_and_followed(
     follower.runs_until(lambda: snapshot(dst) == snapshot(src))
     assert backups(dst) == [b"tampered"]
     status, _, errors = follower.rest()
-    assert status == 0
+    assert status == 130
     assert "Traceback" not in errors
 
 
@@ -157,7 +157,7 @@ def test_mirror_replaced_by_a_file_is_filled_once_that_is_gone(
     follower.waits_for(f"fsmirror: {dst}: ")
     dst.unlink()
     follower.runs_until(lambda: dst.is_dir() and snapshot(dst) == snapshot(src))
-    assert follower.rest()[0] == 0
+    assert follower.rest()[0] == 130
 
 
 @pytest.mark.root
@@ -176,7 +176,7 @@ def test_file_that_did_not_fit_is_written_once_there_is_room(
         again = running.run()
         assert (again["written"], again["failures"]) == (1, [])
         status, _, errors = running.rest()
-    assert status == 0
+    assert status == 130
     assert errors.count("No space left") == 1
     assert (disk / "dst" / "big").stat().st_size == 2 << 20
 
@@ -194,7 +194,7 @@ def test_run_beside_a_watching_one_says_who_holds_the_mirror(
     assert other.returncode == 3
     assert f"fsmirror: {dst}: process " in other.stderr
     assert "--watch" in other.stderr
-    assert follower.rest()[0] == 0
+    assert follower.rest()[0] == 130
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.3])
