@@ -150,7 +150,7 @@ def _watch(words: list[str]) -> None:
         assert process.stdout is not None
         assert "written" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(60) == 130
 
 
 # The tables

@@ -66,7 +66,8 @@ class Options(NamedTuple):
         on_conflict: As there.
         checksum: True to read every file, in the source and in the mirror.
         exact: True to move what is not from the source to the backup area.
-        max_delete: The number or part of the files that may be removed; ``None`` for all.
+        max_delete: The number or part of the files that may be removed; by default the usual one
+            of :func:`~._mirror.comparison.check_removals`.
         copies: Of ``"all"`` contents a copy is kept in the mirror; with ``"auto"`` of none, since
             the source has them.
         sibling: Another mirror of the source, with which contents are shared where the file system
@@ -81,7 +82,7 @@ class Options(NamedTuple):
     on_conflict: OnConflict = "backup"
     checksum: bool = False
     exact: bool = False
-    max_delete: Limit | None = None
+    max_delete: Limit | Literal["usual"] = "usual"
     copies: CopyPolicy = "auto"
     sibling: Root = ""
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import click
 import msgspec
@@ -56,8 +56,10 @@ _WORTH_TRYING: Final = 1 << 20  # bytes that a full disk has more than after the
 _COUNTS: Final = ("written", "adopted", "healed", "deleted", "backed_up", "unchanged")
 
 
-def _limit(text: str) -> Limit:
+def _limit(text: str) -> Limit | Literal["usual"]:
     """Parses a count of files, or a part of them: ``20``, ``5%``."""
+    if text == "usual":
+        return "usual"
     found = re.fullmatch(r"([0-9]{1,18})(%?)", text)
     if found is None or (found[2] and int(found[1]) > 100):
         problem = f"{text[:30]!r} is neither a count nor a percentage, such as 20 or 5%"
@@ -99,8 +101,10 @@ _SHARED: Final[Sequence[Callable[[Any], Any]]] = (
     click.option(
         "--max-delete",
         type=_limit,
+        default="usual",
         metavar="COUNT OR PERCENT",
-        help="Stop before anything is done if more files than this would be removed: 20, 5%.",
+        help="Stop before anything is done if more files than this would be removed: 20, 5%."
+        " By default: more than half of at least 100, or all since SRC is empty.",
     ),
 )
 

@@ -108,14 +108,22 @@ class TooManyRemovalsError(FsMirrorError):
     """
 
     def __init__(
-        self, root: str, removals: int, managed: int, allowed: int, limit: str, *, removed: int = 0
+        self,
+        root: str,
+        removals: int,
+        managed: int,
+        allowed: int,
+        limit: str,
+        *,
+        removed: int = 0,
+        word: str = "",
     ) -> None:
         gone = counted(removed, "was removed", "were removed")
         done = f"no more than {gone}" if removed else "nothing was removed"
+        word = word or f"allow at least {removals} once"
         super().__init__(
             f"{root}: {removals:,} of {counted(managed, 'file')} would be removed, and {limit} "
-            f"allows {allowed:,}: {done} (is the source complete? if they are to go, allow at "
-            f"least {removals} once)"
+            f"allows {allowed:,}: {done} (is the source complete? if they are to go, {word})"
         )
         self.root = root
         self.removals, self.managed, self.removed = removals, managed, removed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from .._core.declaration import Declaration, Declared
 from .._core.errors import SourceError, TooManyRemovalsError
@@ -29,6 +29,7 @@ from .turns import batches
 
 __all__ = ["Comparison", "check_removals"]
 
+_MANY: Final = 100  # files, of which not more than half are removed without a word
 _UNDECLARED: Final = Declaration(ABSENT)
 
 
@@ -160,8 +161,40 @@ def _merged(
         last = next(rows, None)
 
 
+class _Removals(NamedTuple):
+    """How many of the managed files and links are to be removed.
+
+    Attributes:
+        managed: All of them.
+        gone: Those that are declared no longer.
+        moved: Those among them whose source is declared under another name.
+        left: Files and links that are declared, or may be, since that can't be told.
+    """
+
+    managed: int
+    gone: int
+    moved: int
+    left: int
+
+
+def _removals(root: Root, owner: str, declared: Declared) -> _Removals:
+    """Counts what a run would remove, as far as the declared states tell."""
+    managed = left = 0
+    gone, come = list[tuple[int, int]](), set[tuple[int, int]]()
+    mine = (row for row in rows(root) if row.owner == owner and row.kind != Kind.DIR)
+    for _, wanted, last in _merged(declared, ((row, False) for row in mine)):
+        goes = wanted is not None and isinstance(wanted.desired, Absent | DirState)
+        managed += last is not None
+        left += not goes
+        if goes and last is not None:
+            gone.append((last[0].source_inode, last[0].size))
+        elif wanted is not None and wanted.source is not None:
+            come.add((wanted.source.inode, wanted.source.size))
+    return _Removals(managed, len(gone), sum(each in come for each in gone), left)
+
+
 def check_removals(
-    root: Root, owner: str, declared: Declared, limit: Limit | None, option: str
+    root: Root, owner: str, declared: Declared, limit: Limit | Literal["usual"] | None, option: str
 ) -> None:
     """Stops before anything is done, if too many files would be removed.
 
@@ -169,7 +202,9 @@ def check_removals(
         root: The root of the mirror.
         owner: The identity of the declarer.
         declared: The desired state of each path.
-        limit: The most files and links that may be removed; ``None`` for any number.
+        limit: The most files and links that may be removed; ``None`` for any number. The usual
+            one is half of a hundred or more, without those that were moved; of fewer all, but
+            none if no file is declared any more.
         option: The name of the limit, for the message.
 
     Raises:
@@ -177,13 +212,14 @@ def check_removals(
     """
     if limit is None:
         return
-    managed = gone = 0
-    mine = (row for row in rows(root) if row.owner == owner and row.kind != Kind.DIR)
-    for _, wanted, last in _merged(declared, ((row, False) for row in mine)):
-        if last is not None:
-            managed += 1
-            gone += wanted is not None and isinstance(wanted.desired, Absent | DirState)
-    allowed = allowance(limit, managed)
+    managed, gone, moved, left = _removals(root, owner, declared)
+    if limit != "usual":
+        shown = f"{option} {limit:.0%}" if isinstance(limit, float) else f"{option} {limit}"
+        allowed, word = allowance(limit, managed), ""
+    elif left:
+        shown, word = f"a run without {option}", f"allow it once with {option} 100%"
+        allowed, gone = managed // 2 if managed >= _MANY else managed, gone - moved
+    else:
+        shown, allowed, word = "an empty source", 0, f"allow it once with {option} 100%"
     if gone > allowed:
-        shown = f"{limit:.0%}" if isinstance(limit, float) else str(limit)
-        raise TooManyRemovalsError(str(root), gone, managed, allowed, f"{option} {shown}")
+        raise TooManyRemovalsError(str(root), gone, managed, allowed, shown, word=word)

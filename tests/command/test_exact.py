@@ -174,6 +174,67 @@ def test_too_many_removals_stop_the_run_before_it_begins(
     assert state(dst) == state(src)
 
 
+def _many(src: Path, count: int) -> None:
+    """Makes some files, each with a content of its own."""
+    (src / "many").mkdir()
+    for number in range(count):
+        (src / "many" / f"{number}").write_text(f"{number}")
+
+
+def _removed(src: Path, count: int) -> None:
+    """Removes some of them."""
+    for number in range(count):
+        (src / "many" / f"{number}").unlink()
+
+
+@pytest.mark.parametrize(
+    ("managed", "removed", "stops"), [(100, 51, True), (100, 50, False), (99, 98, False)]
+)
+def test_run_by_itself_removes_no_more_than_half_of_a_hundred_files(
+    tmp_path: Path, dst: Path, managed: int, removed: int, stops: bool
+) -> None:
+    (src := tmp_path / "source").mkdir()
+    _many(src, managed)
+    sync(src, dst)
+    _removed(src, removed)
+    before = beside_ours(dst)
+    for more in (["--dry-run"], []):
+        result = sync(src, dst, *more)
+        assert result.exit_code == 3 * stops
+    if stops:
+        assert "51 of 100 files would be removed" in result.stderr
+        assert "allow it once with --max-delete 100%" in result.stderr
+        assert beside_ours(dst) == before
+        assert sync(src, dst, "--max-delete", "100%").exit_code == 0
+    assert state(dst) == state(src)
+
+
+def test_folder_that_is_renamed_is_no_removal_to_a_run_by_itself(tmp_path: Path, dst: Path) -> None:
+    (src := tmp_path / "source").mkdir()
+    _many(src, 100)
+    sync(src, dst)
+    (src / "many").rename(src / "moved")
+    assert sync(src, dst, "--max-delete", "50%").exit_code == 3
+    assert sync(src, dst).exit_code == 0
+    assert state(dst) == state(src)
+
+
+@pytest.mark.parametrize("is_folder_left", [False, True])
+def test_empty_source_empties_no_mirror_by_itself(
+    src: Path, dst: Path, is_folder_left: bool
+) -> None:
+    sync(src, dst)
+    before = beside_ours(dst)
+    shutil.rmtree(src)
+    (src / "folder" if is_folder_left else src).mkdir(parents=True)
+    result = sync(src, dst)
+    assert result.exit_code == 3
+    assert "7 of 7 files would be removed, and an empty source allows 0" in result.stderr
+    assert beside_ours(dst) == before
+    assert sync(src, dst, "--max-delete", "100%").exit_code == 0
+    assert state(dst) == state(src)
+
+
 def test_brake_holds_after_a_cut_off_first_run(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,7 +72,7 @@ def test_change_of_the_mirror_may_mend_what_failed(tmp_path: Path, watching: Wat
     assert watching.wait(never, 60, is_mended=remove_late) == "change"
 
 
-def test_what_failed_may_be_mended_without_a_change(watching: Watching) -> None:
+def test_failure_may_be_mended_without_a_change(watching: Watching) -> None:
     assert watching.wait(never, 60, is_mended=lambda: True) == "change"
 
 
