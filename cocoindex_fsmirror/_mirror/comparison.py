@@ -162,7 +162,7 @@ def _merged(
 
 
 class _Removals(NamedTuple):
-    """How many of the managed files and links are to be removed.
+    """Numbers of managed files and links, some of which are to be removed.
 
     Attributes:
         managed: All of them.
