@@ -20,7 +20,7 @@ from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
 from .._mirror.known import known, opened
 from .._mirror.look import view_of
-from .survey import Options, Survey, known_in, survey
+from .survey import Options, Survey, known_in, protected_by, survey
 
 __all__ = ["Change", "dry_run"]
 
@@ -63,7 +63,8 @@ def _all_changes(options: Options, found: Survey) -> Iterator[Change]:
     with known(root) as ledger:
         ledger.check()
         owner = ledger.noted(SYNC_OWNER) or "new"
-    check_removals(root, owner, found.declared(), options.max_delete, "--max-delete")
+    protects, limit = protected_by(found), options.max_delete
+    check_removals(root, owner, found.declared(), limit, "--max-delete", protects=protects)
     yield from (Change("fail", "", note=error) for error in found.errors)
     if not os.path.isdir(root):
         yield Change("make", "./")
@@ -79,7 +80,12 @@ def _all_changes(options: Options, found: Survey) -> Iterator[Change]:
             action, note = ("delete", "; if it is empty") if is_folder else ("back up", "")
             yield Change(action, path, note=f"not managed{note}")
     compared = Comparison(
-        root, owner, options.on_conflict, read=options.checksum, source=found.tree
+        root,
+        owner,
+        options.on_conflict,
+        read=options.checksum,
+        source=found.tree,
+        protects=protects,
     )
     for batch in compared.batches(found.declared()):
         plan = _planned(root, batch, swept, read=options.checksum)

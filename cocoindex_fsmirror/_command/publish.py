@@ -16,8 +16,9 @@ from .._mirror.known import find
 from .._mirror.versions import MOST, Versions
 from .dry_run import dry_run
 from .output import ExitStatus, PathType, Report, json_option, printable, tell, tell_error
+from .source_options import source_options
 from .survey import Options
-from .sync import declared_root, options_of, planned, run, source_options, tell_run
+from .sync import declared_root, options_of, planned, run, tell_run
 from .syncing import Summary, Syncing
 from .watching import watch_options
 

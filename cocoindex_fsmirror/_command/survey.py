@@ -11,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
@@ -39,16 +38,16 @@ from .._core.packing import Packer
 from .._core.states import DirState, FileState, LinkState, Signature, inode_of
 from .._core.text import encoded
 from .._disk.abilities import attributes_for_copy
-from .._disk.calls import open_file
 from .._disk.locations import Root
 from .._disk.sources import open_source
 from .._disk.tree import Folders
 from .._mirror.brake import Limit
+from .filters import Filter
 
 if TYPE_CHECKING:
     import pathspec
 
-__all__ = ["Entry", "Options", "Survey", "known_in", "patterns", "survey"]
+__all__ = ["Entry", "Options", "Survey", "known_in", "protected_by", "survey"]
 
 _TOO_FAR: Final = "has a time that no mirror can keep; those from 1677 to 2262 can be"
 
@@ -70,6 +69,7 @@ class Options(NamedTuple):
             of :func:`~._mirror.comparison.check_removals`.
         copies: Of ``"all"`` contents a copy is kept in the mirror; with ``"auto"`` of none, since
             the source has them.
+        delete_excluded: True to treat what is left out as gone, instead of leaving it alone.
         sibling: Another mirror of the source, with which contents are shared where the file system
             can; empty for none.
     """
@@ -84,6 +84,7 @@ class Options(NamedTuple):
     exact: bool = False
     max_delete: Limit | Literal["usual"] = "usual"
     copies: CopyPolicy = "auto"
+    delete_excluded: bool = False
     sibling: Root = ""
 
 
@@ -132,6 +133,8 @@ class Survey(msgspec.Struct):
         leaves: The number of files and links that can be mirrored.
         skipped: Paths that are neither files, links nor folders.
         errors: Messages, one for each entry that can't be mirrored.
+        filters: What leaves out entries of each folder, by its path; empty if nothing does, or if
+            what is left out counts as gone.
     """
 
     source: str
@@ -142,6 +145,7 @@ class Survey(msgspec.Struct):
     leaves: int = 0
     skipped: list[str] = msgspec.field(default_factory=list)
     errors: list[str] = msgspec.field(default_factory=list)
+    filters: dict[str, Filter] = msgspec.field(default_factory=dict)
 
     def close(self) -> None:
         """Closes the source."""
@@ -203,13 +207,38 @@ def known_in(survey: Survey) -> Callable[[Name, bool], bool]:
     def kind_of(name: Name) -> Kind | None:
         return kinds(parent(name)).get(leaf(name))
 
+    protects = protected_by(survey)
+
     def knows(name: Name, is_folder: bool) -> bool:
         kind = kind_of(name)
+        if kind is None and protects(name, is_folder):
+            return True
         if kind is None and survey.errors:  # As a rule there are none.
             return any(kind_of(above) == "bad" for above in ancestors(name))
         return kind in ("dir", "bad") or (kind is not None and not is_folder)
 
     return knows
+
+
+def protected_by(survey: Survey) -> Callable[[Name, bool], bool]:
+    """Returns a function that tells if a path is left alone in a mirror, since it is left out."""
+    filters = survey.filters
+
+    @lru_cache(1024)
+    def filter_of(folder: str) -> Filter:
+        while folder not in filters:  # It is not in the source.
+            folder = os.path.dirname(folder)
+        return filters[folder]
+
+    @lru_cache(1024)
+    def is_left_out(folder: Name) -> bool:
+        return filter_of(parent(folder)).leaves_out(folder, is_folder=True)
+
+    def protects(name: Name, is_folder: bool) -> bool:
+        above = any(map(is_left_out, ancestors(name)))
+        return above or filter_of(parent(name)).leaves_out(name, is_folder=is_folder)
+
+    return protects if filters else lambda _name, _is_folder: False
 
 
 def survey(options: Options) -> Survey:
@@ -229,12 +258,15 @@ def survey(options: Options) -> Survey:
         found.attributes = attributes_for_copy(there).of_folder()
         if not _can_be_kept(there.st_mtime_ns):
             raise _source_error(source, ValueError(_TOO_FAR))
-        waiting = [(ROOT, _Filter(options.excluded, options.gitignore))]  # The next one last.
+        keeps_filters = bool(options.excluded or options.gitignore) and not options.delete_excluded
+        waiting = [(ROOT, Filter(options.excluded, options.gitignore))]  # The next one last.
         while waiting:
             path, above = waiting.pop()
             try:
                 fd = tree.folder(path)
                 inside = above.entered(fd, path)
+                if keeps_filters:
+                    found.filters[path] = inside
                 waiting += [(each, inside) for each in reversed(_list(found, fd, path, inside))]
             except (OSError, ValueError) as error:
                 if not path:
@@ -263,7 +295,7 @@ def _can_be_kept(time_ns: int) -> bool:
     return -(1 << 63) <= time_ns < 1 << 63
 
 
-def _list(found: Survey, fd: int, path: Name, inside: _Filter) -> list[Name]:
+def _list(found: Survey, fd: int, path: Name, inside: Filter) -> list[Name]:
     """Lists one folder; returns the folders in it."""
     with os.scandir(fd) as listing:
         entries = [entry for entry in listing if entry.name != RESERVED]
@@ -288,7 +320,7 @@ def _are_names(names: list[str]) -> bool:
 
 
 def _look_at(
-    found: Survey, entry: os.DirEntry[str], path: str, inside: _Filter, is_name: bool
+    found: Survey, entry: os.DirEntry[str], path: str, inside: Filter, is_name: bool
 ) -> Entry | None:
     """Looks at an entry of a folder; returns ``None`` if it is not to be mirrored."""
     try:
@@ -326,70 +358,3 @@ def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_resu
     taken = attributes_for_copy(seen)
     attributes = taken.of_folder() if kind == "dir" else taken
     return Entry(entry.name, kind, seen.st_size, attributes, ctime_ns, inode_of(seen), target)
-
-
-# Patterns
-
-
-def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
-    """Parses patterns of paths to leave out of a source, in the syntax of ``.gitignore``.
-
-    Raises:
-        ValueError: One can't be parsed; it is quoted.
-    """
-    import pathspec  # noqa: PLC0415  # Slow, and most sources are taken whole.
-
-    listed = list(lines)
-    for line in listed:
-        try:
-            pathspec.GitIgnoreSpec.from_lines([line])
-        except (ValueError, re.error) as error:
-            raise ValueError(f"the pattern {line!r} can't be parsed: {error}") from None
-    return pathspec.GitIgnoreSpec.from_lines(listed)
-
-
-class _Filter(NamedTuple):
-    """Leaves paths out: by patterns for the whole source, and by ``.gitignore`` files in it."""
-
-    excluded: pathspec.GitIgnoreSpec | None
-    gitignore: bool
-    inner: tuple[tuple[str, pathspec.GitIgnoreSpec], ...] = ()
-
-    def entered(self, fd: int, path: str) -> _Filter:
-        """Returns the filter for an open folder, with what its own ``.gitignore`` adds.
-
-        As in Git, one that is a link does not count.
-
-        Raises:
-            OSError: That file can't be read.
-            ValueError: It can't be parsed.
-        """
-        if not self.gitignore:
-            return self
-        try:
-            file = open_file(".gitignore", fd)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-                return self
-            raise
-        with open(file, "rb") as lines:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                return self
-            try:
-                added = patterns(os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
-            except ValueError as error:
-                raise ValueError(f".gitignore: {error}") from None
-        return self._replace(inner=(*self.inner, (path, added)))
-
-    def leaves_out(self, path: str, *, is_folder: bool) -> bool:
-        """True if a path is left out; of several ``.gitignore`` files the innermost decides."""
-        if self.excluded is None and not self.gitignore:
-            return False
-        shown = f"{path}/" if is_folder else path
-        if self.excluded is not None and self.excluded.match_file(shown):
-            return True
-        for folder, spec in reversed(self.inner):
-            verdict = spec.check_file(os.path.relpath(path, folder or ".") + shown[len(path) :])
-            if verdict.include is not None:
-                return bool(verdict.include)
-        return self.gitignore and is_folder and os.path.basename(path) == ".git"

@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, get_args
 
 import click
 import msgspec
@@ -21,14 +20,14 @@ import msgspec
 from .._core.errors import FsMirrorError, counted, readable
 from .._core.intents import Durability
 from .._core.names import Name
-from .._core.ownership import CopyPolicy, OnConflict
+from .._core.ownership import CopyPolicy
 from .._disk.locations import Location
 from .._disk.watch import Timing, Watching
-from .._mirror.brake import Limit
 from .._mirror.drift import few_suspects
 from .._mirror.known import exists, find, located
 from .._mirror.outcome import is_full
 from .dry_run import dry_run as list_changes
+from .filters import patterns
 from .helper import collect_less_garbage, helped
 from .output import (
     ExitStatus,
@@ -43,77 +42,17 @@ from .output import (
     tell_error,
     with_time,
 )
-from .survey import Options, patterns, survey
+from .source_options import source_options
+from .survey import Options, survey
 from .syncing import Summary, Syncing
 from .watching import watch_options
 
-__all__ = ["declared_root", "options_of", "planned", "run", "source_options", "sync", "tell_run"]
+__all__ = ["declared_root", "options_of", "planned", "run", "sync", "tell_run"]
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
 _RETRY: Final = 3.0  # seconds after which a run that failed is tried again; later twice as many
 _WORTH_TRYING: Final = 1 << 20  # bytes that a full disk has more than after the run that failed
 _COUNTS: Final = ("written", "adopted", "healed", "deleted", "backed_up", "unchanged")
-
-
-def _limit(text: str) -> Limit | Literal["usual"]:
-    """Parses a count of files, or a part of them: ``20``, ``5%``."""
-    if text == "usual":
-        return "usual"
-    found = re.fullmatch(r"([0-9]{1,18})(%?)", text)
-    if found is None or (found[2] and int(found[1]) > 100):
-        problem = f"{text[:30]!r} is neither a count nor a percentage, such as 20 or 5%"
-        raise click.BadParameter(problem)
-    return int(found[1]) / 100 if found[2] else int(found[1])
-
-
-_SHARED: Final[Sequence[Callable[[Any], Any]]] = (
-    click.option(
-        "--exclude",
-        metavar="PATTERN",
-        multiple=True,
-        help="Leave out paths that match, in the syntax of .gitignore. May be given several times.",
-    ),
-    click.option(
-        "--gitignore",
-        is_flag=True,
-        help="Leave out paths that the .gitignore files in SRC name, and .git.",
-    ),
-    click.option(
-        "--exact", is_flag=True, help="Move files that are not from SRC to the backup area."
-    ),
-    click.option(
-        "--checksum", is_flag=True, help="Read every file, whatever its size and time say."
-    ),
-    click.option(
-        "--on-conflict",
-        type=click.Choice(get_args(OnConflict)),
-        default="backup",
-        show_default=True,
-        help="Move files of others in the way to the backup area, overwrite them, or fail.",
-    ),
-    click.option(
-        "--state",
-        metavar="DIR",
-        type=PathType(file_okay=False, resolve_path=True),
-        help="Keep ledger and copies in a folder of DIR, instead of in the mirror.",
-    ),
-    click.option(
-        "--max-delete",
-        type=_limit,
-        default="usual",
-        metavar="COUNT OR PERCENT",
-        help="Stop before anything is done if more files than this would be removed: 20, 5%."
-        " By default: more than half of at least 100, or all since SRC is empty.",
-    ),
-)
-
-
-def source_options(command: _Command) -> _Command:
-    """Adds the options of every command that mirrors a source."""
-    for option in reversed(_SHARED):
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -202,14 +141,22 @@ def declared_root(root: str, state: str | None, *, is_noted: bool = False) -> Lo
     return location.declared(("",), is_noted=is_noted)
 
 
-def options_of(src: str, dst: Location, exclude: Sequence[str], **more: Any) -> Options:
+def options_of(
+    src: str,
+    dst: Location,
+    exclude: Sequence[str],
+    *,
+    exclude_from: Sequence[str] = (),
+    **more: Any,
+) -> Options:
     """Returns the options of a run; refuses places and patterns that can't be used."""
     source = os.path.realpath(src)
     _check_places(source, dst.root)
     if dst.state and Path(os.path.realpath(dst.state)).is_relative_to(source):
         raise click.UsageError(f"{dst.state}: the state directory lies inside the source")
+    lines = [*exclude, *exclude_from]
     try:
-        excluded = patterns(exclude) if exclude else None
+        excluded = patterns(lines) if lines else None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     return Options(os.path.abspath(src), dst, excluded, **more)

@@ -35,7 +35,7 @@ from .._mirror.outcome import Outcome, is_full
 from .._mirror.session import Session, held
 from .._mirror.sibling import opened_sibling
 from .._mirror.turns import apply_all
-from .survey import Options, Survey, known_in
+from .survey import Options, Survey, known_in, protected_by
 
 __all__ = ["Summary", "Syncing"]
 
@@ -126,7 +126,10 @@ class Syncing:
         """
         started, session, options = time.monotonic(), self.session, self.options
         root, limit, is_durable = options.root, options.max_delete, options.durability != "none"
-        check_removals(root, noted(root, SYNC_OWNER), survey.declared(), limit, "--max-delete")
+        protects, noted_owner = protected_by(survey), noted(root, SYNC_OWNER)
+        check_removals(
+            root, noted_owner, survey.declared(), limit, "--max-delete", protects=protects
+        )
         # A file is restored from the source, as long as that is as it was.
         policies = Policies("all" if options.copies == "all" else "none", options.on_conflict)
         act = partial(begin, note=SYNC_OWNER, by=_BY, policies=policies)
@@ -142,6 +145,7 @@ class Syncing:
             durable=is_durable,
             read=options.checksum,
             source=survey.tree,
+            protects=protects,
         )
         failures: list[FsMirrorError] = []
         try:

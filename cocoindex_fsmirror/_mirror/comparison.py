@@ -7,9 +7,9 @@ hints come from here: an intent is planned under the lock, with another look at 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from .._core.declaration import Declaration, Declared
 from .._core.errors import SourceError, TooManyRemovalsError
@@ -31,6 +31,18 @@ __all__ = ["Comparison", "check_removals"]
 
 _MANY: Final = 100  # files, of which not more than half are removed without a word
 _UNDECLARED: Final = Declaration(ABSENT)
+Protects: TypeAlias = Callable[[Name, bool], bool]
+"""A function of a path, and if it is a folder."""
+
+
+def _protects_nothing(_name: Name, _is_folder: bool) -> bool:
+    """Answers no."""
+    return False
+
+
+def _is_of(row: Row, owner: str, protects: Protects) -> bool:
+    """True if a row is an owner's, and not protected."""
+    return row.owner == owner and not protects(row.name, row.kind == Kind.DIR)
 
 
 @dataclass
@@ -46,6 +58,8 @@ class Comparison:
         source: The folder that holds every source, and from which each is opened; by default
             each is opened by its own path.
         sibling: Another mirror of that folder, with which contents can be shared.
+        protects: True of a path, and if it is a folder, that is left alone though it is declared
+            no longer.
 
     Attributes:
         drifted: Paths that somebody else has changed if they need a write: their declaration
@@ -60,6 +74,7 @@ class Comparison:
     read: bool = False
     source: Folders | None = None
     sibling: Sibling | None = None
+    protects: Protects = _protects_nothing
     drifted: set[Name] = field(default_factory=set, init=False)
     unread: dict[Name, SourceError] = field(default_factory=dict, init=False)
 
@@ -77,7 +92,7 @@ class Comparison:
     def _intents(self, declared: Declared, suspects: Iterable[Name] | None) -> Iterator[Intent]:
         """Yields an intent for each path that differs, by name."""
         written = last_written(self.root, suspects)
-        mine = (last for last in written if last[0].owner == self.owner)
+        mine = (last for last in written if _is_of(last[0], self.owner, self.protects))
         for name, wanted, last in _merged(declared, mine):
             if wanted is None:
                 continue
@@ -177,11 +192,11 @@ class _Removals(NamedTuple):
     left: int
 
 
-def _removals(root: Root, owner: str, declared: Declared) -> _Removals:
+def _removals(root: Root, owner: str, declared: Declared, protects: Protects) -> _Removals:
     """Counts what a run would remove, as far as the declared states tell."""
     managed = left = 0
     gone, come = list[tuple[int, int]](), set[tuple[int, int]]()
-    mine = (row for row in rows(root) if row.owner == owner and row.kind != Kind.DIR)
+    mine = (row for row in rows(root) if row.kind != Kind.DIR and _is_of(row, owner, protects))
     for _, wanted, last in _merged(declared, ((row, False) for row in mine)):
         goes = wanted is not None and isinstance(wanted.desired, Absent | DirState)
         managed += last is not None
@@ -194,7 +209,13 @@ def _removals(root: Root, owner: str, declared: Declared) -> _Removals:
 
 
 def check_removals(
-    root: Root, owner: str, declared: Declared, limit: Limit | Literal["usual"] | None, option: str
+    root: Root,
+    owner: str,
+    declared: Declared,
+    limit: Limit | Literal["usual"] | None,
+    option: str,
+    *,
+    protects: Protects = _protects_nothing,
 ) -> None:
     """Stops before anything is done, if too many files would be removed.
 
@@ -206,13 +227,14 @@ def check_removals(
             one is half of a hundred or more, without those that were moved; of fewer all, but
             none if no file is declared any more.
         option: The name of the limit, for the message.
+        protects: As that of a comparison.
 
     Raises:
         TooManyRemovalsError: More would be removed than the limit allows.
     """
     if limit is None:
         return
-    managed, gone, moved, left = _removals(root, owner, declared)
+    managed, gone, moved, left = _removals(root, owner, declared, protects)
     if limit != "usual":
         shown = f"{option} {limit:.0%}" if isinstance(limit, float) else f"{option} {limit}"
         allowed, word = allowance(limit, managed), ""

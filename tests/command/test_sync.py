@@ -190,7 +190,7 @@ def test_an_existing_copy_is_adopted(src: Path, dst: Path) -> None:
 def test_patterns_leave_out_files_and_folders(src: Path, dst: Path) -> None:
     sync(src, dst, "--exclude", "deep/", "--exclude", "*.html", "--exclude", "!index.html")
     assert set(snapshot(src)) - set(snapshot(dst)) == {"docs/deep", "docs/deep/run.sh"}
-    sync(src, dst, "--exclude", "/docs")
+    sync(src, dst, "--exclude", "/docs", "--delete-excluded")
     assert not (dst / "docs").exists()
     sync(src, dst)
     assert state(dst) == state(src)
@@ -206,7 +206,7 @@ def test_gitignore_files_are_obeyed_if_asked(src: Path, dst: Path) -> None:
     (src / "docs" / "other.log").touch()
     sync(src, dst)
     assert state(dst) == state(src)
-    sync(src, dst, "--gitignore")
+    sync(src, dst, "--gitignore", "--delete-excluded")
     gone = {".git", ".git/HEAD", "a.log", "empty", "docs/other.log", "docs/large"}
     gone |= {"docs/deep", "docs/deep/run.sh"}
     assert set(snapshot(src)) - set(snapshot(dst)) == gone

@@ -1,0 +1,81 @@
+"""Filters: which paths of a source are left out, by patterns in the syntax of ``.gitignore``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from .._disk.calls import open_file
+
+if TYPE_CHECKING:
+    import pathspec
+
+__all__ = ["Filter", "patterns"]
+
+
+def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
+    """Parses patterns of paths to leave out of a source, in the syntax of ``.gitignore``.
+
+    Raises:
+        ValueError: One can't be parsed; it is quoted.
+    """
+    import pathspec  # noqa: PLC0415  # Slow, and most sources are taken whole.
+
+    listed = list(lines)
+    for line in listed:
+        try:
+            pathspec.GitIgnoreSpec.from_lines([line])
+        except (ValueError, re.error) as error:
+            raise ValueError(f"the pattern {line!r} can't be parsed: {error}") from None
+    return pathspec.GitIgnoreSpec.from_lines(listed)
+
+
+class Filter(NamedTuple):
+    """Leaves paths out: by patterns for the whole source, and by ``.gitignore`` files in it."""
+
+    excluded: pathspec.GitIgnoreSpec | None
+    gitignore: bool
+    inner: tuple[tuple[str, pathspec.GitIgnoreSpec], ...] = ()
+
+    def entered(self, fd: int, path: str) -> Filter:
+        """Returns the filter for an open folder, with what its own ``.gitignore`` adds.
+
+        As in Git, one that is a link does not count.
+
+        Raises:
+            OSError: That file can't be read.
+            ValueError: It can't be parsed.
+        """
+        if not self.gitignore:
+            return self
+        try:
+            file = open_file(".gitignore", fd)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+                return self
+            raise
+        with open(file, "rb") as lines:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                return self
+            try:
+                added = patterns(os.fsdecode(line.rstrip(b"\r\n")) for line in lines)
+            except ValueError as error:
+                raise ValueError(f".gitignore: {error}") from None
+        return self._replace(inner=(*self.inner, (path, added)))
+
+    def leaves_out(self, path: str, *, is_folder: bool) -> bool:
+        """True if a path is left out; of several ``.gitignore`` files the innermost decides."""
+        if self.excluded is None and not self.gitignore:
+            return False
+        shown = f"{path}/" if is_folder else path
+        if self.excluded is not None and self.excluded.match_file(shown):
+            return True
+        for folder, spec in reversed(self.inner):
+            verdict = spec.check_file(os.path.relpath(path, folder or ".") + shown[len(path) :])
+            if verdict.include is not None:
+                return bool(verdict.include)
+        return self.gitignore and is_folder and os.path.basename(path) == ".git"
