@@ -65,7 +65,7 @@ def _all_changes(options: Options, found: Survey) -> Iterator[Change]:
         owner = ledger.noted(SYNC_OWNER) or "new"
     protects, limit = protected_by(found), options.max_delete
     check_removals(root, owner, found.declared(), limit, "--max-delete", protects=protects)
-    yield from (Change("fail", "", note=error) for error in found.errors)
+    yield from (Change("fail", "", note=error.message) for error in found.errors)
     if not os.path.isdir(root):
         yield Change("make", "./")
     elif _lacks(root, found.attributes):

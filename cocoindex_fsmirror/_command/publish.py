@@ -15,11 +15,12 @@ from .._disk.watch import Timing, Watching
 from .._mirror.known import find
 from .._mirror.versions import MOST, Versions
 from .dry_run import dry_run
-from .output import ExitStatus, PathType, Report, json_option, printable, tell, tell_error
+from .output import ExitStatus, PathType, Report, printable, tell, tell_error
 from .source_options import source_options
 from .survey import Options
 from .sync import declared_root, options_of, planned, run, tell_run
-from .syncing import Summary, Syncing
+from .syncing import Syncing
+from .telling import Telling, telling_options
 from .watching import watch_options
 
 __all__ = ["publish"]
@@ -45,7 +46,7 @@ _PAUSE: Final = 1.0  # seconds between attempts to open a version that can't be 
 )
 @watch_options("Go on, and publish every change, until Ctrl-C.")
 @click.option("-n", "--dry-run", "is_dry", is_flag=True, help="List the changes, and make none.")
-@json_option
+@telling_options
 def publish(
     *,
     src: str,
@@ -56,7 +57,7 @@ def publish(
     timing: Timing | None,
     is_dry: bool,
     state: str | None,
-    as_json: bool,
+    telling: Telling,
     **more: Any,
 ) -> int:
     """Mirror SRC beside LINK, and move LINK to the mirror once it is complete.
@@ -76,7 +77,7 @@ def publish(
     if rollback + bool(timing) + is_dry > 1:
         raise click.UsageError("--rollback, --watch and --dry-run can't be given together")
     if rollback:
-        return tell(_report(versions.link, versions.roll_back()), as_json=as_json)
+        return tell(_report(versions.link, versions.roll_back()), as_json=telling.as_json)
 
     def next_version() -> tuple[str, Options]:
         name, current = versions.next(keep), versions.current()
@@ -85,16 +86,15 @@ def publish(
         return name, options_of(src, root, exclude, sibling=shared, **more)
 
     if timing:
-        return _follow(versions, next_version, timing, as_json)
+        return _follow(versions, next_version, timing, telling)
     name, options = next_version()
     if is_dry:
-        return tell(planned(options), as_json=as_json)
+        return tell(planned(options, telling), as_json=telling.as_json)
     with contextlib.closing(Syncing(options)) as syncing:
-        failures = _publish(versions, name, syncing, as_json).failures
-    return ExitStatus.FAILED if failures else ExitStatus.IN_ORDER
+        return _publish(versions, name, syncing, telling)[0]
 
 
-def _follow(versions: Versions, next_version: _Next, timing: Timing, as_json: bool) -> int:
+def _follow(versions: Versions, next_version: _Next, timing: Timing, telling: Telling) -> int:
     """Publishes, and again whenever something changes, until it is interrupted.
 
     What failed is told once, and tried again after a time that grows.
@@ -110,23 +110,23 @@ def _follow(versions: Versions, next_version: _Next, timing: Timing, as_json: bo
                     contextlib.closing(Syncing(options)) as syncing,
                     Watching(*place, options.source, timing=timing) as watching,
                 ):
-                    told = _try_to_publish(versions, name, syncing, as_json, told)
+                    told = _try_to_publish(versions, name, syncing, telling, told)
                     pause = 2 * pause if told and told == before else _PAUSE
                     _wait(watching, syncing, pause if told else None)
             except FsMirrorError as error:
-                told = _tell_once(error, told, as_json)
+                told = _tell_once(error, told, telling)
                 time.sleep(_PAUSE)
     return ExitStatus.FAILED if told else ExitStatus.INTERRUPTED
 
 
 def _try_to_publish(
-    versions: Versions, name: str, syncing: Syncing, as_json: bool, told: list[str]
+    versions: Versions, name: str, syncing: Syncing, telling: Telling, told: list[str]
 ) -> list[str]:
     """Publishes once; returns the failures, and tells them unless they were told last."""
     try:
-        return _publish(versions, name, syncing, as_json, timed=True, told=told).failures
+        return _publish(versions, name, syncing, telling, told)[1]
     except FsMirrorError as error:
-        return _tell_once(error, told, as_json)
+        return _tell_once(error, told, telling)
 
 
 def _wait(watching: Watching, syncing: Syncing, pause: float | None) -> None:
@@ -138,35 +138,34 @@ def _wait(watching: Watching, syncing: Syncing, pause: float | None) -> None:
         pass
 
 
-def _tell_once(error: FsMirrorError, told: list[str], as_json: bool) -> list[str]:
+def _tell_once(error: FsMirrorError, told: list[str], telling: Telling) -> list[str]:
     """Prints an error, unless it was printed last; returns its text."""
     if [str(error)] != told:
-        tell_error(error, as_json=as_json)
+        tell_error(error, as_json=telling.as_json)
     return [str(error)]
 
 
 def _publish(
-    versions: Versions,
-    name: str,
-    syncing: Syncing,
-    as_json: bool,
-    *,
-    timed: bool = False,
-    told: Sequence[str] = (),
-) -> Summary:
-    """Updates a version, and moves the link to it if nothing failed."""
+    versions: Versions, name: str, syncing: Syncing, telling: Telling, told: Sequence[str] = ()
+) -> tuple[int, list[str]]:
+    """Updates a version, and moves the link to it if nothing failed.
+
+    Returns:
+        The exit status, and the failures, which were not told again if they were told last.
+    """
     options: Options = syncing.options
     versions.begin(syncing.session, name)
-    summary = run(syncing, as_json)
-    if not summary.failures:
+    done = run(syncing, telling)
+    failures = [each.message for each in done.summary.failures]
+    if not failures:
         versions.end(syncing.session, name)
-    elif summary.failures == told:
-        return summary
+    elif failures == told:
+        return ExitStatus.FAILED, failures
     figures = {"link": versions.link, "version": versions.current()}
-    tell_run(options, summary, as_json, timed=timed, **figures)
-    if not as_json and not summary.failures:
+    status = tell_run(options, done, telling, **figures)
+    if not (telling.as_json or telling.quiet or failures):
         tell(_report(versions.link, name), as_json=False)
-    return summary
+    return status, failures
 
 
 def _report(link: str, name: str) -> Report:

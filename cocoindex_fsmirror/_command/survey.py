@@ -20,7 +20,7 @@ import msgspec
 
 from .._core.attributes import UNASKED, Attributes
 from .._core.declaration import Declaration
-from .._core.errors import InvalidNameError, RootError, SourceError
+from .._core.errors import InvalidNameError, PathError, RootError, SourceError
 from .._core.intents import Durability
 from .._core.names import (
     RESERVED,
@@ -47,7 +47,7 @@ from .filters import Filter
 if TYPE_CHECKING:
     import pathspec
 
-__all__ = ["Entry", "Options", "Survey", "known_in", "protected_by", "survey"]
+__all__ = ["Entry", "Failure", "Options", "Survey", "known_in", "protected_by", "survey"]
 
 _TOO_FAR: Final = "has a time that no mirror can keep; those from 1677 to 2262 can be"
 
@@ -121,6 +121,31 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
 _packer: Final = Packer(list[Entry])
 
 
+class Failure(NamedTuple):
+    """A path that could not be mirrored.
+
+    Attributes:
+        message: All of it, for people.
+        path: The path, relative to the root; empty if it is more than one.
+        operation: The operation that failed, as a verb; may be empty.
+        problem: The reason.
+        hint: The way to solve the problem; may be empty.
+    """
+
+    message: str
+    path: str = ""
+    operation: str = ""
+    problem: str = ""
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """Describes an error."""
+        if isinstance(error, PathError):
+            return cls(str(error), error.path, error.operation, error.problem, error.hint)
+        return cls(str(error), problem=str(error))
+
+
 class Survey(msgspec.Struct):
     """The result of a walk through a source.
 
@@ -132,7 +157,7 @@ class Survey(msgspec.Struct):
         count: The number of entries, folders included.
         leaves: The number of files and links that can be mirrored.
         skipped: Paths that are neither files, links nor folders.
-        errors: Messages, one for each entry that can't be mirrored.
+        errors: The entries that can't be mirrored.
         filters: What leaves out entries of each folder, by its path; empty if nothing does, or if
             what is left out counts as gone.
     """
@@ -144,7 +169,7 @@ class Survey(msgspec.Struct):
     count: int = 0
     leaves: int = 0
     skipped: list[str] = msgspec.field(default_factory=list)
-    errors: list[str] = msgspec.field(default_factory=list)
+    errors: list[Failure] = msgspec.field(default_factory=list)
     filters: dict[str, Filter] = msgspec.field(default_factory=dict)
 
     def close(self) -> None:
@@ -194,7 +219,7 @@ class Survey(msgspec.Struct):
         found = self.entries_in(above)
         listed = [Entry(base, "bad") if entry.name == base else entry for entry in found]
         self.folders[above] = _packer.pack(listed)
-        self.errors.append(f"{path!r}: {_reason(error)}")
+        self.errors.append(_unread(path, _reason(error)))
 
 
 def known_in(survey: Survey) -> Callable[[Name, bool], bool]:
@@ -290,6 +315,11 @@ def _reason(error: OSError | ValueError) -> str:
     return error.strerror or str(error)
 
 
+def _unread(path: str, problem: str) -> Failure:
+    """Returns the failure of a path that can't be read."""
+    return Failure(f"{path!r}: {problem}", path, "read", problem)
+
+
 def _can_be_kept(time_ns: int) -> bool:
     """True if the ledger can keep a time: from 1677 to 2262. Some file systems store others."""
     return -(1 << 63) <= time_ns < 1 << 63
@@ -331,11 +361,12 @@ def _look_at(
             parse_name(path)
         return _entry(found, entry, path, seen)
     except InvalidNameError as error:
-        found.errors.append(f"{path!r}: {error}" if error.name != path else str(error))
+        message = f"{path!r}: {error}" if error.name != path else str(error)
+        found.errors.append(Failure(message, path, "mirror", str(error)))
     except FileNotFoundError:
         pass  # The entry went while we looked.
     except OSError as error:
-        found.errors.append(f"{path!r}: {_reason(error)}")
+        found.errors.append(_unread(path, _reason(error)))
         return Entry(entry.name, "bad")
     return None
 
@@ -352,7 +383,8 @@ def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_resu
         found.skipped.append(path)
         return None
     if not _can_be_kept(seen.st_mtime_ns):
-        found.errors.append(str(SourceError(os.path.join(found.source, path), _TOO_FAR)))
+        message = str(SourceError(os.path.join(found.source, path), _TOO_FAR))
+        found.errors.append(Failure(message, path, "mirror", _TOO_FAR))
         return Entry(entry.name, "bad")
     ctime_ns = seen.st_ctime_ns if _can_be_kept(seen.st_ctime_ns) else 0
     taken = attributes_for_copy(seen)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import click
 import msgspec
@@ -35,7 +35,6 @@ from .output import (
     Report,
     coloured,
     complain,
-    json_option,
     printable,
     progress_bar,
     tell,
@@ -45,9 +44,10 @@ from .output import (
 from .source_options import source_options
 from .survey import Options, survey
 from .syncing import Summary, Syncing
+from .telling import Telling, telling_options
 from .watching import watch_options
 
-__all__ = ["declared_root", "options_of", "planned", "run", "sync", "tell_run"]
+__all__ = ["Run", "declared_root", "options_of", "planned", "run", "sync", "tell_run"]
 
 _PAUSE: Final = 1.0  # seconds between attempts to open a mirror that was replaced
 _RETRY: Final = 3.0  # seconds after which a run that failed is tried again; later twice as many
@@ -78,7 +78,7 @@ _COUNTS: Final = ("written", "adopted", "healed", "deleted", "backed_up", "uncha
     "--state-note", is_flag=True, help="With --state: leave a note in DST that tells that place."
 )
 @click.option("-n", "--dry-run", is_flag=True, help="List the changes, and make none.")
-@json_option
+@telling_options
 def sync(
     *,
     src: str,
@@ -89,7 +89,7 @@ def sync(
     dry_run: bool,
     state: str | None,
     state_note: bool,
-    as_json: bool,
+    telling: Telling,
     **more: Any,
 ) -> int:
     """Mirror what is in SRC into DST.
@@ -117,16 +117,26 @@ def sync(
 
     options = options_now()
     if dry_run:
-        return tell(planned(options), as_json=as_json)
+        return tell(planned(options, telling), as_json=telling.as_json)
     collect_less_garbage()
     if timing:
-        return _follow(options_now, os.path.abspath(dst), timing, as_json)
+        return _follow(options_now, os.path.abspath(dst), timing, telling)
     # Forked before a ledger is open, since SQLite forbids to take one along.
     with (
         helped(partial(few_suspects, options.root)) as suspects,
         contextlib.closing(Syncing(options)) as syncing,
     ):
-        return tell_run(options, run(syncing, as_json, suspects), as_json)
+        return tell_run(options, run(syncing, telling, suspects), telling)
+
+
+class Run(NamedTuple):
+    """A run: its summary, and what was done to which path.
+
+    Without ``--json`` the changes are the first one, if there was any.
+    """
+
+    summary: Summary
+    changes: list[tuple[str, str]]
 
 
 def declared_root(root: str, state: str | None, *, is_noted: bool = False) -> Location:
@@ -163,52 +173,61 @@ def options_of(
 
 
 def run(
-    syncing: Syncing, as_json: bool, suspects: Callable[[], list[Name] | None] = lambda: None
-) -> Summary:
-    """Mirrors the source."""
+    syncing: Syncing, telling: Telling, suspects: Callable[[], list[Name] | None] = lambda: None
+) -> Run:
+    """Mirrors the source; with ``--verbose`` tells each path."""
+    changes: list[tuple[str, str]] = []
+
+    def note(action: str, path: str) -> None:
+        if telling.as_json or not changes:  # Else it only counts that there was one.
+            changes.append((action, path))
+        if telling.verbose and not telling.as_json:
+            tell(Report({}, [f"{coloured(action)} {printable(path)}"]), as_json=False)
+
+    shows_bar = not (telling.as_json or telling.verbose or telling.quiet)
     with (
         contextlib.closing(survey(syncing.options)) as found,
-        progress_bar(0 if as_json else found.count) as syncing.on_progress,
+        progress_bar(found.count if shows_bar else 0) as syncing.on_progress,
     ):
-        return syncing.run(found, suspects())
+        syncing.on_change = note
+        return Run(syncing.run(found, suspects()), changes)
 
 
-def tell_run(
-    options: Options, summary: Summary, as_json: bool, *, timed: bool = False, **more: Any
-) -> int:
-    """Prints the result of a run, with more figures; returns the exit status.
-
-    Args:
-        options: Those of the run.
-        summary: Its result.
-        as_json: True to print an object.
-        timed: True to tell the time, too.
-        more: Further figures.
-    """
-    for line in summary.failures:
-        complain(line)
-    if summary.skipped and not as_json:
+def tell_run(options: Options, done: Run, telling: Telling, **more: Any) -> int:
+    """Prints the result of a run, with more figures; returns the exit status."""
+    summary = done.summary
+    for each in summary.failures:
+        complain(each.message)
+    if summary.skipped and not (telling.as_json or telling.quiet):
         shown = ", ".join(map(printable, summary.skipped[:3]))
         shown += ", ..." if len(summary.skipped) > 3 else ""
         complain(f"skipped {counted(len(summary.skipped), 'special file')}: {shown}")
-    report = _done(options, summary)
+    report = _report(options, done, telling)
     report = report._replace(figures=report.figures | more)
-    return tell(with_time(report) if timed else report, as_json=as_json)
+    return tell(with_time(report) if telling.timed else report, as_json=telling.as_json)
 
 
-def _done(options: Options, summary: Summary) -> Report:
+def _report(options: Options, done: Run, telling: Telling) -> Report:
     """Reports the result of a run."""
-    done = msgspec.structs.asdict(summary)
-    counts = [f"{done[name]:,} {name.replace('_', ' ')}" for name in _COUNTS]
+    figures = msgspec.structs.asdict(done.summary)
+    counts = [f"{figures[name]:,} {name.replace('_', ' ')}" for name in _COUNTS]
+    summary = done.summary
     line = ", ".join([*counts, readable(summary.size), f"{summary.seconds:.1f} s"])
+    status = ExitStatus.DIFFERS if telling.exit_code and done.changes else ExitStatus.IN_ORDER
+    failures = [each._asdict() for each in summary.failures]
+    for each in failures:
+        del each["message"]
     return Report(
-        {"source": options.source, "root": str(options.root)} | done,
-        [f"{printable(str(options.root))}: {line}"],
-        ExitStatus.FAILED if summary.failures else ExitStatus.IN_ORDER,
+        {"source": options.source, "root": str(options.root)}
+        | figures
+        | {"failures": failures}
+        | {"changes": [{"action": action, "path": path} for action, path in done.changes]},
+        [] if telling.quiet else [f"{printable(str(options.root))}: {line}"],
+        ExitStatus.FAILED if summary.failures else status,
     )
 
 
-def planned(options: Options) -> Report:
+def planned(options: Options, telling: Telling) -> Report:
     """Reports the changes that a run would make."""
     changes, lines = list_changes(options), []
     for action, path, size, note in changes:
@@ -218,17 +237,19 @@ def planned(options: Options) -> Report:
     lines.append(f"{printable(str(options.root))}: {count} would be made; nothing was done")
     figures = {"root": str(options.root), "changes": [change._asdict() for change in changes]}
     fails = any(change.action == "fail" for change in changes)
-    return Report(figures, lines, ExitStatus.FAILED if fails else ExitStatus.IN_ORDER)
+    status = ExitStatus.DIFFERS if telling.exit_code and changes else ExitStatus.IN_ORDER
+    shown = [] if telling.quiet else lines
+    return Report(figures, shown, ExitStatus.FAILED if fails else status)
 
 
-def _follow(options_now: Callable[[], Options], link: str, timing: Timing, as_json: bool) -> int:
+def _follow(options_now: Callable[[], Options], link: str, timing: Timing, telling: Telling) -> int:
     """Runs, and runs again whenever something changes, until it is interrupted.
 
     Args:
         options_now: Returns the options, with the root of the mirror as its path leads to it now.
         link: That path.
         timing: The times.
-        as_json: True to print objects.
+        telling: The ways to tell of each run.
     """
     told, has_begun = list[str](), False
     with contextlib.suppress(KeyboardInterrupt):
@@ -241,18 +262,18 @@ def _follow(options_now: Callable[[], Options], link: str, timing: Timing, as_js
                     Watching(*place, options.source, link=link, timing=timing) as watching,
                 ):
                     has_begun = True
-                    _run_again(syncing, watching, as_json, told)
+                    _run_again(syncing, watching, telling, told)
             except (FsMirrorError, click.UsageError) as error:
                 if not has_begun:
                     raise
                 if [str(error)] != told:
-                    tell_error(error, as_json=as_json)
+                    tell_error(error, as_json=telling.as_json)
                 told[:] = [str(error)]
                 time.sleep(_PAUSE)
     return ExitStatus.FAILED if told else ExitStatus.INTERRUPTED
 
 
-def _run_again(syncing: Syncing, watching: Watching, as_json: bool, told: list[str]) -> None:
+def _run_again(syncing: Syncing, watching: Watching, telling: Telling, told: list[str]) -> None:
     """Runs until the mirror is replaced.
 
     What failed is tried again: after a time that grows, or once something that was in the way may
@@ -261,22 +282,23 @@ def _run_again(syncing: Syncing, watching: Watching, as_json: bool, told: list[s
     Args:
         syncing: The source that is mirrored.
         watching: Tells of changes.
-        as_json: True to print objects.
+        telling: The ways to tell of each run.
         told: The failures of the last run, which are replaced by those of each further one.
     """
     pause, cause = _RETRY, "change"
     while not watching.is_out_of_date():
         before = [*told]
         try:
-            summary = run(syncing, as_json)
-            lacks_room, told[:] = syncing.lacks_room, summary.failures
-            is_news = _did_something(summary) or (cause == "change" and not told)
+            done = run(syncing, telling)
+            lacks_room = syncing.lacks_room
+            told[:] = [each.message for each in done.summary.failures]
+            is_news = bool(done.changes) or (cause == "change" and not told)
             if is_news or told != before:
-                tell_run(syncing.options, summary, as_json, timed=True)
+                tell_run(syncing.options, done, telling)
         except FsMirrorError as error:
             lacks_room, told[:] = is_full(error), [str(error)]
             if told != before:
-                tell_error(error, as_json=as_json)  # The next change may mend it.
+                tell_error(error, as_json=telling.as_json)  # The next change may mend it.
         pause = 2 * pause if told and told == before else _RETRY
         is_mended = _more_room(syncing.options) if lacks_room else lambda: False
         cause = watching.wait(
@@ -299,11 +321,6 @@ def _more_room(options: Options) -> Callable[[], bool]:
 
     before = {path: room(path) for path in paths}
     return lambda: any(room(path) > before[path] + _WORTH_TRYING for path in paths)
-
-
-def _did_something(summary: Summary) -> bool:
-    """True if a run changed the mirror."""
-    return any(getattr(summary, name) for name in _COUNTS if name != "unchanged")
 
 
 def _check_places(source: str, target: str) -> None:

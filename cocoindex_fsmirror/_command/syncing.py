@@ -7,6 +7,7 @@ the next run completes it.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from .._core.attributes import Attributes
+from .._core.attributes import UNASKED, Attributes
 from .._core.declaration import Declared
 from .._core.errors import FsMirrorError, PathError
 from .._core.intents import Intent
@@ -35,7 +36,7 @@ from .._mirror.outcome import Outcome, is_full
 from .._mirror.session import Session, held
 from .._mirror.sibling import opened_sibling
 from .._mirror.turns import apply_all
-from .survey import Options, Survey, known_in, protected_by
+from .survey import Failure, Options, Survey, known_in, protected_by
 
 __all__ = ["Summary", "Syncing"]
 
@@ -54,7 +55,7 @@ class Summary(msgspec.Struct):
         unchanged: Right already before the run; without those that failed.
         size: Bytes that were written.
         seconds: Duration of the run.
-        failures: Messages, one for each path that failed.
+        failures: One for each path that failed.
         skipped: Paths in the source that are neither files, links nor folders.
     """
 
@@ -66,7 +67,7 @@ class Summary(msgspec.Struct):
     unchanged: int = 0
     size: int = 0
     seconds: float = 0.0
-    failures: list[str] = msgspec.field(default_factory=list)
+    failures: list[Failure] = msgspec.field(default_factory=list)
     skipped: list[str] = msgspec.field(default_factory=list)
 
 
@@ -80,6 +81,8 @@ class Syncing:
         options: As they were given.
         session: The session of the root.
         lacks_room: True if the last run found the disk full.
+        on_change: Called with each path to which something was done, and that: a word as in
+            :class:`~.dry_run.Change`.
         on_progress: Called with the number of entries of the source that were compared, and
             the number of bytes that were written since the last call.
 
@@ -90,6 +93,7 @@ class Syncing:
 
     def __init__(self, options: Options) -> None:
         self.on_progress: Callable[[int, int], None] = lambda _seen, _size: None
+        self.on_change: Callable[[str, str], None] = lambda _action, _path: None
         self.options = options
         self.lacks_room = False
         self.session = Session(options.root)
@@ -136,6 +140,7 @@ class Syncing:
         owner = session.run(act, create=True, durable=is_durable)
         if noted(root, SYNC_SOURCE) != survey.source:
             session.run(lambda _tree, ledger: ledger.note(SYNC_SOURCE, survey.source))
+        is_bare = session.run(lambda tree, _ledger: _lacks(tree, survey.attributes))
         self._survey, self._compared = survey, 0
         self._summary = Summary(skipped=survey.skipped)
         self._comparison = Comparison(
@@ -164,6 +169,8 @@ class Syncing:
             raise
         self.lacks_room = any(map(is_full, failures))
         session.run(lambda tree, _ledger: _dress_root(tree, survey.attributes))
+        if is_bare:
+            self.on_change("update", "./")
         self._conclude(failures)
         self._summary.seconds = time.monotonic() - started
         return self._summary
@@ -194,16 +201,29 @@ class Syncing:
     def _add(self, outcome: Outcome) -> Outcome:
         """Adds an outcome to the summary."""
         summary = self._summary
-        done = [*outcome.written, *outcome.dressed]
-        healed = sum(1 for name in done if name in self._comparison.drifted)
-        self._comparison.drifted.difference_update(done)
-        summary.written += len(done) - healed
-        summary.healed += healed
+        for word, names in (("write", outcome.written), ("update", outcome.dressed)):
+            for name in names:
+                is_healed = name in self._comparison.drifted
+                summary.healed += is_healed
+                summary.written += not is_healed
+                self.on_change("heal" if is_healed else word, name)
+            self._comparison.drifted.difference_update(names)
+        self._tell("make", outcome.made, "/")
+        self._tell("update", outcome.dressed_folders, "/")
+        self._tell("adopt", outcome.adopted)
+        self._tell("back up", outcome.backed_up)
+        self._tell("delete", outcome.removed)
+        self._tell("delete", outcome.pruned, "/")
         summary.adopted += len(outcome.adopted)
         summary.deleted += len(outcome.removed)
         summary.backed_up += len(outcome.backed_up)
         summary.size += outcome.size
         return outcome
+
+    def _tell(self, action: str, names: Iterable[str], end: str = "") -> None:
+        """Tells what was done to some paths."""
+        for name in names:
+            self.on_change(action, name + end)
 
     def _conclude(self, failures: list[FsMirrorError]) -> None:
         """Adds the failures and, from all counts, the number of unchanged paths to the summary."""
@@ -213,7 +233,15 @@ class Syncing:
         leaves = [name for name in failed if knows(name, False) and not knows(name, True)]
         done = summary.written + summary.adopted + summary.healed
         summary.unchanged = survey.leaves - done - len(leaves) - len(unread)
-        summary.failures = [*survey.errors, *map(str, failures), *map(str, unread.values())]
+        summary.failures = [*survey.errors, *map(Failure.of, failures)]
+        for name, error in unread.items():
+            summary.failures.append(Failure(str(error), name, "read", str(error)))
+
+
+def _lacks(tree: Tree, wanted: Attributes) -> bool:
+    """True if the root does not have some attributes, as far as its file system keeps them."""
+    found = tree.abilities.attributes(os.fstat(tree.fd))
+    return tree.abilities.kept(wanted).missing_in(found) != UNASKED
 
 
 def _dress_root(tree: Tree, wanted: Attributes) -> None:

@@ -173,12 +173,13 @@ class PathError(FsMirrorError):
     Attributes:
         path: The path, relative to the root.
         operation: The operation that failed, as a verb.
+        problem: The reason.
         hint: The way to solve the problem; may be empty.
     """
 
     def __init__(self, path: str, operation: str, problem: str, hint: str = "") -> None:
         super().__init__(f"{operation} {path!r}: {problem}" + (f" ({hint})" if hint else ""))
-        self.path, self.operation, self.hint = path, operation, hint
+        self.path, self.operation, self.problem, self.hint = path, operation, problem, hint
 
 
 class ConflictError(PathError):

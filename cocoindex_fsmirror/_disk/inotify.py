@@ -151,8 +151,6 @@ class Inotify:
             changed.add(tree)
             if watch == self._tops[tree] and mask & (_IGNORED | _DELETE_SELF | _MOVE_SELF):
                 self.ended.add(tree)
-            if mask & _IGNORED:
-                del self._trees[watch]
             is_reshaped = mask & (_CREATE | _MOVED_FROM | _MOVED_TO)
             if mask & _IS_FOLDER and (is_reshaped or tree in self._closed):
                 reshaped.add(tree)

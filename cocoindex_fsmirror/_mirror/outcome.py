@@ -48,6 +48,7 @@ class Outcome(msgspec.Struct):
         kept: Paths that were right already, and are recorded now.
         adopted: Files and links among them that were not in the ledger.
         dressed: Files and links of which only mode or time was set.
+        dressed_folders: Folders that were there, and had another mode or time.
         removed: Files that were removed.
         made: Folders that were made.
         pruned: Folders that were removed.
@@ -62,6 +63,7 @@ class Outcome(msgspec.Struct):
     kept: list[Name] = msgspec.field(default_factory=list)
     adopted: list[Name] = msgspec.field(default_factory=list)
     dressed: list[Name] = msgspec.field(default_factory=list)
+    dressed_folders: list[Name] = msgspec.field(default_factory=list)
     removed: list[Name] = msgspec.field(default_factory=list)
     made: list[Name] = msgspec.field(default_factory=list)
     pruned: list[Name] = msgspec.field(default_factory=list)
@@ -98,7 +100,7 @@ class Outcome(msgspec.Struct):
         """
         self.size += other.size
         self.backed_up |= other.backed_up
-        for verb in {*_VERBS, "failures", "unfitting"} - {"backed_up"}:
+        for verb in {*_VERBS, "dressed_folders", "failures", "unfitting"} - {"backed_up"}:
             getattr(self, verb).extend(getattr(other, verb))
 
 

@@ -196,6 +196,8 @@ class Placement:
             self._outcome.adopted.append(name)
         elif is_dressed:
             self._outcome.dressed.append(name)
+        elif step.missing != UNASKED:
+            self._outcome.dressed_folders.append(name)
 
     def remove(self, step: Remove) -> None:
         """Takes a file out of its path, judges it, and disposes of it or puts it back.

@@ -165,9 +165,10 @@ def test_failure_of_a_byte_name_is_told_as_text(byte_source: Path, tmp_path: Pat
     target = tmp_path / os.fsdecode(b"other\xff")
     (target / LATIN / "theirs").mkdir(parents=True)
     told_here = told("sync", byte_source, target)
-    (message,) = told_here["failures"]
-    assert r"caf\udce9" in message
-    assert message.encode()
+    (failure,) = told_here["failures"]
+    assert failure["path"] == {"bytes": b64encode(os.fsencode(LATIN)).decode()}
+    assert r"caf\udce9" in failure["problem"]
+    assert failure["problem"].encode()
     assert contents(snapshot(target)).keys() >= FILES.keys() - {LATIN}
 
 

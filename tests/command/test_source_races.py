@@ -100,7 +100,7 @@ def test_file_that_is_a_link_now_fails_by_name_and_its_copy_stays(
     ):
         _swap(src / "d/e/small", lambda path: path.symlink_to(outside / "d/e/small"))
         (failure,) = syncing.run(found).failures
-    assert "small' was moved or replaced while it was read" in failure
+    assert "small' was moved or replaced while it was read" in failure.message
     assert (dst / "d" / "e" / "small").read_bytes() == b"harmless"
 
 

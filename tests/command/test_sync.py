@@ -51,6 +51,7 @@ def test_files_links_and_folders_come_with_their_modes_and_times(src: Path, dst:
         "size": 0,
         "seconds": 0,
         "failures": [],
+        "changes": [],
         "skipped": [],
     }
     assert beside_ours(dst) == before

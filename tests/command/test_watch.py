@@ -170,7 +170,7 @@ def test_file_that_did_not_fit_is_written_once_there_is_room(
         assert running.run()["written"] == 1
         (disk / "filler").write_bytes(bytes(3 << 20))
         (src / "big").write_bytes(os.urandom(2 << 20))
-        assert "No space left" in running.run()["failures"][0]
+        assert "No space left" in running.run()["failures"][0]["problem"]
         time.sleep(4)  # Longer than the first pause: attempts that do not help say nothing.
         (disk / "filler").unlink()
         again = running.run()
