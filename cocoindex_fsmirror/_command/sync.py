@@ -44,7 +44,7 @@ from .output import (
 from .source_options import source_options
 from .survey import Options, survey
 from .syncing import Summary, Syncing
-from .telling import Telling, telling_options
+from .telling import Telling, run_after, telling_options
 from .watching import watch_options
 
 __all__ = ["Run", "declared_root", "options_of", "planned", "run", "sync", "tell_run"]
@@ -132,7 +132,7 @@ def sync(
 class Run(NamedTuple):
     """A run: its summary, and what was done to which path.
 
-    Without ``--json`` the changes are the first one, if there was any.
+    Where nobody asks for all paths, the changes are the first one, if there was any.
     """
 
     summary: Summary
@@ -179,7 +179,7 @@ def run(
     changes: list[tuple[str, str]] = []
 
     def note(action: str, path: str) -> None:
-        if telling.as_json or not changes:  # Else it only counts that there was one.
+        if telling.needs_paths or not changes:  # Else it only counts that there was one.
             changes.append((action, path))
         if telling.verbose and not telling.as_json:
             tell(Report({}, [f"{coloured(action)} {printable(path)}"]), as_json=False)
@@ -204,7 +204,10 @@ def tell_run(options: Options, done: Run, telling: Telling, **more: Any) -> int:
         complain(f"skipped {counted(len(summary.skipped), 'special file')}: {shown}")
     report = _report(options, done, telling)
     report = report._replace(figures=report.figures | more)
-    return tell(with_time(report) if telling.timed else report, as_json=telling.as_json)
+    status = tell(with_time(report) if telling.timed else report, as_json=telling.as_json)
+    if telling.command and done.changes and not run_after(telling, (p for _, p in done.changes)):
+        return ExitStatus.FAILED
+    return status
 
 
 def _report(options: Options, done: Run, telling: Telling) -> Report:

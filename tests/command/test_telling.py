@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from tests.command.commands import run
 from tests.command.syncing import sync
+from tests.support import command_environment
 
 
 @pytest.fixture
@@ -144,3 +147,37 @@ def test_options_that_contradict_each_other_are_refused(
 ) -> None:
     result = sync(src, dst, *options)
     assert (result.exit_code, "can't be given together" in result.stderr) == (2, True)
+
+
+def test_command_after_a_run_gets_the_paths(src: Path, dst: Path, tmp_path: Path) -> None:
+    (src / "two\nlines").touch()
+    after = f"cat >> '{tmp_path}/paths'; echo said"
+    assert sync(src, dst, "--exec", after, "-n").exit_code == 0
+    assert sync(src, dst, "--exec", after).exit_code == 0
+    paths = {path for _, path in DONE} | {"two\\nlines"}
+    assert sorted((tmp_path / "paths").read_text().splitlines()) == sorted(paths)
+    (tmp_path / "paths").unlink()
+    assert sync(src, dst, "--exec", after).exit_code == 0
+    assert not (tmp_path / "paths").exists()  # Nothing was changed.
+
+
+def test_failure_of_the_command_after_a_run_is_told(src: Path, dst: Path) -> None:
+    for after, problem in (("exit 7", "failed with status 7"), ("kill -9 $$", "signal 9")):
+        (src / "new" / "more").write_text(after)
+        result = sync(src, dst, "--exec", after)
+        assert result.exit_code == 3
+        assert result.stderr.count(f"fsmirror: --exec {after}: ") == 1
+        assert problem in result.stderr
+
+
+def test_output_of_the_command_after_a_run_is_in_no_object(src: Path, dst: Path) -> None:
+    program = [sys.executable, "-m", "cocoindex_fsmirror", "sync", str(src), str(dst)]
+    done = subprocess.run(
+        [*program, "--json", "--exec", "echo said"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=command_environment(),
+    )
+    assert len(_figures(done.stdout)["changes"]) == len(DONE)
+    assert "said\n" in done.stderr
