@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.command.commands import run
+from tests.command.following import PROGRAM
 from tests.support import command_environment, exact_state, snapshot
 
 PLAIN = ("status", "verify", "why", "adopt", "drop", "backups")  # Commands that take one path.
@@ -33,6 +34,19 @@ def test_package_can_be_run_as_the_command() -> None:
         command, capture_output=True, text=True, check=True, env=command_environment()
     ).stdout
     assert shown.startswith("Usage: python -m cocoindex_fsmirror sync ")
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"), [("fsmirror he", "heal"), ("fsmirror sync --dr", "--dry-run")]
+)
+def test_shell_completes_commands_and_options(words: str, completed: str) -> None:
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    for kind in ("source", "complete"):
+        environment = command_environment() | asked | {"_FSMIRROR_COMPLETE": f"bash_{kind}"}
+        shown = subprocess.run(
+            [PROGRAM], capture_output=True, text=True, check=kind == "complete", env=environment
+        ).stdout
+        assert shown == f"plain,{completed}\n" if kind == "complete" else "complete" in shown
 
 
 @pytest.mark.parametrize("command", ["sync", "publish", "heal"])
