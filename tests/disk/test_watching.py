@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from cocoindex_fsmirror._disk import inotify
 from cocoindex_fsmirror._disk.watch import Timing, Watching
 
 SHORT = 0.3
@@ -47,6 +49,29 @@ def test_every_kind_of_change_of_the_source_is_heard(
     change(tmp_path / "src")
     assert watching.wait(never, 60) == "change"
     assert watching.wait(never, SHORT) == "time"
+
+
+def test_folder_that_may_not_be_read_is_heard_once_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add(fd: int, path: bytes, mask: int) -> int:
+        if is_shut and path.endswith(b"/shut"):  # Root may read every folder.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(fd, path, mask)
+
+    real, is_shut = inotify._add, True
+    monkeypatch.setattr(inotify, "_add", add)
+    for name in ("src/d/shut", "dst"):
+        (tmp_path / name).mkdir(parents=True)
+    target = str(tmp_path / "dst")
+    with Watching(target, target, str(tmp_path / "src"), timing=Timing(settle=0.01)) as started:
+        (tmp_path / "src/d/shut/file").write_bytes(b"not heard")
+        assert started.wait(never, SHORT) == "time"
+        is_shut = False
+        (tmp_path / "src/d/shut").chmod(0o700)
+        assert started.wait(never, 60) == "change"
+        (tmp_path / "src/d/shut/file").write_bytes(b"heard")
+        assert started.wait(never, 60) == "change"
 
 
 def test_change_of_the_mirror_counts_if_it_has_drifted(tmp_path: Path, watching: Watching) -> None:
