@@ -35,10 +35,20 @@ def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
 
 
 class Filter(NamedTuple):
-    """Leaves paths out: by patterns for the whole source, and by ``.gitignore`` files in it."""
+    """Leaves paths out: by patterns for the whole source, and by ``.gitignore`` files in it.
+
+    Attributes:
+        excluded: The patterns.
+        gitignore: True to obey the files.
+        max_size: The size of the largest file that is taken, in bytes; ``None`` for any.
+        protects: True to leave alone in a mirror what is left out.
+        inner: The patterns of the files in a folder and those above it, each with its folder.
+    """
 
     excluded: pathspec.GitIgnoreSpec | None
     gitignore: bool
+    max_size: int | None = None
+    protects: bool = True
     inner: tuple[tuple[str, pathspec.GitIgnoreSpec], ...] = ()
 
     def entered(self, fd: int, path: str) -> Filter:
@@ -67,13 +77,20 @@ class Filter(NamedTuple):
                 raise ValueError(f".gitignore: {error}") from None
         return self._replace(inner=(*self.inner, (path, added)))
 
+    def is_too_large(self, found: os.stat_result) -> bool:
+        """True if a file is left out for its size."""
+        is_file = stat.S_ISREG(found.st_mode)
+        return is_file and self.max_size is not None and found.st_size > self.max_size
+
     def leaves_out(self, path: str, *, is_folder: bool) -> bool:
         """True if a path is left out; of several ``.gitignore`` files the innermost decides."""
         if self.excluded is None and not self.gitignore:
             return False
         shown = f"{path}/" if is_folder else path
-        if self.excluded is not None and self.excluded.match_file(shown):
-            return True
+        if self.excluded is not None:
+            told = self.excluded.check_file(shown).include
+            if told is not None:
+                return told
         for folder, spec in reversed(self.inner):
             verdict = spec.check_file(os.path.relpath(path, folder or ".") + shown[len(path) :])
             if verdict.include is not None:

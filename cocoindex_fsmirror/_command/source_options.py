@@ -33,6 +33,14 @@ def _lines_in(_ctx: click.Context, _param: click.Parameter, files: Sequence[Text
     return [line.rstrip("\r\n") for file in files for line in file]
 
 
+def _size(text: str) -> int:
+    """Parses a number of bytes, or of the units of 1,024: ``500K``, ``1.5G``."""
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    if found is None:
+        raise click.BadParameter(f"{text[:30]!r} is no size, such as 500K, 20M or 1.5G")
+    return int(float(found[1]) * 1024 ** (" KMGT".index(found[2].upper() or " ")))
+
+
 _SHARED: Final[Sequence[Callable[[Any], Any]]] = (
     click.option(
         "--exclude",
@@ -48,6 +56,18 @@ _SHARED: Final[Sequence[Callable[[Any], Any]]] = (
         multiple=True,
         callback=_lines_in,
         help="Take such patterns from a file, one a line.",
+    ),
+    click.option(
+        "--include",
+        metavar="PATTERN",
+        multiple=True,
+        help="Take paths that match all the same, if their folder is not left out.",
+    ),
+    click.option(
+        "--max-size",
+        metavar="SIZE",
+        type=_size,
+        help="Leave out larger files, and leave them alone in the mirror: 500K, 20M, 1.5G.",
     ),
     click.option(
         "--delete-excluded",

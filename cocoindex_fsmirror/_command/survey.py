@@ -20,7 +20,7 @@ import msgspec
 
 from .._core.attributes import UNASKED, Attributes
 from .._core.declaration import Declaration
-from .._core.errors import InvalidNameError, PathError, RootError, SourceError
+from .._core.errors import InvalidNameError, RootError, SourceError
 from .._core.intents import Durability
 from .._core.names import (
     RESERVED,
@@ -43,11 +43,12 @@ from .._disk.sources import open_source
 from .._disk.tree import Folders
 from .._mirror.brake import Limit
 from .filters import Filter
+from .telling import Failure
 
 if TYPE_CHECKING:
     import pathspec
 
-__all__ = ["Entry", "Failure", "Options", "Survey", "known_in", "protected_by", "survey"]
+__all__ = ["Entry", "Options", "Survey", "known_in", "protected_by", "survey"]
 
 _TOO_FAR: Final = "has a time that no mirror can keep; those from 1677 to 2262 can be"
 
@@ -69,6 +70,7 @@ class Options(NamedTuple):
             of :func:`~._mirror.comparison.check_removals`.
         copies: Of ``"all"`` contents a copy is kept in the mirror; with ``"auto"`` of none, since
             the source has them.
+        max_size: The size of the largest file that is taken, in bytes; ``None`` for any.
         delete_excluded: True to treat what is left out as gone, instead of leaving it alone.
         sibling: Another mirror of the source, with which contents are shared where the file system
             can; empty for none.
@@ -84,6 +86,7 @@ class Options(NamedTuple):
     exact: bool = False
     max_delete: Limit | Literal["usual"] = "usual"
     copies: CopyPolicy = "auto"
+    max_size: int | None = None
     delete_excluded: bool = False
     sibling: Root = ""
 
@@ -119,31 +122,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 _packer: Final = Packer(list[Entry])
-
-
-class Failure(NamedTuple):
-    """A path that could not be mirrored.
-
-    Attributes:
-        message: All of it, for people.
-        path: The path, relative to the root; empty if it is more than one.
-        operation: The operation that failed, as a verb; may be empty.
-        problem: The reason.
-        hint: The way to solve the problem; may be empty.
-    """
-
-    message: str
-    path: str = ""
-    operation: str = ""
-    problem: str = ""
-    hint: str = ""
-
-    @classmethod
-    def of(cls, error: Exception) -> Failure:
-        """Describes an error."""
-        if isinstance(error, PathError):
-            return cls(str(error), error.path, error.operation, error.problem, error.hint)
-        return cls(str(error), problem=str(error))
 
 
 class Survey(msgspec.Struct):
@@ -283,14 +261,19 @@ def survey(options: Options) -> Survey:
         found.attributes = attributes_for_copy(there).of_folder()
         if not _can_be_kept(there.st_mtime_ns):
             raise _source_error(source, ValueError(_TOO_FAR))
-        keeps_filters = bool(options.excluded or options.gitignore) and not options.delete_excluded
-        waiting = [(ROOT, Filter(options.excluded, options.gitignore))]  # The next one last.
+        top = Filter(
+            options.excluded,
+            options.gitignore,
+            options.max_size,
+            protects=not options.delete_excluded,
+        )
+        waiting = [(ROOT, top)]  # The next one last.
         while waiting:
             path, above = waiting.pop()
             try:
                 fd = tree.folder(path)
                 inside = above.entered(fd, path)
-                if keeps_filters:
+                if inside.protects and (inside.excluded or inside.gitignore):
                     found.filters[path] = inside
                 waiting += [(each, inside) for each in reversed(_list(found, fd, path, inside))]
             except (OSError, ValueError) as error:
@@ -359,6 +342,8 @@ def _look_at(
             return None
         if not is_name:
             parse_name(path)
+        if inside.is_too_large(seen):
+            return Entry(entry.name, "bad") if inside.protects else None
         return _entry(found, entry, path, seen)
     except InvalidNameError as error:
         message = f"{path!r}: {error}" if error.name != path else str(error)

@@ -157,6 +157,7 @@ def options_of(
     exclude: Sequence[str],
     *,
     exclude_from: Sequence[str] = (),
+    include: Sequence[str] = (),
     **more: Any,
 ) -> Options:
     """Returns the options of a run; refuses places and patterns that can't be used."""
@@ -164,7 +165,7 @@ def options_of(
     _check_places(source, dst.root)
     if dst.state and Path(os.path.realpath(dst.state)).is_relative_to(source):
         raise click.UsageError(f"{dst.state}: the state directory lies inside the source")
-    lines = [*exclude, *exclude_from]
+    lines = [*exclude, *exclude_from, *(f"!{pattern}" for pattern in include)]
     try:
         excluded = patterns(lines) if lines else None
     except ValueError as error:

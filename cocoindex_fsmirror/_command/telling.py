@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import click
 
+from .._core.errors import PathError
 from .output import complain, json_option
 
-__all__ = ["Telling", "run_after", "telling_options"]
+__all__ = ["Failure", "Telling", "run_after", "telling_options"]
 
 
 class Telling(NamedTuple):
@@ -38,6 +39,31 @@ class Telling(NamedTuple):
     def needs_paths(self) -> bool:
         """True if all paths to which something was done have to be known."""
         return self.as_json or bool(self.command)
+
+
+class Failure(NamedTuple):
+    """A path that could not be mirrored.
+
+    Attributes:
+        message: All of it, for people.
+        path: The path, relative to the root; empty if it is more than one.
+        operation: The operation that failed, as a verb; may be empty.
+        problem: The reason.
+        hint: The way to solve the problem; may be empty.
+    """
+
+    message: str
+    path: str = ""
+    operation: str = ""
+    problem: str = ""
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """Describes an error."""
+        if isinstance(error, PathError):
+            return cls(str(error), error.path, error.operation, error.problem, error.hint)
+        return cls(str(error), problem=str(error))
 
 
 def run_after(telling: Telling, paths: Iterable[str]) -> bool:

@@ -109,3 +109,40 @@ def test_protected_file_gives_way_once_it_is_mirrored(src: Path, dst: Path) -> N
     assert sync(src, dst).exit_code == 0
     assert contents(snapshot(dst)).items() >= contents(snapshot(src)).items()
     assert backups(dst) == [b"theirs"]
+
+
+def test_included_paths_are_taken_all_the_same(src: Path, dst: Path) -> None:
+    options = ["--gitignore", "--include", "page.o", "--exclude", "*.o", "--include", "build/"]
+    assert sync(src, dst, *options).exit_code == 0
+    kept = {".gitignore", "docs", "docs/page", "docs/page.o", "build", "build/deep"}
+    assert {*snapshot(dst)} == kept
+
+
+@pytest.mark.parametrize(("size", "fits"), [("1K", True), ("1023", False), ("0.5KiB", False)])
+def test_files_beyond_a_size_are_left_out_and_left_alone(
+    src: Path, dst: Path, size: str, fits: bool
+) -> None:
+    (src / "large").write_bytes(bytes(1024))
+    assert sync(src, dst, "--max-size", size).exit_code == 0
+    assert (dst / "large").exists() == fits
+    (dst / "large").write_bytes(b"theirs")
+    assert sync(src, dst, "--max-size", "9", "--exact").exit_code == 0
+    assert (dst / "large").read_bytes() == b"theirs"
+    assert sync(src, dst, "--max-size", "9", "--exact", "--delete-excluded").exit_code == 0
+    assert not (dst / "large").exists()
+
+
+def test_mirrored_file_that_has_become_too_large_stays(src: Path, dst: Path) -> None:
+    assert sync(src, dst).exit_code == 0
+    (src / "docs" / "page").write_bytes(bytes(100))
+    for options in ([], ["--exact"]):
+        assert sync(src, dst, "--max-size", "99", *options).exit_code == 0
+        assert (dst / "docs" / "page").read_text() == "docs/page"
+    assert sync(src, dst, "--max-size", "99", "--delete-excluded").exit_code == 0
+    assert not (dst / "docs" / "page").exists()
+
+
+@pytest.mark.parametrize("size", ["", "K", "-1", "1X", "1..5", "1e9"])
+def test_impossible_size_is_refused(src: Path, dst: Path, size: str) -> None:
+    result = sync(src, dst, f"--max-size={size}")
+    assert (result.exit_code, "is no size" in result.stderr) == (2, True)
