@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cocoindex_fsmirror._command.survey import Options
+from cocoindex_fsmirror._command.sync import _more_room
 from tests.command.following import PROGRAM, Follower
+from tests.command.syncing import sync
 from tests.crash.disks import need
 from tests.support import Mount, contents, snapshot
 
@@ -220,6 +223,23 @@ def test_failed_run_is_tried_again_once_what_was_in_the_way_is_gone(src: Path, d
         status, _, errors = running.rest()
     assert status == 130
     assert errors.count("write 'b'") == 1
+
+
+def test_room_on_a_full_disk_is_noticed(
+    src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, real = 0, os.statvfs
+
+    def statvfs(path: str) -> os.statvfs_result:
+        there = [*real(path)]
+        there[1], there[4] = 4096, free // 4096  # f_frsize, f_bavail
+        return os.statvfs_result(there)
+
+    assert sync(src, dst).exit_code == 0
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    has_room = _more_room(Options(str(src), str(dst)))
+    for free, answer in ((0, False), (1 << 19, False), (1 << 21, True)):  # noqa: B007
+        assert has_room() is answer
 
 
 def test_failure_of_the_last_run_is_the_exit_status(src: Path, dst: Path) -> None:

@@ -120,3 +120,17 @@ def test_mirror_is_out_of_date_once_its_folder_or_its_state_is_another(
         assert watching.is_out_of_date()
         (tmp_path / what).mkdir()
         assert watching.is_out_of_date()
+
+
+def test_mirror_that_is_made_again_with_its_inode_number_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ext4 does, which uses the number of a folder that was removed again."""
+    monkeypatch.setattr(Watching, "_look", staticmethod(lambda _path: (1, 1)))
+    (tmp_path / "dst").mkdir()
+    with Watching(str(tmp_path / "dst"), str(tmp_path)) as watching:
+        assert not watching.changed(SHORT)
+        (tmp_path / "dst").rmdir()
+        (tmp_path / "dst").mkdir()
+        assert watching.changed(SHORT)
+        assert watching.is_out_of_date()
