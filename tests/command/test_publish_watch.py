@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,26 @@ def test_failure_leaves_the_link_until_it_is_mended(
     (source / "more").write_bytes(b"more")
     assert follower.run()["version"] == "site.b"
     assert (link / "a").read_bytes() == b"new"
+
+
+def test_looks_that_find_nothing_publish_nothing(source: Path, link: Path) -> None:
+    with Follower(source, link, "--rescan", "0.3", command="publish") as started:
+        assert started.run()["version"] == "site.a"
+        time.sleep(2)
+        assert os.readlink(link) == "site.a"
+        assert started.rest() == (130, [], "")
+
+
+def test_failure_is_told_once(source: Path, link: Path) -> None:
+    os.mkdir(f"{link}.a")
+    (link.parent / "site.a" / "a").mkdir()
+    (link.parent / "site.a" / "a" / "theirs").write_bytes(b"theirs")
+    with Follower(source, link, command="publish") as started:
+        assert len(started.run()["failures"]) == 1
+        time.sleep(3)  # Longer than the first pause.
+        status, runs, errors = started.rest()
+    assert (status, runs) == (3, [])
+    assert errors.count("a directory is in the way") == 1
 
 
 def test_watch_takes_no_rollback(source: Path, link: Path) -> None:

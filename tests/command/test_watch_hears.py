@@ -12,6 +12,7 @@ import pytest
 
 from cocoindex_fsmirror._command.survey import Options
 from cocoindex_fsmirror._command.sync import _more_room
+from tests.command.commands import run
 from tests.command.following import PROGRAM, Follower
 from tests.command.syncing import sync
 from tests.crash.disks import need
@@ -151,6 +152,17 @@ def test_switched_link_is_followed(src: Path, tmp_path: Path, which: str) -> Non
         assert contents(snapshot(tmp_path / "dst")) == {"a": b"a"}
 
 
+def test_outputs_are_healed_from_the_source_that_a_link_led_to(src: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (link := tmp_path / "link").symlink_to("src")
+    assert sync(link, tmp_path / "dst").exit_code == 0
+    link.unlink()
+    link.symlink_to("other")
+    (tmp_path / "dst" / "a").unlink()
+    assert run("heal", tmp_path / "dst").exit_code == 0
+    assert (tmp_path / "dst" / "a").read_bytes() == b"a"
+
+
 def test_change_without_an_event_is_found_by_the_next_look(
     src: Path, dst: Path, tmp_path: Path
 ) -> None:
@@ -223,6 +235,13 @@ def test_failed_run_is_tried_again_once_what_was_in_the_way_is_gone(src: Path, d
         status, _, errors = running.rest()
     assert status == 130
     assert errors.count("write 'b'") == 1
+
+
+def test_second_process_that_watches_ends_at_once(src: Path, dst: Path, follower: Follower) -> None:
+    with Follower(src, dst) as second:
+        status, errors = second.ended()
+    assert (status, f"{dst}: process " in errors) == (3, True)
+    assert follower.rest()[0] == 130
 
 
 def test_room_on_a_full_disk_is_noticed(
