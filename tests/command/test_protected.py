@@ -1,4 +1,4 @@
-"""What is left out of a source is left alone in its mirror, unless it is to go."""
+"""Paths that are left out of a source are left alone in its mirror, unless they are to go."""
 
 from __future__ import annotations
 

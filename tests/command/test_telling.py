@@ -1,4 +1,4 @@
-"""How much a run of ``fsmirror sync`` or ``publish`` tells, and its exit status."""
+"""A run of ``fsmirror sync`` or ``publish`` tells more or less, also by its exit status."""
 
 from __future__ import annotations
 
