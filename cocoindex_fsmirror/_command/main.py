@@ -23,6 +23,7 @@ __all__ = ["main"]
 
 _LOOKED: Final = "0 in order, 1 differences found"
 _HEALED: Final = "0 in order, 1 something is left to the next update"
+_MIRRORED: Final = "0 done, 1 something was changed (with --exit-code)"
 _STATUSES: Final = "Exit status: {}, 2 used wrongly, 3 failed, 130 interrupted."
 
 
@@ -86,6 +87,26 @@ def main() -> None:
 
 for _command in (sync, publish, status, verify, heal, why, backups, adopt, drop):
     main.add_command(_command)
-_MEANINGS: Final = {status: _LOOKED, verify: _LOOKED, why: _LOOKED, heal: _HEALED}
+_MEANINGS: Final = {
+    **dict.fromkeys((sync, publish), _MIRRORED),
+    **dict.fromkeys((status, verify, why), _LOOKED),
+    heal: _HEALED,
+}
+# Those of publish and heal stand in their own text.
+_EXAMPLES: Final = {
+    sync: "sync build /srv/site --exclude '*.map' --watch",
+    status: "status /srv/site",
+    verify: "verify /srv/site --content",
+    why: "why /srv/site/index.html",
+    backups: "backups /srv/site",
+    backups.commands["list"]: "backups list /srv/site --json",
+    backups.commands["restore"]: "backups restore /srv/site index.html --to mine.html",
+    backups.commands["purge"]: "backups purge /srv/site --older-than 30d",
+    adopt: "adopt /srv/site --dry-run",
+    drop: "drop /srv/site --yes",
+}
 for _command in (*main.commands.values(), *backups.commands.values()):
-    _command.epilog = _STATUSES.format(_MEANINGS.get(_command, "0 done"))
+    _lines = [_STATUSES.format(_MEANINGS.get(_command, "0 done"))]
+    if _command in _EXAMPLES:
+        _lines.insert(0, f"Example: fsmirror {_EXAMPLES[_command]}")
+    _command.epilog = "\n\n".join(_lines)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from cocoindex_fsmirror._command.backups import backups
+from cocoindex_fsmirror._command.main import main
 from tests.command.commands import run
 from tests.command.following import PROGRAM
 from tests.support import command_environment, exact_state, snapshot
@@ -24,6 +27,7 @@ def test_every_command_has_help_with_its_exit_codes_and_json(command: str) -> No
     shown = " ".join(result.stdout.split())
     looks = command in ("status", "verify", "why")
     done = "0 in order, 1 differences found" if looks else "0 done"
+    done += ", 1 something was changed (with --exit-code)" if command == "sync" else ""
     assert f"Exit status: {done}, 2 used wrongly, 3 failed, 130 interrupted." in shown
     assert "--json" in shown
 
@@ -58,6 +62,16 @@ def test_times_of_watching_belong_to_it(tmp_path: Path, command: str, option: st
     refused = run(command, *places, option, "1")
     assert (refused.exit_code, "belong to --watch" in refused.stderr) == (2, True)
     assert run(command, *places, "--watch", option, "0").exit_code == 2
+
+
+@pytest.mark.parametrize("command", [*main.commands, *(f"backups {c}" for c in backups.commands)])
+def test_help_of_each_command_has_an_example_with_options_that_exist(command: str) -> None:
+    shown = run(*command.split(), "--help").stdout
+    _, *found = re.split(rf"fsmirror {command} ", shown.partition("\n")[2])
+    assert found
+    for example in found:
+        options = re.findall(r"(?<= )--?[a-z][a-z-]*", re.split(r'"|\n\n', example)[0])
+        assert all(re.search(rf"{option}\b", shown.partition("Options:")[2]) for option in options)
 
 
 def test_help_lists_commands_in_the_order_of_their_use() -> None:
