@@ -5,21 +5,34 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from difflib import unified_diff
 from typing import Final
 
 import click
 
 from .._core.errors import counted, readable
-from .._core.names import parse_name
+from .._core.names import Name, parse_name
+from .._core.states import ABSENT, FileState, LinkState
 from .._core.text import encoded
+from .._disk.copies import read_file
 from .._disk.locations import Root
-from .._mirror.backups import find, list_backups, parse_age, purge_before
+from .._disk.tree import Tree
+from .._mirror.backups import Backup, find, list_backups, parse_age, purge_before
 from .._mirror.backups import restore as restore_backup
-from .._mirror.known import exists, mirrored
+from .._mirror.known import exists, mirrored, opened
 from .._mirror.session import Session, held
 from .._mirror.teardown import tear_down
-from .output import Group, Report, directory_argument, mirror_argument, printable, reports, utc
+from .output import (
+    ExitStatus,
+    Group,
+    Report,
+    directory_argument,
+    mirror_argument,
+    printable,
+    reports,
+    utc,
+)
 
 __all__ = ["backups", "drop"]
 
@@ -30,6 +43,7 @@ def _check_holding(root: Root) -> None:
         raise click.UsageError(f"{root}: is no mirror (it has no ledger), and holds no backups")
 
 
+_MOST_SHOWN: Final = 4 << 20  # bytes of a file that is compared by its lines
 backups_argument: Final = directory_argument(_check_holding)
 
 
@@ -85,15 +99,59 @@ def restore(root: Root, path: str, to: str | None) -> Report:
     PATH is a backup as the list shows it, or the path where the file was: then
     the newest backup of it is meant. Nothing is ever replaced.
     """
-    found = find(list_backups(root), path)
-    if not found:
-        raise click.UsageError(f"{path}: there is no such backup")
-    backup = found[-1]
+    backup = _newest(root, path)
     where = backup.name if to is None else parse_name(to)
     with _visited(root) as session:
         session.run(lambda tree, _ledger: restore_backup(tree, backup, where))
     line = f"{printable(backup.where)} was moved to {printable(where)}"
     return Report({"root": str(root), "restored": backup.where, "to": where}, [line])
+
+
+@backups.command()
+@backups_argument
+@click.argument("path")
+@reports
+def diff(root: Root, path: str) -> Report:
+    """Show what the file in DST has that a backup of it does not, and the reverse.
+
+    PATH is a backup as the list shows it, or the path where the file was: then
+    the newest backup of it is meant. Lines with - are those of the backup.
+    """
+    backup = _newest(root, path)
+    names = [str(backup.where), str(backup.name)]
+    with opened(root) as tree:
+        (before, old), (after, new) = _shown(tree, backup.where), _shown(tree, backup.name)
+    found = list[str]()
+    if before != after and old is not None and new is not None:
+        found += unified_diff(old, new, names[0], names[1], lineterm="")
+    if before != after and not found:
+        found = [f"{names[0]} and {names[1]} differ, but not in lines of text"]
+    return Report(
+        {"root": str(root), "where": backup.where, "path": backup.name, "diff": found},
+        ["\t".join(map(printable, line.split("\t"))) for line in found],
+        ExitStatus.DIFFERS if found else ExitStatus.IN_ORDER,
+    )
+
+
+def _newest(root: Root, path: str) -> Backup:
+    """Returns the newest backup that somebody may mean."""
+    found = find(list_backups(root), path)
+    if not found:
+        raise click.UsageError(f"{path}: there is no such backup")
+    return found[-1]
+
+
+def _shown(tree: Tree, name: Name) -> tuple[object, list[str] | None]:
+    """Returns what tells a path from others, and its lines; ``None`` if it is no short text."""
+    state = tree.look(name, digest=True).state
+    if isinstance(state, LinkState):
+        return state.target, [f"a link to {state.target}"]
+    if isinstance(state, FileState) and state.size <= _MOST_SHOWN:
+        content = read_file(tree, name, _MOST_SHOWN)
+        with suppress(UnicodeDecodeError):
+            return content, content.decode().split("\n")
+        return content, None
+    return state.digest or type(state), [] if state is ABSENT else None
 
 
 @contextmanager

@@ -89,7 +89,7 @@ for _command in (sync, publish, status, verify, heal, why, backups, adopt, drop)
     main.add_command(_command)
 _MEANINGS: Final = {
     **dict.fromkeys((sync, publish), _MIRRORED),
-    **dict.fromkeys((status, verify, why), _LOOKED),
+    **dict.fromkeys((status, verify, why, backups.commands["diff"]), _LOOKED),
     heal: _HEALED,
 }
 # Those of publish and heal stand in their own text.
@@ -100,6 +100,7 @@ _EXAMPLES: Final = {
     why: "why /srv/site/index.html",
     backups: "backups /srv/site",
     backups.commands["list"]: "backups list /srv/site --json",
+    backups.commands["diff"]: "backups diff /srv/site index.html",
     backups.commands["restore"]: "backups restore /srv/site index.html --to mine.html",
     backups.commands["purge"]: "backups purge /srv/site --older-than 30d",
     adopt: "adopt /srv/site --dry-run",

@@ -134,3 +134,62 @@ def test_mirror_named_like_a_subcommand_is_found(
     for arguments in (("restore", "list"), ("./restore",), ("list", "./restore")):
         assert len(told("backups", *arguments)["backups"]) == 2
     assert told("backups", "restore", "restore", "a", "--to", "b")["to"] == "b"
+
+
+def _diff(root: Path, path: str) -> tuple[int, list[str]]:
+    """Returns exit status and lines of a comparison."""
+    result = run("backups", root, "diff", path)
+    assert result.stderr == ""
+    return result.exit_code, result.stdout.splitlines()
+
+
+def test_backup_is_compared_with_the_file_that_came_instead(edited: Path) -> None:
+    (edited / "a").write_bytes(b"one\ntwo\nthree\n")
+    (target := max((edited / ".fsmirror" / "backup").iterdir()) / "a").write_bytes(
+        b"one\nzwei\x1b[31m\t\nthree\n"
+    )
+    where = str(target.relative_to(edited))
+    assert _diff(edited, "a") == (
+        1,
+        [
+            f"--- {where}",
+            "+++ a",
+            "@@ -1,4 +1,4 @@",
+            " one",
+            "-zwei\\x1b[31m\t",
+            "+two",
+            " three",
+            " ",
+        ],
+    )
+    assert _diff(edited, where) == _diff(edited, "a")
+    assert told("backups", edited, "diff", "a")["diff"][4] == "-zwei\x1b[31m\t"
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        (b"edited 1", None),
+        (b"edited 1\n", "+"),
+        (b"\xff", "differ, but not in lines of text"),
+        (bytes(5 << 20), "differ, but not in lines of text"),
+        (None, "-edited 1"),
+        ("nowhere", "+a link to nowhere"),
+    ],
+)
+def test_backup_is_compared_with_whatever_is_there(
+    edited: Path, there: bytes | str | None, says: str | None
+) -> None:
+    (edited / "a").unlink()
+    if isinstance(there, str):
+        (edited / "a").symlink_to(there)
+    elif there is not None:
+        (edited / "a").write_bytes(there)
+    status, lines = _diff(edited, "a")
+    assert status == (says is not None)
+    assert (says in lines or lines[0].endswith(says)) if says else lines == []
+
+
+def test_comparison_with_no_backup_is_one_line(edited: Path) -> None:
+    result = run("backups", edited, "diff", "nothing")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
