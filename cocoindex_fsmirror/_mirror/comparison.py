@@ -40,11 +40,6 @@ def _protects_nothing(_name: Name, _is_folder: bool) -> bool:
     return False
 
 
-def _is_of(row: Row, owner: str, protects: Protects) -> bool:
-    """True if a row is an owner's, and not protected."""
-    return row.owner == owner and not protects(row.name, row.kind == Kind.DIR)
-
-
 @dataclass
 class Comparison:
     """Makes an intent of each path that is not as it is declared.
@@ -92,8 +87,8 @@ class Comparison:
     def _intents(self, declared: Declared, suspects: Iterable[Name] | None) -> Iterator[Intent]:
         """Yields an intent for each path that differs, by name."""
         written = last_written(self.root, suspects)
-        mine = (last for last in written if _is_of(last[0], self.owner, self.protects))
-        for name, wanted, last in _merged(declared, mine):
+        mine = (last for last in written if last[0].owner == self.owner)
+        for name, wanted, last in _merged(declared, mine, self.protects):
             if wanted is None:
                 continue
             row, is_untouched = last or (None, False)
@@ -149,15 +144,20 @@ class Comparison:
         )
 
 
+def _protects(protects: Protects, row: Row) -> bool:
+    """True if the path of a row is protected; asked only if it is not declared, for the time."""
+    return protects(row.name, row.kind == Kind.DIR)
+
+
 def _merged(
-    declared: Declared, written: Iterable[LastWritten]
+    declared: Declared, written: Iterable[LastWritten], protects: Protects
 ) -> Iterator[tuple[Name, Declaration | None, LastWritten | None]]:
     """Yields each path, by name, with its desired and its last-written state."""
     rows, stays = iter(written), set[Name]()
 
     def undeclared(row: Row) -> Declaration | None:
         is_kept = stays and not stays.isdisjoint(ancestors(row.name))
-        return None if is_kept else _UNDECLARED
+        return None if is_kept or _protects(protects, row) else _UNDECLARED
 
     last = next(rows, None)
     for name, wanted in declared:
@@ -196,8 +196,10 @@ def _removals(root: Root, owner: str, declared: Declared, protects: Protects) ->
     """Counts what a run would remove, as far as the declared states tell."""
     managed = left = 0
     gone, come = list[tuple[int, int]](), set[tuple[int, int]]()
-    mine = (row for row in rows(root) if row.kind != Kind.DIR and _is_of(row, owner, protects))
-    for _, wanted, last in _merged(declared, ((row, False) for row in mine)):
+    mine = (row for row in rows(root) if row.owner == owner and row.kind != Kind.DIR)
+    for _, wanted, last in _merged(declared, ((row, False) for row in mine), protects):
+        if wanted is None and last is not None and _protects(protects, last[0]):
+            continue
         goes = wanted is not None and isinstance(wanted.desired, Absent | DirState)
         managed += last is not None
         left += not goes

@@ -73,6 +73,15 @@ def test_mirrored_files_that_are_left_out_later_stay(src: Path, dst: Path, is_go
     assert run("verify", dst, "--content").exit_code == 0
 
 
+def test_protected_files_do_not_hide_that_the_source_is_empty(src: Path, dst: Path) -> None:
+    assert sync(src, dst).exit_code == 0
+    shutil.rmtree(src)
+    src.mkdir()
+    result = sync(src, dst, "--exclude", "build")
+    assert result.exit_code == 3
+    assert "4 of 4 files would be removed, and an empty source allows 0" in result.stderr
+
+
 def test_folder_stays_for_what_is_protected_in_it(src: Path, dst: Path) -> None:
     assert sync(src, dst).exit_code == 0
     shutil.rmtree(src / "docs")
