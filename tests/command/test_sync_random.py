@@ -62,7 +62,7 @@ def _remove(path: Path) -> None:
 
 def _run(source: Path, target: Path, *, checksum: bool = False) -> dict[str, Any]:
     """Syncs once; returns the number of batches, and the failures."""
-    options = Options(str(source), str(target), checksum=checksum)
+    options = Options(str(source), str(target), checksum=checksum, max_delete=1.0)
     now_ns = time.time_ns()
     while coarse_now_ns() <= now_ns:
         pass  # A change in this tick would be read again by the next run.

@@ -15,6 +15,7 @@ from cocoindex_fsmirror._core.intents import Intent
 from cocoindex_fsmirror._core.owners import Owner
 from cocoindex_fsmirror._disk import calls as _calls
 from cocoindex_fsmirror._disk.staging import Staging
+from cocoindex_fsmirror._mirror import session
 from tests.crash.disks import Cut, Disk, ThinDisk, made_disk, made_thin_disk
 from tests.crash.harness import die_at, lose_power_after
 from tests.support import OWNER, Tree, snapshot, staged, write
@@ -32,8 +33,9 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[ThinDisk]:
-    """A disk that can be made to fail late."""
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThinDisk]:
+    """A disk that can be made to fail late; its ledger has a write-ahead log, as most have."""
+    monkeypatch.setattr(session, "is_mappable", lambda _tree: True)  # Its blocks are small.
     with made_thin_disk(tmp_path / "memory") as disk:
         yield disk
 
