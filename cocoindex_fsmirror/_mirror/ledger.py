@@ -174,9 +174,9 @@ class Ledger(LedgerReader):
                     sql = "SELECT count(*) FROM intents WHERE batch = ? AND owner = ?"
                     part = execute(sql, (batch, owner)).fetchone()[0]
                     execute("INSERT INTO intents VALUES (?, ?, ?, ?)", (batch, owner, part, notes))
-                sql = "UPDATE owners SET batches = iif(epoch = ?1, batches, 0) + 1, epoch = ?1"
+                sql = "UPDATE owners SET batches = iif(epoch = ?, batches, 0) + 1, epoch = ?"
                 for owner in owners if update else ():
-                    execute(f"{sql} WHERE identity = ?2", (update, owner))
+                    execute(f"{sql} WHERE identity = ?", (update, update, owner))
             if durable:
                 execute(f"PRAGMA synchronous={self._synchronous}")
 
