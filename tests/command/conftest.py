@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.command.commands import run
+from tests.command.following import Follower
 from tests.command.syncing import THEN
 from tests.target.conftest import flow, make_flow
 
-__all__ = ["dst", "edited", "flow", "make_flow", "pages", "source", "src", "target"]
+__all__ = ["dst", "edited", "flow", "follower", "make_flow", "pages", "source", "src", "target"]
 
 
 @pytest.fixture
@@ -76,3 +78,11 @@ def pages(tmp_path: Path) -> Path:
     (source / "guide" / "one.html").write_bytes(b"one")
     (source / "guide" / "deep" / "two.bin").write_bytes(bytes(range(256)))
     return source
+
+
+@pytest.fixture
+def follower(src: Path, dst: Path) -> Iterator[Follower]:
+    """A process that follows a source of one file, which it has mirrored once."""
+    with Follower(src, dst) as running:
+        assert running.run()["written"] == 1
+        yield running

@@ -20,6 +20,13 @@ PROGRAM = str(Path(sys.executable).with_name("fsmirror"))
 PATIENCE = 60.0  # Seconds, on a busy machine.
 
 
+def small_source(source: Path) -> Path:
+    """Makes a source of one file and one folder."""
+    (source / "d").mkdir(parents=True)
+    (source / "a").write_bytes(b"a")
+    return source
+
+
 class Follower:
     """A process that follows changes: those of a source, if no other command is given."""
 

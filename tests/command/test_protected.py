@@ -23,12 +23,6 @@ def src(tmp_path: Path) -> Path:
     return source
 
 
-@pytest.fixture
-def dst(tmp_path: Path) -> Path:
-    """The path of a mirror that is not made yet."""
-    return tmp_path / "dst"
-
-
 FOREIGN = {".git/HEAD": b"theirs", "build/theirs": b"theirs", "docs/new.o": b"theirs"}
 
 

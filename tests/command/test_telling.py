@@ -39,12 +39,6 @@ def src(tmp_path: Path) -> Path:
     return source
 
 
-@pytest.fixture
-def dst(tmp_path: Path) -> Path:
-    """The path of its mirror."""
-    return tmp_path / "dst"
-
-
 DONE = {
     ("write", "changed"),
     ("write", "new/link"),

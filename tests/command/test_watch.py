@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.command.following import PATIENCE, PROGRAM, Follower
+from tests.command.following import PATIENCE, PROGRAM, Follower, small_source
 from tests.support import Mount, backups, command_environment, contents, snapshot
 
 COMMAND = [PROGRAM, "sync"]
@@ -26,24 +26,7 @@ INTERRUPTED = "\nfsmirror: interrupted; nothing is lost, run it again to complet
 @pytest.fixture
 def src(tmp_path: Path) -> Path:
     """A small source."""
-    source = tmp_path / "src"
-    (source / "d").mkdir(parents=True)
-    (source / "a").write_bytes(b"a")
-    return source
-
-
-@pytest.fixture
-def dst(tmp_path: Path) -> Path:
-    """The path of a mirror that is not made yet."""
-    return tmp_path / "dst"
-
-
-@pytest.fixture
-def follower(src: Path, dst: Path) -> Iterator[Follower]:
-    """A follower that has mirrored the source once."""
-    with Follower(src, dst) as running:
-        assert running.run()["written"] == 1
-        yield running
+    return small_source(tmp_path / "src")
 
 
 def test_changes_follow_and_a_burst_is_taken_together(

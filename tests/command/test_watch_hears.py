@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from cocoindex_fsmirror._command.survey import Options
 from cocoindex_fsmirror._command.sync import _more_room
 from tests.command.commands import run
-from tests.command.following import PROGRAM, Follower
+from tests.command.following import PROGRAM, Follower, small_source
 from tests.command.syncing import sync
 from tests.crash.disks import need
 from tests.support import Mount, contents, snapshot
@@ -24,24 +23,7 @@ _QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 @pytest.fixture
 def src(tmp_path: Path) -> Path:
     """A small source."""
-    source = tmp_path / "src"
-    (source / "d").mkdir(parents=True)
-    (source / "a").write_bytes(b"a")
-    return source
-
-
-@pytest.fixture
-def dst(tmp_path: Path) -> Path:
-    """The path of a mirror that is not made yet."""
-    return tmp_path / "dst"
-
-
-@pytest.fixture
-def follower(src: Path, dst: Path) -> Iterator[Follower]:
-    """A follower that has mirrored the source once."""
-    with Follower(src, dst) as running:
-        assert running.run()["written"] == 1
-        yield running
+    return small_source(tmp_path / "src")
 
 
 def is_same(src: Path, dst: Path) -> bool:
