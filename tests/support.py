@@ -209,10 +209,10 @@ def send_far(path: Path, time_ns: int = FAR) -> None:
         pytest.skip("this file system holds no such time")
 
 
-def backups(root: Path) -> list[bytes]:
-    """Returns the contents of all backups, sorted."""
-    found = contents(snapshot(root, ours=True))
-    return sorted(content for name, content in found.items() if name.startswith("backup/"))
+def backups(root: Path, state: Path | None = None) -> list[bytes]:
+    """Returns the contents of all backups in a root, or in a state directory, sorted."""
+    areas = [root / ".fsmirror/backup"] if state is None else state.glob("*/backup")
+    return sorted(content for area in areas for content in contents(snapshot(area)).values())
 
 
 def staged(root: Path) -> list[str]:

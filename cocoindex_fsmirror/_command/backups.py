@@ -18,7 +18,7 @@ from .._core.text import encoded
 from .._disk.copies import read_file
 from .._disk.locations import Root
 from .._disk.tree import Tree
-from .._mirror.backups import Backup, find, list_backups, parse_age, purge_before
+from .._mirror.backups import Backup, find, inner, list_backups, parse_age, purge_before
 from .._mirror.backups import restore as restore_backup
 from .._mirror.known import exists, mirrored, opened
 from .._mirror.session import Session, held
@@ -102,7 +102,7 @@ def restore(root: Root, path: str, to: str | None) -> Report:
     backup = _newest(root, path)
     where = backup.name if to is None else parse_name(to)
     with _visited(root) as session:
-        session.run(lambda tree, _ledger: restore_backup(tree, backup, where))
+        session.run(lambda tree, _ledger: restore_backup(tree, backup, where), create=True)
     line = f"{printable(backup.where)} was moved to {printable(where)}"
     return Report({"root": str(root), "restored": backup.where, "to": where}, [line])
 
@@ -120,7 +120,7 @@ def diff(root: Root, path: str) -> Report:
     backup = _newest(root, path)
     names = [str(backup.where), str(backup.name)]
     with opened(root) as tree:
-        (before, old), (after, new) = _shown(tree, backup.where), _shown(tree, backup.name)
+        (before, old), (after, new) = _shown(tree, inner(backup)), _shown(tree, backup.name)
     found = list[str]()
     if before != after and old is not None and new is not None:
         found += unified_diff(old, new, names[0], names[1], lineterm="")

@@ -147,7 +147,7 @@ _STATE: Final = "cocoindex_fsmirror.state"
 STATE_OPTION: Final[dict[str, Any]] = {
     "metavar": "DIR",
     "type": PathType(file_okay=False, resolve_path=True),
-    "help": "The state directory, if ledger and copies are kept elsewhere than in DST/.fsmirror.",
+    "help": "The state directory, if ledger, copies and backups are not in DST/.fsmirror.",
 }
 _state_option: Final = click.option(
     "--state", callback=_take_state, is_eager=True, expose_value=False, **STATE_OPTION

@@ -96,7 +96,7 @@ _SHARED: Final[Sequence[Callable[[Any], Any]]] = (
         "--state",
         metavar="DIR",
         type=PathType(file_okay=False, resolve_path=True),
-        help="Keep ledger and copies in a folder of DIR, instead of in the mirror.",
+        help="Keep ledger, copies and backups in a folder of DIR, instead of in the mirror.",
     ),
     click.option(
         "--max-delete",

@@ -10,13 +10,15 @@ The state folder is ``<root>/.fsmirror``, unless the mirror keeps it elsewhere::
     ledger.sqlite3.corrupt-*  unreadable ledgers that were set aside
     lock                      held by a command for longer than a batch
     reserve                   room for the ledger; unlinked as soon as it is opened
+    backup/<UTC time>/        foreign files that had to give way, by path
 
-The areas are in ``<root>/.fsmirror`` always, since renames have to reach them, and in that of each
-other *home*: a folder below the root that needs a staging area of its own, as it is on another
-mount or has another default ACL. Backups are only at the top of a mount::
+Where renames do not reach that from the root, backups are in ``<root>/.fsmirror``. The staging
+areas are there always, and both are in that of each other *home*: a folder below the root that
+needs a staging area of its own, as it is on another mount or has another default ACL. Backups are
+only at the top of a mount::
 
     tmp/<batch>/              a staging area; <batch>.ready after the first barrier
-    backup/<UTC time>/        foreign files that had to give way, by path
+    backup/<UTC time>/        as above
     location                  where the state folder is, if it is elsewhere, and this may be told
     engine/                   left by ``fsmirror sync`` of releases up to 0.1
 
@@ -35,6 +37,7 @@ from .names import RESERVED, STATE, Name, join
 
 __all__ = [
     "ABILITIES",
+    "BACKUPS_APART",
     "COPIES",
     "COPIES_FILES",
     "COPIES_SHARED_MEMORY",
@@ -81,6 +84,8 @@ _NEEDED: Final = (
     *(*LEDGER_FILES, ABILITIES, GITIGNORE, LOCK, RESERVE, STAGING),
     Name(f"{FOLDER}/backup"),
 )
+BACKUPS_APART: Final = Name(f"{STATE}/backup")
+"""The backup area of the root in a state folder that is elsewhere."""
 RELIED_ON: Final = dict.fromkeys(_NEEDED, True) | dict.fromkeys(
     (*COPIES_FILES, LARGE_COPIES), False
 )
@@ -103,7 +108,7 @@ def area_of(home: Name, batch: str) -> Name:
 
 
 def backups_of(home: Name) -> Name:
-    """Returns the backup area of the root, or of the top of another mount."""
+    """Returns the backup area in the root, or at the top of another mount."""
     return join(home, Name(f"{FOLDER}/backup"))
 
 

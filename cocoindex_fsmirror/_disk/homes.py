@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from .._core.layout import (
     ABILITIES,
+    BACKUPS_APART,
     FOLDER,
     IGNORED,
     STAGING,
@@ -28,7 +29,7 @@ from .._core.layout import (
     backups_of,
     stamp_of,
 )
-from .._core.names import ROOT, Name, ancestors, join, parent
+from .._core.names import ROOT, STATE, Name, ancestors, join, parent
 from .._core.states import DirState
 from .abilities import Abilities, try_out
 from .calls import closing, move
@@ -39,9 +40,11 @@ __all__ = [
     "enter_root",
     "find_edge",
     "home_of",
+    "keep_entry",
     "leave_root",
     "mount_of",
     "remove_area",
+    "shown",
     "stamp_now",
     "try_abilities",
 ]
@@ -163,21 +166,46 @@ def back_up(tree: Tree, name: Name, stamp: str, taken: Name | None = None) -> Na
     origin = name if taken is None else taken
     base, above = tree.at(origin)
     with closing(os.dup(above)) as source:
-        backups = backups_of(mount_of(tree, parent(origin)))
-        tree.make_folders(backups, parent(backups))
-        if tree.is_apart and backups == backups_of(ROOT):
-            enter_root(tree)
-        for attempt in range(10_000):
-            target = backup_of(backups, stamp, attempt, name)
-            with contextlib.suppress(FileExistsError, NotADirectoryError):
-                try:
-                    tree.make_folders(parent(target), parent(backups))
-                    move(base, source, *tree.at(target))
-                except OSError:
-                    tree.remove_folders(parent(target), parent(backups))
-                    raise
-                return target
+        return keep_entry(tree, (base, source), mount_of(tree, parent(origin)), stamp, name)
+
+
+def keep_entry(tree: Tree, source: tuple[str, int], home: Name, stamp: str, name: Name) -> Name:
+    """Moves an entry of an open folder to the backup area of a home, as :func:`back_up` does.
+
+    That of the root is in its state folder, if renames reach it there.
+    """
+    if home == ROOT and tree.is_apart and tree.device(STATE) == tree.device(ROOT):
+        try:
+            return _keep_in(tree, source, BACKUPS_APART, stamp, name)
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # As from another mount of the same device.
+                raise
+    return _keep_in(tree, source, backups_of(home), stamp, name)
+
+
+def _keep_in(tree: Tree, source: tuple[str, int], area: Name, stamp: str, name: Name) -> Name:
+    """Moves an entry of an open folder to an area, which is made."""
+    top = area if area == BACKUPS_APART else parent(area)
+    tree.make_folders(area, top)
+    if tree.is_apart and area == backups_of(ROOT):
+        enter_root(tree)
+    for attempt in range(10_000):
+        target = backup_of(area, stamp, attempt, name)
+        with contextlib.suppress(FileExistsError, NotADirectoryError):
+            try:
+                tree.make_folders(parent(target), top)
+                move(*source, *tree.at(target))
+            except OSError:
+                tree.remove_folders(parent(target), top)
+                raise
+            return target
     raise FileExistsError(errno.EEXIST, "no free name in the backup area", name)
+
+
+def shown(tree: Tree, name: Name) -> str:
+    """Returns a path as users need it: relative to the root, or absolute if it is elsewhere."""
+    is_elsewhere = tree.is_apart and name.startswith(f"{STATE}/")
+    return f"{tree.state_path}{name[len(STATE) :]}" if is_elsewhere else name
 
 
 def mount_of(tree: Tree, folder: Name) -> Name:

@@ -83,7 +83,7 @@ def open_root(
     tree = Tree(fd, path)
     if spot is not None and spot.name != RESERVED:
         with contextlib.suppress(FileNotFoundError):
-            tree.take_state(open_spot(spot))
+            tree.take_state(open_spot(spot), spot.path)
     read_abilities(tree)
     return tree, made
 

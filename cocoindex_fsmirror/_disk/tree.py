@@ -68,11 +68,8 @@ class Folders:
     def folder(self, name: Name, besides: Name = ROOT) -> int:
         """Returns the descriptor of a folder, opened without following a link anywhere.
 
-        The descriptor stays open until another folder is opened, or one is removed.
-
-        Args:
-            name: The folder.
-            besides: Another folder, whose descriptor stays open.
+        The descriptor stays open until another folder is opened, or one is removed; that of a
+        folder on request (``besides``) stays open.
 
         Raises:
             OSError: The folder does not exist (``ENOENT``), or a component of the path is not a
@@ -161,6 +158,7 @@ class Tree(Folders):
         abilities: The abilities of that, as they were tried; all if they were not yet.
         mounts: The mount points inside of the root.
         can_syncfs: True if one call syncs all that was written.
+        state_path: The path of the state folder, if that is elsewhere.
         state_syncs: As ``can_syncfs``, of the file system of the state folder.
     """
 
@@ -169,6 +167,7 @@ class Tree(Folders):
         self.kind, mounts = mounts_below(fd)
         self.mounts = frozenset(map(Name, mounts))
         self.abilities = Abilities(path, kind=self.kind)
+        self.state_path = ""
         self.can_syncfs = self.state_syncs = can_syncfs(self.kind)
 
     @property
@@ -176,8 +175,9 @@ class Tree(Folders):
         """True if the state folder is not in the root."""
         return STATE in self._lasting
 
-    def take_state(self, fd: int | None) -> None:
+    def take_state(self, fd: int | None, path: str = "") -> None:
         """Takes an open folder as the state folder; with ``None`` that in the root."""
+        self.state_path = path
         if STATE in self._lasting:
             os.close(self._lasting.pop(STATE))
         if fd is not None:
@@ -353,8 +353,7 @@ class Tree(Folders):
         Args:
             mounts: Descriptors on other mounts that were written to.
             files: Files to sync one by one where ``syncfs`` is missing or proves nothing.
-            changed: Paths that were made, changed or removed; there, the folders above them
-                are synced, too.
+            changed: Paths that were made, changed or removed; the folders above are synced there.
         """
         state = [self._lasting[STATE]] if self.is_apart and self.state_syncs else []
         whole = (*state, *mounts, self.fd) if self.can_syncfs else state

@@ -1,14 +1,15 @@
 """Backups: foreign bytes that had to make way, listed, put back or removed for good.
 
-They lie at ``.fsmirror/backup/<UTC time>/<the path that they had>``, in the root or at
-the top of another mount below it. Anybody may have made what lies there: no link is
-followed, and a path that has changed since it was listed is left alone.
+They lie at ``.fsmirror/backup/<UTC time>/<the path that they had>``, in the root or at the top of
+another mount below it, or else at ``backup/...`` in a state folder elsewhere. Anybody may have made
+what lies there: no link is followed, and a path that has changed since it was listed is left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, TypeAlias
@@ -16,13 +17,25 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from .._core.errors import ApplyError, BarrierError, ConflictError, PathError, as_path_error
-from .._core.layout import FOLDER, backups_of, parse_stamp
-from .._core.names import ROOT, Name, ancestors, folders_above, join, leaf, parent, parse_name
+from .._core.layout import BACKUPS_APART, FOLDER, backups_of, parse_stamp
+from .._core.names import (
+    RESERVED,
+    ROOT,
+    STATE,
+    Name,
+    ancestors,
+    folders_above,
+    join,
+    leaf,
+    parent,
+    parse_name,
+)
 from .._core.states import ABSENT, Absent, DirState, FileState, LinkState, OtherState, State
-from .._disk.homes import mount_of
+from .._disk.homes import mount_of, shown
 from .._disk.locations import Root
-from .._disk.roots import is_there
+from .._disk.roots import is_there, open_spot
 from .._disk.tree import Tree
+from .known import find as find_state
 from .known import opened
 from .session import Session
 
@@ -31,6 +44,7 @@ __all__ = [
     "BackupKind",
     "find",
     "find_backups",
+    "inner",
     "list_backups",
     "parse_age",
     "purge",
@@ -54,7 +68,7 @@ class Backup(msgspec.Struct, frozen=True, gc=False):
     """One file, link or empty directory in a backup area.
 
     Attributes:
-        where: Its path now, relative to the root.
+        where: Its path now, relative to the root; absolute if it is in a state folder elsewhere.
         name: The path that it had, relative to the root.
         stamp: The time at which it was moved, as the name of the folder that holds it.
         time_ns: That time in nanoseconds since 1970, in whole seconds.
@@ -63,7 +77,7 @@ class Backup(msgspec.Struct, frozen=True, gc=False):
         size: In bytes; of a link, the length of its target.
     """
 
-    where: Name
+    where: str
     name: Name
     stamp: str
     time_ns: int
@@ -77,10 +91,15 @@ def list_backups(root: Root) -> list[Backup]:
     Raises:
         RootError: The root can't be read.
     """
-    if not is_there(str(root)):
+    if is_there(str(root)):
+        with opened(root) as tree:
+            return find_backups(tree)
+    spot = find_state(root).spot
+    if spot.name == RESERVED or not is_there(spot.path):
         return []
-    with opened(root) as tree:
-        return find_backups(tree)
+    with contextlib.closing(Tree(open_spot(spot), spot.path)) as tree:
+        tree.take_state(os.dup(tree.fd), spot.path)
+        return sorted(_backups_in(tree, BACKUPS_APART, ROOT), key=_age_and_name)
 
 
 def find_backups(tree: Tree) -> list[Backup]:
@@ -88,7 +107,9 @@ def find_backups(tree: Tree) -> list[Backup]:
 
     A whole directory shows as the entries in it; a mount point in it is not entered.
     """
-    found = [backup for home in _homes(tree) for backup in _backups_of(tree, home)]
+    areas = [(backups_of(home), home) for home in _homes(tree)]
+    areas += [(BACKUPS_APART, ROOT)] if tree.is_apart else []
+    found = [backup for area, home in areas for backup in _backups_in(tree, area, home)]
     return sorted(found, key=_age_and_name)
 
 
@@ -117,16 +138,16 @@ def _is_elsewhere(tree: Tree, folder: Name) -> bool:
         return False
 
 
-def _backups_of(tree: Tree, home: Name) -> Iterator[Backup]:
-    """Yields the backups of one home; a folder whose name is no time is not ours."""
-    for moment in _entries(tree.names_in, backups_of(home)):
+def _backups_in(tree: Tree, area: Name, home: Name) -> Iterator[Backup]:
+    """Yields the backups of a home in an area; a folder whose name is no time is not ours."""
+    for moment in _entries(tree.names_in, area):
         stamp = leaf(moment)
         seconds = parse_stamp(stamp)
         if seconds is not None:
             # A home may be a mirror itself, whose own backups have shorter names.
             for where, state in _leaves(tree, join(moment, home) if home else moment):
                 name = Name(where[len(moment) + 1 :])
-                yield Backup(where, name, stamp, seconds * _NS, *_kind_and_size(state))
+                yield Backup(shown(tree, where), name, stamp, seconds * _NS, *_kind_and_size(state))
 
 
 def _leaves(tree: Tree, top: Name) -> Iterator[tuple[Name, State]]:
@@ -165,7 +186,13 @@ def _kind_and_size(state: State) -> tuple[BackupKind, int]:
     return _KINDS.get(type(state), "other"), getattr(state, "size", 0)
 
 
-def _age_and_name(backup: Backup) -> tuple[int, int, Name, Name]:
+def inner(backup: Backup) -> Name:
+    """Returns the path of a backup as a :class:`Tree` knows it."""
+    is_apart = backup.where.startswith("/")
+    return Name(f"{BACKUPS_APART}/{backup.stamp}/{backup.name}" if is_apart else backup.where)
+
+
+def _age_and_name(backup: Backup) -> tuple[int, int, Name, str]:
     """Returns a key to sort by: within a second the number of the stamp tells which is older."""
     number = int(backup.stamp.partition(".")[2] or 0)
     return backup.time_ns, number, backup.name, backup.where
@@ -219,7 +246,8 @@ def restore(tree: Tree, backup: Backup, to: Name) -> None:
         PathError: The backup can't be moved there, and stays.
     """
     parse_name(to)
-    if tree.look(backup.where).state is ABSENT:
+    where = inner(backup)
+    if tree.look(where).state is ABSENT:
         problem = f"its backup {backup.where!r} is gone"
         raise PathError(to, "restore", problem, "list the backups again")
     made: list[Name] = []
@@ -227,12 +255,12 @@ def restore(tree: Tree, backup: Backup, to: Name) -> None:
         for folder in ancestors(to):
             if tree.make_folder(folder):
                 made.append(folder)  # noqa: PERF401  # Of a part, if one of them fails.
-        tree.move(backup.where, to)
+        tree.move(where, to)
     except OSError as error:
         for folder in reversed(made):
             _remove_if_empty(tree, folder)
         raise _refusal(tree, backup, to, error) from error
-    _remove_emptied(tree, [backup.where])
+    _remove_emptied(tree, [where])
     _barrier(tree, backup, to)
 
 
@@ -262,7 +290,7 @@ def _barrier(tree: Tree, backup: Backup, to: Name) -> None:
     """Waits for the disk; where it is synced folder by folder, the new name is first."""
     try:
         # The bytes were not written by us, and lie where they lay.
-        tree.sync([tree.folder(parent(to))], changed=(to, backup.where))
+        tree.sync([tree.folder(parent(to))], changed=(to, inner(backup)))
     except OSError as error:
         problem = f"{to!r} was restored, but syncing failed: {error.strerror}"
         hint = "check the disk and the kernel's log"
@@ -294,7 +322,7 @@ def purge(tree: Tree, backups: Iterable[Backup]) -> tuple[int, int]:
                 gone.append(backup)
         except (PathError, OSError) as error:
             errors.append(as_path_error(backup.where, "purge", error))
-    _remove_emptied(tree, [backup.where for backup in gone])
+    _remove_emptied(tree, map(inner, gone))
     if errors:
         raise ApplyError(tree.path, errors)
     return len(gone), sum(backup.size for backup in gone)
@@ -302,15 +330,16 @@ def purge(tree: Tree, backups: Iterable[Backup]) -> tuple[int, int]:
 
 def _purge_one(tree: Tree, backup: Backup) -> bool:
     """Removes one backup; returns False if it is gone already."""
-    state = tree.look(backup.where).state
+    where = inner(backup)
+    state = tree.look(where).state
     if state is ABSENT:
         return False
     if _kind_and_size(state) != (backup.kind, backup.size):
         problem = "it changed since it was listed"
         raise PathError(backup.where, "purge", problem, "list the backups again")
     if backup.kind != "dir":
-        tree.remove_file(backup.where)
-    elif not tree.remove_folder(backup.where):
+        tree.remove_file(where)
+    elif not tree.remove_folder(where):
         hint = "is it a mount point, or closed to this user?"
         raise PathError(backup.where, "purge", "there is something in it", hint)
     return True
@@ -319,7 +348,7 @@ def _purge_one(tree: Tree, backup: Backup) -> bool:
 def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:
     """Removes the folders above paths, up to our own, as far as they are empty."""
     for folder in sorted(folders_above(removed), key=lambda name: name.count("/"), reverse=True):
-        if FOLDER in folder.split("/"):
+        if FOLDER in folder.split("/") and folder != STATE:
             _remove_if_empty(tree, folder)
 
 

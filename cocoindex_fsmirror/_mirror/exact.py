@@ -16,7 +16,7 @@ from .._core.layout import FOLDER, LEDGER, NOTE
 from .._core.names import ROOT, Name, folders_above, join, leaf, parent
 from .._core.states import ABSENT
 from .._disk.dress import dress_folder
-from .._disk.homes import back_up, stamp_now
+from .._disk.homes import back_up, shown, stamp_now
 from .._disk.locations import Location, Root, is_state_folder
 from .._disk.roots import is_there, read_mark
 from .._disk.tree import NOT_THERE, Tree
@@ -136,7 +136,8 @@ def sweep(tree: Tree, ledger: Ledger, besides: Known = lambda _name, _is_folder:
             dress_folder(tree, row.name, row.attributes)
     if not outcome.backed_up:
         return outcome
-    areas = {where.partition(f"/{stamp}")[0] for where in outcome.backed_up.values()}
+    paths = (shown(tree, where) for where in outcome.backed_up.values())
+    areas = {path.partition(f"/{stamp}")[0] for path in paths}
     where = ", ".join(repr(f"{area}/{stamp}") for area in sorted(areas))  # Each mount has its own.
     moved = counted(len(outcome.backed_up), "foreign file was", "foreign files were")
     _log.warning("%s: %s moved to %s", tree.path, moved, where)

@@ -68,10 +68,10 @@ def find(root: Root) -> Found:
     others = [spot for spot in _formers(location, mark) if spot != goal and has_ledger(spot)]
     if has_ledger(goal):
         # As long as the old ledger is there, a move was cut off, and it counts.
-        move = _move_to(goal) if others else ""
-        counts = next((spot for spot in others if move and _move_from(spot) == move), None)
-        if counts is None and mark and location.at(mark).spot in others:
-            counts = location.at(mark).spot  # The one at the goal is of another time.
+        counts = next((spot for spot in others if _is_cut_off(spot, goal)), None)
+        marked = location.at(mark).spot if mark else goal
+        if counts is None and marked in others and not _is_cut_off(goal, marked):
+            counts = marked  # The one at the goal is of another time.
         return Found(counts or goal, goal)
     if location.state and (moved := _moved(location)) is not None:
         return moved
@@ -86,6 +86,12 @@ def _formers(location: Location, mark: str) -> list[Spot]:
     """Lists the places where a state folder may be so far."""
     told = dict.fromkeys((mark, *(location.former or ()), "", read_note(location.root)))
     return [location.at(each).spot for each in told]
+
+
+def _is_cut_off(origin: Spot, spot: Spot) -> bool:
+    """True if a move from one state folder to another one did not end."""
+    move = _move_to(spot)
+    return bool(move) and _move_from(origin) == move
 
 
 def _move_to(spot: Spot) -> str:

@@ -74,7 +74,7 @@ class Mirror(Writer):
         state: The state directory: ledger and copies are kept in a folder of it that is named
             after the root, instead of in the root, and move there from the root. The root itself
             stands for that. By default they are where a mark or a note in the root tells, or in
-            the root.
+            the root. Backups go there too, unless it is on another file system.
         state_note: True to leave a note in the root that tells where the state directory is, for
             file systems without extended attributes.
         patience: The longest time to wait for another writer, in seconds.

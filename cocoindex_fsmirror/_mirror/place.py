@@ -24,7 +24,7 @@ from .._core.plan import ClearFolder, Keep, Put, Remove, judge_bytes
 from .._core.rows import Row
 from .._core.states import ABSENT, Actual, Kind, OtherState, is_older
 from .._disk.dress import dress, dress_folder
-from .._disk.homes import back_up, stamp_now
+from .._disk.homes import back_up, shown, stamp_now
 from .._disk.staging import Slot, Staging
 from .._disk.tree import NOT_THERE, Tree
 from .ledger import Ledger
@@ -333,4 +333,6 @@ class Exits:
         except OSError as error:
             raise as_path_error(name, "back up", error) from error
         self._outcome.backed_up[name] = where
-        _log.warning("%s: foreign %r was moved to %r", self._tree.path, name, where)
+        _log.warning(
+            "%s: foreign %r was moved to %r", self._tree.path, name, shown(self._tree, where)
+        )

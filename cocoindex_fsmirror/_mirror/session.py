@@ -189,7 +189,7 @@ class Session:
         self.ledger = Ledger.open(path, tree.folder(STATE), root, wal=wal)
         check_alone(self.root, self.found, self.ledger)
         if self.found.spot == self.found.goal:
-            if (origin := end_move(self.ledger)) is not None:
+            if (origin := end_move(tree, self.ledger)) is not None:
                 self.found = self.found._replace(spot=origin)
                 enter_state(tree, origin)
                 return self._open_ledger(tree)
@@ -237,7 +237,7 @@ def _prepared(tree: Tree, location: Location) -> Found:
         raise RootError(tree.path, "is on a read-only file system", "remount it writable")
     found = find(location)
     if found.is_apart:
-        tree.take_state(make_spot(found.spot))
+        tree.take_state(make_spot(found.spot), found.spot.path)
         read_abilities(tree)
     try:
         if not found.is_apart:

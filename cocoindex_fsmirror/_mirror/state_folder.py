@@ -18,6 +18,7 @@ from typing import Final
 from .._core.errors import CorruptLedgerError, FsMirrorError, LedgerError
 from .._core.layout import (
     ABILITIES,
+    BACKUPS_APART,
     COPIES,
     COPIES_FILES,
     FOLDER,
@@ -32,15 +33,16 @@ from .._core.layout import (
     RESERVE,
     STAGING,
     corrupt_ledger,
+    parse_stamp,
 )
 from .._core.names import RESERVED, ROOT, STATE, Name, join, leaf
 from .._core.text import external
 from .._disk.calls import closing, open_file, replace, sync_folder
 from .._disk.copies import share_file
-from .._disk.homes import enter_root, stamp_now
+from .._disk.homes import enter_root, keep_entry, stamp_now
 from .._disk.locations import Location
 from .._disk.ours import Spot, check_ours
-from .._disk.roots import hold, make_spot, open_spot, remove_spot
+from .._disk.roots import hold, make_spot, open_spot, remove_spot, set_mark
 from .._disk.tree import Tree
 from .database import GIVEN, connected, origin_of, translated
 from .known import Found, has_ledger, is_origin
@@ -94,6 +96,8 @@ def move(
         enter_state(tree, found.goal)
         if tree.is_apart:
             tell_state(tree, location)  # From here on the note may count.
+        set_mark(tree, location.state)
+        tree.sync()
         source.remove_file(_at(LEDGER))
         sync_folder(source.fd)  # It must not come back once the new one is used.
     _log.info("%s: its state was moved from %s to %s", tree.path, *(each.path for each in found))
@@ -178,8 +182,12 @@ def _copy_copies(source: Tree, target: Tree, ledger: Ledger) -> None:
         share_file(source, target, name)
 
 
-def end_move(ledger: Ledger) -> Spot | None:
+def end_move(tree: Tree, ledger: Ledger) -> Spot | None:
     """Empties the folder from which the state folder was moved, if that is not done.
+
+    Args:
+        tree: The root, with its new state folder.
+        ledger: The ledger in that.
 
     Returns:
         The place of that folder, if it still has a ledger: this one does not count yet.
@@ -196,6 +204,8 @@ def end_move(ledger: Ledger) -> Spot | None:
                 check_ours(old.fd, path, RELIED_ON)
                 for name in filter(_is_aside, old.names_in(ROOT)):
                     old.remove_file(name)
+                if spot.name != RESERVED:  # Those in a root are found there.
+                    _move_backups(old, tree)
                 remove_state(old, ROOT)
                 old.sync()
             remove_spot(spot)
@@ -208,9 +218,24 @@ def end_move(ledger: Ledger) -> Spot | None:
     return None
 
 
+def _move_backups(old: Tree, tree: Tree) -> None:
+    """Moves the backups of a former state folder to the new one, or else to the root."""
+    area = Name(leaf(BACKUPS_APART))
+    for moment in entries(old, area):
+        stamp = leaf(moment).partition(".")[0]
+        for name in entries(old, moment) if parse_stamp(stamp) is not None else ():
+            base = Name(leaf(name))
+            keep_entry(tree, (base, old.folder(moment)), ROOT, stamp, base)
+        old.remove_folder(moment)
+    old.remove_folder(area)
+
+
 def enter_state(tree: Tree, spot: Spot) -> None:
     """Makes a tree use a state folder that is there."""
-    tree.take_state(None if spot.name == RESERVED else open_spot(spot))
+    if spot.name == RESERVED:
+        tree.take_state(None)
+    else:
+        tree.take_state(open_spot(spot), spot.path)
 
 
 def remove_state(tree: Tree, at: Name) -> bool:
@@ -259,6 +284,7 @@ def tell_state(tree: Tree, location: Location) -> None:
     enter_root(tree)
     tree.remove_file(NEW_NOTE)
     tree.make_file(NEW_NOTE, content)
+    tree.sync(files=[NEW_NOTE])  # No power cut may leave an empty note.
     tree.rename(NEW_NOTE, NOTE, replace)
 
 

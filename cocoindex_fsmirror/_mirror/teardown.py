@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from msgspec.structs import replace
 
 from .._core.errors import ApplyError, CorruptLedgerError
-from .._core.layout import FOLDER, NEW_NOTE, NOTE, STAGING, backups_of
+from .._core.layout import BACKUPS_APART, FOLDER, NEW_NOTE, NOTE, STAGING, backups_of
 from .._core.names import ROOT, STATE
 from .._core.owners import NOBODY, Declarer, Epoch
 from .._core.rows import Displaced, Row
@@ -189,19 +189,21 @@ def _remove_our_folder(session: Session, tree: Tree, ledger: Ledger) -> None:
 
 def _empty_our_folder(tree: Tree, made: object, found: Found) -> None:
     """Removes what is in our folder, then itself, and then the folders made for the root."""
-    for inner in (STAGING, backups_of(ROOT)):
+    for inner in (STAGING, backups_of(ROOT), BACKUPS_APART):
         tree.remove_folder(inner)
     is_empty = remove_state(tree, STATE)
-    if is_empty and found.is_apart:
-        remove_spot(found.spot)
+    if found.is_apart:
+        if is_empty:
+            remove_spot(found.spot)
         for name in (NOTE, NEW_NOTE):
             tree.remove_file(name)
         set_mark(tree, "")
         leave_root(tree)
     elif is_empty:
         tree.remove_folder(FOLDER)
-    if not is_empty or tree.stat(FOLDER) is not None:
-        stays = FOLDER if is_empty else found.spot.path
+    is_left = tree.stat(FOLDER) is not None
+    if is_left or not is_empty:
+        stays = FOLDER if is_left else found.spot.path
         _log.info("%s: %s stays, since it holds backups or other files", tree.path, stays)
-    elif isinstance(made, int):
+    if isinstance(made, int) and not is_left:
         remove_root(tree.path, made)

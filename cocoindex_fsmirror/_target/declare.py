@@ -139,7 +139,8 @@ async def mount_dir_target(
             update may remove as many again. Dropping the directory is not limited.
         state: A directory for ledger and copies, outside of this one: they are kept in a folder
             of it that is named after this one, and move there, or back if it is no longer
-            given. By default they are in ``.fsmirror/``. Backups stay there in any case.
+            given. By default they are in ``.fsmirror/``. Backups go there too, unless it is on
+            another file system.
         state_note: True to leave a note in ``.fsmirror/`` that tells where ``state`` is, by which
             commands find it on file systems without extended attributes.
 

@@ -38,7 +38,7 @@ def healer(flow: Flow, state: Path) -> Iterator[Follower]:
         yield started
 
 
-def test_each_change_is_undone(flow: Flow, healer: Follower) -> None:
+def test_each_change_is_undone(flow: Flow, healer: Follower, state: Path) -> None:
     (flow.root / "d" / "b").write_bytes(b"edited")
     figures = healer.run()
     assert (figures["healed"], figures["backed_up"]) == (["d/b"], ["d/b"])
@@ -48,7 +48,7 @@ def test_each_change_is_undone(flow: Flow, healer: Follower) -> None:
     shutil.rmtree(flow.root / "d" / "deep")
     assert healer.run()["healed"] == ["d/deep/c"]
     assert contents(flow.tree) == FILES
-    assert backups(flow.root) == [b"edited"]
+    assert backups(flow.root, state) == [b"edited"]
     flow.update()
     assert ran == []
 

@@ -148,14 +148,29 @@ def test_drop_leaves_nothing(apart: Path, state: Path, is_gone: bool) -> None:
     assert folders(state) == []
 
 
-def test_backups_are_restored(source: Path, apart: Path, state: Path) -> None:
+def test_backups_are_in_the_state_directory(source: Path, apart: Path, state: Path) -> None:
     (apart / "a").write_bytes(b"edited")
     run("sync", source, apart, "--state", state)
-    found = told("backups", "list", apart, "--state", state)["backups"]
-    assert [each["path"] for each in found] == ["a"]
-    run("backups", "restore", apart, "a", "--to", "b", "--state", state)
+    (found,) = told("backups", "list", apart, "--state", state)["backups"]
+    assert (found["path"], Path(found["where"]).read_bytes()) == ("a", b"edited")
+    assert state in Path(found["where"]).parents
+    shown = run("backups", "diff", apart, "a", "--state", state)
+    assert (shown.exit_code, "-edited" in shown.stdout) == (1, True)
+    run("backups", "restore", apart, found["where"], "--to", "b", "--state", state)
     assert (apart / "b").read_bytes() == b"edited"
     assert sorted(os.listdir(apart)) == ["a", "b", "d", "link"]
+    assert told("backups", "list", apart, "--state", state)["backups"] == []
+
+
+def test_backups_of_a_dropped_mirror_are_restored(source: Path, apart: Path, state: Path) -> None:
+    (apart / "a").write_bytes(b"edited")
+    run("sync", source, apart, "--state", state)
+    assert str(state) in run("drop", apart, "--state", state, "--yes").stdout
+    assert not apart.exists()
+    assert run("backups", "restore", apart, "a", "--state", state).exit_code == 0
+    assert (apart / "a").read_bytes() == b"edited"
+    assert os.listdir(apart) == ["a"]
+    assert folders(state) == []
 
 
 @pytest.mark.parametrize("place", ["dst/state", "src/state", "src"])

@@ -100,16 +100,7 @@ class Disk:
 
     def restart(self) -> None:
         """Mounts the remains of the file system again."""
-        until = time.monotonic() + 10
-        while True:
-            try:
-                run("umount", str(self.at))
-            except OSError:  # An engine closes its database a moment after its last update.
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.05)
-            else:
-                break
+        unmount(self.at)
         if self._cut.how == "copy":
             self._copy.replace(self._image)
         self._mount()
@@ -177,11 +168,17 @@ def unmount(at: Path) -> None:
     # os.path.ismount fails on a disk that was shut down.
     if f" {at} " not in Path("/proc/self/mounts").read_text():
         return
-    try:
-        run("umount", str(at))
-    except OSError:
-        run("umount", "-l", str(at))
-        raise
+    until = time.monotonic() + 10
+    while True:
+        try:
+            run("umount", str(at))
+        except OSError:  # An engine closes its database a moment after its last update.
+            if time.monotonic() > until:
+                run("umount", "-l", str(at))
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def need(*commands: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.mirror.keeping import FILES, declare
 from tests.support import contents, snapshot
 
 NEW = FILES | {"a": b"new", "more": b"more"}
+BACKUPS = ("a", "d/b")
 MOVES = [("root", "state"), ("state", "root"), ("state", "second")]
 
 
@@ -24,17 +26,27 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
 
 
-def update(top: Path, place: str, files: dict[str, bytes] = FILES) -> None:
+def update(
+    top: Path, place: str, files: dict[str, bytes] = FILES, *, is_noted: bool = True
+) -> None:
     """Brings files to the disk."""
-    with Mirror(top / "root", state=top / place, state_note=True) as mirror:
+    with Mirror(top / "root", state=top / place, state_note=is_noted) as mirror:
         declare(mirror, files)
 
 
-def problems(top: Path, place: str, *, reverted: bool) -> list[str]:
+def begin(top: Path, place: str, *, is_noted: bool = True) -> None:
+    """Brings files to the disk; of two that somebody has edited, there are backups."""
+    update(top, place, is_noted=is_noted)
+    for name in BACKUPS:
+        (top / "root" / name).write_bytes(name.encode())
+    update(top, place, is_noted=is_noted)
+
+
+def problems(top: Path, place: str, *, reverted: bool, is_noted: bool = True) -> list[str]:
     """Moves on, or back, which leaves what was copied already; lists what is wrong then."""
     root, found = top / "root", []
     inodes = {name: (root / name).stat().st_ino for name in contents(snapshot(root))}
-    update(top, place)
+    update(top, place, is_noted=is_noted)
     if {name: (root / name).stat().st_ino for name in contents(snapshot(root))} != inodes:
         found.append("something was written anew")
     ledgers = [each.parent for each in top.rglob("ledger.sqlite3*")]
@@ -43,18 +55,21 @@ def problems(top: Path, place: str, *, reverted: bool) -> list[str]:
         found.append(f"ledgers in {ledgers}")
     for name in ("root/.fsmirror", "state", "second"):
         folder = top / name
-        kept = {".gitignore", "location"} if folder.name == ".fsmirror" else set()
+        kept = {".gitignore", "location", "backup"} if folder.name == ".fsmirror" else set()
         entries = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
         if not (folder in {at, at.parent} or entries <= kept or reverted):
             found.append(f"something is left in {name}: {[*folder.rglob('*')]}")
     shutil.rmtree(root / "d")
     (root / "large").unlink()
     with Mirror(root) as mirror:
+        backups = {each.name: (root / each.where).read_text() for each in mirror.backups()}
+        if backups != {name: name for name in BACKUPS}:
+            found.append(f"the backups are {mirror.backups()}")
         if mirror.heal().healed != ["d/b", "d/c", "large"]:
             found.append("not all was healed")
         if mirror.verify(content=True):
             found.append("something differs")
-    update(top, place, NEW)
+    update(top, place, NEW, is_noted=is_noted)
     if contents(snapshot(root)) != NEW:
         found.append("other files are there")
     return found
@@ -68,7 +83,7 @@ def test_state_that_moves_survives_a_death_at_any_step(
     wrong: dict[str, list[str]] = {}
     for step in itertools.count(1):
         top = tmp_path / "top"
-        update(top, before)
+        begin(top, before)
         name = die_at(step, lambda top=top: update(top, after))  # type: ignore[misc]
         if step % 2:
             with Mirror(top / "root") as mirror:  # Somebody looks meanwhile.
@@ -88,13 +103,14 @@ def test_state_that_moves_survives_a_death_at_any_step(
 def test_state_that_moves_survives_a_power_cut(before: str, after: str, disk: Disk) -> None:
     wrong: dict[str, list[str]] = {}
     for step in itertools.count(3, 9):
-        top = disk.at / f"top-{step}"
-        update(top, before)
+        top, is_noted = disk.at / f"top-{step}", step % 4 < 2  # Else a mark tells the place.
+        begin(top, before, is_noted=is_noted)
         disk.sync()
-        name = lose_power_at(step, disk, lambda top=top: update(top, after))  # type: ignore[misc]
+        move = partial(update, top, after, is_noted=is_noted)
+        name = lose_power_at(step, disk, move)
         reverted = name is not None and step % 2 == 0
         place = before if reverted else after
-        wrong[f"{step}, {name}"] = problems(top, place, reverted=reverted)
+        wrong[f"{step}, {name}"] = problems(top, place, reverted=reverted, is_noted=is_noted)
         if name is None:
             break
     assert len(wrong) > 4

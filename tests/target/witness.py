@@ -27,8 +27,8 @@ class Before:
         self._top = top
         self._everything = exact_state(top)
         self._roots = [root for root in roots if root.is_dir()]
-        self._users = {root: _bytes_in(root) & users for root in self._roots}
-        self._backups = {root: _backups_in(root) for root in self._roots}
+        self._users = {root: self._bytes_in(root) & users for root in self._roots}
+        self._backups = {root: self._backups_in(root) for root in self._roots}
         self._files = {root: contents(snapshot(root)) for root in self._roots}
 
     def files_in(self, root: Path) -> frozenset[tuple[str, bytes]]:
@@ -48,16 +48,27 @@ class Before:
 
     def new_backups(self, root: Path) -> frozenset[tuple[str, bytes]]:
         """Returns the files that went to the backups of a root, by their names in it."""
-        found = _backups_in(root)
+        found = self._backups_in(root)
         return frozenset(
-            (name.split("/", 2)[2], content)
+            (name.split("/", 1)[1], content)
             for name, content in found - self._backups.get(root, frozenset())
         )
+
+    def _backups_in(self, root: Path) -> frozenset[tuple[str, bytes]]:
+        """Returns the backups of a root, in it and in state folders that are named after it."""
+        found = [root / OURS / "backup", *self._top.glob(f"**/{root.name}-*/backup")]
+        return frozenset(each for area in found for each in contents(snapshot(area)).items())
+
+    def _bytes_in(self, root: Path) -> set[bytes]:
+        """Returns the contents of all files of a root, also of backups."""
+        ours = contents(snapshot(root, ours=True)).values()
+        backups = {content for _, content in self._backups_in(root)}
+        return {*contents(snapshot(root)).values(), *ours} | backups
 
     def check_users(self, *, is_exact: bool) -> None:
         """Checks that all bytes of users are there, and in place where nobody wanted to be."""
         for root in self._roots:
-            assert self._users[root] <= _bytes_in(root), "bytes of a user are lost"
+            assert self._users[root] <= self._bytes_in(root), "bytes of a user are lost"
             for name, content in self._files[root].items():
                 if not is_exact and name in {"f", "d/f"} and content in self._users[root]:
                     assert (root / name).read_bytes() == content
@@ -91,14 +102,3 @@ class Before:
 def ours(name: str, version: int) -> bytes:
     """Returns the content of a version of a file; all have one size."""
     return f"{name} {version}".ljust(9).encode()
-
-
-def _backups_in(root: Path) -> frozenset[tuple[str, bytes]]:
-    """Returns the backups of a root."""
-    found = contents(snapshot(root, ours=True)).items()
-    return frozenset(each for each in found if each[0].startswith("backup/"))
-
-
-def _bytes_in(root: Path) -> set[bytes]:
-    """Returns the contents of all files in a root, also of backups."""
-    return {*contents(snapshot(root)).values(), *contents(snapshot(root, ours=True)).values()}
