@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._core.patterns import patterns
 from .._disk.calls import open_file
 
 if TYPE_CHECKING:
     import pathspec
 
-__all__ = ["Filter", "patterns"]
-
-
-def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
-    """Parses patterns of paths to leave out of a source, in the syntax of ``.gitignore``.
-
-    Raises:
-        ValueError: One can't be parsed; it is quoted.
-    """
-    import pathspec  # noqa: PLC0415  # Slow, and most sources are taken whole.
-
-    listed = list(lines)
-    for line in listed:
-        try:
-            pathspec.GitIgnoreSpec.from_lines([line])
-        except (ValueError, re.error) as error:
-            raise ValueError(f"the pattern {line!r} can't be parsed: {error}") from None
-    return pathspec.GitIgnoreSpec.from_lines(listed)
+__all__ = ["Filter"]
 
 
 class Filter(NamedTuple):

@@ -21,13 +21,13 @@ from .._core.errors import FsMirrorError, counted, readable
 from .._core.intents import Durability
 from .._core.names import Name
 from .._core.ownership import CopyPolicy
+from .._core.patterns import patterns
 from .._disk.locations import Location
 from .._disk.watch import Timing, Watching
 from .._mirror.drift import few_suspects
 from .._mirror.known import exists, find, located
 from .._mirror.outcome import is_full
 from .dry_run import dry_run as list_changes
-from .filters import patterns
 from .helper import collect_less_garbage, helped
 from .output import (
     ExitStatus,

@@ -30,7 +30,7 @@ from .._disk.staging import Staging, reserved
 from .._disk.tree import Tree
 from .brake import Brake
 from .copies import copied, keep_staged, set_policies
-from .exact import sweep
+from .exact import Known, sweep
 from .ledger import Ledger
 from .look import entries, is_folder, record, view_of
 from .outcome import Failures, Outcome, is_crossing, log_paths
@@ -302,7 +302,7 @@ def prepare(
     owner: Owner,
     drift: DriftReport,
     *,
-    exact: bool = False,
+    exact: Known | None = None,
     begins: bool = False,
     policies: Policies = NO_COPIES,
 ) -> Epoch:
@@ -316,8 +316,8 @@ def prepare(
         ledger: Its ledger.
         owner: The owner, with the epoch of its update.
         drift: The result of the look.
-        exact: True to move what is not managed to the backup area, if the owner is known and not
-            in doubt.
+        exact: Tells what stays when what is not managed is moved to the backup area, if the
+            owner is known and not in doubt; by default nothing is moved.
         begins: True if the epoch changes now, and not with the first batch.
         policies: By which what it declares is kept and healed.
 
@@ -350,8 +350,8 @@ def prepare(
         current = ledger.rows_named(row.name for row in drift.refreshed)
         ledger.commit((row for row in drift.refreshed if _is_current(row, current)), ())
     # Of a new owner, what it may adopt would be moved away, and of one in doubt its own.
-    if exact and known is not None and not (known.in_doubt or owner.in_doubt):
-        for failure in sweep(tree, ledger).failures:
+    if exact is not None and known is not None and not (known.in_doubt or owner.in_doubt):
+        for failure in sweep(tree, ledger, exact).failures:
             _log.warning("%s: %s", tree.path, failure)
     ledger.is_crowded = False  # There may be room again.
     set_policies(tree, ledger, owner.identity, {"": policies})

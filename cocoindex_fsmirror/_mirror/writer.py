@@ -20,6 +20,7 @@ from .._disk.tree import Tree
 from .batch import apply_intents, prepare
 from .brake import Brake
 from .copies import set_policies
+from .exact import Known
 from .heal import Healing, heal
 from .ledger import Ledger
 from .outcome import Outcome
@@ -88,7 +89,7 @@ class Writer:
         *,
         parents: bool = True,
         durable: bool = True,
-        exact: bool = False,
+        exact: Known | None = None,
         begins: bool = False,
         policies: Policies = NO_COPIES,
     ) -> Epoch:
@@ -99,8 +100,8 @@ class Writer:
             drift: The result of :meth:`observe`.
             parents: True to make missing folders above the root.
             durable: True if a root that was made has to survive a power cut.
-            exact: True to move what is not managed to the backup area, if the owner is known
-                and not in doubt.
+            exact: Tells what stays when what is not managed is moved to the backup area, if
+                the owner is known and not in doubt; by default nothing is moved.
             begins: True if the epoch changes now, and not with the first batch.
             policies: By which what it declares is kept and healed.
 

@@ -129,7 +129,9 @@ async def mount_dir_target(
         exact: True to move everything else in the directory to ``.fsmirror/backup/``
             now, except for other mirrors in it and what is mounted there. The first
             update of a new target moves nothing away, so that files which are already
-            right can be adopted; from the second on it does. Nor does one that finds the
+            right can be adopted; from the second on it does. A tuple of patterns means the
+            same, and leaves alone what matches one of them: ``(".git", "*.log", "cache/")``, in
+            the syntax of ``.gitignore``. Nor does one that finds the
             ledger or the engine's database put back from another time. Needs a look for drift
             (``verify``).
         max_delete: The number of files that this update may remove, or as a float their

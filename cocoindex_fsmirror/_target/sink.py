@@ -153,7 +153,7 @@ def _mount(context_provider: Any, action: Mount) -> None:
         update.drift or DriftReport(),
         parents=action.spec.create_parent_dirs,
         durable=place.options.durable,
-        exact=place.options.exact and update.drift is not None,
+        exact=place.options.spared if update.drift is not None else None,
         begins=update.memory is None,
         policies=place.options.policies,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import methodcaller
 from pathlib import Path
@@ -26,9 +26,11 @@ from .._core.intents import Durability
 from .._core.names import ROOT, Name
 from .._core.owners import NOBODY, Declarer, Epoch, fits
 from .._core.ownership import CopyPolicy, OnConflict, Policies
+from .._core.patterns import checked_patterns, matching
 from .._core.states import ABSENT, Content, Desired, FileState, digest_of
 from .._disk.locations import Location
 from .._mirror.brake import Brake, Limit, check_limit
+from .._mirror.exact import Known
 from .copies import Copies
 from .declarations import Declarations
 from .failures import Failures
@@ -73,7 +75,7 @@ class FileOptions(TargetOptions, total=False):
 class RootOptions(FileOptions, total=False):
     """Options of a directory target that has no other above it."""
 
-    exact: bool
+    exact: bool | Sequence[str]
     max_delete: float | None
 
 
@@ -84,7 +86,7 @@ class Options(msgspec.Struct, frozen=True, gc=False):
     verify: Verify = "stat"
     on_conflict: OnConflict = "backup"
     copies: CopyPolicy = "auto"
-    exact: bool = False
+    exact: bool | Sequence[str] = False
     max_delete: Limit | None = None
 
     def __post_init__(self) -> None:
@@ -94,10 +96,11 @@ class Options(msgspec.Struct, frozen=True, gc=False):
         check_choice("verify", self.verify, get_args(Verify))
         check_choice("on_conflict", self.on_conflict, get_args(OnConflict))
         check_choice("copies", self.copies, get_args(CopyPolicy))
-        check_choice("exact", self.exact, (False, True))
-        if self.exact and self.verify == "none":
+        if not isinstance(self.exact, bool):
+            checked_patterns("exact", self.exact)
+        if self.is_exact and self.verify == "none":
             # With the ledger lost all is foreign, and nobody would declare it again.
-            raise ValueError("exact=True needs verify='stat' or verify='content'")
+            raise ValueError("exact needs verify='stat' or verify='content'")
 
     def changed(self, given: Mapping[str, Any], *, is_root: bool = True) -> Self:
         """Returns these options with those that are given instead.
@@ -115,6 +118,18 @@ class Options(msgspec.Struct, frozen=True, gc=False):
             raise TypeError(f"there is no option {min(unknown)!r} here")
         changed = {name: value for name, value in given.items() if value is not None}
         return replace(self, **({} if is_root else _NESTED), **changed)
+
+    @property
+    def is_exact(self) -> bool:
+        """True if what is not managed is moved to the backup area."""
+        return self.exact is not False
+
+    @property
+    def spared(self) -> Known | None:
+        """Tells what an exact directory leaves alone; ``None`` if it is not exact."""
+        if not self.is_exact:
+            return None
+        return matching(() if isinstance(self.exact, bool) else self.exact)
 
     @property
     def durable(self) -> bool:

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
+from cocoindex_fsmirror._disk import roots
+from cocoindex_fsmirror._disk.tree import Tree
+from cocoindex_fsmirror._mirror import session, state_folder
 from tests.crash.disks import Disk
 from tests.crash.harness import die_at, leave_out_barriers, lose_power_at
 from tests.mirror.keeping import FILES, declare
@@ -40,6 +43,10 @@ def begin(top: Path, place: str, *, is_noted: bool = True) -> None:
     for name in BACKUPS:
         (top / "root" / name).write_bytes(name.encode())
     update(top, place, is_noted=is_noted)
+
+
+def _mark_nothing(_tree: Tree, _state: str) -> None:
+    """Stands for a file system without attributes."""
 
 
 def problems(top: Path, place: str, *, reverted: bool, is_noted: bool = True) -> list[str]:
@@ -82,15 +89,15 @@ def test_state_that_moves_survives_a_death_at_any_step(
     leave_out_barriers(monkeypatch)
     wrong: dict[str, list[str]] = {}
     for step in itertools.count(1):
-        top = tmp_path / "top"
-        begin(top, before)
-        name = die_at(step, lambda top=top: update(top, after))  # type: ignore[misc]
+        top, is_noted = tmp_path / "top", step % 4 < 2  # Else a mark tells the place.
+        begin(top, before, is_noted=is_noted)
+        name = die_at(step, partial(update, top, after, is_noted=is_noted))
         if step % 2:
             with Mirror(top / "root") as mirror:  # Somebody looks meanwhile.
                 assert mirror.verify() == []
         reverted = name is not None and step % 3 == 0
         place = before if reverted else after
-        wrong[f"{step}, {name}"] = problems(top, place, reverted=reverted)
+        wrong[f"{step}, {name}"] = problems(top, place, reverted=reverted, is_noted=is_noted)
         shutil.rmtree(top)
         if name is None:
             break
@@ -100,10 +107,15 @@ def test_state_that_moves_survives_a_death_at_any_step(
 
 @pytest.mark.root
 @pytest.mark.parametrize(("before", "after"), MOVES)
-def test_state_that_moves_survives_a_power_cut(before: str, after: str, disk: Disk) -> None:
+def test_state_that_moves_survives_a_power_cut(
+    before: str, after: str, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_mark = roots.set_mark
     wrong: dict[str, list[str]] = {}
     for step in itertools.count(3, 9):
         top, is_noted = disk.at / f"top-{step}", step % 4 < 2  # Else a mark tells the place.
+        for module in (session, state_folder):
+            monkeypatch.setattr(module, "set_mark", _mark_nothing if is_noted else set_mark)
         begin(top, before, is_noted=is_noted)
         disk.sync()
         move = partial(update, top, after, is_noted=is_noted)

@@ -251,15 +251,20 @@ def test_folder_that_can_not_be_listed_stays_and_is_named(
 # At an update
 
 
+def all_of_it(_name: Name, _is_folder: bool) -> bool:
+    """Spares nothing."""
+    return False
+
+
 def test_owner_sweeps_from_its_second_update_on(mirror: Mirror, root: Path) -> None:
     (root / "same").write_bytes(b"1")
     (root / "theirs").write_bytes(b"2")
     inode = (root / "same").lstat().st_ino
-    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=all_of_it)
     assert mirror.apply([write("same", b"1")]).adopted == ["same"]
     assert snapshot(root) == {"same": b"1", "theirs": b"2"}
     assert backups(root) == []
-    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=all_of_it)
     assert snapshot(root) == {"same": b"1"}
     assert (root / "same").lstat().st_ino == inode
     assert backups(root) == [b"2"]
@@ -268,14 +273,14 @@ def test_owner_sweeps_from_its_second_update_on(mirror: Mirror, root: Path) -> N
 def test_update_that_can_not_sweep_a_path_logs_it(
     mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=all_of_it)
     (root / "theirs").write_bytes(b"2")
 
     def back_up(*_: object) -> Name:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(exact, "back_up", back_up)
-    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=all_of_it)
     problem = "Operation not permitted (it is not managed, and stays where it is)"
     assert caplog.messages == [f"{mirror.root}: move away 'theirs': {problem}"]
 
@@ -284,17 +289,17 @@ def test_new_owner_in_a_mirror_of_others_sweeps_nothing(mirror: Mirror, root: Pa
     mirror.prepare(Owner("another"), DriftReport())
     mirror.apply([write("a", b"1", owner="another")])
     (root / "theirs").write_bytes(b"2")
-    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=all_of_it)
     assert snapshot(root) == {"a": b"1", "theirs": b"2"}
 
 
 def test_owner_of_a_lost_ledger_sweeps_nothing(mirror: Mirror, root: Path) -> None:
-    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=all_of_it)
     mirror.apply([write("a", b"1")])
     mirror.close()
     for path in (root / ".fsmirror").glob("ledger*"):
         path.unlink()
-    mirror.prepare(Owner(OWNER), DriftReport(), exact=True)
+    mirror.prepare(Owner(OWNER), DriftReport(), exact=all_of_it)
     assert snapshot(root) == {"a": b"1"}
 
 

@@ -288,6 +288,32 @@ def test_foreign_files_are_moved_when_an_exact_directory_is_mounted(
     assert backups(flow.root) == [b"edited", b"more", b"tampered", b"theirs"]
 
 
+@MAINS
+def test_exact_directory_leaves_alone_what_its_patterns_protect(
+    make_flow: MakeFlow, main: object
+) -> None:
+    flow = make_flow(main)
+    flow.options = {"exact": [".git", "*.log", "!gone.log", "/cache/"]}
+    flow.files = {"a": b"1", "mine.log": b"2"}
+    flow.update()
+    protected = {
+        name: name.encode()
+        for name in (".git/config", "d/x.log", "cache/deep/theirs", "new/x.log", "sub/.git/head")
+    }
+    foreign = {name: name.encode() for name in ("gone.log", "new/theirs", "sub/cache/theirs")}
+    for name, content in {**protected, **foreign}.items():
+        (flow.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (flow.root / name).write_bytes(content)
+    del flow.files["mine.log"]  # Patterns protect what is foreign only.
+    flow.update()
+    assert contents(flow.tree) == {**flow.files, **protected}
+    assert backups(flow.root) == sorted(foreign.values())
+    flow.options = {"exact": True}
+    flow.update()
+    assert contents(flow.tree) == flow.files
+    assert backups(flow.root) == sorted([*foreign.values(), *protected.values()])
+
+
 def test_lost_ledger_does_not_rewrite_everything(make_flow: MakeFlow) -> None:
     flow = make_flow(memoized)
     flow.options = {"exact": True}
@@ -304,8 +330,9 @@ def test_lost_ledger_does_not_rewrite_everything(make_flow: MakeFlow) -> None:
 
 
 def test_exact_is_refused_without_a_look(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="exact=True needs verify"):
-        fsmirror.dir_target(tmp_path, exact=True, verify="none")
+    for exact in (True, (), ["*.log"]):
+        with pytest.raises(ValueError, match="exact needs verify"):
+            fsmirror.dir_target(tmp_path, exact=exact, verify="none")
 
 
 def test_folder_that_is_announced_counts_as_no_file(mirror: fsmirror.Mirror, root: Path) -> None:

@@ -110,9 +110,24 @@ def test_an_unknown_value_is_refused_with_the_known_ones(
     assert f"{option}='sometimes' is none of" in flow.attempt()
 
 
-def test_boolean_option_refuses_text(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="exact='no' is none of False, True"):
-        fsmirror.dir_target(tmp_path, exact="no")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("no", r"exact takes patterns as a tuple, not str; write \('no',\)"),
+        (1, "neither True nor False, nor a tuple of patterns: 1"),
+        ([b"*.log"], "nor a tuple of patterns"),
+        ({"*.log"}, "nor a tuple of patterns"),
+    ],
+    ids=repr,
+)
+def test_exact_refuses_what_is_no_patterns(tmp_path: Path, value: Any, problem: str) -> None:
+    with pytest.raises(TypeError, match=problem):
+        fsmirror.dir_target(tmp_path, exact=value)
+
+
+def test_exact_refuses_a_pattern_that_can_not_be_parsed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the pattern '!' can't be parsed"):
+        fsmirror.dir_target(tmp_path, exact=["*.log", "!"])
 
 
 @pytest.mark.parametrize(
