@@ -150,7 +150,7 @@ def test_core_imports_neither_disk_nor_clock_nor_engine(module: str) -> None:
         ("cocoindex", {"_target"}),
         ("click", {"_command"}),
         ("rich", {"_command"}),
-        ("pathspec", {"_command"}),
+        ("pathspec", {"_core"}),
         ("watchdog", set()),
         ("sqlite3", {"_mirror"}),
         ("fcntl", {"_disk"}),

@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from .._core.ages import parse_age
 from .._core.errors import counted, readable
 from .._core.names import Name, parse_name
 from .._core.states import ABSENT, FileState, LinkState
@@ -18,7 +19,8 @@ from .._core.text import encoded
 from .._disk.copies import read_file
 from .._disk.locations import Root
 from .._disk.tree import Tree
-from .._mirror.backups import Backup, find, inner, list_backups, parse_age, purge_before
+from .._mirror.backups import Backup, find, inner, list_backups
+from .._mirror.backups import purge as purge_backups
 from .._mirror.backups import restore as restore_backup
 from .._mirror.known import exists, mirrored, opened
 from .._mirror.session import Session, held
@@ -183,7 +185,9 @@ def _age(text: str) -> int:
 def purge(root: Root, older_than: int) -> Report:
     """Remove old backups for good."""
     with _visited(root) as session:
-        removed, size = purge_before(session, time.time_ns() - older_than)
+        before_ns = time.time_ns() - older_than
+        old = [backup for backup in list_backups(root) if backup.time_ns < before_ns]
+        removed, size = session.run(lambda tree, _ledger: purge_backups(tree, old))
     line = f"{printable(str(root))}: {counted(removed, 'backup')} purged, {readable(size)}"
     return Report({"root": str(root), "purged": removed, "bytes": size}, [line])
 

@@ -11,6 +11,7 @@ from .._core.attributes import UNASKED, Attributes
 from .._core.intents import Intent
 from .._core.names import Name
 from .._core.owners import SYNC_OWNER
+from .._core.ownership import Verdict
 from .._core.plan import Plan, View
 from .._core.planner import make_plan
 from .._core.states import FileState, Kind
@@ -86,6 +87,7 @@ def _all_changes(options: Options, found: Survey) -> Iterator[Change]:
         read=options.checksum,
         source=found.tree,
         protects=protects,
+        on_removal="save" if options.backup_deleted else None,
     )
     for batch in compared.batches(found.declared()):
         plan = _planned(root, batch, swept, read=options.checksum)
@@ -121,7 +123,10 @@ def _changes(plan: Plan, drifted: set[Name]) -> Iterator[Change]:
             yield Change("adopt" if step.adopts else "update", step.row.name + slash)
         # Else only the ledger would change.
     for gone in (*plan.clear, *plan.remove):
-        yield Change("back up" if gone.keep_copy else "delete", gone.name)
+        if gone.keep_copy:
+            yield Change("back up", gone.name)
+        if not gone.keep_copy or gone.verdict is Verdict.OURS:
+            yield Change("delete", gone.name)
     for name, on_behalf in plan.clear_folders:
         if name != on_behalf:
             yield Change("delete", f"{name}/")

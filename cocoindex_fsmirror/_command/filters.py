@@ -11,7 +11,7 @@ from .._core.patterns import patterns
 from .._disk.calls import open_file
 
 if TYPE_CHECKING:
-    import pathspec
+    from .._core.patterns import Patterns
 
 __all__ = ["Filter"]
 
@@ -27,11 +27,11 @@ class Filter(NamedTuple):
         inner: The patterns of the files in a folder and those above it, each with its folder.
     """
 
-    excluded: pathspec.GitIgnoreSpec | None
+    excluded: Patterns | None
     gitignore: bool
     max_size: int | None = None
     protects: bool = True
-    inner: tuple[tuple[str, pathspec.GitIgnoreSpec], ...] = ()
+    inner: tuple[tuple[str, Patterns], ...] = ()
 
     def entered(self, fd: int, path: str) -> Filter:
         """Returns the filter for an open folder, with what its own ``.gitignore`` adds.

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from .._core.ages import ALL
 from .._core.errors import LedgerError, counted, readable
 from .._core.names import RESERVED, Name
 from .._core.owners import SYNC_OWNER, SYNC_SOURCE
@@ -19,6 +20,7 @@ from .._mirror.backups import list_backups
 from .._mirror.copies import size_of_copies
 from .._mirror.drift import Difference, differences, row_of
 from .._mirror.exact import foreign
+from .._mirror.expiry import kept_for
 from .._mirror.known import exists, known, located, mirrored, noted, opened
 from .._mirror.owners import OwnerFigures, owners
 from .._mirror.reader import Span, after
@@ -58,7 +60,7 @@ def status(root: Root) -> Report:
     """Show who mirrors DST, how much, and how many paths have drifted."""
     with mirrored(root) as ledger:
         _, files, folders, size, updated_ns, copied = ledger.figures()
-        restored = ledger.is_in_doubt
+        restored, kept = ledger.is_in_doubt, kept_for(ledger)
     found, backups, updated = _differences(root), len(list_backups(root)), utc(updated_ns)
     unread = sum(1 for each in found if each.how == "unread")
     drifted = len(found) - unread
@@ -73,6 +75,7 @@ def status(root: Root) -> Report:
         "drifted": drifted,
         "unread": unread,
         "backups": backups,
+        "keep_backups": kept,
         "copies": {"files": copied, "bytes": (copies := size_of_copies(root))},
         "orphans": orphans,
         "restored": restored,
@@ -86,6 +89,7 @@ def status(root: Root) -> Report:
         f"  drifted      {drifted:,}" + ("  (fsmirror verify lists them)" if drifted else ""),
         *([f"  unread       {unread:,}  (fsmirror verify lists them)"] if unread else ()),
         f"  backups      {backups:,}" + ("  (fsmirror backups lists them)" if backups else ""),
+        *([f"  kept for     {kept}"] if kept != ALL else ()),
     ]
     if copied:
         held = f"of {counted(copied, 'file')}, {readable(copies)}"

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TextIO, TypeVar, get_args
 
 import click
 
+from .._core.ages import checked_age
 from .._core.ownership import OnConflict
 from .._mirror.brake import Limit
 from .output import PathType
@@ -31,6 +32,14 @@ def _limit(text: str) -> Limit | Literal["usual"]:
 def _lines_in(_ctx: click.Context, _param: click.Parameter, files: Sequence[TextIO]) -> list[str]:
     """Reads all lines of some files."""
     return [line.rstrip("\r\n") for file in files for line in file]
+
+
+def _age(text: str) -> str:
+    """Checks an age, or ``all``."""
+    try:
+        return checked_age(text) if text else text
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _size(text: str) -> int:
@@ -81,6 +90,18 @@ _SHARED: Final[Sequence[Callable[[Any], Any]]] = (
     ),
     click.option(
         "--exact", is_flag=True, help="Move files that are not from SRC to the backup area."
+    ),
+    click.option(
+        "--backup-deleted",
+        is_flag=True,
+        help="Move files that are gone in SRC to the backup area, instead of removing them.",
+    ),
+    click.option(
+        "--keep-backups",
+        metavar="AGE",
+        type=_age,
+        default="",
+        help="From now on, each run removes older backups: 30d, 12h, 2w; all keeps them again.",
     ),
     click.option(
         "--checksum", is_flag=True, help="Read every file, whatever its size and time say."

@@ -46,7 +46,7 @@ from .filters import Filter
 from .telling import Failure
 
 if TYPE_CHECKING:
-    import pathspec
+    from .._core.patterns import Patterns
 
 __all__ = ["Entry", "Options", "Survey", "known_in", "protected_by", "survey"]
 
@@ -71,6 +71,9 @@ class Options(NamedTuple):
         copies: Of ``"all"`` contents a copy is kept in the mirror; with ``"auto"`` of none, since
             the source has them.
         max_size: The size of the largest file that is taken, in bytes; ``None`` for any.
+        backup_deleted: True to move what is gone in the source to the backup area, too.
+        keep_backups: The age up to which backups are kept, such as ``30d``, or ``all``; empty for
+            what the mirror was told before.
         delete_excluded: True to treat what is left out as gone, instead of leaving it alone.
         sibling: Another mirror of the source, with which contents are shared where the file system
             can; empty for none.
@@ -78,7 +81,7 @@ class Options(NamedTuple):
 
     source: str
     root: Root = ""
-    excluded: pathspec.GitIgnoreSpec | None = None
+    excluded: Patterns | None = None
     gitignore: bool = False
     durability: Durability = "batch"
     on_conflict: OnConflict = "backup"
@@ -87,6 +90,8 @@ class Options(NamedTuple):
     max_delete: Limit | Literal["usual"] = "usual"
     copies: CopyPolicy = "auto"
     max_size: int | None = None
+    backup_deleted: bool = False
+    keep_backups: str = ""
     delete_excluded: bool = False
     sibling: Root = ""
 

@@ -31,7 +31,9 @@ from .._mirror.batch import apply_intents, begin
 from .._mirror.comparison import Comparison, check_removals
 from .._mirror.drift import find_drift
 from .._mirror.exact import foreign, sweep
+from .._mirror.expiry import expire
 from .._mirror.known import noted
+from .._mirror.ledger import Ledger
 from .._mirror.outcome import Outcome, is_full
 from .._mirror.session import Session, held
 from .._mirror.sibling import opened_sibling
@@ -152,6 +154,7 @@ class Syncing:
             read=options.checksum,
             source=survey.tree,
             protects=protects,
+            on_removal="save" if options.backup_deleted else None,
         )
         failures: list[FsMirrorError] = []
         try:
@@ -169,7 +172,7 @@ class Syncing:
                 session.run(lambda _tree, _ledger: None)  # Recovers the batch that was cut off.
             raise
         self.lacks_room = any(map(is_full, failures))
-        session.run(lambda tree, _ledger: _dress_root(tree, survey.attributes))
+        session.run(self._finish)
         if is_bare:
             self.on_change("update", "./")
         self._conclude(failures)
@@ -193,6 +196,11 @@ class Syncing:
             )
         )
         return self._add(outcome)
+
+    def _finish(self, tree: Tree, ledger: Ledger) -> None:
+        """Dresses the root, and removes backups that are too old."""
+        _dress_root(tree, self._survey.attributes)
+        expire(tree, ledger, self.options.keep_backups)
 
     def _go_on(self, size: int) -> None:
         """Reports bytes as they are written, and stops after a Ctrl-C."""

@@ -27,8 +27,9 @@ __all__ = [
 
 OnConflict: TypeAlias = Literal["backup", "overwrite", "error"]
 """The policies for foreign bytes that a declaration can ask for."""
-Policy: TypeAlias = OnConflict | Literal["keep"]
-"""A policy for foreign bytes. ``keep`` (leave them, without an error) is for teardown only."""
+Policy: TypeAlias = OnConflict | Literal["keep", "save"]
+"""A policy for foreign bytes. ``keep`` (leave them, without an error) is for teardown only;
+``save`` backs up what we wrote as well, and is for paths that go."""
 CopyPolicy: TypeAlias = Literal["auto", "all", "none"]
 """The contents that are kept to restore a path from: those that cost little room, all, or none."""
 
@@ -128,6 +129,7 @@ _FATES_OF_FOREIGN: Final[dict[Policy, Fate]] = {
     "overwrite": Fate.DISCARD,
     "error": Fate.REFUSE,
     "keep": Fate.LEAVE,
+    "save": Fate.BACK_UP,
 }
 
 
@@ -138,4 +140,6 @@ def fate_of(verdict: Verdict, policy: Policy) -> Fate:
         verdict: The owner of the bytes.
         policy: The policy for foreign bytes.
     """
-    return _FATES_OF_FOREIGN[policy] if verdict is Verdict.FOREIGN else _FATES[verdict]
+    is_saved = verdict is Verdict.OURS and policy == "save"
+    is_foreign = verdict is Verdict.FOREIGN or is_saved
+    return _FATES_OF_FOREIGN[policy] if is_foreign else _FATES[verdict]

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 from .names import Name, ancestors
 
 if TYPE_CHECKING:
-    import pathspec
+    from typing import TypeAlias
+
+    from pathspec import GitIgnoreSpec
+
+    Patterns: TypeAlias = GitIgnoreSpec
 
 __all__ = ["checked_patterns", "matching", "patterns"]
 
 
-def patterns(lines: Iterable[str]) -> pathspec.GitIgnoreSpec:
+def patterns(lines: Iterable[str]) -> Patterns:
     """Parses patterns of paths, in the syntax of ``.gitignore``.
 
     Raises:

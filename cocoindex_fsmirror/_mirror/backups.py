@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, TypeAlias
 
@@ -37,7 +37,6 @@ from .._disk.roots import is_there, open_spot
 from .._disk.tree import Tree
 from .known import find as find_state
 from .known import opened
-from .session import Session
 
 __all__ = [
     "Backup",
@@ -46,9 +45,8 @@ __all__ = [
     "find_backups",
     "inner",
     "list_backups",
-    "parse_age",
+    "older_backups",
     "purge",
-    "purge_before",
     "restore",
 ]
 
@@ -58,10 +56,7 @@ BackupKind: TypeAlias = Literal["file", "link", "dir", "other"]
 _NS: Final = 1_000_000_000
 _NOT_A_FOLDER: Final = (errno.ENOTDIR, errno.ELOOP)
 _CLOSED: Final = (errno.ENOENT, errno.EACCES, *_NOT_A_FOLDER)
-# The second, and a number if that folder held the path already.
-_AGE: Final = re.compile(r"([0-9]{1,12})([smhdw])")
 _KINDS: Final[dict[type, BackupKind]] = {FileState: "file", LinkState: "link", DirState: "dir"}
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class Backup(msgspec.Struct, frozen=True, gc=False):
@@ -113,6 +108,17 @@ def find_backups(tree: Tree) -> list[Backup]:
     return sorted(found, key=_age_and_name)
 
 
+def older_backups(tree: Tree, before: float) -> list[Backup]:
+    """Lists the backups from before a time, in seconds since 1970, without a search for areas.
+
+    Those in the root, in its state folder, and on mount points are found.
+    """
+    homes = [ROOT, *map(Name, tree.mounts | tree.abilities.edges)]
+    areas = [(backups_of(home), home) for home in homes]
+    areas += [(BACKUPS_APART, ROOT)] if tree.is_apart else []
+    return [each for area, home in areas for each in _backups_in(tree, area, home, before)]
+
+
 def _homes(tree: Tree) -> Iterator[Name]:
     """Yields the root, and each folder on another mount that holds a folder of ours.
 
@@ -138,12 +144,15 @@ def _is_elsewhere(tree: Tree, folder: Name) -> bool:
         return False
 
 
-def _backups_in(tree: Tree, area: Name, home: Name) -> Iterator[Backup]:
-    """Yields the backups of a home in an area; a folder whose name is no time is not ours."""
+def _backups_in(tree: Tree, area: Name, home: Name, before: float = math.inf) -> Iterator[Backup]:
+    """Yields the backups of a home in an area, from before a time in seconds since 1970.
+
+    A folder whose name is no time is not ours.
+    """
     for moment in _entries(tree.names_in, area):
         stamp = leaf(moment)
         seconds = parse_stamp(stamp)
-        if seconds is not None:
+        if seconds is not None and seconds < before:
             # A home may be a mirror itself, whose own backups have shorter names.
             for where, state in _leaves(tree, join(moment, home) if home else moment):
                 name = Name(where[len(moment) + 1 :])
@@ -212,20 +221,6 @@ def find(backups: Iterable[Backup], asked: str) -> list[Backup]:
         or [backup for backup in known if f"{backup.stamp}/{backup.name}" == asked]
         or [backup for backup in known if backup.name == asked]
     )
-
-
-def parse_age(text: str) -> int:
-    """Returns the length of ``30d``, ``12h``, ``45m``, ``90s`` or ``2w``, in nanoseconds.
-
-    Raises:
-        ValueError: The text is no whole number with one of these units.
-    """
-    found = _AGE.fullmatch(text)
-    if found is None:
-        raise ValueError(
-            f"{text!r} is no age: write a whole number and a unit, as in 90s, 45m, 12h, 30d or 2w"
-        )
-    return int(found[1]) * _SECONDS[found[2]] * _NS
 
 
 def restore(tree: Tree, backup: Backup, to: Name) -> None:
@@ -350,18 +345,3 @@ def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:
     for folder in sorted(folders_above(removed), key=lambda name: name.count("/"), reverse=True):
         if FOLDER in folder.split("/") and folder != STATE:
             _remove_if_empty(tree, folder)
-
-
-def purge_before(session: Session, before_ns: int) -> tuple[int, int]:
-    """Removes the backups from before a time for good, as :func:`purge` does.
-
-    Args:
-        session: That of the root.
-        before_ns: In nanoseconds since 1970.
-
-    Raises:
-        ApplyError: Some could not be removed.
-        RootError: The root can't be used.
-    """
-    old = [backup for backup in list_backups(session.location) if backup.time_ns < before_ns]
-    return session.run(lambda tree, _ledger: purge(tree, old))

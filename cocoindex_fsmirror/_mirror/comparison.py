@@ -15,7 +15,7 @@ from .._core.declaration import Declaration, Declared
 from .._core.errors import SourceError, TooManyRemovalsError
 from .._core.intents import Intent
 from .._core.names import Name, ancestors
-from .._core.ownership import OnConflict
+from .._core.ownership import OnConflict, Policy
 from .._core.rows import Row
 from .._core.states import ABSENT, Absent, DirState, FileState, Kind
 from .._core.text import precedes
@@ -55,6 +55,7 @@ class Comparison:
         sibling: Another mirror of that folder, with which contents can be shared.
         protects: True of a path, and if it is a folder, that is left alone though it is declared
             no longer.
+        on_removal: The policy for paths that are declared no longer; by default ``on_conflict``.
 
     Attributes:
         drifted: Paths that somebody else has changed if they need a write: their declaration
@@ -70,6 +71,7 @@ class Comparison:
     source: Folders | None = None
     sibling: Sibling | None = None
     protects: Protects = _protects_nothing
+    on_removal: Policy | None = None
     drifted: set[Name] = field(default_factory=set, init=False)
     unread: dict[Name, SourceError] = field(default_factory=dict, init=False)
 
@@ -138,7 +140,7 @@ class Comparison:
             state,
             self.owner,
             content=content,
-            on_conflict=self.on_conflict,
+            on_conflict=(state is ABSENT and self.on_removal) or self.on_conflict,
             durable=self.durable,
             source=seen,
         )

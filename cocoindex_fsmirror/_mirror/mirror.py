@@ -15,6 +15,7 @@ from typing import get_args
 
 import msgspec
 
+from .._core.ages import ALL, checked_age
 from .._core.attributes import check_choice
 from .._core.drift_report import DriftReport
 from .._core.errors import ApplyError
@@ -30,6 +31,7 @@ from .brake import Limit, check_limit
 from .comparison import Comparison, check_removals
 from .copies import size_of_copies
 from .drift import differences, find_drift, observe
+from .expiry import expire
 from .heal import Healing, foresee, in_doubt
 from .known import located, mirrored, noted
 from .outcome import Outcome
@@ -214,6 +216,7 @@ class Mirror(Writer):
         durability: Durability = "batch",
         max_delete: Limit | None = None,
         copies: CopyPolicy = "auto",
+        keep_backups: str = "",
     ) -> Iterator[Update]:
         """Brings the files that are declared inside a ``with`` block to the disk, at its end.
 
@@ -233,6 +236,8 @@ class Mirror(Writer):
             copies: The contents of which copies are kept, from which :meth:`heal` restores
                 paths: ``"auto"`` keeps those of up to 64 KiB, and larger ones where the file
                 system shares blocks, ``"all"`` keeps all, ``"none"`` keeps none.
+            keep_backups: The age up to which each update keeps backups from now on, such as
+                ``"30d"``, ``"12h"`` or ``"2w"``, or ``"all"``; by default what it was told before.
 
         Yields:
             The object that takes the declarations.
@@ -249,6 +254,7 @@ class Mirror(Writer):
         check_choice("durability", durability, get_args(Durability))
         check_choice("copies", copies, get_args(CopyPolicy))
         check_limit(max_delete)
+        checked_age(keep_backups or ALL)
         yield (files := Update())
         self.create()
         here, note, declared = self.location, f"update: {by}", files.declared()
@@ -258,5 +264,6 @@ class Mirror(Writer):
         )
         comparison = Comparison(here, owner, on_conflict, durability != "none")
         applied = apply_all(self._apply, comparison.batches(declared))
+        self.session.run(partial(expire, keep=keep_backups))
         if failures := [*applied, *comparison.unread.values()]:
             raise ApplyError(self.root, failures)

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from .._core.attributes import UNASKED
 from .._core.errors import ConflictError, PathError, as_path_error
 from .._core.names import Name, folders_above, parent
-from .._core.ownership import Fate, Verdict, fate_of
+from .._core.ownership import Fate, Policy, Verdict, fate_of
 from .._core.plan import ClearFolder, Keep, Put, Remove, judge_bytes
 from .._core.rows import Row
 from .._core.states import ABSENT, Actual, Kind, OtherState, is_older
@@ -172,7 +172,7 @@ class Placement:
         """Disposes of what an exchange brought out; exchanges again if it has to stay."""
         name, intent = put.name, put.intent
         found = self._exits.judge(self._staging.path(slot), put.verdict, expected, intent.ours)
-        if self._exits.let_go(slot, name, fate_of(found, intent.on_conflict)):
+        if not self._exits.let_go(slot, name, found, intent.on_conflict).blocks:
             return
         self._staging.exchange(slot, name)
         out = self._tree.signature(self._staging.path(slot))
@@ -215,12 +215,11 @@ class Placement:
             if error.errno not in NOT_THERE:
                 raise
         else:
-            fate = fate_of(
-                self._exits.judge(self._staging.path(slot), step.verdict, expected), step.policy
-            )
-            if not self._exits.let_go(slot, name, fate):
+            found = self._exits.judge(self._staging.path(slot), step.verdict, expected)
+            fate = self._exits.let_go(slot, name, found, step.policy)
+            if fate.blocks:
                 self._put_back(slot, name, fate)
-            elif fate is Fate.DISCARD:
+            elif fate is Fate.DISCARD or found is Verdict.OURS:
                 self._outcome.removed.append(name)
         self.gone.append(name)
 
@@ -318,21 +317,29 @@ class Exits:
             return Verdict.OURS
         return judge_bytes(self._tree.look(where, digest=True), (expected.state.digest, *ours))
 
-    def let_go(self, slot: Slot, name: Name, fate: Fate) -> bool:
-        """Discards or backs up the bytes in a slot; returns False if they have to stay."""
+    def let_go(self, slot: Slot, name: Name, found: Verdict, policy: Policy) -> Fate:
+        """Discards or backs up the bytes in a slot, unless they have to stay; returns their fate.
+
+        Args:
+            slot: The slot.
+            name: The path that they had.
+            found: Whose they are.
+            policy: The policy for foreign bytes.
+        """
+        fate = fate_of(found, policy)
         if fate is Fate.BACK_UP:
-            self.back_up(slot, name)
+            self.back_up(slot, name, is_foreign=found is not Verdict.OURS)
         elif fate is Fate.DISCARD:
             self._staging.discard(slot)
-        return not fate.blocks
+        return fate
 
-    def back_up(self, slot: Slot, name: Name) -> None:
-        """Moves foreign bytes to the backup area, and logs their new path."""
+    def back_up(self, slot: Slot, name: Name, *, is_foreign: bool = True) -> None:
+        """Moves bytes to the backup area, and logs their new path."""
         try:
             where = back_up(self._tree, name, self._stamp, self._staging.path(slot))
         except OSError as error:
             raise as_path_error(name, "back up", error) from error
         self._outcome.backed_up[name] = where
-        _log.warning(
-            "%s: foreign %r was moved to %r", self._tree.path, name, shown(self._tree, where)
-        )
+        level, whose = (logging.WARNING, "foreign ") if is_foreign else (logging.DEBUG, "")
+        place = shown(self._tree, where)
+        _log.log(level, "%s: %s%r was moved to %r", self._tree.path, whose, name, place)

@@ -21,6 +21,7 @@ from .batch import apply_intents, prepare
 from .brake import Brake
 from .copies import set_policies
 from .exact import Known
+from .expiry import expire
 from .heal import Healing, heal
 from .ledger import Ledger
 from .outcome import Outcome
@@ -92,6 +93,7 @@ class Writer:
         exact: Known | None = None,
         begins: bool = False,
         policies: Policies = NO_COPIES,
+        keep_backups: str = "",
     ) -> Epoch:
         """Makes a missing root, recovers, and records an owner and the drift that was found.
 
@@ -104,6 +106,7 @@ class Writer:
                 the owner is known and not in doubt; by default nothing is moved.
             begins: True if the epoch changes now, and not with the first batch.
             policies: By which what it declares is kept and healed.
+            keep_backups: As of :func:`~.expiry.expire`.
 
         Returns:
             The epoch of the owner now.
@@ -111,9 +114,13 @@ class Writer:
         Raises:
             RootError: The root can't be used, or the owner belongs to another database.
         """
-        act = partial(
-            prepare, owner=owner, drift=drift, exact=exact, begins=begins, policies=policies
-        )
+
+        def act(tree: Tree, ledger: Ledger) -> Epoch:
+            expire(tree, ledger, keep_backups)
+            return prepare(
+                tree, ledger, owner, drift, exact=exact, begins=begins, policies=policies
+            )
+
         # A session recovers what was interrupted, and that is nothing for a copy to do either.
         check_database(drift.owners.get(owner.identity), owner.declarer, self.root)
         return self.session.run(act, create=True, parents=parents, durable=durable)

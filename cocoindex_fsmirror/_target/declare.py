@@ -67,6 +67,7 @@ def dir_target(
         copies: As in :func:`mount_dir_target`.
         exact: As in :func:`mount_dir_target`.
         max_delete: As in :func:`mount_dir_target`.
+        keep_backups: As in :func:`mount_dir_target`.
         state: As in :func:`mount_dir_target`.
         state_note: As in :func:`mount_dir_target`.
 
@@ -93,6 +94,7 @@ def declare_dir_target(
         copies: As in :func:`mount_dir_target`.
         exact: As in :func:`mount_dir_target`.
         max_delete: As in :func:`mount_dir_target`.
+        keep_backups: As in :func:`mount_dir_target`.
         state: As in :func:`mount_dir_target`.
         state_note: As in :func:`mount_dir_target`.
 
@@ -139,6 +141,9 @@ async def mount_dir_target(
             batches: the one that would exceed the limit is refused as a whole, and
             so is every later one. Up to the limit may be gone by then, and the next
             update may remove as many again. Dropping the directory is not limited.
+        keep_backups: The age up to which each update keeps backups from now on, such as
+            ``"30d"``, ``"12h"`` or ``"2w"``, or ``"all"``. The directory remembers it, so that
+            ``None`` is what it was told before.
         state: A directory for ledger and copies, outside of this one: they are kept in a folder
             of it that is named after this one, and move there, or back if it is no longer
             given. By default they are in ``.fsmirror/``. Backups go there too, unless it is on

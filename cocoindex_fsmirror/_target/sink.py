@@ -156,6 +156,7 @@ def _mount(context_provider: Any, action: Mount) -> None:
         exact=place.options.spared if update.drift is not None else None,
         begins=update.memory is None,
         policies=place.options.policies,
+        keep_backups=place.options.keep_backups,
     )
     update.note(epoch)
     if update.drift is not None:

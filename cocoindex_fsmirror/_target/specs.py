@@ -20,6 +20,7 @@ import msgspec
 from cocoindex.connectors.localfs import FilePath
 from msgspec.structs import replace
 
+from .._core.ages import checked_age
 from .._core.attributes import Attributes, check_choice
 from .._core.drift_report import DriftReport
 from .._core.intents import Durability
@@ -77,6 +78,7 @@ class RootOptions(FileOptions, total=False):
 
     exact: bool | Sequence[str]
     max_delete: float | None
+    keep_backups: str | None
 
 
 class Options(msgspec.Struct, frozen=True, gc=False):
@@ -88,10 +90,13 @@ class Options(msgspec.Struct, frozen=True, gc=False):
     copies: CopyPolicy = "auto"
     exact: bool | Sequence[str] = False
     max_delete: Limit | None = None
+    keep_backups: str = ""
 
     def __post_init__(self) -> None:
         """Refuses a value that is none of the documented ones."""
         check_limit(self.max_delete)
+        if self.keep_backups:
+            checked_age(self.keep_backups)
         check_choice("durability", self.durability, get_args(Durability))
         check_choice("verify", self.verify, get_args(Verify))
         check_choice("on_conflict", self.on_conflict, get_args(OnConflict))
@@ -142,7 +147,7 @@ class Options(msgspec.Struct, frozen=True, gc=False):
         return Policies(self.copies, self.on_conflict)
 
 
-_NESTED: Final = {"exact": False, "max_delete": None}
+_NESTED: Final = {"exact": False, "max_delete": None, "keep_backups": ""}
 
 
 @dataclass

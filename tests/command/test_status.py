@@ -40,6 +40,7 @@ def test_status_counts_owners_files_drift_and_backups(source: Path, target: Path
         "drifted": 0,
         "unread": 0,
         "backups": 0,
+        "keep_backups": "all",
         "copies": {"files": 0, "bytes": 0},
         "restored": False,
         "orphans": 0,

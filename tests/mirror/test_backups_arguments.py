@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cocoindex_fsmirror._core.ages import parse_age
 from cocoindex_fsmirror._core.names import Name
-from cocoindex_fsmirror._mirror.backups import Backup, find, parse_age
+from cocoindex_fsmirror._mirror.backups import Backup, find
 
 
 def _backup(stamp: str, name: str, home: str = "") -> Backup:

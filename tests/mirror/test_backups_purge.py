@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import ApplyError, Mirror, PathError
+from cocoindex_fsmirror._core.ages import parse_age
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk.roots import open_root
-from cocoindex_fsmirror._mirror.backups import Backup, find, parse_age, purge
+from cocoindex_fsmirror._mirror.backups import Backup, find, purge
 from tests.mirror.displacing import (
     AREA,
     STAMP,
