@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -44,6 +45,20 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
     for page, folder in ((README, TOP), (KIT, TOP / "cocoindex_fsmirror" / "testing")):
         for target in re.findall(r"\]\(([^)#]+)\)", page):
             assert target.startswith("https://") or (folder / target).is_file(), target
+
+
+def test_hosted_checks_run_both_commands_on_each_python_that_is_claimed() -> None:
+    workflow = (TOP / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    matrix = next(line for line in workflow.splitlines() if line.strip().startswith("python: ["))
+    pythons = [
+        f"Programming Language :: Python :: {each}" for each in re.findall(r"[\d.]+", matrix)
+    ]
+    claimed = [each for each in project["classifiers"] if re.search(r":: 3\.\d+$", each)]
+    assert pythons == claimed
+    run = re.findall(r"run: bash \.ci/readme (\w+)", workflow)
+    assert run == re.findall(r"bash \.ci/readme (\w+)", (TOP / ".ci" / "run").read_text())
+    assert all(f"\n## {heading}\n" in README for heading in run)
 
 
 def test_the_design_names_every_module_and_no_other() -> None:

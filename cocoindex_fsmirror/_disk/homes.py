@@ -174,11 +174,11 @@ def keep_entry(tree: Tree, source: tuple[str, int], home: Name, stamp: str, name
 
     That of the root is in its state folder, if renames reach it there.
     """
-    if home == ROOT and tree.is_apart and tree.device(STATE) == tree.device(ROOT):
+    if home == ROOT and tree.is_apart:
         try:
             return _keep_in(tree, source, BACKUPS_APART, stamp, name)
         except OSError as error:
-            if error.errno != errno.EXDEV:  # As from another mount of the same device.
+            if error.errno != errno.EXDEV:  # It is on another mount.
                 raise
     return _keep_in(tree, source, backups_of(home), stamp, name)
 

@@ -21,7 +21,6 @@ from .._core.layout import BACKUPS_APART, FOLDER, backups_of, parse_stamp
 from .._core.names import (
     RESERVED,
     ROOT,
-    STATE,
     Name,
     ancestors,
     folders_above,
@@ -343,5 +342,5 @@ def _purge_one(tree: Tree, backup: Backup) -> bool:
 def _remove_emptied(tree: Tree, removed: Iterable[Name]) -> None:
     """Removes the folders above paths, up to our own, as far as they are empty."""
     for folder in sorted(folders_above(removed), key=lambda name: name.count("/"), reverse=True):
-        if FOLDER in folder.split("/") and folder != STATE:
+        if FOLDER in folder.split("/"):
             _remove_if_empty(tree, folder)

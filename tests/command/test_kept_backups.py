@@ -20,7 +20,7 @@ def age(area: Path, stamp: str = OLD) -> None:
 
 
 def edit(source: Path, target: Path, *options: object) -> None:
-    """Lets a run back up an edited file."""
+    """Edits a file, of which a run makes a backup."""
     (target / "a").write_bytes(b"edited")
     assert run("sync", source, target, *options).exit_code == 0
 
@@ -139,7 +139,7 @@ def test_backup_that_can_not_go_is_told(
 
 
 @pytest.mark.parametrize("age", ["30", "d", "1y", "-1d", "All"])
-def test_what_is_no_age_is_refused(source: Path, target: Path, age: str) -> None:
+def test_text_that_is_no_age_is_refused(source: Path, target: Path, age: str) -> None:
     result = run("sync", source, target, "--keep-backups", age)
     assert result.exit_code == 2
     assert "is no age" in result.stderr

@@ -100,6 +100,14 @@ def test_backups_move_with_the_state(root: Path, tmp_path: Path, mount: Mount) -
     assert folders(second) == []
 
 
+def test_empty_backup_area_goes_with_the_mirror(root: Path, state: Path) -> None:
+    update(root, state)
+    (folder(state) / "backup").mkdir(mode=0o700)  # A crash left it.
+    with closing(Session(Mirror(root, state=state).location)) as session:
+        tear_down(session)
+    assert folders(state) == []
+
+
 def test_dropped_mirror_keeps_its_backups(root: Path, state: Path) -> None:
     edit(root, state, b"edited")
     with closing(Session(Mirror(root, state=state).location)) as session:
