@@ -21,7 +21,8 @@ from .._mirror.comparison import Comparison, check_removals
 from .._mirror.exact import foreign
 from .._mirror.known import known, opened
 from .._mirror.look import view_of
-from .survey import Options, Survey, known_in, protected_by, survey
+from .options import Options
+from .survey import Survey, known_in, protected_by, survey
 
 __all__ = ["Change", "dry_run"]
 

@@ -15,9 +15,9 @@ from .._disk.watch import Timing, Watching
 from .._mirror.known import find
 from .._mirror.versions import MOST, Versions
 from .dry_run import dry_run
+from .options import Options
 from .output import ExitStatus, PathType, Report, printable, tell, tell_error
 from .source_options import source_options
-from .survey import Options
 from .sync import declared_root, options_of, planned, run, tell_run
 from .syncing import Syncing
 from .telling import Telling, telling_options

@@ -11,6 +11,7 @@ import click
 from .._core.ages import checked_age
 from .._core.ownership import OnConflict
 from .._mirror.brake import Limit
+from .links import LinkPolicy
 from .output import PathType
 
 __all__ = ["source_options"]
@@ -77,6 +78,14 @@ _SHARED: Final[Sequence[Callable[[Any], Any]]] = (
         metavar="SIZE",
         type=_size,
         help="Leave out larger files, and leave them alone in the mirror: 500K, 20M, 1.5G.",
+    ),
+    click.option(
+        "--links",
+        type=click.Choice(get_args(LinkPolicy)),
+        default="keep",
+        show_default=True,
+        help="Mirror links as links; as what they lead to, all or only those that may lead out of"
+        " SRC; or leave them out.",
     ),
     click.option(
         "--delete-excluded",

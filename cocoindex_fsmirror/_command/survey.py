@@ -1,9 +1,9 @@
 """Survey: lists a whole source before anything is done, and what a mirror of it should hold.
 
-Reads no file, and follows no link below the source. A folder that can't be listed is an error, and
-its copy stays as it is with all that is in it, since what it holds now is unknown. A large tree has
-to fit into memory, so the listing of each folder is packed into bytes (about 60 for an entry), and
-unpacked when the source is walked in the order of the names.
+Reads no file, and follows no link below the source, unless it is asked to. A folder that can't be
+listed is an error, and its copy stays as it is with all that is in it, since what it holds now is
+unknown. A large tree has to fit into memory, so the listing of each folder is packed into bytes
+(about 60 for an entry), and unpacked when the source is walked in the order of the names.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
 from .._core.attributes import UNASKED, Attributes
 from .._core.declaration import Declaration
 from .._core.errors import InvalidNameError, RootError, SourceError
-from .._core.intents import Durability
 from .._core.names import (
     RESERVED,
     ROOT,
@@ -33,67 +32,22 @@ from .._core.names import (
     parse_link_target,
     parse_name,
 )
-from .._core.ownership import CopyPolicy, OnConflict
 from .._core.packing import Packer
 from .._core.states import DirState, FileState, LinkState, Signature, inode_of
 from .._core.text import encoded
 from .._disk.abilities import attributes_for_copy
-from .._disk.locations import Root
-from .._disk.sources import open_source
-from .._disk.tree import Folders
-from .._mirror.brake import Limit
+from .._disk.sources import SourceFolders, open_source
 from .filters import Filter
+from .links import Links, closed_by
+from .options import Options
 from .telling import Failure
 
 if TYPE_CHECKING:
-    from .._core.patterns import Patterns
+    pass
 
-__all__ = ["Entry", "Options", "Survey", "known_in", "protected_by", "survey"]
+__all__ = ["Entry", "Survey", "known_in", "protected_by", "survey"]
 
 _TOO_FAR: Final = "has a time that no mirror can keep; those from 1677 to 2262 can be"
-
-
-class Options(NamedTuple):
-    """A source, the root of its mirror, and the way to mirror it.
-
-    Attributes:
-        source: An absolute path.
-        root: The mirror: another one, or its location.
-        excluded: Patterns of the paths that are left out, relative to the source.
-        gitignore: True to leave out what the ``.gitignore`` files in the source name, and
-            ``.git`` folders.
-        durability: As in :func:`~cocoindex_fsmirror.mount_dir_target`.
-        on_conflict: As there.
-        checksum: True to read every file, in the source and in the mirror.
-        exact: True to move what is not from the source to the backup area.
-        max_delete: The number or part of the files that may be removed; by default the usual one
-            of :func:`~._mirror.comparison.check_removals`.
-        copies: Of ``"all"`` contents a copy is kept in the mirror; with ``"auto"`` of none, since
-            the source has them.
-        max_size: The size of the largest file that is taken, in bytes; ``None`` for any.
-        backup_deleted: True to move what is gone in the source to the backup area, too.
-        keep_backups: The age up to which backups are kept, such as ``30d``, or ``all``; empty for
-            what the mirror was told before.
-        delete_excluded: True to treat what is left out as gone, instead of leaving it alone.
-        sibling: Another mirror of the source, with which contents are shared where the file system
-            can; empty for none.
-    """
-
-    source: str
-    root: Root = ""
-    excluded: Patterns | None = None
-    gitignore: bool = False
-    durability: Durability = "batch"
-    on_conflict: OnConflict = "backup"
-    checksum: bool = False
-    exact: bool = False
-    max_delete: Limit | Literal["usual"] = "usual"
-    copies: CopyPolicy = "auto"
-    max_size: int | None = None
-    backup_deleted: bool = False
-    keep_backups: str = ""
-    delete_excluded: bool = False
-    sibling: Root = ""
 
 
 Kind: TypeAlias = Literal["file", "link", "dir", "bad"]
@@ -104,7 +58,8 @@ all that is in it."""
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An entry of a folder of the source; sizes in bytes.
 
-    ``attributes`` are those of its copy; ``ctime_ns`` and ``inode`` reveal edits.
+    ``attributes`` are those of its copy; ``ctime_ns`` and ``inode`` reveal edits. ``target`` is
+    that of a link, or the real path of a file that a link leads to.
     """
 
     name: str
@@ -120,7 +75,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
         if self.kind == "file":
             mtime_ns = self.attributes.mtime_ns or 0
             seen = Signature(self.inode, self.size, mtime_ns, self.ctime_ns)
-            return Declaration(FileState(None, self.size, self.attributes), None, path, seen)
+            state = FileState(None, self.size, self.attributes)
+            return Declaration(state, None, self.target or path, seen)
         if self.kind == "dir":
             return Declaration(DirState(self.attributes))
         return None if self.kind == "bad" else Declaration(LinkState(self.target, self.attributes))
@@ -141,12 +97,14 @@ class Survey(msgspec.Struct):
         leaves: The number of files and links that can be mirrored.
         skipped: Paths that are neither files, links nor folders.
         errors: The entries that can't be mirrored.
+        links: The links that are followed.
         filters: What leaves out entries of each folder, by its path; empty if nothing does, or if
             what is left out counts as gone.
     """
 
     source: str
-    tree: Folders | None = None
+    tree: SourceFolders | None = None
+    links: Links = msgspec.field(default_factory=lambda: Links("keep", ""))
     attributes: Attributes = UNASKED
     folders: dict[str, bytes] = msgspec.field(default_factory=dict)
     count: int = 0
@@ -272,21 +230,32 @@ def survey(options: Options) -> Survey:
             options.max_size,
             protects=not options.delete_excluded,
         )
-        waiting = [(ROOT, top)]  # The next one last.
+        found.links = Links(options.links, source, closed_by(options.root))
+        tree.places = found.links.places
+        waiting = [(ROOT, top, frozenset[tuple[int, int]]())]  # The next one last.
         while waiting:
-            path, above = waiting.pop()
+            path, filters, above = waiting.pop()
             try:
                 fd = tree.folder(path)
-                inside = above.entered(fd, path)
+                inside, chain = filters.entered(fd, path), _chained(fd, above)
                 if inside.protects and (inside.excluded or inside.gitignore):
                     found.filters[path] = inside
-                waiting += [(each, inside) for each in reversed(_list(found, fd, path, inside))]
+                inner = _list(found, fd, path, inside)
+                waiting += [(each, inside, chain) for each in reversed(inner)]
             except (OSError, ValueError) as error:
                 if not path:
                     raise _source_error(source, error) from error
                 found.fail(path, error)
         opened.pop_all()
     return found
+
+
+def _chained(fd: int, above: frozenset[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+    """Adds a folder to those above it; raises if a link has led back to one of them."""
+    found = os.fstat(fd)
+    if (found.st_dev, found.st_ino) in above:
+        raise ValueError("a link leads back to a folder above it")
+    return above | {(found.st_dev, found.st_ino)}
 
 
 def _source_error(source: str, error: OSError | ValueError) -> RootError:
@@ -342,14 +311,19 @@ def _look_at(
 ) -> Entry | None:
     """Looks at an entry of a folder; returns ``None`` if it is not to be mirrored."""
     try:
-        seen = entry.stat(follow_symlinks=False)
-        if inside.leaves_out(path, is_folder=stat.S_ISDIR(seen.st_mode)):
-            return None
-        if not is_name:
+        seen, target = entry.stat(follow_symlinks=False), ""
+        is_out = inside.leaves_out(path, is_folder=stat.S_ISDIR(seen.st_mode))
+        if not (is_out or is_name):
             parse_name(path)
-        if inside.is_too_large(seen):
+        if not is_out and stat.S_ISLNK(seen.st_mode):
+            seen, target = _led(found, Name(path), seen)
+            is_out = inside.leaves_out(path, is_folder=stat.S_ISDIR(seen.st_mode))
+        if is_out:
+            return None
+        is_skipped = stat.S_ISLNK(seen.st_mode) and found.links.policy == "skip"
+        if is_skipped or inside.is_too_large(seen):
             return Entry(entry.name, "bad") if inside.protects else None
-        return _entry(found, entry, path, seen)
+        return _entry(found, entry.name, path, seen, target)
     except InvalidNameError as error:
         message = f"{path!r}: {error}" if error.name != path else str(error)
         found.errors.append(Failure(message, path, "mirror", str(error)))
@@ -358,25 +332,36 @@ def _look_at(
     except OSError as error:
         found.errors.append(_unread(path, _reason(error)))
         return Entry(entry.name, "bad")
+    except ValueError as error:
+        found.errors.append(_unread(path, str(error)))
+        return Entry(entry.name, "bad")
     return None
 
 
-def _entry(found: Survey, entry: os.DirEntry[str], path: str, seen: os.stat_result) -> Entry | None:
-    """Makes an entry from the result of its ``lstat``."""
+def _led(found: Survey, path: Name, seen: os.stat_result) -> tuple[os.stat_result, str]:
+    """Looks at what a link leads to, if it is followed; returns that, and its path or target."""
+    target = found.link_at(path)
+    place = found.links.place_of(path, target)
+    return (os.stat(place), place) if place else (seen, target)
+
+
+def _entry(found: Survey, name: str, path: str, seen: os.stat_result, target: str) -> Entry | None:
+    """Makes an entry from a ``stat``; ``target`` is that of a link, or where a link leads."""
     kind: Kind = "file"
-    target = ""
     if stat.S_ISDIR(seen.st_mode):
         kind = "dir"
+        if target:
+            found.links.places[Name(path)], target = target, ""
     elif stat.S_ISLNK(seen.st_mode):
-        kind, target = "link", parse_link_target(found.link_at(Name(path)), None)
+        kind, target = "link", parse_link_target(target, None)
     elif not stat.S_ISREG(seen.st_mode):
         found.skipped.append(path)
         return None
     if not _can_be_kept(seen.st_mtime_ns):
         message = str(SourceError(os.path.join(found.source, path), _TOO_FAR))
         found.errors.append(Failure(message, path, "mirror", _TOO_FAR))
-        return Entry(entry.name, "bad")
+        return Entry(name, "bad")
     ctime_ns = seen.st_ctime_ns if _can_be_kept(seen.st_ctime_ns) else 0
     taken = attributes_for_copy(seen)
     attributes = taken.of_folder() if kind == "dir" else taken
-    return Entry(entry.name, kind, seen.st_size, attributes, ctime_ns, inode_of(seen), target)
+    return Entry(name, kind, seen.st_size, attributes, ctime_ns, inode_of(seen), target)

@@ -29,6 +29,7 @@ from .._mirror.known import exists, find, located
 from .._mirror.outcome import is_full
 from .dry_run import dry_run as list_changes
 from .helper import collect_less_garbage, helped
+from .options import Options
 from .output import (
     ExitStatus,
     PathType,
@@ -42,7 +43,7 @@ from .output import (
     with_time,
 )
 from .source_options import source_options
-from .survey import Options, survey
+from .survey import survey
 from .syncing import Summary, Syncing
 from .telling import Telling, run_after, telling_options
 from .watching import watch_options

@@ -38,7 +38,8 @@ from .._mirror.outcome import Outcome, is_full
 from .._mirror.session import Session, held
 from .._mirror.sibling import opened_sibling
 from .._mirror.turns import apply_all
-from .survey import Options, Survey, known_in, protected_by
+from .options import Options
+from .survey import Survey, known_in, protected_by
 from .telling import Failure
 
 __all__ = ["Summary", "Syncing"]

@@ -29,6 +29,7 @@ __all__ = [
     "folders_above",
     "join",
     "leaf",
+    "may_lead_out",
     "parent",
     "parse_link_target",
     "parse_name",
@@ -131,7 +132,7 @@ def parse_link_target(target: str | PurePath, inside: Name | None) -> str:
     if not text:
         raise InvalidNameError(text, "no link can hold it")
     _check_storable(text, text, _MAX_TARGET)
-    if inside is not None and _may_lead_out(text, inside):
+    if inside is not None and may_lead_out(text, inside):
         reason = "as the target of a link it may lead out of the root; allow_escape=True allows it"
         raise InvalidNameError(text, reason)
     return text
@@ -162,8 +163,8 @@ def _check_storable(text: str, part: str, most: int) -> None:
         raise InvalidNameError(text, f"{one} has {length} bytes, and {most} is the limit")
 
 
-def _may_lead_out(target: str, name: Name) -> bool:
-    """True if a link with this name and target may lead out of the root."""
+def may_lead_out(target: str, name: Name) -> bool:
+    """True if a link with this name and target may lead out of the root, as it is written."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
     climbs = next((i for i, part in enumerate(parts) if part != ".."), len(parts))
     return target.startswith("/") or climbs > name.count("/") or ".." in parts[climbs:]

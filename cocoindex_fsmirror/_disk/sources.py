@@ -39,9 +39,28 @@ def _hold(size: int) -> bool:
         return has_room
 
 
-def open_source(path: str) -> Folders:
-    """Opens a source folder, to which a link may lead; none is followed below it."""
-    return Folders(os.open(path, os.O_RDONLY | os.O_DIRECTORY), path)
+class SourceFolders(Folders):
+    """A source folder, and those below it, or that links in it lead to.
+
+    Attributes:
+        places: The real paths that are opened in the place of links, by the paths of these.
+    """
+
+    def __init__(self, fd: int, path: str) -> None:
+        super().__init__(fd, path)
+        self.places: dict[Name, str] = {}
+
+    def _enter(self, folder: Name, above: int) -> int:
+        """Opens a folder in the one above it, or the one that its link leads to."""
+        place = self.places.get(folder)
+        if place is None:
+            return super()._enter(folder, above)
+        return os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def open_source(path: str) -> SourceFolders:
+    """Opens a source folder, to which a link may lead; below it, none is followed by itself."""
+    return SourceFolders(os.open(path, os.O_RDONLY | os.O_DIRECTORY), path)
 
 
 class Source(msgspec.Struct, eq=False):
@@ -54,8 +73,8 @@ class Source(msgspec.Struct, eq=False):
         attributes: Its attributes.
         signature: Its signature, before and after it was read.
         is_provable: True if any later change will show in the signature.
-        within: The folder above it from whose descriptor it is opened, without following a link;
-            by default the path is opened, and links are followed.
+        within: The folder above it from whose descriptor it is opened, without following a link.
+            By default, and if it is elsewhere, the path is opened, and links are followed.
     """
 
     source: str
@@ -122,7 +141,7 @@ def _open(path: str, within: Folders | None = None) -> tuple[int, os.stat_result
         SourceError: The file can't be read, or is no regular file.
     """
     try:
-        if within is not None:
+        if within is not None and path.startswith(os.path.join(within.path, "")):
             above, _, base = path[len(within.path.rstrip("/")) + 1 :].rpartition("/")
             fd = open_file(base, within.folder(Name(above)))
         else:  # A FIFO must not block us.

@@ -95,13 +95,17 @@ class Folders:
             name = parent(name)
         fd = self._open[name] if name in self._open else self._lasting[name]
         for part in reversed(missing):
-            fd = os.open(leaf(part), DIRECTORY, dir_fd=fd)
+            fd = self._enter(part, fd)
             if len(self._open) >= self._room:
                 self.forget(besides)
             self._open[part] = fd
             found = os.fstat(fd)
             self._known[part] = found.st_dev, found.st_ino
         return fd
+
+    def _enter(self, folder: Name, above: int) -> int:
+        """Opens a folder in the one above it."""
+        return os.open(leaf(folder), DIRECTORY, dir_fd=above)
 
     def forget(self, besides: Name = ROOT) -> None:
         """Closes the descriptors of all folders, except for one on request."""
@@ -111,8 +115,8 @@ class Folders:
     def recheck(self, *folders: Name) -> None:
         """Closes the descriptors of folders that are no longer at their paths.
 
-        Only a moment stays between this check and the system call that relies on it. Nobody can
-        move what is in our own folder to another one without the right to write in it.
+        Only a moment stays between this check and the call that relies on it. Nobody moves what
+        is in our own folder to another one without the right to write in it.
         """
         for folder in folders:
             is_state = folder == STATE and STATE not in self._lasting
@@ -315,11 +319,7 @@ class Tree(Folders):
             (self.remove_folder if name in folders else self.remove_file)(name)
 
     def move(self, name: Name, target: Name) -> None:
-        """Renames without replacing.
-
-        Raises:
-            FileExistsError: The target exists.
-        """
+        """Renames without replacing: ``FileExistsError`` if the target exists."""
         self.rename(name, target, move)
 
     def rename(self, name: Name, target: Name, rename: Callable[[str, int, str, int], _T]) -> _T:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import FsMirrorError
-from cocoindex_fsmirror._command.survey import Options, survey
+from cocoindex_fsmirror._command.options import Options
+from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._command.syncing import Syncing
 from cocoindex_fsmirror._disk.sources import SMALL
 from tests.command.syncing import sync

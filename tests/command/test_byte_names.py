@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cocoindex_fsmirror._command import survey as _survey
+from cocoindex_fsmirror._command.options import Options
 from tests.command.commands import run, told
 from tests.support import contents, snapshot
 
@@ -193,7 +194,7 @@ def test_process_in_any_locale_takes_and_shows_byte_names(
 
 def test_survey_packs_byte_names(byte_source: Path) -> None:
     """A large source has to fit into memory, whatever its names are."""
-    found = _survey.survey(_survey.Options(str(byte_source)))
+    found = _survey.survey(Options(str(byte_source)))
     assert all(isinstance(packed, bytes) for packed in found.folders.values())
     names = [os.fsencode(name) for name, _ in found.declared()]
     assert names == sorted(names)

@@ -16,7 +16,8 @@ import pytest
 from cocoindex_fsmirror import SourceError
 from cocoindex_fsmirror._command import syncing
 from cocoindex_fsmirror._command import syncing as _sync
-from cocoindex_fsmirror._command.survey import Options, survey
+from cocoindex_fsmirror._command.options import Options
+from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._disk import dress as dress_module
 from cocoindex_fsmirror._disk import homes

@@ -14,7 +14,8 @@ import pytest
 
 from cocoindex_fsmirror import Mirror, SourceError
 from cocoindex_fsmirror._command import syncing
-from cocoindex_fsmirror._command.survey import Options, survey
+from cocoindex_fsmirror._command.options import Options
+from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._disk import sources as _source
 from cocoindex_fsmirror._disk import tree as _tree
 from cocoindex_fsmirror._mirror.batch import apply_intents

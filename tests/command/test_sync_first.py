@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cocoindex_fsmirror._command.survey import Options, survey
+from cocoindex_fsmirror._command.options import Options
+from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._disk import sources as _source
 from tests.command.syncing import sync
 from tests.support import backups, beside_ours, command_environment, contents, snapshot

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror._command.survey import Options, survey
+from cocoindex_fsmirror._command.options import Options
+from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._command.syncing import Syncing
 from cocoindex_fsmirror._mirror import turns
 from tests.command.commands import run, told

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoindex_fsmirror._command import syncing
-from cocoindex_fsmirror._command.survey import Options, survey
+from cocoindex_fsmirror._command.options import Options
+from cocoindex_fsmirror._command.survey import survey
 from cocoindex_fsmirror._command.syncing import Syncing
 from cocoindex_fsmirror._disk.calls import coarse_now_ns
 from cocoindex_fsmirror._mirror.batch import apply_intents

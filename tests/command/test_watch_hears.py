@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoindex_fsmirror._command.survey import Options
+from cocoindex_fsmirror._command.options import Options
 from cocoindex_fsmirror._command.sync import _more_room
 from tests.command.commands import run
 from tests.command.following import PROGRAM, Follower, small_source

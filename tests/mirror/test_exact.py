@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from cocoindex_fsmirror import Mirror
-from cocoindex_fsmirror._command.survey import Options, known_in, survey
+from cocoindex_fsmirror._command.options import Options
+from cocoindex_fsmirror._command.survey import known_in, survey
 from cocoindex_fsmirror._core.drift_report import DriftReport
 from cocoindex_fsmirror._core.names import Name
 from cocoindex_fsmirror._core.owners import Owner
