@@ -197,11 +197,12 @@ def test_copying_changes_only_open_descriptors() -> None:
     functions = [n for n in SOURCES["_disk/calls"].body if isinstance(n, ast.FunctionDef)]
     used = {f.name: {ast.unparse(n) for n in ast.walk(f)} for f in functions}
     writers = {name for name, nodes in used.items() if {"os.write", "os.ftruncate"} & nodes}
-    assert writers == {"copy", "write_all"}
+    assert writers == {"allocate", "copy", "write_all"}
     opening = {"os.open", "open_file", *(f"os.{name}" for name in CHANGES_THE_TREE)}
     assert {node for name in writers for node in used[name] & opening} == {
         "os.write",
         "os.ftruncate",
+        "os.posix_fallocate",
     }
 
 

@@ -1,6 +1,8 @@
 """System calls that differ between systems or that Python lacks; hashing and copying open files.
 
-Where a fallback promises less than the call, a warning says so once in a process.
+Where a fallback promises less than the call, a warning says so once in a process. The calls of
+macOS are tested through a stand-in for its C library (``tests/disk/macos.py``), and on no real
+one yet.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import logging
 import mmap
 import os
 import stat
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +24,22 @@ from typing import Any, Final
 
 import xxhash
 
-_NOREPLACE: Final = 1  # renameat2(2)
-_EXCHANGE: Final = 2
+IS_MACOS: Final = sys.platform == "darwin"
+"""True on macOS, where each file is synced for itself."""
+_NOREPLACE: Final = 4 if IS_MACOS else 1  # RENAME_EXCL of <sys/stdio.h>, or renameat2(2)
+_EXCHANGE: Final = 2  # RENAME_SWAP there.
 _FICLONE: Final = 0x40049409  # <linux/fs.h>
+_NOOWNERCOPY: Final = 2  # <sys/clonefile.h>
+_FULLFSYNC: Final = 51  # <sys/fcntl.h>, like the next
+_PREALLOCATE: Final = 42
+_ALL_AT_ONCE: Final = 4  # F_ALLOCATEALL
+_FROM_END: Final = 3  # F_PEOFPOSMODE
 # CLOCK_REALTIME_COARSE of <linux/time.h>, where there is one.
 _TICK: Final = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 """The flags with which a folder is opened."""
 _CHUNK: Final = 1 << 20  # bytes
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL
 UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """The errors of a full disk, and of a full quota."""
@@ -69,8 +80,13 @@ def _foreign_call(name: str, *arguments: type) -> Callable[..., None] | None:
 
 
 _Int: Final = ctypes.c_int
-renameat2 = _foreign_call("renameat2", _Int, ctypes.c_char_p, _Int, ctypes.c_char_p, ctypes.c_uint)
+renameat2 = _foreign_call(
+    "renameatx_np" if IS_MACOS else "renameat2",
+    *(_Int, ctypes.c_char_p, _Int, ctypes.c_char_p, ctypes.c_uint),
+)
+"""On macOS ``renameatx_np``, whose flags have other numbers."""
 syncfs = _foreign_call("syncfs", _Int)
+fclonefileat = _foreign_call("fclonefileat", _Int, _Int, ctypes.c_char_p, _Int)
 
 
 def coarse_now_ns() -> int:
@@ -198,10 +214,33 @@ def names_at(folder: int) -> list[str]:
     return os.listdir(folder)
 
 
+def sync_file(fd: int) -> None:
+    """Waits until a file or folder is on the disk: on macOS, not only in its cache."""
+    if IS_MACOS:
+        try:
+            fcntl.fcntl(fd, _FULLFSYNC)
+        except OSError as error:
+            if error.errno not in (*UNSUPPORTED, errno.ENOTTY):
+                raise
+        else:
+            return
+    os.fsync(fd)
+
+
+def allocate(fd: int, size: int) -> None:
+    """Makes sure that the disk has room for the bytes of an empty file."""
+    if not IS_MACOS:
+        os.posix_fallocate(fd, 0, size)
+        return
+    # fstore_t: flags, mode, offset, length, and the bytes that were allocated.
+    fcntl.fcntl(fd, _PREALLOCATE, struct.pack("=Iiqqq", _ALL_AT_ONCE, _FROM_END, 0, size, 0))
+    os.ftruncate(fd, size)
+
+
 def sync_folder(fd: int) -> bool:
     """Waits until the names in a folder are on the disk; false if the file system syncs none."""
     try:
-        os.fsync(fd)
+        sync_file(fd)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
@@ -211,12 +250,29 @@ def sync_folder(fd: int) -> bool:
 
 def clone(source: int, target: int) -> bool:
     """Shares the blocks of a file; false if the file system can't. See ioctl_ficlone(2)."""
-    if sys.platform != "linux":
+    if IS_MACOS:  # Which clones to new names only.
         return False
     with contextlib.suppress(OSError):  # A copy will tell what is wrong, if that is more.
         fcntl.ioctl(target, _FICLONE, source)
         return True
     return False
+
+
+def clone_as(source: int, base: str, folder: int) -> bool:
+    """Makes a file that shares the blocks of another one; false if the file system can't.
+
+    On macOS it gets the mode and the times of that, too. An empty file may be left.
+    """
+    if fclonefileat is None:
+        with closing(os.open(base, _NEW, 0o600, dir_fd=folder)) as target:
+            return clone(source, target)
+    try:
+        fclonefileat(source, folder, os.fsencode(base), _NOOWNERCOPY)
+    except OSError as error:
+        if error.errno not in (*UNSUPPORTED, errno.EXDEV):
+            raise
+        return False
+    return True
 
 
 def digest_of_file(fd: int) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from .._core.names import Name, leaf, parent
-from .calls import clone, closing, copy, open_file, replace
+from .calls import clone_as, closing, copy, open_file, replace
 from .tree import Tree
 
 __all__ = ["clone_file", "copy_file", "read_file", "share_file"]
@@ -40,7 +40,7 @@ def clone_file(tree: Tree, source: Name, target: Name) -> bool:
     Raises:
         OSError: The source can't be read, or there is no room for the target.
     """
-    return _made(tree, source, target, clone)
+    return _made(tree, source, target, clone_as)
 
 
 def copy_file(tree: Tree, source: Name, target: Name, digest: bytes) -> bool:
@@ -50,24 +50,22 @@ def copy_file(tree: Tree, source: Name, target: Name, digest: bytes) -> bool:
         OSError: The source can't be read, or there is no room for the target.
     """
 
-    def fill(there: int, here: int) -> bool:
-        return copy(there, here, os.fstat(there).st_size, lambda _count: None) == digest
+    def copy_as(there: int, base: str, above: int) -> bool:
+        with closing(os.open(base, _NEW, 0o600, dir_fd=above)) as here:
+            return copy(there, here, os.fstat(there).st_size, lambda _count: None) == digest
 
-    return _made(tree, source, target, fill)
+    return _made(tree, source, target, copy_as)
 
 
-def _made(tree: Tree, source: Name, target: Name, fill: Callable[[int, int], bool]) -> bool:
-    """Fills a new file from another one; keeps it if that was done."""
+def _made(tree: Tree, source: Name, target: Name, make: Callable[[int, str, int], bool]) -> bool:
+    """Makes a new file from another one; keeps it if that was done."""
     fresh = Name(f"{target}.new")
     tree.remove_all(fresh)  # A crash left it.
     base, above = tree.at(fresh)
     try:
         folder = tree.folder(parent(source), parent(target))
-        with (
-            closing(open_file(leaf(source), folder)) as there,
-            closing(os.open(base, _NEW, 0o600, dir_fd=above)) as here,
-        ):
-            if not fill(there, here):
+        with closing(open_file(leaf(source), folder)) as there:
+            if not make(there, base, above):
                 return False
         tree.rename(fresh, target, replace)
     finally:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from .._core.errors import CorruptLedgerError, LedgerError
 from .._core.names import Name, leaf
-from .calls import DIRECTORY, belongs_to_us, closing, copy, open_file, say_once
+from .calls import DIRECTORY, belongs_to_us, closing, copy, open_file, say_once, sync_file
 from .mounts import WITHOUT_OWNERS, mounts_below
 
 __all__ = ["Spot", "check_ours", "opened_ours", "renew"]
@@ -116,5 +116,5 @@ def renew(folder: int, names: Iterable[Name]) -> None:
                 os.unlink(fresh, dir_fd=folder)
             with closing(os.open(fresh, _NEW, 0o600, dir_fd=folder)) as target:
                 copy(source, target, os.fstat(source).st_size, lambda _count: None)
-                os.fsync(target)
+                sync_file(target)
             os.rename(fresh, base, src_dir_fd=folder, dst_dir_fd=folder)

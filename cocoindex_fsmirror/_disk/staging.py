@@ -18,7 +18,7 @@ from .._core.errors import SourceChangedError
 from .._core.layout import READY, RESERVE, area_of
 from .._core.names import Name, parent
 from .._core.states import Content, Signature, signature_of
-from .calls import FULL, closing, copy, replace, write_all
+from .calls import FULL, allocate, closing, copy, replace, sync_file, write_all
 from .tree import Tree
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -123,7 +123,7 @@ class Staging:
                 os.fchown(fd, -1, gid)
             found = self._tree.abilities.set_attributes(fd, attributes)
             if not self._tree.can_syncfs:
-                os.fsync(fd)
+                sync_file(fd)
             return signature_of(found), digest
         except BaseException:
             with contextlib.suppress(OSError):  # The first error tells the cause.
@@ -221,7 +221,7 @@ def reserved(tree: Tree, size: int) -> Iterator[Callable[[int], None]]:
             fd = os.open(base, _NEW, 0o600, dir_fd=above)
             until.callback(os.close, fd)
             os.unlink(base, dir_fd=above)
-            os.posix_fallocate(fd, 0, size)
+            allocate(fd, size)
 
         def keep(size: int) -> None:
             with _if_possible():

@@ -68,15 +68,12 @@ class Folders:
     def folder(self, name: Name, besides: Name = ROOT) -> int:
         """Returns the descriptor of a folder, opened without following a link anywhere.
 
-        The descriptor stays open until another folder is opened, or one is removed; that of a
-        folder on request (``besides``) stays open.
+        It stays open until another folder is opened, except for ``besides``, or one is removed.
 
         Raises:
-            OSError: The folder does not exist (``ENOENT``), or a component of the path is not a
-                directory (``ENOTDIR``, ``ELOOP``).
+            OSError: There is none, or a component of the path is no directory.
         """
-        fd = self._open.get(name, self._lasting.get(name))
-        if fd is not None:
+        if (fd := self._open.get(name, self._lasting.get(name))) is not None:
             return fd
         try:
             return self._descend(name, besides)
@@ -232,8 +229,7 @@ class Tree(Folders):
 
     def signature(self, name: Name) -> Signature | None:
         """Returns the signature of a path; ``None`` if nothing is there."""
-        found = self.stat(name)
-        return None if found is None else signature_of(found)
+        return None if (found := self.stat(name)) is None else signature_of(found)
 
     def names_in(self, name: Name) -> list[Name]:
         """Returns the names of the entries of a folder, sorted."""
@@ -297,10 +293,11 @@ class Tree(Folders):
         """Makes a small file of our own folder, unless something is there."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         base, above = self.at(name)
-        with contextlib.suppress(FileExistsError):
-            fd = os.open(base, flags, 0o600, dir_fd=above)
-            with closing(fd):
-                write_all(fd, content)
+        with (
+            contextlib.suppress(FileExistsError),
+            closing(os.open(base, flags, 0o600, dir_fd=above)) as fd,
+        ):
+            write_all(fd, content)
 
     def remove_file(self, name: Name) -> None:
         """Unlinks a file of our own folder; it may be missing."""
@@ -363,23 +360,27 @@ class Tree(Folders):
                 calls.syncfs(fd)
         if self.can_syncfs:
             return
-        self.abilities.say_once("has no syncfs to rely on; files are synced one by one")
-        for name in files:
-            try:
-                fd = open_file(leaf(name), self.folder(parent(name)))
-            except OSError as error:
-                # A link is synced with its folder, a file that may not be read was when it was
-                # staged, and one that somebody has removed needs no sync.
-                if error.errno not in (*NOT_THERE, errno.EACCES):
-                    raise
-            else:
-                with closing(fd):
-                    os.fsync(fd)
+        if not calls.IS_MACOS:
+            self.abilities.say_once("has no syncfs to rely on; files are synced one by one")
+        self._sync_each(files)
         above = (folder for name in changed for folder in (*ancestors(name), ROOT))
         for name in dict.fromkeys((*above, ROOT)):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 if not calls.sync_folder(self.folder(name)):
                     self.abilities.say_once("syncs no folders; a power cut may take new names")
+
+    def _sync_each(self, files: Iterable[Name]) -> None:
+        """Waits until files are on the disk, one by one."""
+        for name in files:
+            try:
+                fd = open_file(leaf(name), self.folder(parent(name)))
+            except OSError as error:
+                # A link is synced with its folder, a closed file was when it was staged.
+                if error.errno not in (*NOT_THERE, errno.EACCES):
+                    raise
+            else:
+                with closing(fd):
+                    calls.sync_file(fd)
 
 
 def _read(base: str, folder: int) -> tuple[os.stat_result, bytes] | None:

@@ -53,6 +53,8 @@ def connected(file: str, options: str) -> sqlite3.Connection:
     connection.text_factory = internal
     # A planted schema may call functions; one is refused later, by `check_format`.
     connection.execute("PRAGMA trusted_schema=OFF")
+    for pragma in ("fullfsync", "checkpoint_fullfsync"):  # For macOS; elsewhere without effect.
+        connection.execute(f"PRAGMA {pragma}=ON")
     return connection
 
 

@@ -147,7 +147,7 @@ class Options(msgspec.Struct, frozen=True, gc=False):
         return Policies(self.copies, self.on_conflict)
 
 
-_NESTED: Final = {"exact": False, "max_delete": None, "keep_backups": ""}
+_NESTED: Final = {"exact": False, "max_delete": None}
 
 
 @dataclass

@@ -96,6 +96,14 @@ def test_backups_are_kept_again(source: Path, target: Path) -> None:
     assert told("status", target)["keep_backups"] == "all"
 
 
+def test_age_that_is_told_again_changes_nothing(source: Path, target: Path) -> None:
+    run("sync", source, target, "--keep-backups", "1h")
+    ledger = target / ".fsmirror" / "ledger.sqlite3"
+    before = ledger.stat().st_mtime_ns
+    assert told("sync", source, target, "--keep-backups", "1h")["changes"] == []
+    assert ledger.stat().st_mtime_ns == before
+
+
 def test_dry_run_keeps_backups(source: Path, target: Path) -> None:
     edit(source, target)
     age(target / ".fsmirror" / "backup")
