@@ -97,7 +97,7 @@ def move(
         if tree.is_apart:
             tell_state(tree, location)  # From here on the note may count.
         set_mark(tree, location.state)
-        tree.sync()
+        tree.sync(files=[NOTE])  # Nothing else tells of the new ledger then.
         source.remove_file(_at(LEDGER))
         sync_folder(source.fd)  # It must not come back once the new one is used.
     _log.info("%s: its state was moved from %s to %s", tree.path, *(each.path for each in found))
@@ -284,7 +284,6 @@ def tell_state(tree: Tree, location: Location) -> None:
     enter_root(tree)
     tree.remove_file(NEW_NOTE)
     tree.make_file(NEW_NOTE, content)
-    tree.sync(files=[NEW_NOTE])  # No power cut may leave an empty note.
     tree.rename(NEW_NOTE, NOTE, replace)
 
 
