@@ -34,11 +34,12 @@ def expire(tree: Tree, ledger: Ledger, keep: str = "") -> None:
     told = ledger.noted(_KEEP)
     if keep and keep != told:
         ledger.note(_KEEP, told := keep)
-    if told in {"", ALL}:
-        return
-    before = (time.time_ns() - parse_age(told)) // _NS
     try:
-        purge(tree, older_backups(tree, before))
+        age_ns = parse_age(told)
+    except ValueError:  # All are kept.
+        return
+    try:
+        purge(tree, older_backups(tree, (time.time_ns() - age_ns) // _NS))
     except ApplyError as error:
         for failure in error.exceptions:
             _log.warning("%s: %s", tree.path, failure)
