@@ -16,7 +16,7 @@ import cocoindex as coco
 import pytest
 
 import cocoindex_fsmirror as fsmirror
-from cocoindex_fsmirror._disk import copies as _copies
+from cocoindex_fsmirror._disk import calls as _calls
 from tests.command.commands import edit_unseen
 from tests.support import backups, contents, exact_state
 from tests.target import flows
@@ -220,7 +220,7 @@ def test_large_output_has_a_copy_where_that_is_cheap_or_asked_for(
     def clone(source: int, target: int) -> bool:
         return clones and os.sendfile(target, source, 0, 1 << 30) > 0
 
-    monkeypatch.setattr(_copies, "clone", clone)
+    monkeypatch.setattr(_calls, "clone", clone)
     flow = make_flow(dressed)
     flow.options, flow.files = {"copies": policy}, {"large": os.urandom(100 << 10), "small": b"1"}
     flow.update()
