@@ -17,6 +17,7 @@ import pytest
 
 import cocoindex_fsmirror as fsmirror
 from cocoindex_fsmirror._disk import calls as _calls
+from cocoindex_fsmirror._disk import copies as _copies
 from tests.command.commands import edit_unseen
 from tests.support import backups, contents, exact_state
 from tests.target import flows
@@ -218,7 +219,9 @@ def test_large_output_has_a_copy_where_that_is_cheap_or_asked_for(
     make_flow: MakeFlow, monkeypatch: pytest.MonkeyPatch, policy: str, clones: bool
 ) -> None:
     def clone(source: int, target: int) -> bool:
-        return clones and os.sendfile(target, source, 0, 1 << 30) > 0
+        is_done = clones and os.sendfile(target, source, 0, 1 << 30) > 0
+        os.lseek(target, 0, os.SEEK_SET)
+        return is_done
 
     monkeypatch.setattr(_calls, "clone", clone)
     flow = make_flow(dressed)
