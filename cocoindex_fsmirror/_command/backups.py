@@ -17,7 +17,7 @@ from .._core.names import Name, parse_name
 from .._core.states import ABSENT, FileState, LinkState
 from .._core.text import encoded
 from .._disk.copies import read_file
-from .._disk.locations import Root
+from .._disk.locations import Location, Root
 from .._disk.tree import Tree
 from .._mirror.backups import Backup, find, inner, list_backups
 from .._mirror.backups import purge as purge_backups
@@ -207,7 +207,7 @@ def drop(root: Root, yes: bool) -> Report:
         with mirrored(root) as ledger:
             count = ledger.count()
         _confirm(f"Remove {counted(count, 'file')} from {shown}?")
-    kept = list_backups(root)
+    kept, location = list_backups(root), Location.of(root)
     # One that is gone is made to be locked, and goes again.
     with closing(Session(root)) as session, held(session, create=True):
         outcome = tear_down(session)
@@ -218,6 +218,10 @@ def drop(root: Root, yes: bool) -> Report:
         areas = sorted({each.where.partition(f"/{each.stamp}/")[0] for each in kept})
         where = ", ".join(map(printable, areas))
         lines.append(f"{shown}: {counted(len(kept), 'backup')} kept in {where}")
+        if location.state:
+            lines.append(
+                f"fsmirror backups {shown} --state {printable(location.state)}: lists them"
+            )
     return Report({"root": str(root), "deleted": deleted, "left": left}, lines)
 
 

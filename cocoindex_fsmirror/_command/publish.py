@@ -10,9 +10,11 @@ from typing import Any, Final, TypeAlias
 
 import click
 
-from .._core.errors import FsMirrorError
+from .._core.errors import CorruptLedgerError, FsMirrorError
+from .._disk.locations import Root
 from .._disk.watch import Timing, Watching
-from .._mirror.known import find
+from .._mirror.expiry import kept_for
+from .._mirror.known import find, known
 from .._mirror.versions import MOST, Versions
 from .dry_run import dry_run
 from .options import Options
@@ -83,7 +85,8 @@ def publish(
         name, current = versions.next(keep), versions.current()
         shared = versions.at(current) if current else ""
         root = declared_root(versions.path_of(name), state)
-        return name, options_of(src, root, exclude, sibling=shared, **more)
+        options = options_of(src, root, exclude, sibling=shared, **more)
+        return name, options._replace(keep_backups=options.keep_backups or _told(shared))
 
     if timing:
         return _follow(versions, next_version, timing, telling)
@@ -92,6 +95,14 @@ def publish(
         return tell(planned(options, telling), as_json=telling.as_json)
     with contextlib.closing(Syncing(options)) as syncing:
         return _publish(versions, name, syncing, telling)[0]
+
+
+def _told(shared: Root) -> str:
+    """Returns the age up to which the version before keeps backups; empty if there is none."""
+    if shared:
+        with contextlib.suppress(CorruptLedgerError), known(shared) as ledger:
+            return kept_for(ledger)
+    return ""
 
 
 def _follow(versions: Versions, next_version: _Next, timing: Timing, telling: Telling) -> int:

@@ -173,6 +173,15 @@ def test_options_are_those_of_sync(source: Path, link: Path) -> None:
     assert set(snapshot(link)) == {"a", "d", "d/b", "link"}
 
 
+def test_each_version_keeps_backups_as_long_as_the_one_before(source: Path, link: Path) -> None:
+    for options, kept in ((("--keep-backups", "1h"), "1h"), ((), "1h"), ((), "1h")):
+        publish(source, link, *options)
+        assert told("status", link.resolve())["keep_backups"] == kept
+    for options in (("--keep-backups", "all"), (), ()):
+        publish(source, link, *options)
+        assert told("status", link.resolve())["keep_backups"] == "all"
+
+
 def test_publication_that_is_cut_off_before_the_link_moves_goes_on(
     source: Path, link: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
