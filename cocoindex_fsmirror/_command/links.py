@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from .._core.names import Name, ancestors, may_lead_out
+from .._core.names import RESERVED, Name, ancestors, may_lead_out
 from .._disk.locations import Location, Root
 
 __all__ = ["LinkPolicy", "Links", "closed_by"]
@@ -52,8 +52,10 @@ class Links:
                 f"the link to {target!r} can't be followed: {error.strerror}"
             ) from None
         for closed in self._closed:
-            if f"{place}/".startswith(f"{closed}/") or f"{closed}/".startswith(f"{place}/"):
+            if os.path.commonpath([place, closed]) in (place, closed):
                 raise ValueError(f"the link to {target!r} leads to where the mirror is")
+        if RESERVED in place.split("/"):
+            raise ValueError(f"the link to {target!r} leads into a folder of a mirror")
         return place
 
     def _stays(self, path: Name, target: str) -> bool:
@@ -63,7 +65,8 @@ class Links:
         return not may_lead_out(target, Name(inside))
 
 
-def closed_by(root: Root) -> list[str]:
-    """Returns the real paths of a mirror and of its state, into which no link may lead."""
-    location = Location.of(root)
-    return [os.path.realpath(each) for each in (location.root, location.spot.path)]
+def closed_by(*roots: Root) -> list[str]:
+    """Returns the real paths of mirrors and of their states, into which no link may lead."""
+    locations = [Location.of(root) for root in roots if root]
+    places = [each for location in locations for each in (location.root, location.spot.path)]
+    return [os.path.realpath(each) for each in places]

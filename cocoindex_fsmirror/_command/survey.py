@@ -95,6 +95,7 @@ class Survey(msgspec.Struct):
         folders: The packed entries of each folder, by its path.
         count: The number of entries, folders included.
         leaves: The number of files and links that can be mirrored.
+        has_bad: True if an entry is bad.
         skipped: Paths that are neither files, links nor folders.
         errors: The entries that can't be mirrored.
         links: The links that are followed.
@@ -109,6 +110,7 @@ class Survey(msgspec.Struct):
     folders: dict[str, bytes] = msgspec.field(default_factory=dict)
     count: int = 0
     leaves: int = 0
+    has_bad: bool = False
     skipped: list[str] = msgspec.field(default_factory=list)
     errors: list[Failure] = msgspec.field(default_factory=list)
     filters: dict[str, Filter] = msgspec.field(default_factory=dict)
@@ -159,7 +161,7 @@ class Survey(msgspec.Struct):
         above, base = os.path.split(path)
         found = self.entries_in(above)
         listed = [Entry(base, "bad") if entry.name == base else entry for entry in found]
-        self.folders[above] = _packer.pack(listed)
+        self.folders[above], self.has_bad = _packer.pack(listed), True
         self.errors.append(_unread(path, _reason(error)))
 
 
@@ -179,7 +181,7 @@ def known_in(survey: Survey) -> Callable[[Name, bool], bool]:
         kind = kind_of(name)
         if kind is None and protects(name, is_folder):
             return True
-        if kind is None and survey.errors:  # As a rule there are none.
+        if kind is None and survey.has_bad:  # As a rule there are none.
             return any(kind_of(above) == "bad" for above in ancestors(name))
         return kind in ("dir", "bad") or (kind is not None and not is_folder)
 
@@ -230,7 +232,7 @@ def survey(options: Options) -> Survey:
             options.max_size,
             protects=not options.delete_excluded,
         )
-        found.links = Links(options.links, source, closed_by(options.root))
+        found.links = Links(options.links, source, closed_by(options.root, options.sibling))
         tree.places = found.links.places
         waiting = [(ROOT, top, frozenset[tuple[int, int]]())]  # The next one last.
         while waiting:
@@ -293,6 +295,7 @@ def _list(found: Survey, fd: int, path: Name, inside: Filter) -> list[Name]:
     listed = [entry for entry in looks if entry is not None]
     found.folders[path] = _packer.pack(listed)
     found.count += len(listed)
+    found.has_bad |= any(entry.kind == "bad" for entry in listed)
     found.leaves += sum(1 for entry in listed if entry.kind in ("file", "link"))
     return [Name(prefix + entry.name) for entry in listed if entry.kind == "dir"]
 

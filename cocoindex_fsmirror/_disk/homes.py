@@ -172,13 +172,14 @@ def back_up(tree: Tree, name: Name, stamp: str, taken: Name | None = None) -> Na
 def keep_entry(tree: Tree, source: tuple[str, int], home: Name, stamp: str, name: Name) -> Name:
     """Moves an entry of an open folder to the backup area of a home, as :func:`back_up` does.
 
-    That of the root is in its state folder, if renames reach it there.
+    That of the root is in its state folder, unless that is on another mount, or has something
+    else in its place.
     """
     if home == ROOT and tree.is_apart:
         try:
             return _keep_in(tree, source, BACKUPS_APART, stamp, name)
         except OSError as error:
-            if error.errno != errno.EXDEV:  # It is on another mount.
+            if error.errno not in (errno.EXDEV, errno.ENOTDIR, errno.ELOOP):
                 raise
     return _keep_in(tree, source, backups_of(home), stamp, name)
 

@@ -108,14 +108,19 @@ def find_backups(tree: Tree) -> list[Backup]:
 
 
 def older_backups(tree: Tree, before: float) -> list[Backup]:
-    """Lists the backups from before a time, in seconds since 1970, without a search for areas.
+    """Lists the backups in the root and in its state folder from before a time.
 
-    Those in the root, in its state folder, and on mount points are found.
+    A root that is a mount point may hold those of a mirror around it, under the path that it has
+    there: what may be one is left out.
+
+    Args:
+        tree: The root.
+        before: In seconds since 1970.
     """
-    homes = [ROOT, *map(Name, tree.mounts | tree.abilities.edges)]
-    areas = [(backups_of(home), home) for home in homes]
-    areas += [(BACKUPS_APART, ROOT)] if tree.is_apart else []
-    return [each for area, home in areas for each in _backups_in(tree, area, home, before)]
+    around = os.path.basename(os.path.realpath(tree.path))
+    here = _backups_in(tree, backups_of(ROOT), ROOT, before)
+    found = [each for each in here if around not in each.name.split("/")[:-1]]
+    return found + [*_backups_in(tree, BACKUPS_APART, ROOT, before)] * tree.is_apart
 
 
 def _homes(tree: Tree) -> Iterator[Name]:

@@ -23,7 +23,7 @@ _log = logging.getLogger("cocoindex_fsmirror")
 def expire(tree: Tree, ledger: Ledger, keep: str = "") -> None:
     """Removes the backups that are older than a mirror keeps them.
 
-    Those in the root, in its state folder and on mount points are looked at. What can't be
+    Those on further mounts are left, since they may be those of other mirrors. What can't be
     removed is logged.
 
     Args:

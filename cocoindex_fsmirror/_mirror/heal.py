@@ -156,7 +156,8 @@ class _Scene(NamedTuple):
             return NotAtHandError()
         path = os.path.join(self.path, name) if self.source else self.path
         return NotAtHandError(
-            f"no copy of its content is kept, and {path!r} has changed or is gone"
+            f"no copy of its content is kept, and {path!r} has changed or is gone, or a link leads"
+            " to it"
         )
 
     def healing(

@@ -139,7 +139,8 @@ def located(root: str, state: str | None = None) -> Location:
     note = read_note(root)
     for told in (note, read_mark(root)):
         with contextlib.suppress(RootError):
-            if told and has_ledger((location := Location.named(root, told)).spot):
+            location = Location.named(root, told)
+            if told and (has_ledger(location.spot) or _moved(location) is not None):
                 return location
     # A root that was copied has the mark of another one; a note was left on purpose.
     is_noted = note and not has_ledger(Spot(root, RESERVED))

@@ -19,7 +19,7 @@ from .._core.ownership import Verdict
 from .._core.plan import judge
 from .._core.rows import Pending, Row
 from .._core.states import ABSENT, DirState, Kind, same_content
-from .._disk.homes import back_up, remove_area, stamp_now
+from .._disk.homes import back_up, remove_area, shown, stamp_now
 from .._disk.tree import Tree
 from .ledger import Ledger
 from .look import Seen, entries, look_at, record
@@ -114,7 +114,7 @@ def _empty_area(tree: Tree, ledger: Ledger, area: Name, pending: list[Pending]) 
                     origin = note.row.name if note is not None else Name(f"unknown/{entry}")
                     where = back_up(tree, origin, stamp_now(), name)
                     found = "%s: foreign %r, found in staging, was moved to %r"
-                    _log.warning(found, tree.path, origin, where)
+                    _log.warning(found, tree.path, origin, shown(tree, where))
             except OSError as error:
                 is_done = False
                 _log_stuck(tree, name, error)

@@ -128,14 +128,13 @@ async def mount_dir_target(
             ``"auto"`` keeps contents of up to 64 KiB, and larger ones where the file system
             shares blocks; ``"all"`` keeps all; with ``"none"`` what drifted is left to the
             components that declared it.
-        exact: True to move everything else in the directory to ``.fsmirror/backup/``
-            now, except for other mirrors in it and what is mounted there. The first
-            update of a new target moves nothing away, so that files which are already
-            right can be adopted; from the second on it does. A tuple of patterns means the
-            same, and leaves alone what matches one of them: ``(".git", "*.log", "cache/")``, in
-            the syntax of ``.gitignore``. Nor does one that finds the
-            ledger or the engine's database put back from another time. Needs a look for drift
-            (``verify``).
+        exact: True to move everything else in the directory to ``.fsmirror/backup/`` now,
+            except for other mirrors in it and what is mounted there; a tuple of patterns as
+            in ``.gitignore``, such as ``(".git", "*.log")``, leaves alone what matches, too
+            (``"!dir/"`` counts for all that is in ``dir``). The first update of a new
+            target moves nothing away, so that files which are already right can be adopted;
+            from the second on it does. Nor does one that finds the ledger or the engine's
+            database put back from another time. Needs a look for drift (``verify``).
         max_delete: The number of files that this update may remove, or as a float their
             fraction of those that are managed when it begins. Removals come in
             batches: the one that would exceed the limit is refused as a whole, and

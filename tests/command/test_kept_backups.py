@@ -121,17 +121,29 @@ def test_old_backups_in_a_state_directory_go(source: Path, target: Path, tmp_pat
     assert not area.exists()
 
 
-def test_old_backups_on_another_mount_go(source: Path, target: Path, mount: Mount) -> None:
+def test_old_backups_of_another_mirror_stay(source: Path, target: Path, mount: Mount) -> None:
+    """One lies on a mount in the other, where both have backups."""
     (source / "d" / "b").rename(source / "b")
     run("sync", source, target)
-    mount(target / "d", "-t", "tmpfs", "tmpfs")
+    inner = mount(target / "d", "-t", "tmpfs", "tmpfs")
     (source / "b").rename(source / "d" / "b")
+    other = source.parent / "other"
+    (other / "d").mkdir(parents=True)
+    (other / "d" / "c").write_bytes(b"c")
+    for _ in range(2):
+        run("sync", source, target)
+        run("sync", other, inner)
+        (inner / "b").write_bytes(b"of the outer one")
+        (inner / "d" / "c").write_bytes(b"of the inner one")
     run("sync", source, target)
-    (target / "d" / "b").write_bytes(b"edited")
-    run("sync", source, target)
-    age(target / "d" / ".fsmirror" / "backup")
+    run("sync", other, inner)
+    for moment in list((inner / ".fsmirror" / "backup").iterdir()):
+        moment.rename(moment.with_name(f"{OLD}.{moment.stat().st_ino % 9_000 + 1}"))
+    kept = backups(inner)
+    assert {*kept} == {b"of the outer one", b"of the inner one"}
+    run("sync", other, inner, "--keep-backups", "30d")
     run("sync", source, target, "--keep-backups", "30d")
-    assert not (target / "d" / ".fsmirror").exists()
+    assert backups(inner) == kept
 
 
 def test_backup_that_can_not_go_is_told(

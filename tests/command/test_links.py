@@ -149,6 +149,17 @@ def _climbs(link: Path, _dst: Path) -> None:
     link.symlink_to(link.parent)
 
 
+def _holds_all(link: Path, _dst: Path) -> None:
+    """Makes a link to the root of the file system."""
+    link.symlink_to("/")
+
+
+def _is_ours(link: Path, _dst: Path) -> None:
+    """Makes a link into a folder of a mirror elsewhere."""
+    (link.parent.parent / "elsewhere" / ".fsmirror" / "backup").mkdir(parents=True)
+    link.symlink_to("../elsewhere/.fsmirror/backup")
+
+
 def _enters(link: Path, dst: Path) -> None:
     """Makes a link into the mirror."""
     link.symlink_to(dst / "d")
@@ -167,6 +178,8 @@ def _holds(link: Path, dst: Path) -> None:
         (_turns, "can't be followed: Too many levels"),
         (_climbs, "leads back to a folder above it"),
         (_enters, "leads to where the mirror is"),
+        (_holds_all, "leads to where the mirror is"),
+        (_is_ours, "leads into a folder of a mirror"),
         (_holds, "leads to where the mirror is"),
     ],
 )
@@ -207,6 +220,27 @@ def test_patterns_and_sizes_count_for_what_links_lead_to(src: Path, dst: Path) -
     assert "other/secret" not in found
     assert "other/x" not in found
     assert found["other/deep/y"] == b"deep/y"
+
+
+@pytest.mark.parametrize("what", ["link", "file"])
+def test_exact_leaves_alone_what_is_in_the_place_of_something_left_out(
+    src: Path, dst: Path, what: str
+) -> None:
+    sync(src, dst, "follow")
+    name, options = ("other", ["--links", "skip"]) if what == "link" else ("a", ["--max-size", "0"])
+    if what == "file":
+        (dst / "a").unlink()
+        (dst / "a").mkdir()
+    (dst / name / "theirs").write_text("theirs")
+    run("sync", src, dst, "--exact", *options)
+    assert (dst / name / "theirs").read_text() == "theirs"
+
+
+def test_link_into_the_other_version_is_not_followed(src: Path, dst: Path) -> None:
+    run("publish", src, dst)
+    (src / "wrong").symlink_to(f"{dst}.a")
+    result = run("publish", src, dst, "--links", "follow")
+    assert (result.exit_code, "leads to where the mirror is" in result.stderr) == (3, True)
 
 
 def test_special_file_behind_a_link_is_skipped(src: Path, dst: Path) -> None:

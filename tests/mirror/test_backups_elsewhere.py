@@ -84,6 +84,25 @@ def test_state_beyond_a_bind_mount_leaves_backups_in_the_root(
     assert "backup" not in os.listdir(folder(state))
 
 
+def test_file_in_the_place_of_the_backups_sends_them_to_the_root(root: Path, state: Path) -> None:
+    update(root, state)
+    (folder(state) / "backup").write_bytes(b"in the way")
+    edit(root, state, b"edited")
+    assert kept(root, state) == backups(root) == [b"edited"]
+
+
+def test_root_that_was_renamed_keeps_its_backups(root: Path, tmp_path: Path, state: Path) -> None:
+    edit(root, state, b"edited")
+    moved = root.rename(tmp_path / "moved")
+    with Mirror(moved) as mirror:  # The mark tells the state directory.
+        assert [Path(each.where).read_bytes() for each in mirror.backups()] == [b"edited"]
+        assert mirror.verify() == []
+    with Mirror(moved) as mirror, mirror.update(copies="all") as files:
+        files.write("a", b"new")
+    assert folders(state) == ["moved"]
+    assert kept(moved, state) == [b"edited"]
+
+
 def test_backups_move_with_the_state(root: Path, tmp_path: Path, mount: Mount) -> None:
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     mount(third, "-t", "tmpfs", "tmpfs")
