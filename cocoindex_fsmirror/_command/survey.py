@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -41,9 +41,6 @@ from .filters import Filter
 from .links import Links, closed_by
 from .options import Options
 from .telling import Failure
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Entry", "Survey", "known_in", "protected_by", "survey"]
 
