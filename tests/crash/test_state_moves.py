@@ -113,7 +113,7 @@ def test_state_that_moves_survives_a_power_cut(
     set_mark = roots.set_mark
     wrong: dict[str, list[str]] = {}
     for step in itertools.count(3, 9):
-        top, is_noted = disk.at / f"top-{step}", step % 4 < 2  # Else a mark tells the place.
+        top, is_noted = disk.at / f"top-{step}", step % 4 > 1  # Else a mark tells the place.
         for module in (session, state_folder):
             monkeypatch.setattr(module, "set_mark", _mark_nothing if is_noted else set_mark)
         begin(top, before, is_noted=is_noted)
